@@ -1,0 +1,40 @@
+//! Scheduling, injected: who runs background work, and in which order.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A piece of background work. It runs once, to its end, and may spawn others.
+pub type Task = Box<dyn FnOnce() + Send>;
+
+/// What kind of work a task does. Each kind has threads of its own, so that a device that stalls
+/// one kind does not hold up the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// Syncing files.
+    Sync,
+    /// Writing to logs.
+    Append,
+    /// Reading from logs.
+    Read,
+    /// Everything that nobody waits for: checkpoints, deletion, timers.
+    Background,
+}
+
+impl Work {
+    /// Every kind, in a fixed order.
+    pub const ALL: [Self; 4] = [Self::Sync, Self::Append, Self::Read, Self::Background];
+}
+
+/// Runs tasks: on threads of its own in production, one after another in seeded order in a
+/// simulation.
+pub trait Scheduler: fmt::Debug + Send + Sync {
+    /// Runs `task` as soon as possible. Never runs it before returning.
+    fn spawn(&self, work: Work, task: Task);
+
+    /// Runs `task` when `delay` has passed.
+    fn spawn_after(&self, work: Work, delay: Duration, task: Task);
+
+    /// Called by someone about to wait: runs one task on the calling thread and returns true, or
+    /// returns false if the scheduler has threads of its own and waiting is in order.
+    fn help(&self) -> bool;
+}
