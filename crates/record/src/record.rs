@@ -31,6 +31,7 @@ pub struct Record<'a> {
 impl<'a> Record<'a> {
     /// The headers, in order; keys may come twice.
     #[must_use]
+    #[inline]
     pub fn headers(&self) -> Headers<'a> {
         self.headers.clone()
     }
@@ -55,6 +56,7 @@ pub struct Headers<'a> {
 impl<'a> Iterator for Headers<'a> {
     type Item = Header<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Header<'a>> {
         self.remaining = self.remaining.checked_sub(1)?;
         read_header(&mut self.reader).ok()
@@ -262,6 +264,7 @@ fn read_headers(mut body: Reader<'_>) -> Result<Headers<'_>, RecordProblem> {
     }
 }
 
+#[inline]
 fn read_header<'a>(reader: &mut Reader<'a>) -> Result<Header<'a>, RecordProblem> {
     let key = reader.bytes("header key")?;
     let key = std::str::from_utf8(key).map_err(|_| RecordProblem::HeaderKey)?;

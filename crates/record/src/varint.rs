@@ -29,15 +29,16 @@ impl<'a> Reader<'a> {
 
     #[inline]
     pub(crate) fn byte(&mut self, field: &'static str) -> Result<u8, RecordProblem> {
-        let (&byte, rest) = self.rest.split_first().ok_or(overrun(field, 1, 0))?;
+        let (&byte, rest) = self.rest.split_first().ok_or_else(|| overrun(field, 1, 0))?;
         self.rest = rest;
         Ok(byte)
     }
 
     #[inline]
     pub(crate) fn take(&mut self, field: &'static str, len: usize) -> Result<&'a [u8], RecordProblem> {
-        let (taken, rest) =
-            self.rest.split_at_checked(len).ok_or(overrun(field, len as u64, self.rest.len()))?;
+        let Some((taken, rest)) = self.rest.split_at_checked(len) else {
+            return Err(overrun(field, len as u64, self.rest.len()));
+        };
         self.rest = rest;
         Ok(taken)
     }
@@ -141,19 +142,22 @@ const fn unzigzag64(bits: u64) -> i64 {
 }
 
 /// How many bytes `value` takes.
+#[inline]
 pub(crate) const fn varint_len(value: i32) -> usize {
     varlong_bits_len(zigzag32(value) as u64)
 }
 
 /// How many bytes `value` takes.
+#[inline]
 pub(crate) const fn varlong_len(value: i64) -> usize {
     varlong_bits_len(zigzag64(value))
 }
 
+/// One byte for every seven bits that are in use: a division by seven for this range, without dividing.
+#[inline]
 const fn varlong_bits_len(bits: u64) -> usize {
-    // 0 has one significant bit here: it takes a byte too.
-    let significant = u64::BITS - (bits | 1).leading_zeros();
-    significant.div_ceil(7) as usize
+    let highest_bit = (bits | 1).ilog2();
+    ((highest_bit * 9 + 73) / 64) as usize
 }
 
 /// Appends `value`.
