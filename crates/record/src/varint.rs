@@ -180,3 +180,6 @@ fn put_bits(out: &mut Vec<u8>, mut bits: u64) {
     }
     out.push(bits.to_le_bytes()[0]);
 }
+
+#[cfg(test)]
+mod tests;

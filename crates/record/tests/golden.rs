@@ -1,6 +1,12 @@
 //! Batches that another client's encoder made (`golden/make_golden.py` says which and how): read exactly as that
 //! client reads them, and, where it is a plain producer's batch, written byte for byte the same.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests; the lints know only the tests themselves"
+)]
+
 use bytes::Bytes;
 use logmill_record::{
     Batch, BatchBuilder, BatchErrorKind, BatchHeader, Compression, NewRecord, Offset, TimestampMs,
