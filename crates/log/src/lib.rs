@@ -2,3 +2,5 @@
 #![warn(missing_docs)]
 
 pub mod env;
+#[cfg(feature = "sim")]
+pub mod sim;
