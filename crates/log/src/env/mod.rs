@@ -11,6 +11,7 @@ mod fs;
 mod map;
 mod random;
 mod scheduler;
+mod sleep;
 mod std_fs;
 mod thread_pool;
 
@@ -21,6 +22,7 @@ pub use clock::{Clock, SystemClock};
 pub use fs::{Entry, File, FileStatus, Fs, Lock, Map, OpenMode, Space};
 pub use random::{OsRandom, Random};
 pub use scheduler::{Scheduler, Task, Work};
+pub use sleep::{Sleep, sleep};
 pub use std_fs::StdFs;
 pub use thread_pool::ThreadPool;
 use uuid::Uuid;

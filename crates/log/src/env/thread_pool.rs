@@ -27,7 +27,8 @@ impl ThreadPool {
     #[must_use]
     pub fn new() -> Self {
         let crews = Work::ALL.map(|work| Arc::new(Crew::new(work)));
-        let timer = Arc::new(Timer { clock: SystemClock::new(), state: Mutex::default(), changed: Condvar::new() });
+        let timer =
+            Arc::new(Timer { clock: SystemClock::new(), state: Mutex::default(), changed: Condvar::new() });
         Self { crews, timer }
     }
 
@@ -137,7 +138,6 @@ impl Crew {
         }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is the seam itself")]
     fn start_thread(self: &Arc<Self>, state: &mut CrewState) {
         let crew = Arc::clone(self);
         match thread::Builder::new().name(self.name.into()).spawn(move || crew.run()) {
@@ -226,7 +226,6 @@ impl Timer {
         self.changed.notify_one();
     }
 
-    #[expect(clippy::disallowed_methods, reason = "this is the seam itself")]
     fn start_thread(self: &Arc<Self>, state: &mut TimerState) {
         let timer = Arc::clone(self);
         match thread::Builder::new().name("logmill-timer".into()).spawn(move || timer.run()) {

@@ -10,6 +10,10 @@ use parking_lot::Mutex;
 use super::{SimClock, SimRandom};
 use crate::env::{Clock, Scheduler, Task, Work};
 
+/// How far waiting alone may move the clock. Timers that set each other again would else keep a
+/// wait for nothing going for ever.
+const WAIT_LIMIT: Duration = Duration::from_hours(30 * 24);
+
 /// Runs tasks on the thread of whoever waits for them, picked from all that are ready.
 ///
 /// Time passes only when no task is ready: the clock then moves to the next timer. A task's panic
@@ -46,6 +50,8 @@ struct State {
     /// By the time they are due, then in the order they came.
     timers: BTreeMap<(Duration, u64), Task>,
     next_timer: u64,
+    /// How far waiting has moved the clock since the test last ran tasks itself.
+    waited: Duration,
     closed: bool,
 }
 
@@ -59,17 +65,20 @@ impl SeededScheduler {
     /// Runs one ready task; if there is none, moves the clock to the next timer and runs that.
     /// False if there is nothing at all to run.
     pub fn step(&self) -> bool {
+        self.state.lock().waited = Duration::ZERO;
         self.step_until(None)
     }
 
     /// Runs tasks until none is ready. The clock stays, so timers that are not due stay too.
     pub fn run_until_idle(&self) {
+        self.state.lock().waited = Duration::ZERO;
         let now = self.clock.monotonic();
         while self.step_until(Some(now)) {}
     }
 
     /// Runs everything that falls due within this time, and leaves the clock at its end.
     pub fn run_for(&self, time: Duration) {
+        self.state.lock().waited = Duration::ZERO;
         let end = self.clock.monotonic().saturating_add(time);
         while self.step_until(Some(end)) {}
         self.clock.advance_to(end);
@@ -155,15 +164,22 @@ impl Scheduler for SeededScheduler {
 
     /// # Panics
     ///
-    /// If there is nothing to run: the caller waits for something that can never happen, and in
-    /// production would hang.
+    /// If there is nothing to run, or nothing but timers for 30 days of simulated time: the
+    /// caller waits for something that never happens, and in production would hang.
     #[expect(clippy::panic, reason = "a wait that cannot end is a bug in the program under test")]
     fn help(&self) -> bool {
-        if self.step() {
+        let before = self.clock.monotonic();
+        if let Some(task) = self.take(None) {
+            let mut state = self.state.lock();
+            state.waited += self.clock.monotonic() - before;
+            let waited = state.waited;
+            drop(state);
+            assert!(waited < WAIT_LIMIT, "a caller waits, and for 30 simulated days nothing woke it");
+            task();
             return true;
         }
         if self.state.lock().closed {
-            panic!("waiting on a simulated machine that crashed: its tasks are gone; use the new Env");
+            panic!("waiting on a simulated machine that has restarted: its tasks are gone, use the new Env");
         }
         panic!("deadlock: a caller waits, but no task and no timer is left that could wake it");
     }

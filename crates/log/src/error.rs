@@ -1,0 +1,154 @@
+//! The crate's error: what happened, to which file, where in it, and what to do.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use logmill_record::Offset;
+
+/// What kind of failure an [`Error`] is. Match on this, never on the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The caller asked for something that makes no sense; asking again will not help.
+    Invalid,
+    /// An offset below the log's start or above its end.
+    OutOfRange,
+    /// The file system is full. Nothing was appended; try again when there is space.
+    Full,
+    /// The operating system refused for want of rights.
+    Denied,
+    /// Another process, or another handle of this one, has the directory open.
+    Locked,
+    /// There is no log, or no data directory, where one was expected.
+    NotFound,
+    /// There is already a log where one was to be created.
+    Exists,
+    /// The files were written by a newer version.
+    NewerFormat,
+    /// Bytes on disk are not what was written.
+    Corrupt,
+    /// The log cannot be written because of damage found when it was opened; it can be read.
+    ReadOnly,
+    /// A sync failed: it is not known whether what was appended will survive a power cut.
+    OutcomeUnknown,
+    /// An earlier sync failed; the log takes nothing more until it is opened again.
+    Poisoned,
+    /// The log, or its set, has been closed.
+    Closed,
+    /// Any other failure of the operating system.
+    Io,
+}
+
+/// A failure of the log, with its place and its cause. Cheap to clone: one failed sync is the
+/// answer to everyone who waits for it.
+#[derive(Clone, Debug)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    path: Option<PathBuf>,
+    position: Option<u64>,
+    offsets: Option<Range<Offset>>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self(Arc::new(Inner { kind, message, path: None, position: None, offsets: None, source: None }))
+    }
+
+    /// An error of the operating system while doing `what` to `path`.
+    pub(crate) fn io(what: &str, path: &Path, source: io::Error) -> Self {
+        let (kind, advice) = match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                (ErrorKind::Full, "; free some space and try again")
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                (ErrorKind::Denied, "; give this user the right to write there, or choose another directory")
+            }
+            io::ErrorKind::NotFound => (ErrorKind::NotFound, ""),
+            _ => (ErrorKind::Io, ""),
+        };
+        let message = format!("cannot {what} {}: {source}{advice}", path.display());
+        Self::new(kind, message).at_path(path).because(source)
+    }
+
+    /// Damage in `path` at `position`, which makes `offsets` unreadable.
+    pub(crate) fn corrupt(
+        path: &Path,
+        position: u64,
+        offsets: Range<Offset>,
+        what: impl fmt::Display,
+    ) -> Self {
+        let message = format!(
+            "{} is damaged at byte {position}: {what}; offsets {} to {} cannot be read; \
+             restore the file from a backup, or go on after these offsets",
+            path.display(),
+            offsets.start,
+            offsets.end.get().saturating_sub(1),
+        );
+        let mut error = Self::new(ErrorKind::Corrupt, message).at_path(path);
+        if let Some(inner) = Arc::get_mut(&mut error.0) {
+            inner.position = Some(position);
+            inner.offsets = Some(offsets);
+        }
+        error
+    }
+
+    pub(crate) fn at_path(mut self, path: &Path) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.path = Some(path.to_owned());
+        }
+        self
+    }
+
+    pub(crate) fn because(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.source = Some(Box::new(source));
+        }
+        self
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The file or directory that it happened to.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.0.path.as_deref()
+    }
+
+    /// For damage: the byte in the file where it begins.
+    #[must_use]
+    pub fn position(&self) -> Option<u64> {
+        self.0.position
+    }
+
+    /// For damage: the offsets that cannot be read.
+    #[must_use]
+    pub fn offsets(&self) -> Option<Range<Offset>> {
+        self.0.offsets.clone()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}

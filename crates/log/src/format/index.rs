@@ -1,0 +1,239 @@
+//! The file `{base:020}.index`: where batches are in a segment, written when the segment is
+//! sealed or closed.
+//!
+//! ```text
+//! prefix   "LMIX" version:u16 0:u16
+//! row ×n   offset:u32 position:u32 max_timestamp:i64 appended_at:i64 check:u32 flags:u32
+//! footer   base:u64 next_offset:u64 data_len:u64 batches:u64 records:u64
+//!          max_timestamp:i64 first_epoch:i32 last_epoch:i32 headers_crc:u32 rows:u32
+//!          rows_crc:u32 footer_crc:u32
+//! ```
+//!
+//! A row stands for a run of batches of about 32 KiB. `offset` counts from the segment's base;
+//! `max_timestamp` is the largest from the segment's start through the row's last batch, so rows
+//! can be searched by time also where producers disagree; `check` is a CRC-32C over the first 21
+//! bytes of each of its batches, base offset to CRC. `headers_crc` is the same over all batches:
+//! the 21 bytes end with the batch's own CRC, so it speaks for every byte of the segment, and a
+//! walk of headers rebuilds it. The footer's CRC-32 covers the prefix and the footer; the rows
+//! have one of their own, so that opening a log reads footers only.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use logmill_record::{Offset, TimestampMs};
+
+use super::VERSION;
+use super::codec::{check_prefix, damaged};
+use crate::error::Error;
+
+const MAGIC: [u8; 4] = *b"LMIX";
+const PREFIX_LEN: usize = 8;
+pub(crate) const ROW_LEN: usize = 32;
+pub(crate) const FOOTER_LEN: usize = 72;
+/// The shortest index: no rows.
+pub(crate) const MIN_LEN: u64 = (PREFIX_LEN + FOOTER_LEN) as u64;
+
+/// The time of append was lost with the index and is an upper bound, from the file's own time.
+const FLAG_ESTIMATED: u32 = 1;
+
+/// A run of batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// Offset of the first batch, from the segment's base.
+    pub(crate) relative_offset: u32,
+    /// Where the first batch begins in the file.
+    pub(crate) position: u32,
+    /// Largest timestamp from the segment's start through this row.
+    pub(crate) max_timestamp: TimestampMs,
+    /// When the first batch was appended.
+    pub(crate) appended_at: TimestampMs,
+    /// Whether that time was lost and is an upper bound.
+    pub(crate) estimated: bool,
+    /// CRC-32C over the first 21 bytes of each batch.
+    pub(crate) check: u32,
+}
+
+impl Row {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend(self.relative_offset.to_le_bytes());
+        out.extend(self.position.to_le_bytes());
+        out.extend(self.max_timestamp.0.to_le_bytes());
+        out.extend(self.appended_at.0.to_le_bytes());
+        out.extend(self.check.to_le_bytes());
+        out.extend(if self.estimated { FLAG_ESTIMATED } else { 0 }.to_le_bytes());
+    }
+
+    fn decode(bytes: &[u8; ROW_LEN]) -> Self {
+        Self {
+            relative_offset: u32::from_le_bytes(array(bytes, 0)),
+            position: u32::from_le_bytes(array(bytes, 4)),
+            max_timestamp: TimestampMs(i64::from_le_bytes(array(bytes, 8))),
+            appended_at: TimestampMs(i64::from_le_bytes(array(bytes, 16))),
+            check: u32::from_le_bytes(array(bytes, 24)),
+            estimated: u32::from_le_bytes(array(bytes, 28)) & FLAG_ESTIMATED != 0,
+        }
+    }
+}
+
+/// What an index says of its segment as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Footer {
+    /// The segment's base offset.
+    pub(crate) base: Offset,
+    /// The offset after its last record.
+    pub(crate) next_offset: Offset,
+    /// The length of its data file.
+    pub(crate) data_len: u64,
+    /// Batches in it.
+    pub(crate) batches: u64,
+    /// Records in it.
+    pub(crate) records: u64,
+    /// Its largest timestamp.
+    pub(crate) max_timestamp: TimestampMs,
+    /// Leader epoch of its first batch.
+    pub(crate) first_epoch: i32,
+    /// Leader epoch of its last batch.
+    pub(crate) last_epoch: i32,
+    /// CRC-32C over the first 21 bytes of every batch.
+    pub(crate) headers_crc: u32,
+    /// Rows in the index.
+    pub(crate) rows: u32,
+    /// CRC-32 of the rows.
+    pub(crate) rows_crc: u32,
+}
+
+impl Footer {
+    /// Reads a footer and checks it, with the index file's length, for its own consistency.
+    pub(crate) fn decode(path: &Path, prefix: &[u8], footer: &[u8], file_len: u64) -> Result<Self, Error> {
+        check_prefix(path, prefix, MAGIC)?;
+        let (Some(prefix), Some(bytes)) =
+            (prefix.first_chunk::<PREFIX_LEN>(), footer.first_chunk::<FOOTER_LEN>())
+        else {
+            return Err(damaged(path, "it is too short"));
+        };
+        let (body, crc) = bytes.split_at(FOOTER_LEN - 4);
+        if footer_crc(prefix, body).to_le_bytes() != crc {
+            return Err(damaged(path, "the checksum of its footer does not match"));
+        }
+        let offset = |at| {
+            Offset::new(u64::from_le_bytes(array(bytes, at)))
+                .ok_or_else(|| damaged(path, "it holds an offset that is out of range"))
+        };
+        let footer = Self {
+            base: offset(0)?,
+            next_offset: offset(8)?,
+            data_len: u64::from_le_bytes(array(bytes, 16)),
+            batches: u64::from_le_bytes(array(bytes, 24)),
+            records: u64::from_le_bytes(array(bytes, 32)),
+            max_timestamp: TimestampMs(i64::from_le_bytes(array(bytes, 40))),
+            first_epoch: i32::from_le_bytes(array(bytes, 48)),
+            last_epoch: i32::from_le_bytes(array(bytes, 52)),
+            headers_crc: u32::from_le_bytes(array(bytes, 56)),
+            rows: u32::from_le_bytes(array(bytes, 60)),
+            rows_crc: u32::from_le_bytes(array(bytes, 64)),
+        };
+        if file_len != MIN_LEN + u64::from(footer.rows) * ROW_LEN as u64 {
+            return Err(damaged(path, "its length does not match its number of rows"));
+        }
+        Ok(footer)
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend(self.base.get().to_le_bytes());
+        out.extend(self.next_offset.get().to_le_bytes());
+        out.extend(self.data_len.to_le_bytes());
+        out.extend(self.batches.to_le_bytes());
+        out.extend(self.records.to_le_bytes());
+        out.extend(self.max_timestamp.0.to_le_bytes());
+        out.extend(self.first_epoch.to_le_bytes());
+        out.extend(self.last_epoch.to_le_bytes());
+        out.extend(self.headers_crc.to_le_bytes());
+        out.extend(self.rows.to_le_bytes());
+        out.extend(self.rows_crc.to_le_bytes());
+        let crc = footer_crc(&prefix(), &out[start..]);
+        out.extend(crc.to_le_bytes());
+    }
+}
+
+/// Builds an index file; the footer's row count and checksum are filled in.
+pub(crate) fn encode(rows: &[Row], footer: &Footer) -> Vec<u8> {
+    let mut out = Vec::with_capacity(PREFIX_LEN + rows.len() * ROW_LEN + FOOTER_LEN);
+    out.extend(prefix());
+    for row in rows {
+        row.encode(&mut out);
+    }
+    let rows_crc = crc32fast::hash(&out[PREFIX_LEN..]);
+    let rows = u32::try_from(rows.len()).expect("a segment has fewer than 2^32 rows");
+    Footer { rows, rows_crc, ..*footer }.encode(&mut out);
+    out
+}
+
+/// The rows of an index, read in place.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows(Bytes);
+
+impl Rows {
+    /// Takes the rows out of a whole index file whose footer has been checked.
+    pub(crate) fn new(path: &Path, file: &Bytes, footer: &Footer) -> Result<Self, Error> {
+        let end = PREFIX_LEN + footer.rows as usize * ROW_LEN;
+        if file.len() != end + FOOTER_LEN || crc32fast::hash(&file[PREFIX_LEN..end]) != footer.rows_crc {
+            return Err(damaged(path, "the checksum of its rows does not match"));
+        }
+        Ok(Self(file.slice(PREFIX_LEN..end)))
+    }
+
+    /// Rows kept in memory only.
+    pub(crate) fn from_rows(rows: &[Row]) -> Self {
+        let mut out = Vec::with_capacity(rows.len() * ROW_LEN);
+        for row in rows {
+            row.encode(&mut out);
+        }
+        Self(out.into())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len() / ROW_LEN
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Option<Row> {
+        let start = index.checked_mul(ROW_LEN)?;
+        self.0.get(start..start + ROW_LEN)?.first_chunk().map(Row::decode)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Row> {
+        (0..self.len()).map_while(|index| self.get(index))
+    }
+
+    /// The number of rows at the front for which `before` holds, which must be all or a prefix.
+    pub(crate) fn partition_point(&self, before: impl Fn(&Row) -> bool) -> usize {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.get(middle).is_some_and(|row| before(&row)) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+}
+
+fn prefix() -> [u8; PREFIX_LEN] {
+    let [v0, v1] = VERSION.to_le_bytes();
+    [MAGIC[0], MAGIC[1], MAGIC[2], MAGIC[3], v0, v1, 0, 0]
+}
+
+fn footer_crc(prefix: &[u8], body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(prefix);
+    hasher.update(body);
+    hasher.finalize()
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&bytes[at..at + N]);
+    out
+}

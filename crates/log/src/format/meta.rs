@@ -1,0 +1,44 @@
+//! The file `meta`: which log a directory holds, where it starts, and what its owner keeps with it.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use logmill_record::Offset;
+use uuid::Uuid;
+
+use super::{Reader, Writer};
+use crate::error::Error;
+
+const MAGIC: [u8; 4] = *b"LMME";
+
+/// What is known of a log without opening it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogMeta {
+    /// The log's identity, never used again.
+    pub id: Uuid,
+    /// The first offset that is kept.
+    pub start_offset: Offset,
+    /// What the owner stored with the log when it was created.
+    pub owner: Bytes,
+}
+
+impl LogMeta {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::new(MAGIC);
+        writer.bytes(self.id.as_bytes());
+        writer.u64(self.start_offset.get());
+        writer.u32(u32::try_from(self.owner.len()).expect("create() bounds the owner's bytes"));
+        writer.bytes(&self.owner);
+        writer.finish()
+    }
+
+    pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
+        let mut reader = Reader::open(path, bytes, MAGIC)?;
+        let id = Uuid::from_bytes(reader.array()?);
+        let start_offset = reader.offset()?;
+        let owner_len = reader.u32()? as usize;
+        let owner = Bytes::copy_from_slice(reader.bytes(owner_len)?);
+        Ok(Self { id, start_offset, owner })
+    }
+}

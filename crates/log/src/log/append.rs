@@ -1,0 +1,159 @@
+//! The write path: validate, assign offsets, one positioned write, publish.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use logmill_record::{Batch, BatchHeader, Offset, TimestampMs, stamped_prefix};
+
+use super::LogInner;
+use super::futures::{Receipt, Step, WaitFor};
+use super::state::{Phase, Recent, State};
+use crate::env::Work;
+use crate::error::{Error, ErrorKind};
+use crate::format::atomic;
+use crate::segment::{DATA, HEAD_LEN, Placed, path};
+
+/// What the log writes instead of a batch's own first bytes: base offset, length, epoch.
+const STAMP_LEN: usize = 16;
+
+impl LogInner {
+    /// Appends all of `batches` or nothing, or says what to wait for.
+    pub(super) fn try_append(self: &Arc<Self>, batches: &[Batch]) -> Result<Step<Receipt>, Error> {
+        let size = measure(batches)?;
+        // Read before the look at the state, so that progress in between is not missed.
+        let seen = self.waiters.progress();
+        let mut state = self.state.lock();
+        state.check_open()?;
+        let must_wait = matches!(state.phase, Phase::Rolling)
+            || self.must_roll(&mut state, size)?
+            || (state.unsynced_bytes() > 0
+                && state.unsynced_bytes() + size.bytes > self.options.max_unsynced_bytes);
+        if must_wait {
+            return Ok(Step::Wait(WaitFor::new(Arc::clone(self), seen)));
+        }
+        let first = state.written_end();
+        let next = first.checked_add(size.offsets).ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, "the log has used up its offsets; create another")
+        })?;
+        let appended_at = match self.write(&mut state, batches) {
+            Ok(appended_at) => appended_at,
+            Err(WriteError { error, cut: None }) => return Err(error),
+            Err(WriteError { error, cut: Some(cut) }) => {
+                // A torn batch stays at the end of the file: nothing may be written behind it.
+                drop(state);
+                self.poison(&cut);
+                return Err(error);
+            }
+        };
+        self.queue_sync(&mut state);
+        drop(state);
+        Ok(Step::Done(Receipt::new(Arc::clone(self), first, next, appended_at)))
+    }
+
+    /// Starts a roll if the segment is full; the appender waits for it.
+    fn must_roll(self: &Arc<Self>, state: &mut State, size: Size) -> Result<bool, Error> {
+        let active = &state.active;
+        let relative_end = state.written_end().get() - active.base().get() + size.offsets;
+        let full =
+            active.len() + size.bytes > self.options.segment_bytes || relative_end > u64::from(u32::MAX);
+        if !full || active.len() == 0 {
+            return Ok(false);
+        }
+        if let Some(error) = state.roll_error.take() {
+            return Err(error);
+        }
+        state.phase = Phase::Rolling;
+        self.queue_sync(state);
+        Ok(true)
+    }
+
+    /// The one write, and what becomes known by it. On failure the file is as long as before.
+    fn write(&self, state: &mut State, batches: &[Batch]) -> Result<TimestampMs, WriteError> {
+        let stamps = stamps(batches, state.written_end(), state.epoch);
+        let mut parts: Vec<IoSlice<'_>> = Vec::with_capacity(batches.len() * 2);
+        for (batch, stamp) in batches.iter().zip(&stamps) {
+            parts.push(IoSlice::new(stamp));
+            parts.push(IoSlice::new(&batch.bytes()[STAMP_LEN..]));
+        }
+        let before = state.active.len();
+        if let Err(error) = atomic::write_all(&*state.active.file, &mut parts, before) {
+            let path = path(&self.dir, state.active.base(), DATA);
+            let cut = state.active.file.set_len(before);
+            return Err(WriteError {
+                error: Error::io("append to", &path, error),
+                cut: cut.err().map(|error| Error::io("cut a failed append off", &path, error)),
+            });
+        }
+        let last = state.active.index.rows().last().map_or(TimestampMs(i64::MIN), |row| row.appended_at);
+        // The wall clock can jump back; the time of append does not.
+        let appended_at = self.env.clock.now().max(last);
+        for (batch, stamp) in batches.iter().zip(&stamps) {
+            place(state, batch.header(), &head(stamp, batch), appended_at);
+        }
+        Ok(appended_at)
+    }
+
+    /// Puts the log in the queue for a sync, once.
+    pub(super) fn queue_sync(self: &Arc<Self>, state: &mut State) {
+        if !state.task_queued {
+            state.task_queued = true;
+            let log = Arc::clone(self);
+            self.env.scheduler.spawn(Work::Sync, Box::new(move || log.sync_step()));
+        }
+    }
+}
+
+/// A failed write, and why it could not be undone if it could not.
+struct WriteError {
+    error: Error,
+    cut: Option<Error>,
+}
+
+/// What a group of batches takes.
+#[derive(Clone, Copy)]
+struct Size {
+    bytes: u64,
+    offsets: u64,
+}
+
+fn measure(batches: &[Batch]) -> Result<Size, Error> {
+    let mut size = Size { bytes: 0, offsets: 0 };
+    for batch in batches {
+        size.bytes += batch.bytes().len() as u64;
+        size.offsets += u64::from(batch.header().last_offset_delta) + 1;
+    }
+    if batches.is_empty() {
+        return Err(Error::new(ErrorKind::Invalid, "an append needs at least one batch"));
+    }
+    if size.bytes > u64::from(u32::MAX) || size.offsets > u64::from(u32::MAX) {
+        return Err(Error::new(ErrorKind::Invalid, "an append is limited to 4 GiB; append in several steps"));
+    }
+    Ok(size)
+}
+
+fn stamps(batches: &[Batch], first: Offset, epoch: i32) -> Vec<[u8; STAMP_LEN]> {
+    let mut base = first;
+    batches
+        .iter()
+        .map(|batch| {
+            let stamp = stamped_prefix(batch.header(), base, epoch);
+            base = base.saturating_add(u64::from(batch.header().last_offset_delta) + 1);
+            stamp
+        })
+        .collect()
+}
+
+/// The first bytes of a batch as they were written.
+fn head(stamp: &[u8; STAMP_LEN], batch: &Batch) -> [u8; HEAD_LEN] {
+    let mut head = [0; HEAD_LEN];
+    head[..STAMP_LEN].copy_from_slice(stamp);
+    head[STAMP_LEN..].copy_from_slice(&batch.bytes()[STAMP_LEN..HEAD_LEN]);
+    head
+}
+
+fn place(state: &mut State, header: &BatchHeader, head: &[u8; HEAD_LEN], appended_at: TimestampMs) {
+    let recent = Recent { offset: state.written_end(), position: state.active.len(), appended_at };
+    let placed = Placed { epoch: state.epoch, appended_at, estimated: false };
+    state.active.index.push(head, header, placed);
+    state.active.remember(recent);
+}

@@ -1,0 +1,58 @@
+//! Ending a log: cleanly, or because its directory goes.
+
+use std::sync::Arc;
+
+use super::LogInner;
+use super::futures::WaitFor;
+use super::state::{Phase, State, closed};
+use crate::env::block_on;
+use crate::error::Error;
+use crate::format::atomic;
+use crate::segment::{INDEX, path};
+
+impl LogInner {
+    /// Blocks until `done`, looking again after each progress of the log.
+    pub(super) fn wait_until(self: &Arc<Self>, done: impl Fn(&State) -> bool) {
+        loop {
+            let seen = self.waiters.progress();
+            if done(&self.state.lock()) {
+                return;
+            }
+            block_on(&*self.env.scheduler, WaitFor::new(Arc::clone(self), seen));
+        }
+    }
+
+    /// Syncs, writes the active segment's index, and ends the log.
+    pub(crate) fn close(self: &Arc<Self>) -> Result<(), Error> {
+        self.state.lock().closing = true;
+        self.wait_until(|state| !state.task_queued);
+        let (outcome, index) = {
+            let mut state = self.state.lock();
+            let open = matches!(state.phase, Phase::Open);
+            let outcome = match &state.phase {
+                Phase::Poisoned(error) => Err(error.clone()),
+                _ => Ok(()),
+            };
+            state.phase = Phase::Closed;
+            let index = (open && state.active.len() > 0)
+                .then(|| (path(&self.dir, state.active.base(), INDEX), state.active.index.encode()));
+            (outcome, index)
+        };
+        self.waiters.end(closed());
+        if let Some((path, bytes)) = index {
+            atomic::replace(&*self.env.fs, &path, &bytes)?;
+        }
+        outcome
+    }
+
+    /// Ends the log where it stands.
+    pub(crate) fn abandon(self: &Arc<Self>) {
+        {
+            let mut state = self.state.lock();
+            state.closing = true;
+            state.phase = Phase::Closed;
+        }
+        self.waiters.end(closed());
+        self.wait_until(|state| !state.task_queued);
+    }
+}

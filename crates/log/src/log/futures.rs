@@ -1,0 +1,151 @@
+//! What callers wait with: futures that need no runtime. Dropping one leaves no trace.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use logmill_record::{Offset, TimestampMs};
+
+use super::LogInner;
+use super::waiters::Ticket;
+use crate::env::block_on;
+use crate::error::Error;
+
+/// What an append returns: which offsets the records have, and a way to wait until they are on
+/// disk. As a future it resolves when they are.
+///
+/// Dropping a receipt takes nothing back: the records are written and will be synced.
+#[derive(Debug)]
+#[must_use = "an append is durable only when its receipt says so"]
+pub struct Receipt {
+    log: Arc<LogInner>,
+    first_offset: Offset,
+    next_offset: Offset,
+    appended_at: TimestampMs,
+    ticket: Ticket,
+}
+
+impl Receipt {
+    pub(super) fn new(
+        log: Arc<LogInner>,
+        first_offset: Offset,
+        next_offset: Offset,
+        appended_at: TimestampMs,
+    ) -> Self {
+        Self { log, first_offset, next_offset, appended_at, ticket: Ticket::default() }
+    }
+
+    /// The offset of the first record appended.
+    #[must_use]
+    pub fn first_offset(&self) -> Offset {
+        self.first_offset
+    }
+
+    /// The offset of the last record appended.
+    #[must_use]
+    pub fn last_offset(&self) -> Offset {
+        Offset(self.next_offset.get() - 1)
+    }
+
+    /// When the records were appended, by the node's clock.
+    #[must_use]
+    pub fn appended_at(&self) -> TimestampMs {
+        self.appended_at
+    }
+
+    /// Blocks until the records are on disk.
+    ///
+    /// # Errors
+    ///
+    /// `OutcomeUnknown` if the sync failed: the records may or may not survive a power cut.
+    pub fn wait(self) -> Result<(), Error> {
+        let scheduler = Arc::clone(&self.log.env.scheduler);
+        block_on(&*scheduler, self)
+    }
+}
+
+impl Future for Receipt {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.log.waiters.poll_end(this.next_offset, &mut this.ticket, context)
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        self.log.waiters.forget(&mut self.ticket);
+    }
+}
+
+/// Resolves when readers can see past an offset, or with the error that ends the log.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct Beyond {
+    log: Arc<LogInner>,
+    offset: Offset,
+    ticket: Ticket,
+}
+
+impl Beyond {
+    pub(super) fn new(log: Arc<LogInner>, offset: Offset) -> Self {
+        Self { log, offset, ticket: Ticket::default() }
+    }
+}
+
+impl Future for Beyond {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.log.waiters.poll_end(this.offset.next(), &mut this.ticket, context)
+    }
+}
+
+impl Drop for Beyond {
+    fn drop(&mut self) {
+        self.log.waiters.forget(&mut self.ticket);
+    }
+}
+
+/// What a step that could not go on waits for: room, or the end of a roll. When it resolves, try
+/// the step again.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct WaitFor {
+    log: Arc<LogInner>,
+    seen: u64,
+    ticket: Ticket,
+}
+
+impl WaitFor {
+    pub(super) fn new(log: Arc<LogInner>, seen: u64) -> Self {
+        Self { log, seen, ticket: Ticket::default() }
+    }
+}
+
+impl Future for WaitFor {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.log.waiters.poll_progress(this.seen, &mut this.ticket, context)
+    }
+}
+
+impl Drop for WaitFor {
+    fn drop(&mut self) {
+        self.log.waiters.forget(&mut self.ticket);
+    }
+}
+
+/// The outcome of a step that never blocks.
+#[derive(Debug)]
+pub enum Step<T> {
+    /// It is done.
+    Done(T),
+    /// It has to wait for this, and then to be tried again.
+    Wait(WaitFor),
+}

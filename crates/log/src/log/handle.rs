@@ -1,0 +1,272 @@
+//! The public handle of a log.
+
+use std::future::{Future, poll_fn};
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use logmill_record::{Batch, Offset, TimestampMs};
+use uuid::Uuid;
+
+use super::LogInner;
+use super::futures::{Beyond, Receipt, Step};
+use super::state::Phase;
+use crate::env::{Env, block_on, sleep};
+use crate::error::Error;
+use crate::options::{LogOptions, SetOptions};
+use crate::read::ReadOut;
+use crate::set::LogSet;
+
+/// A log that is open. Cheap to clone; every clone is the same log.
+///
+/// Dropping the last handle closes nothing cleanly: like a killed process, it leaves what is
+/// durable, and the next open does a little more work. Call [`Log::close`] or
+/// [`LogSet::close`](crate::LogSet::close).
+///
+/// ```
+/// use std::path::Path;
+/// use logmill_log::{Log, LogOptions, SetOptions};
+/// use logmill_record::{BatchBuilder, NewRecord, Offset, TimestampMs};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path(), SetOptions::default(), LogOptions::default())?;
+///
+/// let mut batch = BatchBuilder::new();
+/// batch.push(&NewRecord { timestamp: TimestampMs(0), key: None, value: Some(b"hello"), headers: &[] })?;
+/// let receipt = log.append(&[batch.build()?])?;
+/// assert_eq!(receipt.first_offset(), Offset(0));
+/// receipt.wait()?; // now it is on disk
+///
+/// let out = log.read(Offset(0), 1 << 20)?;
+/// assert_eq!(out.next_offset, Offset(1));
+/// log.close()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Log {
+    inner: Arc<LogInner>,
+    set: LogSet,
+}
+
+/// How a log stands.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LogStats {
+    /// Bytes of record batches in its segment files.
+    pub stored_bytes: u64,
+    /// Segment files, the active one included.
+    pub segments: usize,
+    /// The first offset that is kept.
+    pub start_offset: Offset,
+    /// The offset after the last record that readers can see.
+    pub end_offset: Offset,
+    /// The offset after the last record written.
+    pub written_end: Offset,
+    /// The epoch that is stamped into batches now.
+    pub epoch: i32,
+    /// Whether it can be written.
+    pub state: LogState,
+}
+
+/// Whether a log can be written, and if not, why.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum LogState {
+    /// It can.
+    Open,
+    /// Damage was found when it was opened.
+    ReadOnly(Error),
+    /// A sync failed; open it again.
+    Poisoned(Error),
+    /// It was closed.
+    Closed,
+}
+
+impl Log {
+    pub(crate) fn new(inner: Arc<LogInner>, set: LogSet) -> Self {
+        Self { inner, set }
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<LogInner> {
+        &self.inner
+    }
+
+    /// Opens the log in `dir`, or creates it: a set of one, with the set's and the log's files in
+    /// that one directory. The directory is locked until the last handle is gone.
+    ///
+    /// # Errors
+    ///
+    /// As [`LogSet::open`](crate::LogSet::open) and [`LogSet::open_log`](crate::LogSet::open_log).
+    pub fn open(dir: impl AsRef<Path>, set: SetOptions, log: LogOptions) -> Result<Self, Error> {
+        let set = LogSet::open(dir, set)?;
+        if set.holds_log(Path::new(""))? { set.open_log("", log) } else { set.create("", &[], log) }
+    }
+
+    /// The log's identity, never used again.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.inner.id
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// The set that it belongs to.
+    #[must_use]
+    pub fn set(&self) -> &LogSet {
+        &self.set
+    }
+
+    /// Appends `batches` one after the other in one write, all or none, with the next offsets and
+    /// the set's epoch. Blocks while too much is unsynced or a segment is being sealed.
+    ///
+    /// The batches are taken as they are: whoever lets batches of strangers in calls
+    /// [`Batch::check_records`] first.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, `Io`: nothing was appended. `Poisoned`, `ReadOnly`, `Closed`: the log takes nothing.
+    pub fn append(&self, batches: &[Batch]) -> Result<Receipt, Error> {
+        loop {
+            match self.inner.try_append(batches)? {
+                Step::Done(receipt) => return Ok(receipt),
+                Step::Wait(wait) => block_on(&*self.inner.env.scheduler, wait),
+            }
+        }
+    }
+
+    /// [`Log::append`] without blocking: where it would wait, it says for what.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::append`].
+    pub fn try_append(&self, batches: &[Batch]) -> Result<Step<Receipt>, Error> {
+        self.inner.try_append(batches)
+    }
+
+    /// Reads whole batches from the one that holds `from`, about `max_bytes` but at least one
+    /// batch, and no more than one segment's. Empty at the end.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfRange` below the start or above the end; `Corrupt` with the offsets that cannot be
+    /// read, after which reading can go on at [`Error::offsets`]' end.
+    pub fn read(&self, from: Offset, max_bytes: usize) -> Result<ReadOut, Error> {
+        self.inner.read(from, max_bytes)
+    }
+
+    /// The first record whose timestamp is at or after `at`: its offset and its timestamp.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` where the search meets damage.
+    pub fn find_time(&self, at: TimestampMs) -> Result<Option<(Offset, TimestampMs)>, Error> {
+        self.inner.find_time(at)
+    }
+
+    /// The first offset that is kept.
+    #[must_use]
+    pub fn start_offset(&self) -> Offset {
+        self.inner.state.lock().start_offset
+    }
+
+    /// The offset after the last record that readers can see: everything below it is on disk.
+    #[must_use]
+    pub fn end_offset(&self) -> Offset {
+        self.inner.waiters.durable_end()
+    }
+
+    /// The offset after the last record written, on disk or not.
+    #[must_use]
+    pub fn written_end(&self) -> Offset {
+        self.inner.state.lock().written_end()
+    }
+
+    /// Resolves when readers can see the record at `offset`, with an error when they never will.
+    pub fn beyond(&self, offset: Offset) -> Beyond {
+        Beyond::new(Arc::clone(&self.inner), offset)
+    }
+
+    /// Blocks until readers can see the record at `offset`, but not longer than `timeout`; says
+    /// whether they can.
+    ///
+    /// # Errors
+    ///
+    /// As the log's end: `Closed`, `OutcomeUnknown`.
+    pub fn wait_beyond(&self, offset: Offset, timeout: Duration) -> Result<bool, Error> {
+        let scheduler = &*self.inner.env.scheduler;
+        let mut beyond = pin!(self.beyond(offset));
+        let mut timeout = pin!(sleep(scheduler, timeout));
+        let either = poll_fn(|context| match beyond.as_mut().poll(context) {
+            Poll::Ready(outcome) => Poll::Ready(outcome.map(|()| true)),
+            Poll::Pending => timeout.as_mut().poll(context).map(|()| Ok(false)),
+        });
+        block_on(scheduler, either)
+    }
+
+    /// Seals the active segment now, if it holds anything, and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// `Full` if the next segment could not be begun; the log goes on in the old one.
+    pub fn roll(&self) -> Result<(), Error> {
+        self.inner.request_roll()?;
+        self.inner.wait_until(|state| !matches!(state.phase, Phase::Rolling));
+        let mut state = self.inner.state.lock();
+        state.check_open()?;
+        state.roll_error.take().map_or(Ok(()), Err)
+    }
+
+    /// How the log stands.
+    #[must_use]
+    pub fn stats(&self) -> LogStats {
+        let state = self.inner.state.lock();
+        LogStats {
+            stored_bytes: state.sealed.iter().map(|segment| segment.data_len()).sum::<u64>()
+                + state.active.len(),
+            segments: state.sealed.len() + 1,
+            start_offset: state.start_offset,
+            end_offset: state.durable.end,
+            written_end: state.written_end(),
+            epoch: state.epoch,
+            state: match &state.phase {
+                Phase::Open | Phase::Rolling => LogState::Open,
+                Phase::ReadOnly(error) => LogState::ReadOnly(error.clone()),
+                Phase::Poisoned(error) => LogState::Poisoned(error.clone()),
+                Phase::Closed => LogState::Closed,
+            },
+        }
+    }
+
+    /// Closes the log: syncs what is written, writes the index, and takes no more calls. The next
+    /// open reads nothing but that index. Closing twice is no error.
+    ///
+    /// # Errors
+    ///
+    /// If the last bytes could not be synced or the index not be written; the log is closed all
+    /// the same.
+    pub fn close(&self) -> Result<(), Error> {
+        let closed = self.inner.close();
+        self.set.forget(&self.inner);
+        closed
+    }
+
+    /// Closes the log without writing anything more, because its directory is about to go.
+    pub fn retire(&self) {
+        self.inner.abandon();
+        self.set.retire(&self.inner);
+    }
+
+    /// The environment it runs in.
+    #[must_use]
+    pub fn env(&self) -> &Env {
+        &self.inner.env
+    }
+}

@@ -1,0 +1,63 @@
+//! One log: an ordered sequence of records, in a directory of segments.
+//!
+//! Lock order: a log's state, then its waiters; neither is held during any I/O but the one write
+//! of an append. A log knows its set only weakly; handles keep the set alive.
+
+mod active_view;
+mod append;
+mod close;
+mod futures;
+mod handle;
+mod read;
+mod recover;
+mod state;
+mod sync;
+mod waiters;
+
+use std::path::PathBuf;
+use std::sync::Weak;
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+pub use futures::{Beyond, Receipt, Step, WaitFor};
+pub use handle::{Log, LogState, LogStats};
+pub(crate) use recover::{Expected, open};
+use state::State;
+use waiters::Waiters;
+
+use crate::env::Env;
+use crate::format::checkpoint::Durable;
+use crate::options::LogOptions;
+use crate::set::SetInner;
+
+/// What the handles and tasks of a log share.
+pub(crate) struct LogInner {
+    pub(crate) id: Uuid,
+    pub(crate) dir: PathBuf,
+    env: Env,
+    options: LogOptions,
+    set: Weak<SetInner>,
+    state: Mutex<State>,
+    waiters: Waiters,
+}
+
+impl std::fmt::Debug for LogInner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("id", &self.id).field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl LogInner {
+    /// How far the log is known to be on disk.
+    pub(crate) fn durable(&self) -> Durable {
+        self.state.lock().durable
+    }
+
+    /// Tells the set that more has become durable.
+    fn note_synced(&self, bytes: u64) {
+        if let Some(set) = self.set.upgrade() {
+            set.note_synced(bytes);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The read path: which segment, which batches, each checked before it is handed out.
+
+use std::sync::Arc;
+
+use logmill_record::{Offset, TimestampMs};
+
+use super::LogInner;
+use super::active_view::ActiveView;
+use super::state::{Phase, State, closed};
+use crate::error::{Error, ErrorKind};
+use crate::read::ReadOut;
+use crate::segment::{DATA, Sealed, path};
+
+impl LogInner {
+    pub(super) fn read(&self, from: Offset, max_bytes: usize) -> Result<ReadOut, Error> {
+        let (source, start_offset, end_offset) = {
+            let state = self.state.lock();
+            (self.source(&state, from, max_bytes)?, state.start_offset, state.durable.end)
+        };
+        let chunks = match source {
+            Source::End => Vec::new(),
+            Source::Sealed(segment) => segment.read(from, max_bytes)?,
+            Source::Active(view) => view.read(from, max_bytes)?,
+        };
+        let next_offset = chunks.last().map_or(from, |chunk| chunk.next_offset);
+        Ok(ReadOut { start_offset, end_offset, next_offset, chunks })
+    }
+
+    /// Where `from` is, and all that is needed to read there without the lock.
+    fn source(&self, state: &State, from: Offset, max_bytes: usize) -> Result<Source, Error> {
+        if matches!(state.phase, Phase::Closed) {
+            return Err(closed());
+        }
+        let (start, end) = (state.start_offset, state.durable.end);
+        if from < start || from > end {
+            let message = format!(
+                "offset {from} is out of range: {} has offsets {start} to {end}; start at one of these",
+                self.dir.display(),
+            );
+            return Err(Error::new(ErrorKind::OutOfRange, message).at_path(&self.dir));
+        }
+        if from == end {
+            return match &state.phase {
+                // There was more, and it is damaged: a reader must not wait for it.
+                Phase::ReadOnly(error) if error.kind() == ErrorKind::Corrupt => Err(error.clone()),
+                _ => Ok(Source::End),
+            };
+        }
+        if from >= state.active.base() {
+            return Ok(Source::Active(ActiveView::at_offset(self, state, from, max_bytes)));
+        }
+        let index = state.sealed.partition_point(|segment| segment.end() <= from);
+        match state.sealed.get(index) {
+            Some(segment) if segment.base() <= from => Ok(Source::Sealed(Arc::clone(segment))),
+            other => {
+                let next = other.map_or(state.active.base(), |segment| segment.base());
+                let missing = path(&self.dir, from, DATA);
+                Err(Error::corrupt(&missing, 0, from..next, "no segment file holds these offsets"))
+            }
+        }
+    }
+
+    /// The first record at or after `at`, as its offset and timestamp.
+    pub(super) fn find_time(&self, at: TimestampMs) -> Result<Option<(Offset, TimestampMs)>, Error> {
+        let (sealed, view, start) = {
+            let state = self.state.lock();
+            if matches!(state.phase, Phase::Closed) {
+                return Err(closed());
+            }
+            (Arc::clone(&state.sealed), ActiveView::at_time(self, &state, at), state.start_offset)
+        };
+        for segment in sealed.iter().filter(|segment| segment.end() > start && segment.max_timestamp() >= at)
+        {
+            if let Some(found) = segment.find_time(at, start)? {
+                return Ok(Some(found));
+            }
+        }
+        match view {
+            Some(view) => view.find_time(at, start),
+            None => Ok(None),
+        }
+    }
+}
+
+enum Source {
+    End,
+    Sealed(Arc<Sealed>),
+    Active(ActiveView),
+}

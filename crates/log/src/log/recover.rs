@@ -1,0 +1,308 @@
+//! Opening a log: what is trusted, what is checked, and what damage means.
+//!
+//! The checkpoint draws the line. Before it, every byte was promised: damage there is corruption,
+//! and nothing behind it is touched. After it, a broken batch cannot be told from a write that
+//! tore: the tail is saved aside, cut and synced. What is whole after the checkpoint is written
+//! again in place and synced before readers see it: after a kill it may be in the page cache
+//! only, and after a failed sync the cache can hold clean pages that never reached the disk.
+
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use logmill_record::Offset;
+use parking_lot::Mutex;
+
+use super::LogInner;
+use super::state::{Active, Phase, State};
+use super::waiters::Waiters;
+use crate::env::{Env, File, Fs, OpenMode};
+use crate::error::{Error, ErrorKind};
+use crate::format::atomic::{self, TEMPORARY};
+use crate::format::checkpoint::Durable;
+use crate::format::index::{FOOTER_LEN, Footer, MIN_LEN, Rows};
+use crate::format::meta::LogMeta;
+use crate::options::LogOptions;
+use crate::segment::{DATA, INDEX, IndexBuilder, Placed, Scan, Sealed, base_of, path, scan};
+use crate::set::SetInner;
+
+/// Bytes past the checkpoint are written again in pieces of this size.
+const REWRITE_LEN: u64 = 1 << 20;
+
+/// What is known of a log before its files are read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected {
+    /// How far it was on disk, by the checkpoint or by the poisoned log that it replaces.
+    pub(crate) durable: Option<Durable>,
+    /// Bytes past that are to be cut: a sync of them failed in this process.
+    pub(crate) cut: bool,
+    /// The epoch for what is appended from now on.
+    pub(crate) epoch: i32,
+}
+
+/// Opens the log in `dir`.
+pub(crate) fn open(
+    env: &Env,
+    dir: &Path,
+    meta: &LogMeta,
+    expected: Expected,
+    options: LogOptions,
+    set: Weak<SetInner>,
+) -> Result<Arc<LogInner>, Error> {
+    let recovery = Recovery { fs: Arc::clone(&env.fs), dir, expected };
+    let bases = recovery.list()?;
+    let (sealed, last) = match bases.split_last() {
+        Some((last, earlier)) => (recovery.sealed(earlier, *last)?, *last),
+        None => (Vec::new(), recovery.first_segment(meta.start_offset)?),
+    };
+    let Opened { active, durable, phase } = recovery.active(last)?;
+    if let Phase::ReadOnly(error) = &phase {
+        tracing::error!(log = %dir.display(), %error, "the log is damaged and opened for reading only");
+    }
+    let state = State {
+        phase,
+        closing: false,
+        sealed: Arc::new(sealed),
+        active,
+        durable,
+        task_queued: false,
+        roll_error: None,
+        epoch: expected.epoch,
+        start_offset: meta.start_offset,
+    };
+    let waiters = Waiters::new(durable.end);
+    if let Phase::ReadOnly(error) = &state.phase {
+        waiters.end(error.clone());
+    }
+    Ok(Arc::new(LogInner {
+        id: meta.id,
+        dir: dir.to_owned(),
+        env: env.clone(),
+        options,
+        set,
+        state: Mutex::new(state),
+        waiters,
+    }))
+}
+
+/// The active segment as it was found.
+struct Opened {
+    active: Active,
+    durable: Durable,
+    phase: Phase,
+}
+
+struct Recovery<'a> {
+    fs: Arc<dyn Fs>,
+    dir: &'a Path,
+    expected: Expected,
+}
+
+impl Recovery<'_> {
+    /// The base offsets of the segments, in order; left-overs of a crash are removed.
+    fn list(&self) -> Result<Vec<Offset>, Error> {
+        let entries = self.fs.list(self.dir).map_err(|error| Error::io("list", self.dir, error))?;
+        let mut bases = Vec::new();
+        for entry in entries {
+            if let Some(base) = base_of(&entry.name) {
+                bases.push(base);
+            } else if entry.name.ends_with(TEMPORARY) {
+                let path = self.dir.join(&entry.name);
+                self.fs.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+            }
+        }
+        Ok(bases)
+    }
+
+    /// A log without any segment: its creation was cut off, or its files are gone.
+    fn first_segment(&self, start: Offset) -> Result<Offset, Error> {
+        if let Some(durable) = self.expected.durable.filter(|durable| durable.end > start) {
+            let missing = path(self.dir, start, DATA);
+            return Err(Error::corrupt(&missing, 0, start..durable.end, "the segment files are gone"));
+        }
+        let data = path(self.dir, start, DATA);
+        self.fs
+            .open(&data, OpenMode::CreateNew)
+            .and_then(|_| self.fs.sync_dir(self.dir))
+            .map_err(|error| Error::io("create", &data, error))?;
+        Ok(start)
+    }
+
+    fn sealed(&self, bases: &[Offset], last: Offset) -> Result<Vec<Arc<Sealed>>, Error> {
+        let ends = bases.iter().skip(1).copied().chain([last]);
+        bases.iter().zip(ends).map(|(base, end)| self.sealed_segment(*base, end).map(Arc::new)).collect()
+    }
+
+    /// Trusts a footer that matches the file's length, or rebuilds the index by a walk of headers.
+    fn sealed_segment(&self, base: Offset, end: Offset) -> Result<Sealed, Error> {
+        let data_path = path(self.dir, base, DATA);
+        let file = self.open_file(&data_path, OpenMode::Read)?;
+        let status = file.status().map_err(|error| Error::io("look at", &data_path, error))?;
+        let sealed = |footer, unwritten| Sealed::new(Arc::clone(&self.fs), self.dir, footer, end, unwritten);
+        if let Some(footer) = self.footer(base)
+            && footer.data_len == status.len
+            && footer.next_offset == end
+        {
+            return Ok(sealed(footer, None));
+        }
+        let mut index = IndexBuilder::new(base);
+        let placed = |epoch| Placed { epoch, appended_at: status.modified, estimated: true };
+        let whole = Scan { file: &*file, from: 0, offset: base, to: status.len, crc: false };
+        let found = scan(&whole, |head, header| index.push(head, header, placed(header.leader_epoch)))
+            .map_err(|error| Error::io("read", &data_path, error))?;
+        if let Some(what) = &found.damage {
+            tracing::error!(file = %data_path.display(), position = found.end, what, "a sealed segment is damaged");
+        } else {
+            tracing::warn!(file = %data_path.display(), "rebuilt the index of a sealed segment");
+        }
+        if found.next_offset > end {
+            let what = "it holds offsets that the next segment holds too";
+            return Err(Error::corrupt(&data_path, found.end, end..found.next_offset, what));
+        }
+        let written = found.damage.is_none()
+            && atomic::replace(&*self.fs, &path(self.dir, base, INDEX), &index.encode()).is_ok();
+        let unwritten = (!written).then(|| Rows::from_rows(index.rows()));
+        Ok(sealed(*index.footer(), unwritten))
+    }
+
+    /// The footer of a segment's index, if there is one that makes sense.
+    fn footer(&self, base: Offset) -> Option<Footer> {
+        let index_path = path(self.dir, base, INDEX);
+        let file = self.fs.open(&index_path, OpenMode::Read).ok()?;
+        let len = file.status().ok()?.len;
+        let at = len.checked_sub(FOOTER_LEN as u64).filter(|_| len >= MIN_LEN)?;
+        let (mut prefix, mut footer) = ([0; 8], [0; FOOTER_LEN]);
+        atomic::read_exact(&*file, &mut prefix, 0).ok()?;
+        atomic::read_exact(&*file, &mut footer, at).ok()?;
+        match Footer::decode(&index_path, &prefix, &footer, len) {
+            Ok(footer) => (footer.base == base).then_some(footer),
+            Err(error) => {
+                tracing::warn!(%error, "an index is not used and will be rebuilt");
+                None
+            }
+        }
+    }
+
+    /// The active segment: nothing is read if it was closed cleanly.
+    fn active(&self, base: Offset) -> Result<Opened, Error> {
+        let data_path = path(self.dir, base, DATA);
+        let file = self.open_file(&data_path, OpenMode::ReadWrite)?;
+        let mut status = file.status().map_err(|error| Error::io("look at", &data_path, error))?;
+        let floor = self.floor(base)?;
+        if self.expected.cut && status.len > floor.position {
+            file.set_len(floor.position).map_err(|error| Error::io("cut", &data_path, error))?;
+            status.len = floor.position;
+        }
+        if let Some(index) = self.trusted_index(base, status.len, floor) {
+            return Ok(Opened { active: Active::new(file, index), durable: floor, phase: Phase::Open });
+        }
+
+        let mut index = IndexBuilder::new(base);
+        let mut push = |head: &[u8; _], header: &logmill_record::BatchHeader| {
+            let placed = Placed { epoch: header.leader_epoch, appended_at: status.modified, estimated: true };
+            index.push(head, header, placed);
+        };
+        let before =
+            Scan { file: &*file, from: 0, offset: base, to: floor.position.min(status.len), crc: false };
+        let promised = scan(&before, &mut push).map_err(|error| Error::io("read", &data_path, error))?;
+        if promised.end != floor.position || promised.next_offset != floor.end {
+            let what = promised.damage.unwrap_or_else(|| "it ends before what was acknowledged".into());
+            let offsets = promised.next_offset..floor.end.max(promised.next_offset);
+            let error = Error::corrupt(&data_path, promised.end, offsets, what);
+            let durable = Durable { active_base: base, end: promised.next_offset, position: promised.end };
+            return Ok(Opened { active: Active::new(file, index), durable, phase: Phase::ReadOnly(error) });
+        }
+        let after = Scan { file: &*file, from: floor.position, offset: floor.end, to: status.len, crc: true };
+        let tail = scan(&after, &mut push).map_err(|error| Error::io("read", &data_path, error))?;
+        let durable = Durable { active_base: base, end: tail.next_offset, position: tail.end };
+        let mut phase = Phase::Open;
+        if let Some(what) = &tail.damage
+            && let Err(error) = self.cut_tail(&data_path, &*file, tail.end, status.len, what)
+        {
+            phase = Phase::ReadOnly(error);
+        }
+        // Also when nothing was added after the checkpoint: a cut has to last.
+        if matches!(phase, Phase::Open) {
+            rewrite(&*file, floor.position, tail.end)
+                .and_then(|()| file.sync_data())
+                .map_err(|error| Error::io("write again and sync", &data_path, error))?;
+        }
+        Ok(Opened { active: Active::new(file, index), durable, phase })
+    }
+
+    /// Up to where the active segment was promised.
+    fn floor(&self, base: Offset) -> Result<Durable, Error> {
+        let start = Durable { active_base: base, end: base, position: 0 };
+        match self.expected.durable {
+            Some(durable) if durable.active_base == base => Ok(durable),
+            // The log was rolled after the checkpoint was written.
+            Some(durable) if durable.active_base < base => Ok(start),
+            None => Ok(start),
+            Some(durable) => {
+                let missing = path(self.dir, durable.active_base, DATA);
+                let offsets = durable.active_base..durable.end.max(durable.active_base.next());
+                Err(Error::corrupt(&missing, 0, offsets, "the file is gone"))
+            }
+        }
+    }
+
+    /// The index of a segment that was closed cleanly.
+    fn trusted_index(&self, base: Offset, len: u64, floor: Durable) -> Option<IndexBuilder> {
+        if len == 0 && floor.position == 0 {
+            return Some(IndexBuilder::new(base));
+        }
+        let footer = self.footer(base)?;
+        if footer.data_len != len || floor.position != len || footer.next_offset != floor.end {
+            return None;
+        }
+        let index_path = path(self.dir, base, INDEX);
+        let bytes = atomic::read(&*self.fs, &index_path).ok()??;
+        let rows = Rows::new(&index_path, &bytes.into(), &footer).ok()?;
+        Some(IndexBuilder::resume(&rows, footer))
+    }
+
+    /// Saves a torn tail aside and cuts it off; the caller syncs the cut.
+    fn cut_tail(&self, data: &Path, file: &dyn File, end: u64, len: u64, what: &str) -> Result<(), Error> {
+        let aside = PathBuf::from(format!("{}.torn-{end}", data.display()));
+        let save = || -> std::io::Result<()> {
+            let torn_len = usize::try_from(len - end).map_err(|_| std::io::ErrorKind::FileTooLarge)?;
+            let mut torn = vec![0; torn_len];
+            atomic::read_exact(file, &mut torn, end)?;
+            atomic::write_new(&*self.fs, &aside, &torn)?;
+            self.fs.sync_dir(self.dir)?;
+            file.set_len(end)
+        };
+        save().map_err(|error| {
+            let message = format!(
+                "{} ends in a torn write at byte {end} that cannot be saved to {} ({error}); the log can \
+                 be read; free some space and open it again to write",
+                data.display(),
+                aside.display(),
+            );
+            Error::new(ErrorKind::ReadOnly, message).at_path(data).because(error)
+        })?;
+        tracing::warn!(
+            file = %data.display(), position = end, bytes = len - end, saved = %aside.display(), what,
+            "cut off a torn write that was never acknowledged"
+        );
+        Ok(())
+    }
+
+    fn open_file(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>, Error> {
+        self.fs.open(path, mode).map_err(|error| Error::io("open", path, error))
+    }
+}
+
+/// Writes the bytes from `from` to `to` again, so that the next sync really puts them on disk.
+fn rewrite(file: &dyn File, from: u64, to: u64) -> std::io::Result<()> {
+    let mut position = from;
+    while position < to {
+        let len =
+            usize::try_from(REWRITE_LEN.min(to - position)).map_err(|_| std::io::ErrorKind::FileTooLarge)?;
+        let mut piece = vec![0; len];
+        atomic::read_exact(file, &mut piece, position)?;
+        atomic::write_all(file, &mut [IoSlice::new(&piece)], position)?;
+        position += len as u64;
+    }
+    Ok(())
+}

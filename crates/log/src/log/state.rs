@@ -1,0 +1,108 @@
+//! What a log knows about itself, under its lock.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use logmill_record::{Offset, TimestampMs};
+
+use crate::env::File;
+use crate::error::{Error, ErrorKind};
+use crate::format::checkpoint::Durable;
+use crate::segment::{IndexBuilder, Sealed};
+
+/// Exact append times and positions are kept for so many of the newest batches, for readers at
+/// the tail; older ones have their row's.
+const MOST_RECENT: usize = 256;
+
+/// Whether and why a log takes appends.
+#[derive(Clone, Debug)]
+pub(super) enum Phase {
+    /// It does.
+    Open,
+    /// A segment is being sealed and the next begun; appends wait.
+    Rolling,
+    /// Damage was found; what can be read can be read.
+    ReadOnly(Error),
+    /// A sync failed.
+    Poisoned(Error),
+    /// Closed by its owner.
+    Closed,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) phase: Phase,
+    /// The owner wants to close: no more appends, though a sync may still run.
+    pub(super) closing: bool,
+    pub(super) sealed: Arc<Vec<Arc<Sealed>>>,
+    pub(super) active: Active,
+    pub(super) durable: Durable,
+    /// A sync task is queued or running.
+    pub(super) task_queued: bool,
+    /// Why the last roll failed, for the append that asked for it.
+    pub(super) roll_error: Option<Error>,
+    /// Stamped into batches.
+    pub(super) epoch: i32,
+    pub(super) start_offset: Offset,
+}
+
+impl State {
+    pub(super) fn written_end(&self) -> Offset {
+        self.active.index.footer().next_offset
+    }
+
+    pub(super) fn unsynced_bytes(&self) -> u64 {
+        self.active.len() - self.durable.position
+    }
+
+    /// Whether appends are taken, and if not, why.
+    pub(super) fn check_open(&self) -> Result<(), Error> {
+        match &self.phase {
+            _ if self.closing => Err(closed()),
+            Phase::Open | Phase::Rolling => Ok(()),
+            Phase::ReadOnly(error) | Phase::Poisoned(error) => Err(error.clone()),
+            Phase::Closed => Err(closed()),
+        }
+    }
+}
+
+pub(super) fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the log has been closed; open it again")
+}
+
+/// The segment that is written.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub(super) file: Arc<dyn File>,
+    pub(super) index: IndexBuilder,
+    pub(super) recent: VecDeque<Recent>,
+}
+
+/// One of the newest batches.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recent {
+    pub(super) offset: Offset,
+    pub(super) position: u64,
+    pub(super) appended_at: TimestampMs,
+}
+
+impl Active {
+    pub(super) fn new(file: Arc<dyn File>, index: IndexBuilder) -> Self {
+        Self { file, index, recent: VecDeque::new() }
+    }
+
+    pub(super) fn base(&self) -> Offset {
+        self.index.footer().base
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.index.footer().data_len
+    }
+
+    pub(super) fn remember(&mut self, recent: Recent) {
+        if self.recent.len() == MOST_RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(recent);
+    }
+}

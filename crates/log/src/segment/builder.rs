@@ -1,0 +1,103 @@
+//! The index of the active segment, in memory and growing with it.
+
+use logmill_record::{BatchHeader, Offset, TimestampMs};
+
+use super::walk::{HEAD_LEN, crc32c_extend};
+use crate::format::index::{Footer, Row, Rows, encode};
+
+/// A row for so many bytes of data.
+const ROW_BYTES: u64 = 32 * 1024;
+/// Or for so long, if at least so many bytes came.
+const ROW_MS: i64 = 1_000;
+const ROW_MIN_BYTES: u64 = 4 * 1024;
+
+/// Rows and totals of the batches appended so far.
+#[derive(Debug)]
+pub(crate) struct IndexBuilder {
+    rows: Vec<Row>,
+    footer: Footer,
+}
+
+impl IndexBuilder {
+    pub(crate) fn new(base: Offset) -> Self {
+        let footer = Footer {
+            base,
+            next_offset: base,
+            data_len: 0,
+            batches: 0,
+            records: 0,
+            max_timestamp: TimestampMs(i64::MIN),
+            first_epoch: -1,
+            last_epoch: -1,
+            headers_crc: 0,
+            rows: 0,
+            rows_crc: 0,
+        };
+        Self { rows: Vec::new(), footer }
+    }
+
+    /// Goes on where a trusted index ends.
+    pub(crate) fn resume(rows: &Rows, footer: Footer) -> Self {
+        Self { rows: rows.iter().collect(), footer }
+    }
+
+    /// Adds the batch that `head` begins, which lies at the end of what has been added.
+    pub(crate) fn push(&mut self, head: &[u8; HEAD_LEN], header: &BatchHeader, placed: Placed) {
+        let position = self.footer.data_len;
+        let first = self.footer.next_offset;
+        if self.starts_row(position, placed.appended_at) {
+            let relative = first.get() - self.footer.base.get();
+            self.rows.push(Row {
+                relative_offset: u32::try_from(relative).expect("a segment is rolled before 2^32 offsets"),
+                position: u32::try_from(position).expect("a segment is rolled before 4 GiB"),
+                max_timestamp: self.footer.max_timestamp,
+                appended_at: placed.appended_at,
+                estimated: placed.estimated,
+                check: 0,
+            });
+        }
+        let footer = &mut self.footer;
+        if footer.batches == 0 {
+            footer.first_epoch = placed.epoch;
+        }
+        footer.last_epoch = placed.epoch;
+        footer.next_offset = first.saturating_add(u64::from(header.last_offset_delta) + 1);
+        footer.data_len += header.total_len as u64;
+        footer.batches += 1;
+        footer.records += u64::from(header.record_count);
+        footer.max_timestamp = footer.max_timestamp.max(header.max_timestamp);
+        footer.headers_crc = crc32c_extend(footer.headers_crc, head);
+        if let Some(row) = self.rows.last_mut() {
+            row.check = crc32c_extend(row.check, head);
+            row.max_timestamp = footer.max_timestamp;
+        }
+    }
+
+    fn starts_row(&self, position: u64, appended_at: TimestampMs) -> bool {
+        let Some(row) = self.rows.last() else { return true };
+        let bytes = position - u64::from(row.position);
+        bytes >= ROW_BYTES
+            || (bytes >= ROW_MIN_BYTES && appended_at.0.saturating_sub(row.appended_at.0) >= ROW_MS)
+    }
+
+    pub(crate) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    pub(crate) fn footer(&self) -> &Footer {
+        &self.footer
+    }
+
+    /// The index file.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        encode(&self.rows, &self.footer)
+    }
+}
+
+/// What the log adds to a batch when it places it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placed {
+    pub(crate) epoch: i32,
+    pub(crate) appended_at: TimestampMs,
+    pub(crate) estimated: bool,
+}

@@ -1,0 +1,37 @@
+//! Segments: one file of bare record batches each, and the index that finds them.
+//!
+//! Only the last segment of a log, the active one, is written. A sealed segment never changes;
+//! readers hold it by an `Arc` and go on reading after its files were unlinked.
+
+mod builder;
+mod scan;
+mod sealed;
+mod walk;
+
+use std::path::{Path, PathBuf};
+
+use logmill_record::Offset;
+
+pub(crate) use builder::{IndexBuilder, Placed};
+pub(crate) use scan::{Scan, scan};
+pub(crate) use sealed::Sealed;
+pub(crate) use walk::{Damage, HEAD_LEN, Placement, find_record, take, walk};
+
+/// The ending of data files.
+pub(crate) const DATA: &str = "log";
+/// The ending of index files.
+pub(crate) const INDEX: &str = "index";
+
+/// The path of a segment's file with the given ending.
+pub(crate) fn path(dir: &Path, base: Offset, ending: &str) -> PathBuf {
+    dir.join(format!("{:020}.{ending}", base.get()))
+}
+
+/// The base offset in the name of a data file; `None` for any other file.
+pub(crate) fn base_of(name: &str) -> Option<Offset> {
+    let digits = name.strip_suffix(".log")?;
+    if digits.len() != 20 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Offset::new(digits.parse().ok()?)
+}

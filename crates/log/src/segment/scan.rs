@@ -1,0 +1,110 @@
+//! Reading a data file from front to back, to rebuild what was known of it.
+
+use std::io;
+
+use bytes::Bytes;
+use logmill_record::{BatchHeader, HEADER_LEN, Offset, check_crc};
+
+use super::walk::HEAD_LEN;
+use crate::env::File;
+use crate::format::atomic::read_exact;
+
+/// A data file is read in pieces of this size, or of a batch where that is larger.
+const PIECE_LEN: u64 = 256 * 1024;
+
+/// What to scan.
+pub(crate) struct Scan<'a> {
+    pub(crate) file: &'a dyn File,
+    /// Where to begin, and the offset that must be found there.
+    pub(crate) from: u64,
+    pub(crate) offset: Offset,
+    /// Where to end.
+    pub(crate) to: u64,
+    /// Check whole batches against their CRC, or headers only.
+    pub(crate) crc: bool,
+}
+
+/// How far the batches of a file make sense.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// The byte after the last good batch.
+    pub(crate) end: u64,
+    /// The offset after the last good batch.
+    pub(crate) next_offset: Offset,
+    /// What is wrong there, if it is not the end.
+    pub(crate) damage: Option<String>,
+}
+
+/// Calls `visit` for each good batch, in order, until the end or the first that is not.
+pub(crate) fn scan(
+    scan: &Scan<'_>,
+    mut visit: impl FnMut(&[u8; HEAD_LEN], &BatchHeader),
+) -> io::Result<Found> {
+    let mut window = Window { file: scan.file, start: scan.from, bytes: Bytes::new(), limit: scan.to };
+    let mut found = Found { end: scan.from, next_offset: scan.offset, damage: None };
+    while found.end < scan.to {
+        match good_batch(scan, &mut window, &found)? {
+            Ok((head, header)) => {
+                visit(&head, &header);
+                found.end += header.total_len as u64;
+                found.next_offset = header.next_offset();
+            }
+            Err(what) => {
+                found.damage = Some(what);
+                break;
+            }
+        }
+    }
+    Ok(found)
+}
+
+type Good = Result<([u8; HEAD_LEN], BatchHeader), String>;
+
+fn good_batch(scan: &Scan<'_>, window: &mut Window<'_>, at: &Found) -> io::Result<Good> {
+    let rest = scan.to - at.end;
+    let head_bytes = window.get(at.end, rest.min(HEADER_LEN as u64))?;
+    let header = match BatchHeader::parse(&head_bytes) {
+        Ok(header) => header,
+        Err(error) => return Ok(Err(error.to_string())),
+    };
+    if header.base_offset != at.next_offset {
+        let (claimed, expected) = (header.base_offset, at.next_offset);
+        return Ok(Err(format!("a batch claims offset {claimed} where {expected} follows")));
+    }
+    if header.total_len as u64 > rest {
+        return Ok(Err(format!("a batch claims {} bytes where {rest} follow", header.total_len)));
+    }
+    if scan.crc {
+        let batch = window.get(at.end, header.total_len as u64)?;
+        if let Err(error) = check_crc(&batch, &header) {
+            return Ok(Err(error.to_string()));
+        }
+    }
+    let head = *head_bytes.first_chunk().expect("a parsed header has 61 bytes");
+    Ok(Ok((head, header)))
+}
+
+/// The piece of the file that is in memory.
+struct Window<'a> {
+    file: &'a dyn File,
+    start: u64,
+    bytes: Bytes,
+    limit: u64,
+}
+
+impl Window<'_> {
+    /// `len` bytes from `position`, which the caller knows to lie below the limit.
+    fn get(&mut self, position: u64, len: u64) -> io::Result<Bytes> {
+        let held = self.start..self.start + self.bytes.len() as u64;
+        if position < held.start || position + len > held.end {
+            let piece = PIECE_LEN.max(len).min(self.limit - position);
+            let mut buf = vec![0; usize::try_from(piece).map_err(|_| io::ErrorKind::FileTooLarge)?];
+            read_exact(self.file, &mut buf, position)?;
+            self.start = position;
+            self.bytes = buf.into();
+        }
+        let from = usize::try_from(position - self.start).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        Ok(self.bytes.slice(from..from + len))
+    }
+}

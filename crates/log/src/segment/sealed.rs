@@ -1,0 +1,260 @@
+//! A sealed segment: it never changes, and its data is memory-mapped at the first read.
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use logmill_record::{Offset, TimestampMs};
+use parking_lot::Mutex;
+
+use super::walk::{Damage, Placement, Walk, find_record, take, walk};
+use super::{DATA, INDEX, path};
+use crate::env::{Fs, Map, OpenMode};
+use crate::error::Error;
+use crate::format::atomic;
+use crate::format::index::{Footer, Row, Rows};
+use crate::read::Chunk;
+
+/// A segment that is no longer written.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    fs: Arc<dyn Fs>,
+    dir: PathBuf,
+    footer: Footer,
+    /// Where the next segment begins: after `footer.next_offset` only if data is missing.
+    end: Offset,
+    /// Rows that could not be written to an index file and live in memory only.
+    unwritten: Option<Rows>,
+    loaded: Mutex<Option<Arc<Loaded>>>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    map: Arc<dyn Map>,
+    bytes: Bytes,
+    rows: Rows,
+}
+
+/// Lets [`Bytes`] own a share of a map.
+struct MapOwner(Arc<dyn Map>);
+
+impl AsRef<[u8]> for MapOwner {
+    fn as_ref(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+}
+
+impl Sealed {
+    pub(crate) fn new(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        footer: Footer,
+        end: Offset,
+        unwritten: Option<Rows>,
+    ) -> Self {
+        Self { fs, dir: dir.to_owned(), footer, end, unwritten, loaded: Mutex::new(None) }
+    }
+
+    pub(crate) fn base(&self) -> Offset {
+        self.footer.base
+    }
+
+    pub(crate) fn end(&self) -> Offset {
+        self.end
+    }
+
+    pub(crate) fn data_len(&self) -> u64 {
+        self.footer.data_len
+    }
+
+    pub(crate) fn max_timestamp(&self) -> TimestampMs {
+        self.footer.max_timestamp
+    }
+
+    /// Reads from `from`, which lies in this segment, about `max_bytes` but at least one batch.
+    pub(crate) fn read(&self, from: Offset, max_bytes: usize) -> Result<Vec<Chunk>, Error> {
+        if from >= self.footer.next_offset {
+            let missing = self.footer.next_offset..self.end;
+            return Err(Error::corrupt(
+                &self.data_path(),
+                self.footer.data_len,
+                missing,
+                "it ends too early",
+            ));
+        }
+        let loaded = self.load()?;
+        let first = self.row_of(&loaded, from);
+        let (mut chunks, mut left) = (Vec::new(), max_bytes);
+        for index in first..loaded.rows.len() {
+            let row = self.row(&loaded, index)?;
+            match self.read_row(&loaded, &row, from, left) {
+                Ok((chunk, whole)) => {
+                    left = left.saturating_sub(chunk.batches.len());
+                    chunks.push(chunk);
+                    if !whole || left == 0 {
+                        break;
+                    }
+                }
+                // What lies before damage is handed out; who asks for the damage gets the error.
+                Err(_) if !chunks.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(chunks)
+    }
+
+    /// The first record at or after both `at` and `start`.
+    pub(crate) fn find_time(
+        &self,
+        at: TimestampMs,
+        start: Offset,
+    ) -> Result<Option<(Offset, TimestampMs)>, Error> {
+        let loaded = self.load()?;
+        let first = loaded.rows.partition_point(|row| row.max_timestamp < at);
+        for index in first..loaded.rows.len() {
+            let row = self.row(&loaded, index)?;
+            let (bytes, walked) = self.walk_row(&loaded, &row)?;
+            let found = find_record(&bytes, &walked.batches, at, start);
+            if let Some(found) = found.map_err(|damage| self.corrupt(&row, damage))? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// One row's batches from `from` on, and whether they reach the row's end.
+    fn read_row(
+        &self,
+        loaded: &Loaded,
+        row: &RowRange,
+        from: Offset,
+        max: usize,
+    ) -> Result<(Chunk, bool), Error> {
+        let (bytes, walked) = self.walk_row(loaded, row)?;
+        let taken = take(&bytes, &walked.batches, from, max).map_err(|damage| self.corrupt(row, damage))?;
+        if taken.range.is_empty() {
+            let damage = walked.damage.unwrap_or_else(|| Damage {
+                at: 0,
+                from: row.offsets.start,
+                to: None,
+                what: "the offset that was asked for is not where the index says".into(),
+            });
+            return Err(self.corrupt(row, damage));
+        }
+        let whole = taken.range.end == row.bytes.len();
+        let chunk = Chunk {
+            batches: bytes.slice(taken.range),
+            appended_at: row.row.appended_at,
+            appended_at_estimated: row.row.estimated,
+            next_offset: taken.next_offset,
+        };
+        Ok((chunk, whole))
+    }
+
+    /// The bytes of a row and the batches in them, checked against the index. Where a header is
+    /// damaged, the batches before it are good all the same: they stand on their own CRC.
+    fn walk_row(&self, loaded: &Loaded, row: &RowRange) -> Result<(Bytes, Walk), Error> {
+        let bytes = self.bytes(loaded, row.bytes.clone())?;
+        let mut walked = walk(&bytes, row.offsets.start);
+        if let Some(len) = walked.cut_off {
+            let next = walked.batches.last().map_or(row.offsets.start, |batch| batch.header.next_offset());
+            let at = walked.batches.last().map_or(0, Placement::end);
+            let what = format!("a batch claims {len} bytes, past the end of its row");
+            walked.damage = Some(Damage { at, from: next, to: None, what });
+        }
+        if walked.damage.is_none() && walked.check != row.row.check {
+            let what = "the headers of its batches are not those that were written";
+            return Err(Error::corrupt(&self.data_path(), row.bytes.start as u64, row.offsets.clone(), what));
+        }
+        Ok((bytes, walked))
+    }
+
+    fn corrupt(&self, row: &RowRange, damage: Damage) -> Error {
+        let offsets = damage.from..damage.to.unwrap_or(row.offsets.end);
+        Error::corrupt(&self.data_path(), (row.bytes.start + damage.at) as u64, offsets, damage.what)
+    }
+
+    /// A range of the data, in memory.
+    fn bytes(&self, loaded: &Loaded, range: Range<usize>) -> Result<Bytes, Error> {
+        let data_path = self.data_path();
+        let what_failed = |error| Error::io("read", &data_path, error);
+        match loaded.map.populate(range.clone()) {
+            Ok(()) => Ok(loaded.bytes.slice(range)),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                let file = self.fs.open(&data_path, OpenMode::Read).map_err(what_failed)?;
+                let mut buf = vec![0; range.len()];
+                atomic::read_exact(&*file, &mut buf, range.start as u64).map_err(what_failed)?;
+                Ok(buf.into())
+            }
+            Err(error) => Err(what_failed(error)),
+        }
+    }
+
+    /// The number of the row that holds `from`.
+    fn row_of(&self, loaded: &Loaded, from: Offset) -> usize {
+        let relative = from.get() - self.footer.base.get();
+        loaded.rows.partition_point(|row| u64::from(row.relative_offset) <= relative).saturating_sub(1)
+    }
+
+    fn row(&self, loaded: &Loaded, index: usize) -> Result<RowRange, Error> {
+        let base = self.footer.base;
+        let row = loaded.rows.get(index).expect("the caller stays below the number of rows");
+        let next = loaded.rows.get(index + 1);
+        let end = next.map_or(self.footer.data_len, |next| u64::from(next.position));
+        let next_offset =
+            next.map_or(self.footer.next_offset, |next| base.saturating_add(next.relative_offset.into()));
+        let range = RowRange {
+            bytes: row.position as usize..usize::try_from(end).unwrap_or(usize::MAX),
+            offsets: base.saturating_add(row.relative_offset.into())..next_offset,
+            row,
+        };
+        if range.bytes.start < range.bytes.end && range.bytes.end <= loaded.bytes.len() {
+            return Ok(range);
+        }
+        let what =
+            "a row of its index points outside the segment; remove the index file and open the log again";
+        Err(Error::corrupt(&self.data_path(), u64::from(row.position), range.offsets, what))
+    }
+
+    fn load(&self) -> Result<Arc<Loaded>, Error> {
+        let mut loaded = self.loaded.lock();
+        if let Some(loaded) = &*loaded {
+            return Ok(Arc::clone(loaded));
+        }
+        let rows = match &self.unwritten {
+            Some(rows) => rows.clone(),
+            None => self.read_rows()?,
+        };
+        let data_path = self.data_path();
+        let map = self
+            .fs
+            .open(&data_path, OpenMode::Read)
+            .and_then(|file| file.map(self.footer.data_len))
+            .map_err(|error| Error::io("map", &data_path, error))?;
+        let bytes = Bytes::from_owner(MapOwner(Arc::clone(&map)));
+        let fresh = Arc::new(Loaded { map, bytes, rows });
+        *loaded = Some(Arc::clone(&fresh));
+        Ok(fresh)
+    }
+
+    fn read_rows(&self) -> Result<Rows, Error> {
+        let index_path = path(&self.dir, self.footer.base, INDEX);
+        match atomic::read(&*self.fs, &index_path)? {
+            Some(file) => Rows::new(&index_path, &file.into(), &self.footer),
+            None => Err(Error::io("open", &index_path, io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    fn data_path(&self) -> PathBuf {
+        path(&self.dir, self.footer.base, DATA)
+    }
+}
+
+/// A row with the bytes and offsets that it stands for.
+struct RowRange {
+    row: Row,
+    bytes: Range<usize>,
+    offsets: Range<Offset>,
+}

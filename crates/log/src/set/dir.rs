@@ -1,0 +1,109 @@
+//! Opening a data directory: is it one, may we have it, and what does it say.
+
+use std::io;
+use std::path::Path;
+
+use crate::env::{Env, Fs, Lock};
+use crate::error::{Error, ErrorKind};
+use crate::format::checkpoint::{self, Checkpoint};
+use crate::format::set_file::SetFile;
+use crate::format::{atomic, atomic::TEMPORARY};
+
+use super::checkpointer::FILE as CHECKPOINT;
+
+/// The file that says what the directory is.
+pub(super) const SET: &str = "set";
+/// The file whose lock is the directory's.
+const LOCK: &str = "lock";
+
+/// Creates `dir` and its missing parents, each synced into the one above.
+pub(super) fn create_all(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
+    match fs.create_dir(dir) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && dir.parent().is_some() => {
+            create_all(fs, dir.parent().unwrap_or(dir))?;
+            fs.create_dir(dir).map_err(|error| Error::io("create the directory", dir, error))?;
+        }
+        Err(error) => return Err(Error::io("create the directory", dir, error)),
+    }
+    match dir.parent() {
+        Some(parent) => {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            fs.sync_dir(parent).map_err(|error| Error::io("sync", parent, error))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Takes the directory's lock.
+pub(super) fn lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn Lock>, Error> {
+    fs.lock(&dir.join(LOCK)).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            let message = format!(
+                "the data directory {} is in use by another process; stop that one, or choose another directory",
+                dir.display()
+            );
+            Error::new(ErrorKind::Locked, message).at_path(dir)
+        }
+        io::ErrorKind::NotADirectory => {
+            let message = format!("{} is not a directory; choose another path for the data", dir.display());
+            Error::new(ErrorKind::Invalid, message).at_path(dir).because(error)
+        }
+        _ => Error::io("lock", &dir.join(LOCK), error),
+    })
+}
+
+/// Reads `set` and moves its counter on, or makes a new one in a directory that holds nothing else.
+pub(super) fn open_set_file(env: &Env, dir: &Path) -> Result<SetFile, Error> {
+    let path = dir.join(SET);
+    let file = match atomic::read(&*env.fs, &path)? {
+        Some(bytes) => {
+            let found = SetFile::decode(&path, &bytes)?;
+            SetFile { open_counter: next_epoch(&path, found.open_counter)?, ..found }
+        }
+        None => {
+            check_empty(&*env.fs, dir)?;
+            SetFile { id: env.new_uuid(), open_counter: 1 }
+        }
+    };
+    atomic::replace(&*env.fs, &path, &file.encode())?;
+    Ok(file)
+}
+
+/// The epoch after `epoch`: a positive 32-bit number, as it is stamped into batches.
+pub(super) fn next_epoch(path: &Path, epoch: u32) -> Result<u32, Error> {
+    if epoch >= i32::MAX.unsigned_abs() {
+        let message =
+            format!("{} has used up its epochs; copy the records to a new directory", path.display());
+        return Err(Error::new(ErrorKind::Invalid, message).at_path(path));
+    }
+    Ok(epoch + 1)
+}
+
+/// A directory without `set` must not be somebody's photographs.
+fn check_empty(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
+    let entries = fs.list(dir).map_err(|error| Error::io("list", dir, error))?;
+    let ours = |name: &str| name == LOCK || name == "lost+found" || name.ends_with(TEMPORARY);
+    match entries.iter().find(|entry| !ours(&entry.name)) {
+        None => Ok(()),
+        Some(entry) => {
+            let message = format!(
+                "{} is not a data directory: it holds {:?} but no file named {SET:?}; choose an empty or a new \
+                 directory",
+                dir.display(),
+                entry.name
+            );
+            Err(Error::new(ErrorKind::Invalid, message).at_path(dir))
+        }
+    }
+}
+
+/// Reads the checkpoint; none is an empty one.
+pub(super) fn read_checkpoint(fs: &dyn Fs, dir: &Path) -> Result<Checkpoint, Error> {
+    let path = dir.join(CHECKPOINT);
+    match atomic::read(fs, &path)? {
+        Some(bytes) => checkpoint::decode(&path, &bytes),
+        None => Ok(Checkpoint::new()),
+    }
+}

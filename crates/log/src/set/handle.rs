@@ -1,0 +1,255 @@
+//! The public handle of a set.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use logmill_record::Offset;
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::{SetInner, dir};
+use crate::env::{Env, OpenMode, Space};
+use crate::error::{Error, ErrorKind};
+use crate::format::atomic;
+use crate::format::meta::LogMeta;
+use crate::log::{self, Expected, Log, LogInner, LogState};
+use crate::options::{LogOptions, SetOptions};
+use crate::segment::{self, DATA};
+
+const META: &str = "meta";
+
+/// A data directory with many logs, their shared checkpoint and their workers. Cheap to clone.
+///
+/// ```
+/// use logmill_log::{LogOptions, LogSet, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let set = LogSet::open(dir.path(), SetOptions::default())?;
+/// let orders = set.create("orders", b"what the owner keeps with it", LogOptions::default())?;
+/// assert_eq!(orders.end_offset().get(), 0);
+/// set.close()?; // the next open recovers nothing
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct LogSet {
+    inner: Arc<SetInner>,
+}
+
+impl LogSet {
+    /// Opens the data directory `dir`, or makes a new one. No other process can open it until the
+    /// last handle is gone or the set is closed.
+    ///
+    /// # Errors
+    ///
+    /// `Locked` if another process has it; `Invalid` if it is a plain file or holds something
+    /// else; `Denied`; `NewerFormat`; `Corrupt` if `set` or `checkpoint` are damaged.
+    pub fn open(dir: impl AsRef<Path>, options: SetOptions) -> Result<Self, Error> {
+        let dir = dir.as_ref();
+        let env = options.env;
+        dir::create_all(&*env.fs, dir)?;
+        let lock = dir::lock(&*env.fs, dir)?;
+        let file = dir::open_set_file(&env, dir)?;
+        let table = dir::read_checkpoint(&*env.fs, dir)?;
+        let inner = SetInner {
+            dir: dir.to_owned(),
+            env,
+            id: file.id,
+            file: Mutex::new(file),
+            logs: Mutex::default(),
+            table: Mutex::new(table),
+            checkpoint_write: Mutex::new(()),
+            checkpoint_due: AtomicBool::new(false),
+            synced_since: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            lock: Mutex::new(Some(lock)),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The data directory's identity, never used again.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.inner.id
+    }
+
+    /// How often the directory has been opened, which is the leader epoch stamped into batches.
+    #[must_use]
+    pub fn epoch(&self) -> i32 {
+        epoch_of(self.inner.file.lock().open_counter)
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// The environment it runs in.
+    #[must_use]
+    pub fn env(&self) -> &Env {
+        &self.inner.env
+    }
+
+    /// The space on the file system that holds the directory.
+    ///
+    /// # Errors
+    ///
+    /// `Io` if the file system does not say.
+    pub fn space(&self) -> Result<Space, Error> {
+        self.inner.env.fs.space(&self.inner.dir).map_err(|error| Error::io("measure", &self.inner.dir, error))
+    }
+
+    /// Whether there is a log at `path` below the data directory.
+    ///
+    /// # Errors
+    ///
+    /// `Io` if that cannot be told.
+    pub fn holds_log(&self, path: impl AsRef<Path>) -> Result<bool, Error> {
+        let meta = self.inner.dir.join(path).join(META);
+        match self.inner.env.fs.open(&meta, OpenMode::Read) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("open", &meta, error)),
+        }
+    }
+
+    /// Creates a log at `path` below the data directory, with what its owner wants to keep with
+    /// it. It is on disk when this returns.
+    ///
+    /// # Errors
+    ///
+    /// `Exists` if there is one; `Full`, `Io`, `Closed`.
+    pub fn create(&self, path: impl AsRef<Path>, owner: &[u8], options: LogOptions) -> Result<Log, Error> {
+        let path = path.as_ref();
+        if owner.len() > 1 << 20 {
+            return Err(Error::new(ErrorKind::Invalid, "an owner keeps at most 1 MiB with a log"));
+        }
+        if self.holds_log(path)? {
+            let message = format!("there is a log at {} already", self.inner.dir.join(path).display());
+            return Err(Error::new(ErrorKind::Exists, message).at_path(path));
+        }
+        let dir = self.inner.dir.join(path);
+        let fs = &*self.inner.env.fs;
+        dir::create_all(fs, &dir)?;
+        let data = segment::path(&dir, Offset::ZERO, DATA);
+        match fs.open(&data, OpenMode::CreateNew) {
+            Ok(_) => {}
+            // Left by a creation that was cut off before it wrote `meta`.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(Error::io("create", &data, error)),
+        }
+        let id = self.inner.env.new_uuid();
+        let meta = LogMeta { id, start_offset: Offset::ZERO, owner: Bytes::copy_from_slice(owner) };
+        // Written last: a directory without it is no log.
+        atomic::replace(fs, &dir.join(META), &meta.encode())?;
+        self.open_log(path, options)
+    }
+
+    /// Opens the log at `path` below the data directory and recovers it. If it is open already,
+    /// another handle to it; if it is open and poisoned, it is opened afresh under a new epoch,
+    /// and goes on after the last record known to be durable.
+    ///
+    /// Damage does not fail the call: a log that cannot be written says so in its
+    /// [`stats`](Log::stats), and reads name what cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, `Io`, `Closed`, `NewerFormat`; `Corrupt` if `meta` or whole segments are gone.
+    pub fn open_log(&self, path: impl AsRef<Path>, options: LogOptions) -> Result<Log, Error> {
+        let path = path.as_ref();
+        if self.inner.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "the data directory has been closed; open it again"));
+        }
+        let meta = self.read_meta(path)?;
+        let mut expected = Expected {
+            durable: self.inner.table.lock().get(&meta.id).copied(),
+            cut: false,
+            epoch: self.epoch(),
+        };
+        let open = self.inner.logs.lock().get(path).cloned();
+        if let Some(open) = open {
+            let log = Log::new(open, self.clone());
+            match log.stats().state {
+                LogState::Poisoned(_) => {
+                    log.inner().abandon();
+                    let durable = Some(log.inner().durable());
+                    expected = Expected { durable, cut: true, epoch: self.advance_epoch()? };
+                }
+                LogState::Closed => expected.durable = Some(log.inner().durable()),
+                _ => return Ok(log),
+            }
+        }
+        let dir = self.inner.dir.join(path);
+        let inner = log::open(&self.inner.env, &dir, &meta, expected, options, Arc::downgrade(&self.inner))?;
+        self.inner.logs.lock().insert(path.to_owned(), Arc::clone(&inner));
+        Ok(Log::new(inner, self.clone()))
+    }
+
+    /// What is known of the log at `path` without opening it.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, `Corrupt`, `NewerFormat`, `Io`.
+    pub fn read_meta(&self, path: impl AsRef<Path>) -> Result<LogMeta, Error> {
+        let meta = self.inner.dir.join(path).join(META);
+        match atomic::read(&*self.inner.env.fs, &meta)? {
+            Some(bytes) => LogMeta::decode(&meta, &bytes),
+            None => Err(Error::io("open", &meta, std::io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    /// Closes every log and writes the checkpoint, so that the next open recovers nothing, and
+    /// gives the directory back. Closing twice is no error.
+    ///
+    /// # Errors
+    ///
+    /// The first failure; everything that can be closed is closed all the same.
+    pub fn close(&self) -> Result<(), Error> {
+        let logs: Vec<_> = self.inner.logs.lock().values().cloned().collect();
+        let mut outcome = Ok(());
+        for log in logs {
+            outcome = outcome.and(log.close());
+        }
+        if !self.inner.closed.swap(true, Ordering::AcqRel) {
+            outcome = outcome.and(self.inner.write_checkpoint());
+            self.inner.logs.lock().clear();
+        }
+        *self.inner.lock.lock() = None;
+        outcome
+    }
+
+    /// Moves the epoch on, durably.
+    fn advance_epoch(&self) -> Result<i32, Error> {
+        let mut file = self.inner.file.lock();
+        let path = self.inner.dir.join(dir::SET);
+        let mut next = *file;
+        next.open_counter = dir::next_epoch(&path, file.open_counter)?;
+        atomic::replace(&*self.inner.env.fs, &path, &next.encode())?;
+        *file = next;
+        Ok(epoch_of(next.open_counter))
+    }
+
+    /// A log was closed: its place in the registry becomes free, its checkpoint stays.
+    pub(crate) fn forget(&self, log: &Arc<LogInner>) {
+        let mut logs = self.inner.logs.lock();
+        self.inner.table.lock().insert(log.id, log.durable());
+        logs.retain(|_, open| !Arc::ptr_eq(open, log));
+        drop(logs);
+        self.inner.note_synced(0);
+    }
+
+    /// A log's directory is about to go, and its checkpoint with it.
+    pub(crate) fn retire(&self, log: &Arc<LogInner>) {
+        let mut logs = self.inner.logs.lock();
+        self.inner.table.lock().remove(&log.id);
+        logs.retain(|_, open| !Arc::ptr_eq(open, log));
+    }
+}
+
+fn epoch_of(open_counter: u32) -> i32 {
+    i32::try_from(open_counter).expect("the counter is bounded when it is moved on")
+}

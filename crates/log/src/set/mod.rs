@@ -1,0 +1,49 @@
+//! A data directory: its lock, its identity, its checkpoint, and the logs in it.
+//!
+//! Lock order: the registry of open logs, then the checkpoint table, then a log's state. The
+//! checkpoint file has a lock of its own, taken first, so that an older one never replaces a
+//! newer.
+
+mod checkpointer;
+mod dir;
+mod handle;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+pub use handle::LogSet;
+
+use crate::env::{Env, Lock};
+use crate::format::checkpoint::Checkpoint;
+use crate::format::set_file::SetFile;
+use crate::log::LogInner;
+
+/// What the handles of a set share.
+pub(crate) struct SetInner {
+    dir: PathBuf,
+    env: Env,
+    id: Uuid,
+    /// The contents of `set`, and the right to write it.
+    file: Mutex<SetFile>,
+    /// The logs that are open, by their paths below `dir`.
+    logs: Mutex<BTreeMap<PathBuf, Arc<LogInner>>>,
+    /// What the checkpoint said at open of logs that are not open now.
+    table: Mutex<Checkpoint>,
+    checkpoint_write: Mutex<()>,
+    checkpoint_due: AtomicBool,
+    synced_since: AtomicU64,
+    closed: AtomicBool,
+    /// Given back when the last handle goes, or at close.
+    lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+impl std::fmt::Debug for SetInner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogSet").field("id", &self.id).field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
