@@ -1,0 +1,145 @@
+//! What was read: stored batches of a partition, and the records in them.
+//!
+//! Batches are handed on as they came, and checked when they are looked into: a program that only copies them
+//! pays for no checksum.
+
+mod records;
+#[cfg(test)]
+mod tests;
+
+pub use records::{FetchedRecord, Records};
+
+use bytes::Bytes;
+use logmill_proto::v1;
+use logmill_proto::v1::chunk::Data;
+use logmill_record::{Batch, BatchError, BatchErrorKind, Offset, TimestampMs};
+
+use crate::convert::{offset_from, partition_from};
+use crate::error::in_reply;
+use crate::{Error, ErrorKind};
+
+/// Records of one partition, or why there are none.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PartitionData {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition's number.
+    pub partition: u32,
+    /// The offset of the first record that is kept.
+    pub start_offset: Offset,
+    /// The offset after the last record that readers can see.
+    pub end_offset: Offset,
+    /// Where to read next.
+    pub next_offset: Offset,
+    /// The records as stored batches, in order of their offsets. The first batch may begin before the offset
+    /// asked for; [`records`](PartitionData::records) leaves those records out.
+    pub chunks: Vec<Chunk>,
+    /// Why the partition could not be read; there are no chunks then.
+    pub error: Option<Error>,
+    /// Nothing before this offset was asked for.
+    floor: Offset,
+}
+
+/// Batches that were appended at about the same time.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Chunk {
+    /// When the node appended them.
+    pub appended_at: TimestampMs,
+    /// The time of append was lost and `appended_at` is an upper bound for it: no delays can be computed from
+    /// it.
+    pub appended_at_estimated: bool,
+    /// Whole record batches, one after the other.
+    pub batches: Bytes,
+}
+
+impl PartitionData {
+    pub(crate) fn received(data: v1::PartitionData, floor: Offset) -> Result<PartitionData, Error> {
+        let error = data.error.map(in_reply);
+        let next_offset = offset_from(data.next_offset)?;
+        if error.is_none() && next_offset < floor {
+            return Err(Error::nonsense(format!("offset {next_offset} follows after {floor}")));
+        }
+        Ok(PartitionData {
+            topic: data.topic,
+            partition: partition_from(data.partition)?,
+            start_offset: offset_from(data.start_offset)?,
+            end_offset: offset_from(data.end_offset)?,
+            next_offset,
+            chunks: data.chunks.into_iter().map(Chunk::try_from).collect::<Result<_, _>>()?,
+            error,
+            floor,
+        })
+    }
+
+    /// The records, from the offset asked for, each with keys and values of its own that share the memory of
+    /// the reply. Ends after the first error: [`Corrupt`](ErrorKind::Corrupt) for a batch that is not what was
+    /// written, [`Unsupported`](ErrorKind::Unsupported) for one that is compressed.
+    ///
+    /// To borrow records instead of owning them, go through [`Chunk::batches`] and
+    /// [`Batch::records`].
+    #[must_use]
+    pub fn records(&self) -> Records<'_> {
+        Records::new(self, self.floor.max(self.start_offset))
+    }
+
+    /// Bytes of stored batches.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.batches.len()).sum()
+    }
+
+    fn corrupt(&self, error: BatchError) -> Error {
+        let PartitionData { topic, partition, .. } = self;
+        let (kind, reason) = match error.kind() {
+            BatchErrorKind::Unsupported => (ErrorKind::Unsupported, "BATCH_UNSUPPORTED"),
+            _ => (ErrorKind::Corrupt, "DATA_CORRUPT"),
+        };
+        let message = format!("a batch of {topic}/{partition} before offset {}: {error}", self.next_offset);
+        Error::new(kind, reason, message).with_source(error)
+    }
+}
+
+impl Chunk {
+    /// The batches one by one, each with its checksum verified. Ends after the first error.
+    ///
+    /// ```no_run
+    /// # fn example(data: logmill_client::PartitionData) -> Result<(), logmill_record::BatchError> {
+    /// for chunk in &data.chunks {
+    ///     for batch in chunk.batches() {
+    ///         for record in batch?.records()? {
+    ///             let record = record?;
+    ///             println!("{}: {} bytes", record.offset, record.value.map_or(0, <[u8]>::len));
+    ///         }
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn batches(&self) -> impl Iterator<Item = Result<Batch, BatchError>> + use<> {
+        let mut rest = self.batches.clone();
+        std::iter::from_fn(move || {
+            let batch = Batch::split_from(&mut rest).transpose();
+            if let Some(Err(_)) = batch {
+                rest.clear();
+            }
+            batch
+        })
+    }
+}
+
+impl TryFrom<v1::Chunk> for Chunk {
+    type Error = Error;
+
+    fn try_from(chunk: v1::Chunk) -> Result<Chunk, Error> {
+        let Some(Data::Batches(batches)) = chunk.data else {
+            return Err(Error::nonsense("a chunk without batches, for which it was asked"));
+        };
+        Ok(Chunk {
+            appended_at: TimestampMs(chunk.appended_at_ms),
+            appended_at_estimated: chunk.appended_at_estimated,
+            batches,
+        })
+    }
+}

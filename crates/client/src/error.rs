@@ -1,0 +1,187 @@
+//! The one error of this crate: a kind to match on, a reason to look up, and a sentence to read.
+
+mod mapping;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use mapping::{Peer, in_reply, root_cause};
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+/// What went wrong: a [kind](Error::kind) for programs, and as text a sentence for people that says what
+/// happened, to what, and what to do.
+///
+/// A clone is cheap; the records of one batch share the error of the batch.
+///
+/// ```no_run
+/// use logmill_client::{Client, ErrorKind};
+///
+/// # async fn example(client: Client) -> Result<(), logmill_client::Error> {
+/// match client.create_topic("orders", Some(4)).await {
+///     Ok(topic) => println!("created with {} partitions", topic.partition_count),
+///     Err(error) if error.kind() == ErrorKind::AlreadyExists => println!("it was there already"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    reason: Cow<'static, str>,
+    message: String,
+    metadata: BTreeMap<String, String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What kind of thing went wrong: what a program decides by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// No node is there, the connection broke, or the node is shutting down. No records were appended; a topic
+    /// may still have been created or deleted if the connection broke. The same call may succeed later.
+    Unavailable,
+    /// No answer came in time. No records were appended; a topic may still have been created or deleted.
+    Timeout,
+    /// There is no such topic or partition.
+    NotFound,
+    /// The topic exists already.
+    AlreadyExists,
+    /// The request is not allowed as it is: a name, a size, a count, an address. It fails again if repeated.
+    Invalid,
+    /// The offset is before the partition's first kept record, or past its end.
+    OutOfRange,
+    /// The node does not allow it to this caller.
+    Denied,
+    /// A limit was reached: of the node (memory, disk, connections) or of this client's buffer.
+    Exhausted,
+    /// The state of what was asked for does not allow it now, such as a partition that cannot be written.
+    Conflict,
+    /// The records may have been appended or not, and nothing that this client could ask would tell. It never
+    /// sends them again by itself.
+    OutcomeUnknown,
+    /// Stored or received bytes are not what was written.
+    Corrupt,
+    /// The producer or subscription was closed before.
+    Closed,
+    /// What answers at the address is no Logmill node, or one that does not know the call.
+    Unsupported,
+    /// The node failed inside, or answered something that makes no sense.
+    Internal,
+}
+
+impl Error {
+    pub(crate) fn new(
+        kind: ErrorKind,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Error {
+        Error(Arc::new(Inner {
+            kind,
+            reason: reason.into(),
+            message: message.into(),
+            metadata: BTreeMap::new(),
+            source: None,
+        }))
+    }
+
+    pub(crate) fn with_source(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        self.change(|inner| inner.source = Some(source.into()))
+    }
+
+    pub(crate) fn with_metadata(
+        self,
+        pairs: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Error {
+        let pairs = pairs.into_iter().map(|(name, value)| (name.into(), value.into()));
+        self.change(|inner| inner.metadata.extend(pairs))
+    }
+
+    /// Only for errors that were just made and have one owner.
+    fn change(mut self, change: impl FnOnce(&mut Inner)) -> Error {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            change(inner);
+        }
+        self
+    }
+
+    /// An answer that no Logmill node should give.
+    pub(crate) fn nonsense(what: impl fmt::Display) -> Error {
+        let message =
+            format!("the node's answer makes no sense: {what}. Are node and client of one version?");
+        Error::new(ErrorKind::Internal, "UNEXPECTED_ANSWER", message)
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Invalid, "REQUEST_INVALID", message)
+    }
+
+    /// What kind of thing went wrong.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The reason in the node's own terms, such as `TOPIC_NOT_FOUND`; where the node gave none, or the error
+    /// arose here, a reason by kind, such as `UNAVAILABLE`.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.0.reason
+    }
+
+    /// What varies in the message, by name: `error.metadata("topic")`.
+    #[must_use]
+    pub fn metadata(&self, name: &str) -> Option<&str> {
+        self.0.metadata.get(name).map(String::as_str)
+    }
+}
+
+impl ErrorKind {
+    /// Whether the same may succeed later without anybody changing anything.
+    pub(crate) fn passes(self) -> bool {
+        match self {
+            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Exhausted | ErrorKind::Internal => true,
+            ErrorKind::NotFound
+            | ErrorKind::AlreadyExists
+            | ErrorKind::Invalid
+            | ErrorKind::OutOfRange
+            | ErrorKind::Denied
+            | ErrorKind::Conflict
+            | ErrorKind::OutcomeUnknown
+            | ErrorKind::Corrupt
+            | ErrorKind::Closed
+            | ErrorKind::Unsupported => false,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, reason, message, metadata, source } = &*self.0;
+        f.debug_struct("Error")
+            .field("kind", kind)
+            .field("reason", reason)
+            .field("message", message)
+            .field("metadata", metadata)
+            .field("source", source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}

@@ -1,0 +1,81 @@
+//! The async Rust client of a Logmill node, over gRPC.
+//!
+//! | to do | with |
+//! |---|---|
+//! | connect | [`Client::connect`], [`Client::builder`] |
+//! | manage topics | [`create_topic`](Client::create_topic), [`list_topics`](Client::list_topics), [`describe_topic`](Client::describe_topic), [`delete_topic`](Client::delete_topic) |
+//! | send records | [`Client::producer`], [`Producer::send`] |
+//! | send a ready batch | [`Client::produce_batch`] |
+//! | read once | [`Client::fetch`] |
+//! | read as records arrive | [`Client::subscribe`], [`Subscription::next`] |
+//! | find an offset | [`Client::list_offsets`] |
+//!
+//! # What it promises
+//!
+//! * A record that was answered is stored, once. The client never sends again what may have been appended: if
+//!   the connection breaks at the wrong moment it says [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) and leaves
+//!   the choice to the caller.
+//! * Records of one [`Producer`] for one partition are appended in the order sent.
+//! * Memory is bounded: a producer makes its callers wait while its buffer is full, and a subscription lets the
+//!   node send only as much as it has granted.
+//! * Every call has a deadline. Connections that broke come back by themselves, with growing pauses.
+//! * Errors have a [kind](Error::kind) for programs and a sentence for people.
+//!
+//! It lives in a tokio runtime with I/O and time enabled: connect from within one.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use logmill_client::{Client, FetchFrom, Position, ProducerOptions, ProducerRecord};
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), logmill_client::Error> {
+//!     let client = Client::connect("http://127.0.0.1:7070").await?;
+//!     client.create_topic("greetings", Some(1)).await?;
+//!
+//!     let producer = client.producer(ProducerOptions::default())?;
+//!     let delivery = producer.send(ProducerRecord::new("greetings", "hello").key("world")).await?;
+//!     println!("stored at offset {}", delivery.await?.offset);
+//!     producer.close().await?;
+//!
+//!     let from = FetchFrom::new("greetings", 0, Position::Earliest);
+//!     for data in client.fetch(from.into()).await? {
+//!         for record in data.records() {
+//!             let record = record?;
+//!             println!("{}: {:?} = {:?}", record.offset, record.key, record.value);
+//!         }
+//!     }
+//!     Ok(())
+//! }
+//! ```
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod backoff;
+mod builder;
+mod client;
+mod clock;
+mod convert;
+mod data;
+mod endpoint;
+mod error;
+mod fetch;
+mod node;
+mod position;
+mod produce;
+mod producer;
+mod subscribe;
+mod topics;
+
+pub use builder::ClientBuilder;
+pub use client::Client;
+pub use data::{Chunk, FetchedRecord, PartitionData, Records};
+pub use error::{Error, ErrorKind};
+pub use fetch::{Fetch, FetchFrom};
+pub use node::NodeInfo;
+pub use position::{PartitionOffset, Position};
+pub use produce::{Acks, Delivered};
+pub use producer::{Delivery, Producer, ProducerOptions, ProducerRecord};
+pub use subscribe::{Subscribe, Subscription};
+pub use topics::{PartitionInfo, Setting, SettingSource, TopicDescription, TopicInfo};

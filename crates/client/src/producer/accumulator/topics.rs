@@ -1,0 +1,71 @@
+//! What is known of the topics that a producer writes to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::producer::partitioner::Partitioner;
+
+/// A topic can be deleted and made anew with another number of partitions; keys have to follow.
+const FRESH_FOR: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default)]
+pub(in crate::producer) struct Topics(HashMap<Arc<str>, Topic>);
+
+#[derive(Debug)]
+pub(super) struct Topic {
+    pub(super) partitioner: Partitioner,
+    /// The place of each partition's queue.
+    pub(super) queues: HashMap<u32, usize>,
+    /// When the node last described it; `None` after the node has denied knowing it.
+    known_since: Option<Instant>,
+}
+
+impl Topics {
+    pub(super) fn get_mut(&mut self, topic: &str) -> Option<&mut Topic> {
+        self.0.get_mut(topic).filter(|topic| topic.known_since.is_some())
+    }
+
+    fn known_since(&self, topic: &str) -> Option<Instant> {
+        self.0.get(topic)?.known_since
+    }
+
+    pub(in crate::producer) fn is_known(&self, topic: &str) -> bool {
+        self.known_since(topic).is_some()
+    }
+
+    /// Whether the node described it not long ago.
+    pub(in crate::producer) fn is_fresh(&self, topic: &str, now: Instant) -> bool {
+        self.known_since(topic).is_some_and(|since| now < since + FRESH_FOR)
+    }
+
+    /// The node has described the topic; `new` is for one that this producer has not written to before.
+    pub(in crate::producer) fn learn(&mut self, topic: &Arc<str>, now: Instant, new: Partitioner) {
+        match self.0.get_mut(topic) {
+            Some(topic) => {
+                topic.known_since = Some(now);
+                topic.partitioner.set_count(new.count());
+            }
+            None => {
+                let new = Topic { partitioner: new, queues: HashMap::new(), known_since: Some(now) };
+                self.0.insert(Arc::clone(topic), new);
+            }
+        }
+    }
+
+    /// The node could not be asked: what is known has to do for longer.
+    pub(in crate::producer) fn keep(&mut self, topic: &str, now: Instant) {
+        if let Some(known_since) = self.0.get_mut(topic).and_then(|topic| topic.known_since.as_mut()) {
+            *known_since = now;
+        }
+    }
+
+    /// The node does not know the topic, or not this partition of it.
+    pub(in crate::producer) fn forget(&mut self, topic: &str) {
+        if let Some(topic) = self.0.get_mut(topic) {
+            topic.known_since = None;
+        }
+    }
+}

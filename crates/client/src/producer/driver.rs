@@ -1,0 +1,203 @@
+//! The task behind a producer: keeps a stream open while there is something to send, and hands out answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use logmill_proto::v1;
+use logmill_proto::v1::produce_stream_response::Reply;
+use tokio::time::Instant;
+use tonic::Streaming;
+
+use super::accumulator::{Limits, Tracked};
+use super::shared::{Life, Shared};
+use super::stream::Requests;
+use crate::backoff::Backoff;
+use crate::error::root_cause;
+use crate::produce::appended;
+use crate::{Error, ErrorKind};
+
+type Answers = Streaming<v1::ProduceStreamResponse>;
+
+/// Runs until the producer is closed. However it ends, nobody is left waiting.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let _ending = Ending(Arc::clone(&shared));
+    tokio::select! {
+        () = keep_sending(&shared) => {}
+        () = watch_deadlines(&shared) => {}
+    }
+}
+
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.shut();
+    }
+}
+
+async fn keep_sending(shared: &Arc<Shared>) {
+    let mut backoff = Backoff::default();
+    let mut not_before = Instant::now();
+    while wait_for_work(shared).await {
+        tokio::time::sleep_until(not_before).await;
+        match open(shared).await {
+            Ok(answers) => {
+                let End { error, cause, any_answered } = read(shared, answers).await;
+                let lost = end_stream(shared, error);
+                shared.fail(lost, &shared.client.peer().outcome_unknown(&cause));
+                if any_answered {
+                    backoff.reset();
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a produce stream could not be opened");
+                let hopeless = !error.kind().passes();
+                end_stream(shared, error.clone());
+                if hopeless {
+                    let unsent = shared.state.lock().accumulator.drain_waiting();
+                    shared.fail(unsent, &error);
+                }
+            }
+        }
+        not_before = Instant::now() + backoff.next();
+    }
+}
+
+/// Waits until there is something to send; `false` when there will be nothing any more.
+async fn wait_for_work(shared: &Shared) -> bool {
+    loop {
+        {
+            let state = shared.state.lock();
+            if state.accumulator.has_waiting() {
+                return true;
+            }
+            if state.life != Life::Open {
+                return false;
+            }
+        }
+        shared.work.notified().await;
+    }
+}
+
+/// Opens a stream; batches go out from the moment when the node has said that it is open.
+async fn open(shared: &Arc<Shared>) -> Result<Answers, Error> {
+    let stream = {
+        let mut state = shared.state.lock();
+        state.stream.id += 1;
+        state.stream.started = false;
+        state.stream.id
+    };
+    let peer = shared.client.peer();
+    let opening = async {
+        let requests = Requests { shared: Arc::clone(shared), stream };
+        let mut answers = shared.client.produce_rpc().produce_stream(requests).await?.into_inner();
+        let first = answers.message().await?;
+        Ok((answers, first))
+    };
+    let limit = shared.client.connect_timeout();
+    let (answers, first) = match tokio::time::timeout(limit, opening).await {
+        Ok(opened) => opened.map_err(|status: tonic::Status| peer.error(&status))?,
+        Err(_) => return Err(peer.connect_timeout(limit)),
+    };
+    let Some(Reply::Started(started)) = first.and_then(|response| response.reply) else {
+        return Err(Error::nonsense("a produce stream does not begin with `started`"));
+    };
+    let waker = {
+        let mut state = shared.state.lock();
+        state.accumulator.set_node_limits(Limits {
+            batch_bytes: limit_from(started.max_batch_bytes.into()),
+            bytes_in_flight: limit_from(started.max_unanswered_bytes),
+        });
+        state.stream.started = true;
+        state.unreachable = None;
+        state.stream_waker.take()
+    };
+    shared.wake(waker);
+    Ok(answers)
+}
+
+/// A node that tells no limit has none that matters here.
+fn limit_from(bytes: i64) -> usize {
+    usize::try_from(bytes).ok().filter(|&bytes| bytes > 0).unwrap_or(usize::MAX)
+}
+
+/// How a stream ended.
+struct End {
+    error: Error,
+    /// The error in a few words.
+    cause: String,
+    any_answered: bool,
+}
+
+/// Hands out answers until the stream ends.
+async fn read(shared: &Shared, mut answers: Answers) -> End {
+    let mut any_answered = false;
+    loop {
+        let (error, cause) = match answers.message().await {
+            Ok(Some(v1::ProduceStreamResponse { reply: Some(Reply::Answer(answer)) })) => {
+                any_answered = true;
+                answered(shared, answer);
+                continue;
+            }
+            Ok(Some(_)) => {
+                let cause = "a reply that is no answer";
+                (Error::nonsense(cause), cause.to_owned())
+            }
+            Ok(None) => {
+                let cause = "the node ended the stream";
+                (shared.client.peer().broken(cause), cause.to_owned())
+            }
+            Err(status) => (shared.client.peer().error(&status), root_cause(&status)),
+        };
+        tracing::debug!(%cause, "a produce stream ended");
+        return End { error, cause, any_answered };
+    }
+}
+
+fn answered(shared: &Shared, answer: v1::ProduceStreamAnswer) {
+    let (tracked, waker) = {
+        let mut state = shared.state.lock();
+        // One that is not known any more has run out of time, and was reported then.
+        let Some(tracked) = state.accumulator.finish(answer.correlation_id) else { return };
+        (tracked, state.waker_if_any_may_go())
+    };
+    match appended(answer.results, tracked.record_count) {
+        Ok(appended) => tracked.completion.complete(Ok(appended)),
+        Err(error) => {
+            if error.kind() == ErrorKind::NotFound {
+                shared.state.lock().accumulator.topics.forget(&tracked.topic);
+            }
+            shared.fail(vec![tracked], &error);
+        }
+    }
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// No batch goes out on the present stream any more; gives those that had.
+fn end_stream(shared: &Shared, why: Error) -> Vec<Tracked> {
+    let (lost, waker) = {
+        let mut state = shared.state.lock();
+        state.stream.id += 1;
+        state.stream.started = false;
+        state.unreachable = Some(why);
+        (state.accumulator.finish_all(), state.stream_waker.take())
+    };
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+    lost
+}
+
+/// Fails what has waited too long, at most a tenth of its time late.
+async fn watch_deadlines(shared: &Shared) {
+    let step = (shared.options.delivery_timeout / 10).clamp(Duration::from_millis(5), Duration::from_secs(1));
+    loop {
+        if shared.state.lock().accumulator.is_idle() {
+            shared.due.notified().await;
+        }
+        tokio::time::sleep(step).await;
+        shared.expire(Instant::now());
+    }
+}

@@ -1,0 +1,157 @@
+//! What a producer's callers, its stream to the node and its driver share: the accumulator under one lock, and
+//! the signals between them.
+//!
+//! Lock order: the state's lock alone; batches are completed after it is released, because that wakes tasks.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
+use super::ProducerOptions;
+use super::accumulator::{Accumulator, Limits, Tracked};
+use crate::{Client, Error, ErrorKind};
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) client: Client,
+    pub(super) options: ProducerOptions,
+    /// One permit per byte of the buffer.
+    pub(super) buffer: Arc<Semaphore>,
+    pub(super) state: Mutex<State>,
+    /// Something was sent or closed, for the driver when it waits for work.
+    pub(super) work: Notify,
+    /// As `work`, for the driver's watch over deadlines.
+    pub(super) due: Notify,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) accumulator: Accumulator,
+    /// The stream that may take batches; every other one is over.
+    pub(super) stream: StreamState,
+    /// The task of the stream when nothing may go out.
+    pub(super) stream_waker: Option<Waker>,
+    pub(super) life: Life,
+    /// The first failure that no flush has reported yet.
+    pub(super) failure: Option<Error>,
+    /// Why the last attempt to reach the node failed, for those whose time runs out meanwhile.
+    pub(super) unreachable: Option<Error>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StreamState {
+    pub(super) id: u64,
+    /// Whether the node has said that the stream is open. Nothing is sent before, so that a stream that never
+    /// came about leaves no outcome unknown.
+    pub(super) started: bool,
+}
+
+/// From open to closing to closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    Open,
+    /// Takes no more records, and sends what it has.
+    Closing,
+    Closed,
+}
+
+impl State {
+    /// The task of the stream, if it waits and there is something for it to send.
+    pub(super) fn waker_if_any_may_go(&mut self) -> Option<Waker> {
+        if self.accumulator.may_take() { self.stream_waker.take() } else { None }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(client: Client, options: ProducerOptions) -> Shared {
+        let limits =
+            Limits { batch_bytes: options.max_batch_bytes, bytes_in_flight: options.max_in_flight_bytes };
+        Shared {
+            client,
+            buffer: Arc::new(Semaphore::new(options.buffer_permits())),
+            options,
+            state: Mutex::new(State {
+                accumulator: Accumulator::new(limits),
+                stream: StreamState { id: 0, started: false },
+                stream_waker: None,
+                life: Life::Open,
+                failure: None,
+                unreachable: None,
+            }),
+            work: Notify::new(),
+            due: Notify::new(),
+        }
+    }
+
+    /// Calls whoever may have something to do after the state has changed.
+    pub(super) fn wake(&self, waker: Option<Waker>) {
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        self.work.notify_one();
+        self.due.notify_one();
+    }
+
+    /// Ends batches with the same error. To be called without the lock.
+    pub(super) fn fail(&self, batches: Vec<Tracked>, error: &Error) {
+        if batches.is_empty() {
+            return;
+        }
+        self.state.lock().failure.get_or_insert_with(|| error.clone());
+        for batch in batches {
+            batch.completion.complete(Err(error.clone()));
+        }
+    }
+
+    /// Fails what has waited too long.
+    pub(super) fn expire(&self, now: Instant) {
+        let (unsent, unanswered, unreachable) = {
+            let mut state = self.state.lock();
+            let (unsent, unanswered) = state.accumulator.expire(now);
+            (unsent, unanswered, state.unreachable.clone())
+        };
+        let limit = self.options.delivery_timeout;
+        self.fail(unsent, &self.not_sent_in_time(limit, unreachable));
+        let cause = format!("no answer within {limit:?}");
+        self.fail(unanswered, &self.client.peer().outcome_unknown(&cause));
+    }
+
+    pub(super) fn not_sent_in_time(&self, limit: Duration, unreachable: Option<Error>) -> Error {
+        let why = match &unreachable {
+            Some(error) => error.to_string(),
+            None => format!("the node at {} takes records more slowly than they are sent", self.client.url()),
+        };
+        let message = format!("not sent within {limit:?}, and not appended: {why}");
+        let error = Error::new(ErrorKind::Timeout, "DELIVERY_TIMEOUT", message);
+        match unreachable {
+            Some(cause) => error.with_source(cause),
+            None => error,
+        }
+    }
+
+    /// Ends everything, at once.
+    pub(super) fn shut(&self) {
+        let (unsent, unanswered, waker) = {
+            let mut state = self.state.lock();
+            state.life = Life::Closed;
+            state.stream.id += 1;
+            state.stream.started = false;
+            let unsent = state.accumulator.drain_waiting();
+            (unsent, state.accumulator.finish_all(), state.stream_waker.take())
+        };
+        self.buffer.close();
+        self.fail(unsent, &closed());
+        let error = self.client.peer().outcome_unknown("the producer was closed before the answer came");
+        self.fail(unanswered, &error);
+        self.wake(waker);
+    }
+}
+
+pub(super) fn closed() -> Error {
+    let message = "the producer is closed, and what it had not sent was not appended: make another one";
+    Error::new(ErrorKind::Closed, "CLOSED", message)
+}
