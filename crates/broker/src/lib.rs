@@ -1,1 +1,86 @@
-//! x
+//! Topics, partitions, produce and fetch over [`logmill_log`], in one process.
+//!
+//! [`Broker::open`] is the product: a cheap-to-clone handle to a data directory with topics in it. It needs
+//! no network and no async runtime; its calls return futures that any executor can run, and its blocking
+//! work runs on threads of the injected scheduler. With the feature `grpc` there is also `grpc::serve`,
+//! which puts the same handle behind the services of `proto/logmill/v1`.
+//!
+//! * What is acknowledged as [`Acks::Durable`] is on disk, and a reader sees only what is.
+//! * Records are appended to a partition in the order of the calls.
+//! * Every queue has a bound in bytes, and every wait ends when its future is dropped.
+//! * Errors have a [`Reason`] for programs and a sentence for people; `docs/errors.md` lists them.
+//!
+//! ```
+//! use logmill_broker::{
+//!     Acks, Broker, Config, CreateTopic, Fetch, FetchFrom, Payload, Position, Produce, ProduceRecord,
+//!     RequestContext, decode,
+//! };
+//! use logmill_log::env::block_on;
+//!
+//! # let dir = tempfile::tempdir()?;
+//! let config = Config::new(dir.path());
+//! let scheduler = config.env.scheduler.clone();
+//! let broker = Broker::open(config)?;
+//! let context = RequestContext::embedded();
+//!
+//! block_on(&*scheduler, async {
+//!     broker.create_topic(&context, CreateTopic::new("readings").partitions(4)).await?;
+//!
+//!     let record = ProduceRecord {
+//!         key: Some("sensor-7".into()),
+//!         value: Some("21.5".into()),
+//!         ..ProduceRecord::default()
+//!     };
+//!     let produce = Produce {
+//!         topic: "readings".into(),
+//!         partition: None, // by the key
+//!         payload: Payload::Records(vec![record]),
+//!         acks: Acks::Durable,
+//!         sent_at: None,
+//!     };
+//!     let partition = broker.produce(&context, produce).await?[0].partition;
+//!
+//!     let from = FetchFrom::new("readings", partition, Position::Earliest);
+//!     let data = broker.fetch(&context, Fetch::new(vec![from])).await?.remove(0);
+//!     for chunk in data.chunks {
+//!         for record in decode(chunk.batches, data.from_offset) {
+//!             assert_eq!(record?.value.as_deref(), Some(&b"21.5"[..]));
+//!         }
+//!     }
+//!     Ok::<(), logmill_broker::Error>(())
+//! })?;
+//! broker.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![warn(missing_docs)]
+
+mod access;
+mod broker;
+mod budget;
+mod catalog;
+mod config;
+mod context;
+mod error;
+mod exec;
+mod fetch;
+mod names;
+mod produce;
+mod topic;
+
+pub use broker::Broker;
+pub use catalog::{FailedPartition, OpenReport, UnknownDirectory};
+pub use config::{Config, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_SEGMENT_BYTES, Limits};
+pub use context::{Listener, Principal, RequestContext};
+pub use error::{Code, Error, OpenError, OpenErrorKind, Reason};
+pub use fetch::{
+    Credit, DEFAULT_FETCH_BYTES, DecodedRecord, DecodedRecords, Fetch, FetchFrom, MAX_WAIT, PartitionData,
+    Subscribe, Subscription, decode,
+};
+pub use logmill_log::Chunk;
+pub use names::{MAX_PARTITIONS, MAX_TOPIC_NAME_BYTES, check_topic_name};
+pub use produce::{Acks, Appended, Payload, Produce, ProduceRecord, ProduceResult};
+pub use topic::{
+    CreateTopic, ListTopics, NodeDescription, PartitionInfo, PartitionOffset, Position, Setting,
+    SettingSource, Topic, TopicDescription, TopicPage,
+};
+pub use uuid::Uuid;

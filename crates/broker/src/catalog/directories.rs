@@ -1,0 +1,129 @@
+//! The directories of topics: what they are called, what is in them, and taking them away.
+//!
+//! `topics/{uuid}/{partition}` is the log of a partition. `topics/{uuid}.deleted` is a topic that has been
+//! deleted and not yet been taken away.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use logmill_log::LogSet;
+use logmill_log::env::{Fs, OpenMode};
+use uuid::Uuid;
+
+use crate::error::OpenError;
+
+/// The directory of the node's own logs, in the data directory.
+pub(super) const INTERNAL: &str = "internal";
+/// The directory of the topics, in the data directory.
+pub(super) const TOPICS: &str = "topics";
+
+const DELETED: &str = ".deleted";
+
+/// A topic's directory, below the data directory.
+pub(super) fn topic_dir(id: Uuid) -> PathBuf {
+    Path::new(TOPICS).join(id.to_string())
+}
+
+/// What a topic's directory is called when the topic has been deleted.
+pub(super) fn deleted_dir(id: Uuid) -> PathBuf {
+    Path::new(TOPICS).join(format!("{id}{DELETED}"))
+}
+
+/// A partition's directory, below the data directory.
+pub(super) fn partition_dir(id: Uuid, partition: u32) -> PathBuf {
+    topic_dir(id).join(partition.to_string())
+}
+
+/// What the name of something in `topics` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    Topic(Uuid),
+    Deleted(Uuid),
+    /// Nothing that the node made.
+    Other,
+}
+
+pub(super) fn classify(name: &str) -> Named {
+    // Only the form that the node itself writes.
+    let parse = |text: &str| Uuid::try_parse(text).ok().filter(|id| id.to_string() == text);
+    if let Some(id) = name.strip_suffix(DELETED).and_then(parse) {
+        return Named::Deleted(id);
+    }
+    parse(name).map_or(Named::Other, Named::Topic)
+}
+
+/// Whether `topics` holds a directory that the node could have made.
+pub(super) fn holds_topic(set: &LogSet, topics: &Path) -> Result<bool, OpenError> {
+    match set.env().fs.list(topics) {
+        Ok(entries) => Ok(entries.iter().any(|entry| classify(&entry.name) != Named::Other)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(OpenError::io("list", topics, error)),
+    }
+}
+
+/// Whether anything below `dir` may be a record: any file that is not empty, save those that the creation of
+/// a log leaves.
+pub(super) fn holds_data(fs: &dyn Fs, dir: &Path) -> io::Result<bool> {
+    for entry in fs.list(dir)? {
+        let path = dir.join(&entry.name);
+        let holds = if entry.is_dir {
+            holds_data(fs, &path)?
+        } else if entry.name == "meta" || entry.name.ends_with(".tmp") {
+            false
+        } else {
+            fs.open(&path, OpenMode::Read)?.status()?.len > 0
+        };
+        if holds {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Removes `dir` and everything in it, unless `stop` says to leave off. Whether it is gone.
+pub(super) fn remove_tree(fs: &dyn Fs, dir: &Path, stop: &dyn Fn() -> bool) -> io::Result<bool> {
+    let entries = match fs.list(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        if stop() {
+            return Ok(false);
+        }
+        let path = dir.join(&entry.name);
+        if entry.is_dir {
+            if !remove_tree(fs, &path, stop)? {
+                return Ok(false);
+            }
+        } else {
+            fs.remove_file(&path)?;
+        }
+    }
+    fs.remove_dir(dir)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_nodes_own_names_are_taken_for_topics() {
+        let id = Uuid::from_u128(0x0011_2233_4455_6677_8899_AABB_CCDD_EEFF);
+        assert_eq!(classify("00112233-4455-6677-8899-aabbccddeeff"), Named::Topic(id));
+        assert_eq!(classify("00112233-4455-6677-8899-aabbccddeeff.deleted"), Named::Deleted(id));
+        for other in [
+            "00112233-4455-6677-8899-AABBCCDDEEFF",
+            "00112233445566778899aabbccddeeff",
+            "00112233-4455-6677-8899-aabbccddeeff.old",
+            "lost+found",
+            ".deleted",
+            "",
+        ] {
+            assert_eq!(classify(other), Named::Other, "{other}");
+        }
+        assert_eq!(partition_dir(id, 7), Path::new("topics/00112233-4455-6677-8899-aabbccddeeff/7"));
+        assert_eq!(classify(&deleted_dir(id).file_name().unwrap().to_string_lossy()), Named::Deleted(id));
+    }
+}

@@ -1,0 +1,147 @@
+//! The metadata log: which topics there are, in an ordinary log of the same set.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use logmill_log::{Log, LogOptions, LogSet, LogState};
+use logmill_record::{Batch, BatchBuilder, NewRecord, Offset, TimestampMs};
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::directories::{INTERNAL, TOPICS, holds_topic};
+use super::record::{self, Event, RecordError};
+use crate::error::{Error, OpenError, Reason, explain_metadata};
+
+/// Where the metadata log is, in the data directory.
+pub(super) const METADATA: &str = "internal/metadata";
+
+const READ_BYTES: usize = 1024 * 1024;
+
+/// The metadata log, open.
+#[derive(Debug)]
+pub(crate) struct MetadataLog {
+    set: LogSet,
+    /// Replaced when a sync has failed and the log was opened afresh.
+    log: Mutex<Log>,
+}
+
+/// The last event of each topic that the log knows.
+pub(super) type LastEvents = BTreeMap<Uuid, Event>;
+
+impl MetadataLog {
+    /// Opens the log and reads all of it, or makes a new one in a data directory without.
+    pub(super) fn open(set: &LogSet) -> Result<(Self, LastEvents), OpenError> {
+        let new = !set.holds_log(METADATA).map_err(OpenError::from_log)?;
+        let log = if new { Self::create(set)? } else { Self::open_existing(set)? };
+        let mut events = LastEvents::new();
+        let mut next = log.start_offset();
+        while next < log.end_offset() {
+            let read = log.read(next, READ_BYTES).map_err(|error| damaged(set, error))?;
+            for chunk in read.chunks {
+                apply(chunk.batches, &mut events)
+                    .map_err(|(offset, cause)| OpenError::metadata_unreadable(set.dir(), offset, cause))?;
+            }
+            next = read.next_offset;
+        }
+        Ok((Self { set: set.clone(), log: Mutex::new(log) }, events))
+    }
+
+    fn create(set: &LogSet) -> Result<Log, OpenError> {
+        let topics = set.dir().join(TOPICS);
+        if holds_topic(set, &topics)? {
+            return Err(OpenError::metadata_missing(set.dir()));
+        }
+        let log = set.create(METADATA, b"", LogOptions::default()).map_err(OpenError::from_log)?;
+        // Also where a node that was killed here before had made the directories and not synced them.
+        for dir in [set.dir().join(INTERNAL), set.dir().to_owned()] {
+            set.env().fs.sync_dir(&dir).map_err(|error| OpenError::io("sync", &dir, error))?;
+        }
+        Ok(log)
+    }
+
+    fn open_existing(set: &LogSet) -> Result<Log, OpenError> {
+        let log = set.open_log(METADATA, LogOptions::default()).map_err(|error| damaged(set, error))?;
+        match log.stats().state {
+            LogState::ReadOnly(error) | LogState::Poisoned(error) => Err(damaged(set, error)),
+            _ => Ok(log),
+        }
+    }
+
+    /// Writes what happened to a topic and waits until it is on disk. `doing` names it in an error. Called
+    /// only by jobs of the one queue of changes: the lock is held while waiting, and nobody else wants it.
+    ///
+    /// After any error but [`OutcomeUnknown`](crate::Reason::OutcomeUnknown) it has not happened.
+    pub(super) fn write(&self, id: Uuid, event: &Event, now: TimestampMs, doing: &str) -> Result<(), Error> {
+        let value = record::encode(event);
+        let mut batch = BatchBuilder::new();
+        let record =
+            NewRecord { timestamp: now, key: Some(id.as_bytes()), value: Some(&value), headers: &[] };
+        let batch = batch.push(&record).and_then(|()| batch.build());
+        let batch = batch.expect("a record of a few hundred bytes fits a batch");
+
+        let mut log = self.log.lock();
+        if let LogState::Poisoned(error) = log.stats().state {
+            // An earlier sync failed and the log could not be opened then.
+            *log = self.reopen().map_err(|_| explain_metadata(&error, doing))?;
+        }
+        let receipt = log.append(&[batch]).map_err(|error| explain_metadata(&error, doing))?;
+        let written = receipt.first_offset();
+        let Err(error) = receipt.wait() else { return Ok(()) };
+        match self.reopen() {
+            // It goes on after the last record known to be on disk, so this one is not in it.
+            Ok(fresh) if fresh.end_offset() <= written => {
+                *log = fresh;
+                let message =
+                    format!("a sync of the node's metadata failed, and {doing} did not happen: {error}");
+                Err(Error::new(Reason::IoFailed, message).because(error))
+            }
+            Ok(_) | Err(_) => Err(explain_metadata(&error, doing)),
+        }
+    }
+
+    fn reopen(&self) -> Result<Log, logmill_log::Error> {
+        let log = self.set.open_log(METADATA, LogOptions::default())?;
+        match log.stats().state {
+            LogState::ReadOnly(error) | LogState::Poisoned(error) => Err(error),
+            _ => Ok(log),
+        }
+    }
+}
+
+fn damaged(set: &LogSet, error: logmill_log::Error) -> OpenError {
+    OpenError::metadata_damaged(set.dir(), error)
+}
+
+/// Why a record of the metadata log cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unreadable {
+    #[error(transparent)]
+    Batch(#[from] logmill_record::BatchError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+impl Unreadable {
+    pub(crate) fn is_newer(&self) -> bool {
+        matches!(self, Self::Record(RecordError::NewerVersion { .. }))
+    }
+}
+
+fn apply(mut batches: Bytes, events: &mut LastEvents) -> Result<(), (Offset, Unreadable)> {
+    let mut offset = Offset::ZERO;
+    let mut batch = |batches: &mut Bytes| -> Result<bool, (Offset, Unreadable)> {
+        let Some(batch) = Batch::split_from(batches).map_err(|error| (offset, error.into()))? else {
+            return Ok(false);
+        };
+        offset = batch.header().base_offset;
+        for record in batch.records().map_err(|error| (offset, error.into()))? {
+            let record = record.map_err(|error| (offset, error.into()))?;
+            let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
+            let (id, event) = record::decode(key, value).map_err(|error| (record.offset, error.into()))?;
+            events.insert(id, event);
+        }
+        Ok(true)
+    };
+    while batch(&mut batches)? {}
+    Ok(())
+}

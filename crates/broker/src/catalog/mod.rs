@@ -1,0 +1,32 @@
+//! Topics: which there are, and how they come and go.
+//!
+//! The truth is the metadata log ([`record`] has its bytes); the [`Catalog`] in memory follows it and never
+//! runs ahead: a topic is in it from when its creation is on disk until its deletion is. Creations and
+//! deletions run one at a time, so that "there is one already" is never said of something that may still
+//! fail.
+//!
+//! * Create: directories and `meta`, synced; then the record *created*, synced; then the answer.
+//! * Delete: the record *deleted*, synced; then the directory is renamed; then the answer. Unlinking follows
+//!   in the background, and the record *gone*.
+//!
+//! A crash between any two of these leaves a topic that is whole, or one that the next start takes away.
+//!
+//! Lock order: the metadata log's lock, then the log's own; the catalog's lock is a leaf.
+
+mod create;
+mod delete;
+mod describe;
+mod directories;
+mod load;
+mod metadata;
+mod record;
+mod report;
+mod state;
+
+pub(crate) use create::{check, create};
+pub(crate) use delete::{delete, take_away};
+pub(crate) use describe::{describe, describe_node, list};
+pub(crate) use load::load;
+pub(crate) use metadata::{MetadataLog, Unreadable};
+pub use report::{FailedPartition, OpenReport, UnknownDirectory};
+pub(crate) use state::{Catalog, Partition, TopicState};

@@ -1,0 +1,175 @@
+//! Topics and partitions as the running node knows them.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use logmill_log::{Log, LogState};
+use logmill_record::Offset;
+use parking_lot::RwLock;
+use uuid::Uuid;
+
+use crate::error::{Error, PartitionName};
+use crate::produce::Lane;
+use crate::topic::{PartitionInfo, Topic};
+
+/// The topics that exist, by name. Only what is durable is in it.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    topics: RwLock<BTreeMap<String, Arc<TopicState>>>,
+}
+
+/// A topic and its partitions.
+#[derive(Debug)]
+pub(crate) struct TopicState {
+    pub(crate) topic: Topic,
+    pub(crate) partitions: Vec<Partition>,
+    /// Whose turn it is to take records without a key.
+    pub(crate) next_keyless: AtomicU32,
+}
+
+/// A partition, or why it could not be opened.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    name: PartitionName,
+    open: Result<Open, Error>,
+}
+
+#[derive(Debug)]
+struct Open {
+    log: Log,
+    lane: Lane,
+}
+
+impl Catalog {
+    /// The topic of that name.
+    pub(crate) fn topic(&self, name: &str) -> Result<Arc<TopicState>, Error> {
+        self.topics.read().get(name).map(Arc::clone).ok_or_else(|| Error::topic_not_found(name))
+    }
+
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.topics.read().contains_key(name)
+    }
+
+    /// Adds a topic. Gives it back if there is one of that name.
+    pub(super) fn insert(&self, topic: Arc<TopicState>) -> Result<(), Arc<TopicState>> {
+        match self.topics.write().entry(topic.topic.name.clone()) {
+            Entry::Occupied(_) => Err(topic),
+            Entry::Vacant(place) => {
+                place.insert(topic);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the topic out if it is still the one with this id.
+    pub(super) fn remove(&self, name: &str, id: Uuid) {
+        let mut topics = self.topics.write();
+        if topics.get(name).is_some_and(|topic| topic.topic.id == id) {
+            topics.remove(name);
+        }
+    }
+
+    /// At most `most` topics whose names come after `after`, in order.
+    pub(super) fn page(&self, after: Option<&str>, most: usize, internal: bool) -> Vec<Arc<TopicState>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let topics = self.topics.read();
+        let shown = topics.range::<str, _>((from, Bound::Unbounded)).map(|(_, topic)| topic);
+        shown.filter(|topic| internal || !topic.topic.internal).take(most).map(Arc::clone).collect()
+    }
+
+    /// All topics, in order of their names.
+    pub(crate) fn all(&self) -> Vec<Arc<TopicState>> {
+        self.topics.read().values().map(Arc::clone).collect()
+    }
+}
+
+impl TopicState {
+    pub(super) fn new(topic: Topic, partitions: Vec<Partition>) -> Arc<Self> {
+        Arc::new(Self { topic, partitions, next_keyless: AtomicU32::new(0) })
+    }
+
+    pub(crate) fn partition(&self, partition: u32) -> Result<&Partition, Error> {
+        let found = usize::try_from(partition).ok().and_then(|index| self.partitions.get(index));
+        found.ok_or_else(|| {
+            Error::partition_not_found(&self.topic.name, partition, self.topic.partition_count)
+        })
+    }
+}
+
+impl Partition {
+    pub(super) fn open(name: PartitionName, log: Log, lane: Lane) -> Self {
+        Self { name, open: Ok(Open { log, lane }) }
+    }
+
+    pub(super) fn failed(name: PartitionName, error: Error) -> Self {
+        Self { name, open: Err(error) }
+    }
+
+    pub(crate) fn name(&self) -> &PartitionName {
+        &self.name
+    }
+
+    pub(crate) fn log(&self) -> Result<&Log, Error> {
+        self.open.as_ref().map(|open| &open.log).map_err(Clone::clone)
+    }
+
+    pub(crate) fn lane(&self) -> Result<&Lane, Error> {
+        self.open.as_ref().map(|open| &open.lane).map_err(Clone::clone)
+    }
+
+    /// What `error` of the partition's log means to a caller.
+    pub(crate) fn explain(&self, error: &logmill_log::Error) -> Error {
+        match &self.open {
+            Ok(open) => open.lane.explain(error),
+            Err(_) => self.name.explain(error),
+        }
+    }
+
+    /// Whether it can be written, as far as is known without trying.
+    pub(crate) fn takes_records(&self) -> bool {
+        self.open.as_ref().is_ok_and(|open| open.lane.takes_records())
+    }
+
+    /// Start and end, as readers see them. Waits for a write that is going on.
+    pub(crate) fn range(&self) -> (Offset, Offset) {
+        self.open
+            .as_ref()
+            .map_or_else(|_| Default::default(), |open| (open.log.start_offset(), open.log.end_offset()))
+    }
+
+    /// How it stands. Waits for a write that is going on.
+    pub(crate) fn info(&self) -> PartitionInfo {
+        let partition = self.name.partition;
+        match &self.open {
+            Err(error) => PartitionInfo {
+                partition,
+                start_offset: Offset::ZERO,
+                end_offset: Offset::ZERO,
+                stored_bytes: 0,
+                segment_count: 0,
+                leader_epoch: -1,
+                error: Some(error.clone()),
+            },
+            Ok(open) => {
+                let stats = open.log.stats();
+                let error = match &stats.state {
+                    LogState::Open => None,
+                    LogState::ReadOnly(error) | LogState::Poisoned(error) => Some(self.name.failed(error)),
+                    _ => Some(open.lane.refusal().unwrap_or_else(Error::closing)),
+                };
+                PartitionInfo {
+                    partition,
+                    start_offset: stats.start_offset,
+                    end_offset: stats.end_offset,
+                    stored_bytes: stats.stored_bytes,
+                    segment_count: u32::try_from(stats.segments).unwrap_or(u32::MAX),
+                    leader_epoch: stats.epoch,
+                    error,
+                }
+            }
+        }
+    }
+}

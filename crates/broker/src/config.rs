@@ -1,0 +1,98 @@
+//! What a broker can be told, and the defaults.
+
+use std::path::PathBuf;
+
+use logmill_log::env::Env;
+
+use crate::topic::{Setting, SettingSource};
+
+/// The default of [`Config::segment_bytes`]: 128 MiB.
+pub const DEFAULT_SEGMENT_BYTES: u64 = 128 * 1024 * 1024;
+
+/// The default of [`Config::max_message_bytes`], which is Kafka's: 1 MiB and a little for the batch itself.
+pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
+
+/// How a broker is opened.
+///
+/// ```
+/// use logmill_broker::Config;
+///
+/// let config = Config { max_message_bytes: 64 * 1024, ..Config::new("/var/lib/logmill") };
+/// assert_eq!(config.segment_bytes, 128 * 1024 * 1024);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The directory that holds everything. Made if it is not there, but not its parent.
+    pub data_dir: PathBuf,
+    /// The machine: files, clock, randomness, threads.
+    pub env: Env,
+    /// The size at which a partition goes on in a new segment file, in bytes: `segment.bytes`.
+    pub segment_bytes: u64,
+    /// The largest record batch that is taken, in bytes: `max.message.bytes`.
+    pub max_message_bytes: usize,
+    /// Bounds on what is in use at once.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// The defaults, on the real machine.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            env: Env::real(),
+            segment_bytes: DEFAULT_SEGMENT_BYTES,
+            max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
+            limits: Limits::default(),
+        }
+    }
+
+    /// The settings that are in force for every topic, by Kafka's names.
+    pub(crate) fn topic_settings(&self) -> Vec<Setting> {
+        let fixed =
+            |name, value: &str| Setting { name, value: value.to_owned(), source: SettingSource::Default };
+        let configured = |name, value: u64, default: u64| Setting {
+            name,
+            value: value.to_string(),
+            source: if value == default { SettingSource::Default } else { SettingSource::Node },
+        };
+        let max_message = (self.max_message_bytes as u64, DEFAULT_MAX_MESSAGE_BYTES as u64);
+        vec![
+            fixed("cleanup.policy", "delete"),
+            fixed("durability", "durable"),
+            configured("max.message.bytes", max_message.0, max_message.1),
+            fixed("message.timestamp.type", "CreateTime"),
+            fixed("retention.bytes", "-1"),
+            fixed("retention.ms", "-1"),
+            configured("segment.bytes", self.segment_bytes, DEFAULT_SEGMENT_BYTES),
+        ]
+    }
+}
+
+/// Bounds on what is in use at once. A call that would pass one is answered with
+/// [`Reason::LimitExceeded`](crate::Reason::LimitExceeded), which names the limit as the field is named here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of records accepted and not yet written, over all partitions. 256 MiB.
+    pub max_queued_bytes: usize,
+    /// The same for one partition. 64 MiB.
+    pub max_partition_queued_bytes: usize,
+    /// Fetches that wait for records. 10,000.
+    pub max_waiting_fetches: usize,
+    /// Partitions in one fetch or subscription. 1,000.
+    pub max_fetch_partitions: usize,
+    /// Creations and deletions of topics that wait for their turn. 1,000.
+    pub max_queued_topic_changes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_queued_bytes: 256 * 1024 * 1024,
+            max_partition_queued_bytes: 64 * 1024 * 1024,
+            max_waiting_fetches: 10_000,
+            max_fetch_partitions: 1_000,
+            max_queued_topic_changes: 1_000,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Errors of the log, said again for those who know topics and partitions but no files.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use logmill_log::ErrorKind;
+
+use super::{Error, Reason};
+
+/// A partition, by name.
+#[derive(Clone, Debug)]
+pub(crate) struct PartitionName {
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: u32,
+}
+
+impl fmt::Display for PartitionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "partition {} of topic {:?}", self.partition, self.topic)
+    }
+}
+
+impl PartitionName {
+    /// What `error` of this partition's log means to a caller.
+    pub(crate) fn explain(&self, error: &logmill_log::Error) -> Error {
+        let (reason, message) = match error.kind() {
+            ErrorKind::Full => (
+                Reason::DiskFull,
+                format!(
+                    "the disk of the data directory is full, and {self} took nothing: make room, and try again"
+                ),
+            ),
+            ErrorKind::OutcomeUnknown => (
+                Reason::OutcomeUnknown,
+                format!(
+                    "a sync of {self} failed, and it is not known whether the records will survive: check the \
+                     disk, start the node again, and read what is there before sending them again ({error})"
+                ),
+            ),
+            ErrorKind::Poisoned => return self.poisoned(error),
+            ErrorKind::ReadOnly => (
+                Reason::PartitionFailed,
+                format!("{self} can only be read, because damage was found in it: {error}"),
+            ),
+            ErrorKind::Corrupt => (Reason::DataCorrupt, format!("{self} is damaged: {error}")),
+            ErrorKind::OutOfRange => (Reason::OffsetOutOfRange, format!("{self}: {error}")),
+            ErrorKind::Closed => return Error::closing().because(error.clone()),
+            ErrorKind::NotFound | ErrorKind::NewerFormat => (
+                Reason::PartitionFailed,
+                format!(
+                    "{self} cannot be opened: {error}; stop the node, put the directory back from a backup, and \
+                     start it again"
+                ),
+            ),
+            _ => (Reason::IoFailed, format!("{self}: {error}")),
+        };
+        Error::new(reason, message)
+            .with("topic", &self.topic)
+            .with("partition", self.partition)
+            .because(error.clone())
+    }
+
+    /// Why the partition cannot be written.
+    pub(crate) fn failed(&self, error: &logmill_log::Error) -> Error {
+        let explained = match error.kind() {
+            ErrorKind::OutcomeUnknown => return self.poisoned(error),
+            _ => self.explain(error),
+        };
+        Error { reason: Reason::PartitionFailed, ..explained }
+    }
+
+    fn poisoned(&self, error: &logmill_log::Error) -> Error {
+        let message = format!(
+            "{self} takes nothing since a sync failed: check the disk and start the node again ({error})"
+        );
+        Error::new(Reason::PartitionFailed, message)
+            .with("topic", &self.topic)
+            .with("partition", self.partition)
+            .because(error.clone())
+    }
+
+    /// The metadata knows the partition, and its directory is not there.
+    pub(crate) fn missing(&self, path: &Path, error: logmill_log::Error) -> Error {
+        let message = format!(
+            "{self} is missing: {} is not there, and a new one would hide the loss; stop the node, put the              directory back from a backup, and start it again, or delete the topic",
+            path.display()
+        );
+        Error::new(Reason::PartitionFailed, message)
+            .with("topic", &self.topic)
+            .with("partition", self.partition)
+            .because(error)
+    }
+
+    /// What lies in the partition's directory belongs to another.
+    pub(crate) fn misplaced(&self, path: &Path) -> Error {
+        let message = format!(
+            "{self} cannot be opened: what lies in {} says that it belongs to another partition; stop the node,              put the right directory there, and start it again",
+            path.display()
+        );
+        Error::new(Reason::PartitionFailed, message)
+            .with("topic", &self.topic)
+            .with("partition", self.partition)
+    }
+
+    /// The partition holds `start..end`, and somebody asked for `offset`.
+    pub(crate) fn out_of_range(
+        &self,
+        offset: impl fmt::Display,
+        start: impl fmt::Display,
+        end: impl fmt::Display,
+    ) -> Error {
+        let message = format!(
+            "offset {offset} is out of range: {self} can be read from {start} to {end}; start at one of these, or \
+             at the earliest or latest"
+        );
+        Error::new(Reason::OffsetOutOfRange, message)
+            .with("topic", &self.topic)
+            .with("partition", self.partition)
+            .with("offset", offset)
+            .with("start_offset", start)
+            .with("end_offset", end)
+    }
+}
+
+/// What `error` of the metadata log means to somebody who creates or deletes a topic.
+pub(crate) fn explain_metadata(error: &logmill_log::Error, doing: &str) -> Error {
+    let (reason, message) = match error.kind() {
+        ErrorKind::Full => (
+            Reason::DiskFull,
+            format!(
+                "the disk of the data directory is full, and {doing} did not happen: make room, and try again"
+            ),
+        ),
+        ErrorKind::OutcomeUnknown => (
+            Reason::OutcomeUnknown,
+            format!(
+                "a sync of the node's metadata failed, and it is not known whether {doing} will survive: check the \
+                 disk, start the node again, and see ({error})"
+            ),
+        ),
+        ErrorKind::Poisoned | ErrorKind::ReadOnly => (
+            Reason::MetadataFailed,
+            format!(
+                "the node's metadata cannot be written, so {doing} did not happen: check the disk and start the \
+                 node again ({error})"
+            ),
+        ),
+        ErrorKind::Closed => return Error::closing().because(error.clone()),
+        _ => (Reason::IoFailed, format!("{doing} did not happen: {error}")),
+    };
+    Error::new(reason, message).because(error.clone())
+}

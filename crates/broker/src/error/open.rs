@@ -1,0 +1,152 @@
+//! Why a broker could not be opened.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use logmill_log::ErrorKind;
+use logmill_record::Offset;
+
+use crate::catalog::Unreadable;
+
+/// What kind of failure an [`OpenError`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OpenErrorKind {
+    /// Another process has the data directory open.
+    InUse,
+    /// The path is a plain file, or a directory that holds something else.
+    NotADataDirectory,
+    /// The user may not write there.
+    Denied,
+    /// A newer version of the program wrote it.
+    NewerFormat,
+    /// The node's own files are damaged or missing.
+    Damaged,
+    /// The file system is full.
+    Full,
+    /// Any other failure of the operating system.
+    Io,
+}
+
+/// Why a broker could not be opened: one sentence that says what to do.
+///
+/// ```
+/// use logmill_broker::{Broker, Config, OpenErrorKind};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let first = Broker::open(Config::new(dir.path()))?;
+/// let error = Broker::open(Config::new(dir.path())).unwrap_err();
+/// assert_eq!(error.kind(), OpenErrorKind::InUse);
+/// println!("{error}");
+/// first.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct OpenError {
+    kind: OpenErrorKind,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl OpenError {
+    fn new(kind: OpenErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    fn because(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// A failure of the data directory, which the log crate says well.
+    pub(crate) fn from_log(error: logmill_log::Error) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::Locked => OpenErrorKind::InUse,
+            ErrorKind::Invalid => OpenErrorKind::NotADataDirectory,
+            ErrorKind::Denied => OpenErrorKind::Denied,
+            ErrorKind::NewerFormat => OpenErrorKind::NewerFormat,
+            ErrorKind::Corrupt => OpenErrorKind::Damaged,
+            ErrorKind::Full => OpenErrorKind::Full,
+            _ => OpenErrorKind::Io,
+        };
+        Self::new(kind, error.to_string()).because(error)
+    }
+
+    pub(crate) fn io(what: &str, path: &Path, error: io::Error) -> Self {
+        let kind = match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => OpenErrorKind::Denied,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => OpenErrorKind::Full,
+            _ => OpenErrorKind::Io,
+        };
+        Self::new(kind, format!("cannot {what} {}: {error}", path.display())).because(error)
+    }
+
+    pub(crate) fn metadata_damaged(dir: &Path, error: logmill_log::Error) -> Self {
+        match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::ReadOnly | ErrorKind::NotFound => {
+                let message = format!(
+                    "the node's own metadata in {} is damaged, and without it the node does not know its topics: \
+                     {error}; keep a copy of the directory, and put internal/metadata back from a backup",
+                    dir.display()
+                );
+                Self::new(OpenErrorKind::Damaged, message).because(error)
+            }
+            _ => Self::from_log(error),
+        }
+    }
+
+    pub(crate) fn metadata_unreadable(dir: &Path, offset: Offset, cause: Unreadable) -> Self {
+        if cause.is_newer() {
+            let message = format!(
+                "the metadata in {} was written by a newer version of logmill (record {offset}: {cause}): start \
+                 that version, or a newer one",
+                dir.display()
+            );
+            return Self::new(OpenErrorKind::NewerFormat, message).because(cause);
+        }
+        let message = format!(
+            "the node's own metadata in {} is damaged at record {offset}: {cause}; keep a copy of the directory, \
+             and put internal/metadata back from a backup",
+            dir.display()
+        );
+        Self::new(OpenErrorKind::Damaged, message).because(cause)
+    }
+
+    pub(crate) fn metadata_missing(dir: &Path) -> Self {
+        let message = format!(
+            "{} holds the directories of topics, but the node's own metadata is not there: put internal/metadata \
+             back from a backup, or choose an empty directory",
+            dir.display()
+        );
+        Self::new(OpenErrorKind::Damaged, message)
+    }
+
+    pub(crate) fn metadata_twice(dir: &Path, topic: &str) -> Self {
+        let message = format!(
+            "the node's own metadata in {} names two topics {topic:?}: keep a copy of the directory, and put \
+             internal/metadata back from a backup",
+            dir.display()
+        );
+        Self::new(OpenErrorKind::Damaged, message)
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> OpenErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for OpenError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}

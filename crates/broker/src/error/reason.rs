@@ -1,0 +1,205 @@
+//! Why a call failed: the list that `docs/errors.md` documents, and a test holds it to.
+
+use std::fmt;
+
+/// The gRPC status code of a failure, chosen as [AIP-193](https://google.aip.dev/193) says.
+/// Without gRPC it still tells the kinds of failure apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Code {
+    /// It is not known whether the call had an effect.
+    Unknown,
+    /// The request itself is wrong; sending it again will not help.
+    InvalidArgument,
+    /// What the request names does not exist.
+    NotFound,
+    /// What the request would create exists.
+    AlreadyExists,
+    /// A limit or the disk is exhausted; try again when there is room.
+    ResourceExhausted,
+    /// The node, or a part of it, must be put right before the request can succeed.
+    FailedPrecondition,
+    /// An offset outside what is kept.
+    OutOfRange,
+    /// Not in this version.
+    Unimplemented,
+    /// A fault of the node or of its machine.
+    Internal,
+    /// Not now; try again.
+    Unavailable,
+    /// Bytes on disk are damaged.
+    DataLoss,
+}
+
+impl Code {
+    /// The number of the code in gRPC.
+    ///
+    /// ```
+    /// assert_eq!(logmill_broker::Code::NotFound.number(), 5);
+    /// ```
+    #[must_use]
+    pub const fn number(self) -> i32 {
+        match self {
+            Self::Unknown => 2,
+            Self::InvalidArgument => 3,
+            Self::NotFound => 5,
+            Self::AlreadyExists => 6,
+            Self::ResourceExhausted => 8,
+            Self::FailedPrecondition => 9,
+            Self::OutOfRange => 11,
+            Self::Unimplemented => 12,
+            Self::Internal => 13,
+            Self::Unavailable => 14,
+            Self::DataLoss => 15,
+        }
+    }
+
+    /// The name of the code in gRPC, such as `NOT_FOUND`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "UNKNOWN",
+            Self::InvalidArgument => "INVALID_ARGUMENT",
+            Self::NotFound => "NOT_FOUND",
+            Self::AlreadyExists => "ALREADY_EXISTS",
+            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            Self::FailedPrecondition => "FAILED_PRECONDITION",
+            Self::OutOfRange => "OUT_OF_RANGE",
+            Self::Unimplemented => "UNIMPLEMENTED",
+            Self::Internal => "INTERNAL",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::DataLoss => "DATA_LOSS",
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a call failed. Programs match on this, never on a message.
+///
+/// `docs/errors.md` says of each when it comes and what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// A field is missing, negative, too large, or contradicts another.
+    RequestInvalid,
+    /// The name is not one that a topic can have.
+    TopicNameInvalid,
+    /// The number of partitions is not one that a topic can have.
+    PartitionCountInvalid,
+    /// There is a topic of that name already.
+    TopicExists,
+    /// There is no topic of that name.
+    TopicNotFound,
+    /// The topic has no partition of that number.
+    PartitionNotFound,
+    /// The offset lies outside what the partition holds.
+    OffsetOutOfRange,
+    /// The record batch is not well formed.
+    BatchInvalid,
+    /// The record batch uses something that this version does not have.
+    BatchUnsupported,
+    /// The record or batch is larger than the topic takes.
+    MessageTooLarge,
+    /// One of the node's own limits is reached.
+    LimitExceeded,
+    /// The file system of the data directory is full.
+    DiskFull,
+    /// The partition cannot be used until the node has been put right and started again.
+    PartitionFailed,
+    /// The node's own metadata cannot be written until the node has been started again.
+    MetadataFailed,
+    /// It is not known whether what was asked for has happened.
+    OutcomeUnknown,
+    /// Bytes on disk are not what was written.
+    DataCorrupt,
+    /// The operating system reported an error.
+    IoFailed,
+    /// The node is shutting down.
+    NodeClosing,
+    /// A fault in the node's program.
+    InternalFault,
+}
+
+impl Reason {
+    /// Every reason, in the order of `docs/errors.md`.
+    pub const ALL: [Self; 19] = [
+        Self::RequestInvalid,
+        Self::TopicNameInvalid,
+        Self::PartitionCountInvalid,
+        Self::TopicExists,
+        Self::TopicNotFound,
+        Self::PartitionNotFound,
+        Self::OffsetOutOfRange,
+        Self::BatchInvalid,
+        Self::BatchUnsupported,
+        Self::MessageTooLarge,
+        Self::LimitExceeded,
+        Self::DiskFull,
+        Self::PartitionFailed,
+        Self::MetadataFailed,
+        Self::OutcomeUnknown,
+        Self::DataCorrupt,
+        Self::IoFailed,
+        Self::NodeClosing,
+        Self::InternalFault,
+    ];
+
+    /// The code that goes with the reason.
+    #[must_use]
+    pub const fn code(self) -> Code {
+        match self {
+            Self::RequestInvalid
+            | Self::TopicNameInvalid
+            | Self::PartitionCountInvalid
+            | Self::BatchInvalid
+            | Self::MessageTooLarge => Code::InvalidArgument,
+            Self::TopicExists => Code::AlreadyExists,
+            Self::TopicNotFound | Self::PartitionNotFound => Code::NotFound,
+            Self::OffsetOutOfRange => Code::OutOfRange,
+            Self::BatchUnsupported => Code::Unimplemented,
+            Self::LimitExceeded | Self::DiskFull => Code::ResourceExhausted,
+            Self::PartitionFailed | Self::MetadataFailed => Code::FailedPrecondition,
+            Self::OutcomeUnknown => Code::Unknown,
+            Self::DataCorrupt => Code::DataLoss,
+            Self::IoFailed | Self::InternalFault => Code::Internal,
+            Self::NodeClosing => Code::Unavailable,
+        }
+    }
+
+    /// The reason as it travels in `google.rpc.ErrorInfo`, such as `TOPIC_NOT_FOUND`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RequestInvalid => "REQUEST_INVALID",
+            Self::TopicNameInvalid => "TOPIC_NAME_INVALID",
+            Self::PartitionCountInvalid => "PARTITION_COUNT_INVALID",
+            Self::TopicExists => "TOPIC_EXISTS",
+            Self::TopicNotFound => "TOPIC_NOT_FOUND",
+            Self::PartitionNotFound => "PARTITION_NOT_FOUND",
+            Self::OffsetOutOfRange => "OFFSET_OUT_OF_RANGE",
+            Self::BatchInvalid => "BATCH_INVALID",
+            Self::BatchUnsupported => "BATCH_UNSUPPORTED",
+            Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
+            Self::LimitExceeded => "LIMIT_EXCEEDED",
+            Self::DiskFull => "DISK_FULL",
+            Self::PartitionFailed => "PARTITION_FAILED",
+            Self::MetadataFailed => "METADATA_FAILED",
+            Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
+            Self::DataCorrupt => "DATA_CORRUPT",
+            Self::IoFailed => "IO_FAILED",
+            Self::NodeClosing => "NODE_CLOSING",
+            Self::InternalFault => "INTERNAL_FAULT",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,24 @@
+//! Running and waiting without a runtime: small pieces over the injected scheduler.
+//!
+//! * [`reply`]: one answer from one task to one future.
+//! * [`drive`]: a future run by the scheduler's own threads.
+//! * [`Serial`]: blocking jobs, one after another.
+//! * [`run_all`]: many blocking jobs at once.
+//! * [`Timer`]: time-outs that leave nothing behind when they are dropped.
+//! * [`Signal`]: something that happens once, and everyone who waits for it.
+//!
+//! Lock order: every lock here is a leaf, and no waker, task or destructor of others is run under one.
+
+mod drive;
+mod parallel;
+mod reply;
+mod serial;
+mod signal;
+mod timer;
+
+pub(crate) use drive::drive;
+pub(crate) use parallel::run_all;
+pub(crate) use reply::{Receiver, Sender, reply};
+pub(crate) use serial::Serial;
+pub(crate) use signal::{Fired, Signal};
+pub(crate) use timer::Timer;

@@ -1,0 +1,103 @@
+//! Stored batches made plain records, for readers who do not know the format.
+
+use bytes::Bytes;
+use logmill_record::{Batch, BatchError, Offset, TimestampMs, TimestampType};
+
+use crate::error::{Error, Reason};
+
+/// A record as it was stored. Its bytes are slices of the batch's, not copies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecodedRecord {
+    /// The record's offset in its partition.
+    pub offset: Offset,
+    /// The record's time.
+    pub timestamp: TimestampMs,
+    /// Who decided the time.
+    pub timestamp_type: TimestampType,
+    /// The key; `None` is null.
+    pub key: Option<Bytes>,
+    /// The value; `None` is null.
+    pub value: Option<Bytes>,
+    /// Headers, in order.
+    pub headers: Vec<(String, Option<Bytes>)>,
+}
+
+impl DecodedRecord {
+    /// The bytes of key, value and headers.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers: usize = self.headers.iter().map(|(key, value)| key.len() + len(value)).sum();
+        len(&self.key) + len(&self.value) + headers
+    }
+}
+
+/// The records of whole batches, one after another, from the offset `from` on. Control batches, which no
+/// application reads, are left out.
+///
+/// An error is the iterator's last item: [`DataCorrupt`](Reason::DataCorrupt), which bytes that came from a
+/// fetch do not give.
+#[must_use]
+pub fn decode(batches: Bytes, from: Offset) -> DecodedRecords {
+    DecodedRecords { batches, from, records: Vec::new().into_iter() }
+}
+
+/// See [`decode`].
+#[derive(Debug)]
+pub struct DecodedRecords {
+    batches: Bytes,
+    from: Offset,
+    /// Of the batch that is being taken apart.
+    records: std::vec::IntoIter<DecodedRecord>,
+}
+
+impl Iterator for DecodedRecords {
+    type Item = Result<DecodedRecord, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(record) = self.records.next() {
+                return Some(Ok(record));
+            }
+            let batch = match Batch::split_from(&mut self.batches) {
+                Ok(batch) => batch?,
+                Err(error) => return Some(Err(self.fail(error))),
+            };
+            match records(&batch, self.from) {
+                Ok(records) => self.records = records.into_iter(),
+                Err(error) => return Some(Err(self.fail(error))),
+            }
+        }
+    }
+}
+
+impl DecodedRecords {
+    fn fail(&mut self, error: BatchError) -> Error {
+        self.batches.clear();
+        Error::new(Reason::DataCorrupt, format!("a stored batch cannot be read: {error}")).because(error)
+    }
+}
+
+fn records(batch: &Batch, from: Offset) -> Result<Vec<DecodedRecord>, BatchError> {
+    let attributes = batch.header().attributes;
+    if attributes.is_control() {
+        return Ok(Vec::new());
+    }
+    let own = |bytes: Option<&[u8]>| bytes.map(|bytes| batch.bytes().slice_ref(bytes));
+    let mut decoded = Vec::with_capacity(batch.header().record_count as usize);
+    for record in batch.records()? {
+        let record = record?;
+        if record.offset < from {
+            continue;
+        }
+        decoded.push(DecodedRecord {
+            offset: record.offset,
+            timestamp: record.timestamp,
+            timestamp_type: attributes.timestamp_type(),
+            key: own(record.key),
+            value: own(record.value),
+            headers: record.headers().map(|header| (header.key.to_owned(), own(header.value))).collect(),
+        });
+    }
+    Ok(decoded)
+}

@@ -1,0 +1,127 @@
+//! What comes in from outside becomes batches that may be stored, or is refused with a reason.
+
+use bytes::Bytes;
+use logmill_record::{
+    Batch, BatchBuilder, BatchError, BatchErrorKind, NewRecord, TimestampMs, TimestampType,
+};
+
+use super::ProduceRecord;
+use crate::error::{Error, Reason};
+
+/// What a record takes in memory beyond its key, value and headers, about.
+const RECORD_OVERHEAD_BYTES: usize = 64;
+
+/// Checks a batch that a producer made, whole: header, CRC, every record.
+pub(super) fn check(bytes: Bytes, max_message_bytes: usize) -> Result<Batch, Error> {
+    check_size(bytes.len(), max_message_bytes)?;
+    let batch = Batch::parse(bytes).map_err(refuse)?;
+    let header = batch.header();
+    let attributes = header.attributes;
+    if attributes.is_control() {
+        return Err(invalid("it is a control batch, which only the node itself writes: send data batches"));
+    }
+    if attributes.is_transactional() {
+        return Err(unsupported(
+            "it is part of a transaction, and this version has none: send it outside one",
+        ));
+    }
+    if header.producer_id >= 0 || header.producer_epoch >= 0 || header.base_sequence >= 0 {
+        return Err(unsupported(
+            "it carries a producer id, and this version does not remember producers: \
+             turn idempotence off in the client (enable.idempotence=false)",
+        ));
+    }
+    if attributes.timestamp_type() == TimestampType::LogAppendTime {
+        return Err(invalid(
+            "its attributes say that the node set its timestamps, but the topic's message.timestamp.type is \
+             CreateTime: clear attribute bit 3",
+        ));
+    }
+    batch.check_records().map_err(refuse)?;
+    Ok(batch)
+}
+
+pub(super) fn check_size(bytes: usize, max_message_bytes: usize) -> Result<(), Error> {
+    if bytes <= max_message_bytes {
+        return Ok(());
+    }
+    let message = format!(
+        "the batch has {bytes} bytes, and the topic's max.message.bytes is {max_message_bytes}: \
+         send fewer records in a batch, or raise the limit on the node"
+    );
+    Err(too_large(message, bytes, max_message_bytes))
+}
+
+/// Makes batches of plain records, in order, as few as the limit allows.
+pub(super) fn build(
+    records: &[ProduceRecord],
+    now: TimestampMs,
+    max_message_bytes: usize,
+) -> Result<Vec<Batch>, Error> {
+    let mut batches = Vec::new();
+    let size = records.iter().map(ProduceRecord::size_bytes).sum::<usize>();
+    let mut builder = BatchBuilder::with_capacity(size.min(max_message_bytes));
+    for (index, record) in records.iter().enumerate() {
+        let headers: Vec<(&str, Option<&[u8]>)> =
+            record.headers.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
+        let new = NewRecord {
+            timestamp: record.timestamp.unwrap_or(now),
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+            headers: &headers,
+        };
+        if !builder.is_empty() && builder.size_with(&new) > max_message_bytes {
+            batches.push(std::mem::take(&mut builder).build().map_err(refuse)?);
+        }
+        let alone = builder.size_with(&new);
+        if alone > max_message_bytes {
+            return Err(record_too_large(index, record, alone, max_message_bytes));
+        }
+        builder.push(&new).map_err(refuse)?;
+    }
+    batches.push(builder.build().map_err(refuse)?);
+    Ok(batches)
+}
+
+fn record_too_large(index: usize, record: &ProduceRecord, alone: usize, max_message_bytes: usize) -> Error {
+    let size = if alone == usize::MAX { record.size_bytes() } else { alone };
+    let message = format!(
+        "record {index} of the request makes a batch of {size} bytes, and the topic's max.message.bytes is \
+         {max_message_bytes}: send a smaller record, or raise the limit on the node"
+    );
+    too_large(message, size, max_message_bytes).with("record", index)
+}
+
+fn too_large(message: String, bytes: usize, max_message_bytes: usize) -> Error {
+    Error::new(Reason::MessageTooLarge, message)
+        .with("bytes", bytes)
+        .with("limit", "max.message.bytes")
+        .with("value", max_message_bytes)
+}
+
+fn refuse(error: BatchError) -> Error {
+    let reason = match error.kind() {
+        BatchErrorKind::Unsupported => Reason::BatchUnsupported,
+        BatchErrorKind::TooLarge => Reason::MessageTooLarge,
+        _ => Reason::BatchInvalid,
+    };
+    Error::new(reason, format!("the record batch was refused: {error}")).because(error)
+}
+
+fn invalid(why: &str) -> Error {
+    Error::new(Reason::BatchInvalid, format!("the record batch was refused: {why}"))
+}
+
+fn unsupported(why: &str) -> Error {
+    Error::new(Reason::BatchUnsupported, format!("the record batch was refused: {why}"))
+}
+
+impl ProduceRecord {
+    /// What the record takes while it waits, about.
+    pub(super) fn size_bytes(&self) -> usize {
+        let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers: usize =
+            self.headers.iter().map(|(key, value)| key.len() + len(value) + RECORD_OVERHEAD_BYTES).sum();
+        len(&self.key) + len(&self.value) + headers + RECORD_OVERHEAD_BYTES
+    }
+}

@@ -1,0 +1,286 @@
+//! One partition's way in: a queue of what was accepted, and at most one task that checks and writes it.
+//!
+//! Whatever waits when the task comes round is checked and appended as one group: one write, one sync. A
+//! group that has to wait, for room in the log or for a roll, holds no thread meanwhile.
+//!
+//! Lock order: the queue's lock is a leaf.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use logmill_log::env::{Scheduler, Work};
+use logmill_log::{Beyond, ErrorKind, Log, Receipt, Step};
+use logmill_record::{Batch, Offset, TimestampMs};
+use parking_lot::Mutex;
+
+use super::{ProduceRecord, ingest};
+use crate::budget::{Budget, Permit};
+use crate::error::{Error, PartitionName};
+use crate::exec::{Receiver, Sender, drive, reply};
+
+/// A group takes no further entry once it has so many bytes: enough to make the write worth its call, and
+/// less than a log takes unsynced.
+const GROUP_BYTES: usize = 4 * 1024 * 1024;
+
+/// What is to be appended.
+#[derive(Debug)]
+pub(crate) enum Load {
+    /// A batch that a producer made, not checked yet.
+    Batch(Bytes),
+    /// Plain records, and the time of those that have none.
+    Records(Vec<ProduceRecord>, TimestampMs),
+}
+
+impl Load {
+    /// What it takes while it waits.
+    fn size_bytes(&self) -> usize {
+        match self {
+            Self::Batch(bytes) => bytes.len(),
+            Self::Records(records, _) => records.iter().map(ProduceRecord::size_bytes).sum(),
+        }
+    }
+
+    fn into_batches(self, max_message_bytes: usize) -> Result<Vec<Batch>, Error> {
+        match self {
+            Self::Batch(bytes) => ingest::check(bytes, max_message_bytes).map(|batch| vec![batch]),
+            Self::Records(records, now) => ingest::build(&records, now, max_message_bytes),
+        }
+    }
+}
+
+/// Where an entry's records were written.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) first_offset: Offset,
+    pub(crate) last_offset: Offset,
+    pub(crate) appended_at: TimestampMs,
+    /// Resolves when they are on disk.
+    pub(crate) durable: Beyond,
+}
+
+/// The answer to an entry.
+pub(crate) type Answer = Result<Written, Error>;
+
+/// See the module. A clone is the same lane.
+#[derive(Clone, Debug)]
+pub(crate) struct Lane(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    name: PartitionName,
+    log: Log,
+    scheduler: Arc<dyn Scheduler>,
+    max_message_bytes: usize,
+    /// Bytes of this partition that were accepted and are not yet written.
+    queued: Budget,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Entry>,
+    running: bool,
+    /// Set when nothing more is taken.
+    refusal: Option<Error>,
+    /// The log has said that it takes nothing more.
+    failed: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    load: Load,
+    bytes: usize,
+    answer: Sender<Answer>,
+    _held: [Permit; 2],
+}
+
+/// An entry whose load has been checked.
+struct Ready {
+    records: u64,
+    answer: Sender<Answer>,
+    _held: [Permit; 2],
+}
+
+impl Lane {
+    pub(crate) fn new(
+        name: PartitionName,
+        log: Log,
+        scheduler: Arc<dyn Scheduler>,
+        max_message_bytes: usize,
+        max_queued_bytes: usize,
+    ) -> Self {
+        let queued = Budget::new(max_queued_bytes);
+        Self(Arc::new(Shared { name, log, scheduler, max_message_bytes, queued, state: Mutex::default() }))
+    }
+
+    /// Takes `load` as the last in the queue. `node` is the budget of all partitions together.
+    pub(crate) fn push(&self, load: Load, node: &Budget) -> Result<Receiver<Answer>, Error> {
+        let bytes = load.size_bytes().max(1);
+        let held = [
+            node.take(bytes).ok_or_else(|| self.0.over("max_queued_bytes", node, bytes))?,
+            self.0
+                .queued
+                .take(bytes)
+                .ok_or_else(|| self.0.over("max_partition_queued_bytes", &self.0.queued, bytes))?,
+        ];
+        let (answer, receiver) = reply();
+        let start = {
+            let mut state = self.0.state.lock();
+            if let Some(refusal) = &state.refusal {
+                return Err(refusal.clone());
+            }
+            state.queue.push_back(Entry { load, bytes, answer, _held: held });
+            !std::mem::replace(&mut state.running, true)
+        };
+        if start {
+            self.start();
+        }
+        Ok(receiver)
+    }
+
+    /// Takes nothing more, for the reason given. What was accepted is still written.
+    pub(crate) fn refuse(&self, refusal: Error) {
+        self.0.state.lock().refusal.get_or_insert(refusal);
+    }
+
+    /// Why nothing more is taken, if that is so.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        self.0.state.lock().refusal.clone()
+    }
+
+    /// Whether it takes records, as far as is known without asking the log, which may be busy writing.
+    pub(crate) fn takes_records(&self) -> bool {
+        let state = self.0.state.lock();
+        !state.failed && state.refusal.is_none()
+    }
+
+    /// What `error` of the log means to a caller.
+    pub(crate) fn explain(&self, error: &logmill_log::Error) -> Error {
+        self.0.explain(error)
+    }
+
+    fn start(&self) {
+        let lane = self.clone();
+        drive(&self.0.scheduler, Work::Append, async move {
+            // From here on, and not before: a scheduler that is gone drops the task without running it.
+            let _next = Next(&lane);
+            lane.0.run_group().await;
+        });
+    }
+}
+
+/// Starts the next group when one has ended, also if it ended by a panic.
+struct Next<'a>(&'a Lane);
+
+impl Drop for Next<'_> {
+    fn drop(&mut self) {
+        let more = {
+            let mut state = self.0.0.state.lock();
+            state.running = !state.queue.is_empty();
+            state.running
+        };
+        if more {
+            self.0.start();
+        }
+    }
+}
+
+impl Shared {
+    async fn run_group(&self) {
+        let (batches, group) = self.check(self.take_group());
+        if group.is_empty() {
+            return;
+        }
+        match self.append(&batches).await {
+            Ok(receipt) => self.answer(group, &receipt),
+            Err(error) => {
+                if matches!(
+                    error.kind(),
+                    ErrorKind::Poisoned | ErrorKind::ReadOnly | ErrorKind::OutcomeUnknown
+                ) {
+                    self.state.lock().failed = true;
+                }
+                let error = self.explain(&error);
+                for ready in group {
+                    ready.answer.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    fn take_group(&self) -> Vec<Entry> {
+        let mut state = self.state.lock();
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        while let Some(entry) = state.queue.pop_front() {
+            bytes += entry.bytes;
+            entries.push(entry);
+            if bytes >= GROUP_BYTES {
+                break;
+            }
+        }
+        entries
+    }
+
+    /// The batches of those entries that may be stored; the others are answered.
+    fn check(&self, entries: Vec<Entry>) -> (Vec<Batch>, Vec<Ready>) {
+        let mut batches = Vec::with_capacity(entries.len());
+        let mut group = Vec::with_capacity(entries.len());
+        for Entry { load, answer, _held, .. } in entries {
+            match load.into_batches(self.max_message_bytes) {
+                Ok(checked) => {
+                    let records = checked.iter().map(|batch| u64::from(batch.header().record_count)).sum();
+                    batches.extend(checked);
+                    group.push(Ready { records, answer, _held });
+                }
+                Err(error) => {
+                    let named = error.with("topic", &self.name.topic).with("partition", self.name.partition);
+                    answer.send(Err(named));
+                }
+            }
+        }
+        (batches, group)
+    }
+
+    async fn append(&self, batches: &[Batch]) -> Result<Receipt, logmill_log::Error> {
+        loop {
+            match self.log.try_append(batches)? {
+                Step::Done(receipt) => return Ok(receipt),
+                Step::Wait(wait) => wait.await,
+            }
+        }
+    }
+
+    fn answer(&self, group: Vec<Ready>, receipt: &Receipt) {
+        let mut first_offset = receipt.first_offset();
+        for Ready { records, answer, _held } in group {
+            let next = first_offset.saturating_add(records);
+            let last_offset = Offset(next.get().saturating_sub(1));
+            answer.send(Ok(Written {
+                first_offset,
+                last_offset,
+                appended_at: receipt.appended_at(),
+                durable: self.log.beyond(last_offset),
+            }));
+            first_offset = next;
+        }
+    }
+
+    fn explain(&self, error: &logmill_log::Error) -> Error {
+        // A log is closed because its topic or the node goes, and that is the answer.
+        let refusal = || self.state.lock().refusal.clone();
+        (error.kind() == ErrorKind::Closed)
+            .then(refusal)
+            .flatten()
+            .unwrap_or_else(|| self.name.explain(error))
+    }
+
+    fn over(&self, name: &'static str, budget: &Budget, bytes: usize) -> Error {
+        let doing = format!("{bytes} bytes more for {}", self.name);
+        let advice = "the disk does not keep up; send again when earlier records have been answered";
+        Error::limit(name, budget.limit(), &doing, advice)
+            .with("topic", &self.name.topic)
+            .with("partition", self.name.partition)
+    }
+}
