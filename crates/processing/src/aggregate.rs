@@ -1,0 +1,104 @@
+//! Aggregates: how the records of one key and window become one result.
+
+use std::marker::PhantomData;
+
+use crate::Data;
+
+/// How records become one value.
+///
+/// The engine starts from [`init`](Self::init), [`add`](Self::add)s records to an accumulator, may
+/// [`merge`](Self::merge) accumulators that were filled apart, and asks for the result by
+/// [`finish`](Self::finish), which may happen more than once.
+///
+/// # Laws
+/// The order in which records of different partitions arrive is not defined, and where records are cut into partial
+/// accumulators is the engine's choice. So `merge` has to be associative and commutative, `init` its neutral
+/// element, and adding a record the same as merging an accumulator that holds only it. Floating point sums keep
+/// these laws up to rounding.
+///
+/// Adding must depend on nothing but its arguments: after a restart the records of open windows are added again.
+///
+/// ```
+/// use logmill_processing::Aggregate;
+///
+/// /// The mean of all values.
+/// struct Mean;
+///
+/// impl Aggregate for Mean {
+///     type In = f64;
+///     type Acc = (f64, u64);
+///     type Out = f64;
+///
+///     fn init(&self) -> (f64, u64) {
+///         (0.0, 0)
+///     }
+///     fn add(&self, acc: &mut (f64, u64), value: f64) {
+///         acc.0 += value;
+///         acc.1 += 1;
+///     }
+///     fn merge(&self, acc: &mut (f64, u64), other: (f64, u64)) {
+///         acc.0 += other.0;
+///         acc.1 += other.1;
+///     }
+///     fn finish(&self, acc: &(f64, u64)) -> f64 {
+///         acc.0 / acc.1 as f64 // a window without records has no result, so the count is not 0
+///     }
+/// }
+///
+/// let (mut left, mut right) = (Mean.init(), Mean.init());
+/// Mean.add(&mut left, 1.0);
+/// Mean.add(&mut right, 4.0);
+/// Mean.merge(&mut left, right);
+/// assert_eq!(Mean.finish(&left), 2.5);
+/// ```
+pub trait Aggregate: Send + Sync + 'static {
+    /// What is added.
+    type In;
+    /// What is kept while the window is open.
+    type Acc: Data;
+    /// The result.
+    type Out: Send + 'static;
+
+    /// An accumulator of nothing.
+    fn init(&self) -> Self::Acc;
+
+    /// Adds one value.
+    fn add(&self, acc: &mut Self::Acc, value: Self::In);
+
+    /// Adds everything that `other` holds.
+    fn merge(&self, acc: &mut Self::Acc, other: Self::Acc);
+
+    /// The result for what was added so far.
+    fn finish(&self, acc: &Self::Acc) -> Self::Out;
+}
+
+/// How many values there are: what [`count`](crate::WindowedStream::count) uses.
+pub(crate) struct Count<T>(PhantomData<fn(T)>);
+
+impl<T> Count<T> {
+    pub(crate) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T: 'static> Aggregate for Count<T> {
+    type In = T;
+    type Acc = u64;
+    type Out = u64;
+
+    fn init(&self) -> u64 {
+        0
+    }
+
+    fn add(&self, acc: &mut u64, _: T) {
+        *acc += 1;
+    }
+
+    fn merge(&self, acc: &mut u64, other: u64) {
+        *acc += other;
+    }
+
+    fn finish(&self, acc: &u64) -> u64 {
+        *acc
+    }
+}
