@@ -156,8 +156,8 @@ impl Footer {
     }
 }
 
-/// Builds an index file; the footer's row count and checksum are filled in.
-pub(crate) fn encode(rows: &[Row], footer: &Footer) -> Vec<u8> {
+/// Builds an index file, and its footer with row count and checksum filled in.
+pub(crate) fn encode(rows: &[Row], footer: &Footer) -> (Vec<u8>, Footer) {
     let mut out = Vec::with_capacity(PREFIX_LEN + rows.len() * ROW_LEN + FOOTER_LEN);
     out.extend(prefix());
     for row in rows {
@@ -165,8 +165,9 @@ pub(crate) fn encode(rows: &[Row], footer: &Footer) -> Vec<u8> {
     }
     let rows_crc = crc32fast::hash(&out[PREFIX_LEN..]);
     let rows = u32::try_from(rows.len()).expect("a segment has fewer than 2^32 rows");
-    Footer { rows, rows_crc, ..*footer }.encode(&mut out);
-    out
+    let footer = Footer { rows, rows_crc, ..*footer };
+    footer.encode(&mut out);
+    (out, footer)
 }
 
 /// The rows of an index, read in place.

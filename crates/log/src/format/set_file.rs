@@ -16,6 +16,8 @@ pub(crate) struct SetFile {
     pub(crate) id: Uuid,
     /// Moved on at each open, and before a poisoned log is opened again: the leader epoch.
     pub(crate) open_counter: u32,
+    /// Written at a clean close and gone with the next open.
+    pub(crate) clean: bool,
 }
 
 impl SetFile {
@@ -23,11 +25,13 @@ impl SetFile {
         let mut writer = Writer::new(MAGIC);
         writer.bytes(self.id.as_bytes());
         writer.u32(self.open_counter);
+        writer.u32(self.clean.into());
         writer.finish()
     }
 
     pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
         let mut reader = Reader::open(path, bytes, MAGIC)?;
-        Ok(Self { id: Uuid::from_bytes(reader.array()?), open_counter: reader.u32()? })
+        let id = Uuid::from_bytes(reader.array()?);
+        Ok(Self { id, open_counter: reader.u32()?, clean: reader.u32()? == 1 })
     }
 }

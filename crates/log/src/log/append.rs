@@ -37,12 +37,13 @@ impl LogInner {
         })?;
         let appended_at = match self.write(&mut state, batches) {
             Ok(appended_at) => appended_at,
-            Err(WriteError { error, cut: None }) => return Err(error),
-            Err(WriteError { error, cut: Some(cut) }) => {
-                // A torn batch stays at the end of the file: nothing may be written behind it.
+            Err(WriteError { error, undo: Ok(()) }) => return Err(error),
+            Err(WriteError { error: _, undo: Err(undo) }) => {
+                // Torn bytes may stay at the end of the file: nothing may be written behind them.
+                let unknown = self.poisoned(&mut state, &undo);
                 drop(state);
-                self.poison(&cut);
-                return Err(error);
+                self.waiters.end(unknown.clone());
+                return Err(unknown);
             }
         };
         self.queue_sync(&mut state);
@@ -78,10 +79,11 @@ impl LogInner {
         let before = state.active.len();
         if let Err(error) = atomic::write_all(&*state.active.file, &mut parts, before) {
             let path = path(&self.dir, state.active.base(), DATA);
-            let cut = state.active.file.set_len(before);
+            // Synced, or a power cut could bring back what the caller is told was not appended.
+            let undo = state.active.file.set_len(before).and_then(|()| state.active.file.sync_data());
             return Err(WriteError {
                 error: Error::io("append to", &path, error),
-                cut: cut.err().map(|error| Error::io("cut a failed append off", &path, error)),
+                undo: undo.map_err(|error| Error::io("take back a failed append to", &path, error)),
             });
         }
         let last = state.active.index.rows().last().map_or(TimestampMs(i64::MIN), |row| row.appended_at);
@@ -103,10 +105,10 @@ impl LogInner {
     }
 }
 
-/// A failed write, and why it could not be undone if it could not.
+/// A failed write, and whether it could be undone.
 struct WriteError {
     error: Error,
-    cut: Option<Error>,
+    undo: Result<(), Error>,
 }
 
 /// What a group of batches takes.

@@ -35,7 +35,7 @@ impl LogInner {
             };
             state.phase = Phase::Closed;
             let index = (open && state.active.len() > 0)
-                .then(|| (path(&self.dir, state.active.base(), INDEX), state.active.index.encode()));
+                .then(|| (path(&self.dir, state.active.base(), INDEX), state.active.index.encode().0));
             (outcome, index)
         };
         self.waiters.end(closed());

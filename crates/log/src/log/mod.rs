@@ -54,6 +54,11 @@ impl LogInner {
         self.state.lock().durable
     }
 
+    /// Whether a sync has failed, so that bytes past the durable end must not be believed.
+    pub(crate) fn was_poisoned(&self) -> bool {
+        self.state.lock().poisoned
+    }
+
     /// Tells the set that more has become durable.
     fn note_synced(&self, bytes: u64) {
         if let Some(set) = self.set.upgrade() {

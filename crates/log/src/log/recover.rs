@@ -23,7 +23,7 @@ use crate::format::checkpoint::Durable;
 use crate::format::index::{FOOTER_LEN, Footer, MIN_LEN, Rows};
 use crate::format::meta::LogMeta;
 use crate::options::LogOptions;
-use crate::segment::{DATA, INDEX, IndexBuilder, Placed, Scan, Sealed, base_of, path, scan};
+use crate::segment::{DATA, INDEX, IndexBuilder, Placed, Scan, Sealed, base_of, path, rebuild, scan};
 use crate::set::SetInner;
 
 /// Bytes past the checkpoint are written again in pieces of this size.
@@ -36,6 +36,8 @@ pub(crate) struct Expected {
     pub(crate) durable: Option<Durable>,
     /// Bytes past that are to be cut: a sync of them failed in this process.
     pub(crate) cut: bool,
+    /// The data directory was closed cleanly before.
+    pub(crate) clean: bool,
     /// The epoch for what is appended from now on.
     pub(crate) epoch: i32,
 }
@@ -61,6 +63,7 @@ pub(crate) fn open(
     }
     let state = State {
         phase,
+        poisoned: false,
         closing: false,
         sealed: Arc::new(sealed),
         active,
@@ -145,11 +148,8 @@ impl Recovery<'_> {
         {
             return Ok(sealed(footer, None));
         }
-        let mut index = IndexBuilder::new(base);
-        let placed = |epoch| Placed { epoch, appended_at: status.modified, estimated: true };
-        let whole = Scan { file: &*file, from: 0, offset: base, to: status.len, crc: false };
-        let found = scan(&whole, |head, header| index.push(head, header, placed(header.leader_epoch)))
-            .map_err(|error| Error::io("read", &data_path, error))?;
+        let (index, found) =
+            rebuild(&*file, base, status).map_err(|error| Error::io("read", &data_path, error))?;
         if let Some(what) = &found.damage {
             tracing::error!(file = %data_path.display(), position = found.end, what, "a sealed segment is damaged");
         } else {
@@ -160,9 +160,9 @@ impl Recovery<'_> {
             return Err(Error::corrupt(&data_path, found.end, end..found.next_offset, what));
         }
         let written = found.damage.is_none()
-            && atomic::replace(&*self.fs, &path(self.dir, base, INDEX), &index.encode()).is_ok();
+            && atomic::replace(&*self.fs, &path(self.dir, base, INDEX), &index.encode().0).is_ok();
         let unwritten = (!written).then(|| Rows::from_rows(index.rows()));
-        Ok(sealed(*index.footer(), unwritten))
+        Ok(sealed(index.encode().1, unwritten))
     }
 
     /// The footer of a segment's index, if there is one that makes sense.
@@ -190,10 +190,14 @@ impl Recovery<'_> {
         let mut status = file.status().map_err(|error| Error::io("look at", &data_path, error))?;
         let floor = self.floor(base)?;
         if self.expected.cut && status.len > floor.position {
-            file.set_len(floor.position).map_err(|error| Error::io("cut", &data_path, error))?;
+            take_back(&*file, floor.position).map_err(|error| Error::io("cut", &data_path, error))?;
             status.len = floor.position;
         }
         if let Some(index) = self.trusted_index(base, status.len, floor) {
+            if !self.expected.clean {
+                // A kill can fall between the cut of a failed append and its sync.
+                file.sync_data().map_err(|error| Error::io("sync", &data_path, error))?;
+            }
             return Ok(Opened { active: Active::new(file, index), durable: floor, phase: Phase::Open });
         }
 
@@ -291,6 +295,17 @@ impl Recovery<'_> {
     fn open_file(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>, Error> {
         self.fs.open(path, mode).map_err(|error| Error::io("open", path, error))
     }
+}
+
+/// Cuts off everything from `position` for good. A sync of it has failed, and a sync of the cut
+/// may fail too and then lie when it is tried again: so that what is cut cannot come back as
+/// records, its first header goes first.
+fn take_back(file: &dyn File, position: u64) -> std::io::Result<()> {
+    let nothing = [0; logmill_record::HEADER_LEN];
+    atomic::write_all(file, &mut [IoSlice::new(&nothing)], position)?;
+    file.sync_data()?;
+    file.set_len(position)?;
+    file.sync_data()
 }
 
 /// Writes the bytes from `from` to `to` again, so that the next sync really puts them on disk.

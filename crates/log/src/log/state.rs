@@ -32,6 +32,8 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) phase: Phase,
+    /// A sync has failed, also if the log was closed since.
+    pub(super) poisoned: bool,
     /// The owner wants to close: no more appends, though a sync may still run.
     pub(super) closing: bool,
     pub(super) sealed: Arc<Vec<Arc<Sealed>>>,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use logmill_record::Offset;
 
 use super::LogInner;
-use super::state::{Active, Phase};
+use super::state::{Active, Phase, State};
 use crate::env::{File, Fs, OpenMode};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
@@ -50,6 +50,10 @@ impl LogInner {
             .map_err(|error| Error::io("sync", &path(&self.dir, target.active_base, DATA), error))?;
         let newly = {
             let mut state = self.state.lock();
+            if matches!(state.phase, Phase::Poisoned(_)) {
+                // A failed append met the error that this sync was then not told of.
+                return Ok(());
+            }
             let newly = target.position - state.durable.position;
             state.durable = target;
             newly
@@ -60,7 +64,13 @@ impl LogInner {
     }
 
     /// Ends the log until it is opened again.
-    pub(super) fn poison(&self, cause: &Error) {
+    fn poison(&self, cause: &Error) {
+        let unknown = self.poisoned(&mut self.state.lock(), cause);
+        self.waiters.end(unknown);
+    }
+
+    /// Marks the log as poisoned; returns what those get who wait for it.
+    pub(super) fn poisoned(&self, state: &mut State, cause: &Error) -> Error {
         tracing::error!(log = %self.dir.display(), error = %cause, "the log failed and takes nothing more");
         let message = format!(
             "{} failed, so it is not known whether its last records are on disk ({cause}); check the \
@@ -68,8 +78,9 @@ impl LogInner {
             self.dir.display(),
         );
         let of_kind = |kind| Error::new(kind, message.clone()).at_path(&self.dir).because(cause.clone());
-        self.state.lock().phase = Phase::Poisoned(of_kind(ErrorKind::Poisoned));
-        self.waiters.end(of_kind(ErrorKind::OutcomeUnknown));
+        state.phase = Phase::Poisoned(of_kind(ErrorKind::Poisoned));
+        state.poisoned = true;
+        of_kind(ErrorKind::OutcomeUnknown)
     }
 
     /// Seals the active segment and begins the next. Nobody appends meanwhile, so everything
@@ -80,7 +91,7 @@ impl LogInner {
             if !matches!(state.phase, Phase::Rolling) || state.unsynced_bytes() > 0 {
                 return;
             }
-            (state.active.index.encode(), *state.active.index.footer())
+            state.active.index.encode()
         };
         match self.begin_segment(footer.base, &index, footer.next_offset) {
             Ok(active) => {

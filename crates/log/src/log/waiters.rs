@@ -128,13 +128,6 @@ impl Waiters {
             None => state.for_progress.remove(&id),
         };
     }
-
-    /// How many wait.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        let state = self.state.lock();
-        state.for_end.len() + state.for_progress.len()
-    }
 }
 
 impl State {

@@ -88,8 +88,8 @@ impl IndexBuilder {
         &self.footer
     }
 
-    /// The index file.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The index file, and its footer.
+    pub(crate) fn encode(&self) -> (Vec<u8>, Footer) {
         encode(&self.rows, &self.footer)
     }
 }

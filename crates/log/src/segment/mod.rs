@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use logmill_record::Offset;
 
 pub(crate) use builder::{IndexBuilder, Placed};
-pub(crate) use scan::{Scan, scan};
+pub(crate) use scan::{Scan, rebuild, scan};
 pub(crate) use sealed::Sealed;
 pub(crate) use walk::{Damage, HEAD_LEN, Placement, find_record, take, walk};
 

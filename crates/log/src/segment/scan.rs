@@ -5,8 +5,9 @@ use std::io;
 use bytes::Bytes;
 use logmill_record::{BatchHeader, HEADER_LEN, Offset, check_crc};
 
+use super::builder::{IndexBuilder, Placed};
 use super::walk::HEAD_LEN;
-use crate::env::File;
+use crate::env::{File, FileStatus};
 use crate::format::atomic::read_exact;
 
 /// A data file is read in pieces of this size, or of a batch where that is larger.
@@ -56,6 +57,22 @@ pub(crate) fn scan(
         }
     }
     Ok(found)
+}
+
+/// Rebuilds the index of a whole data file by a walk of its headers. Times of append are not in
+/// the data: they become the file's own time, as an upper bound.
+pub(crate) fn rebuild(
+    file: &dyn File,
+    base: Offset,
+    status: FileStatus,
+) -> io::Result<(IndexBuilder, Found)> {
+    let mut index = IndexBuilder::new(base);
+    let whole = Scan { file, from: 0, offset: base, to: status.len, crc: false };
+    let found = scan(&whole, |head, header| {
+        let placed = Placed { epoch: header.leader_epoch, appended_at: status.modified, estimated: true };
+        index.push(head, header, placed);
+    })?;
+    Ok((index, found))
 }
 
 type Good = Result<([u8; HEAD_LEN], BatchHeader), String>;

@@ -10,8 +10,8 @@ use logmill_record::{Offset, TimestampMs};
 use parking_lot::Mutex;
 
 use super::walk::{Damage, Placement, Walk, find_record, take, walk};
-use super::{DATA, INDEX, path};
-use crate::env::{Fs, Map, OpenMode};
+use super::{DATA, INDEX, path, rebuild};
+use crate::env::{File, Fs, Map, OpenMode};
 use crate::error::Error;
 use crate::format::atomic;
 use crate::format::index::{Footer, Row, Rows};
@@ -223,16 +223,14 @@ impl Sealed {
         if let Some(loaded) = &*loaded {
             return Ok(Arc::clone(loaded));
         }
+        let data_path = self.data_path();
+        let file =
+            self.fs.open(&data_path, OpenMode::Read).map_err(|error| Error::io("open", &data_path, error))?;
         let rows = match &self.unwritten {
             Some(rows) => rows.clone(),
-            None => self.read_rows()?,
+            None => self.read_rows().or_else(|error| self.rebuild_rows(&*file, &error))?,
         };
-        let data_path = self.data_path();
-        let map = self
-            .fs
-            .open(&data_path, OpenMode::Read)
-            .and_then(|file| file.map(self.footer.data_len))
-            .map_err(|error| Error::io("map", &data_path, error))?;
+        let map = file.map(self.footer.data_len).map_err(|error| Error::io("map", &data_path, error))?;
         let bytes = Bytes::from_owner(MapOwner(Arc::clone(&map)));
         let fresh = Arc::new(Loaded { map, bytes, rows });
         *loaded = Some(Arc::clone(&fresh));
@@ -244,6 +242,24 @@ impl Sealed {
         match atomic::read(&*self.fs, &index_path)? {
             Some(file) => Rows::new(&index_path, &file.into(), &self.footer),
             None => Err(Error::io("open", &index_path, io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    /// An index that was good when the log was opened and is not now.
+    fn rebuild_rows(&self, file: &dyn File, why: &Error) -> Result<Rows, Error> {
+        let data_path = self.data_path();
+        tracing::warn!(file = %data_path.display(), %why, "rebuilt the index of a sealed segment in memory");
+        let (index, found) = file
+            .status()
+            .and_then(|status| rebuild(file, self.footer.base, status))
+            .map_err(|error| Error::io("read", &data_path, error))?;
+        match found.damage {
+            // Without rows there is no way behind the damage.
+            Some(what) if index.rows().is_empty() => {
+                let offsets = self.footer.base..self.footer.next_offset;
+                Err(Error::corrupt(&data_path, found.end, offsets, what))
+            }
+            _ => Ok(Rows::from_rows(index.rows())),
         }
     }
 

@@ -54,21 +54,23 @@ pub(super) fn lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn Lock>, Error> {
     })
 }
 
-/// Reads `set` and moves its counter on, or makes a new one in a directory that holds nothing else.
-pub(super) fn open_set_file(env: &Env, dir: &Path) -> Result<SetFile, Error> {
+/// Reads `set` and moves its counter on, or makes a new one in a directory that holds nothing
+/// else. Also says whether the directory was closed cleanly.
+pub(super) fn open_set_file(env: &Env, dir: &Path) -> Result<(SetFile, bool), Error> {
     let path = dir.join(SET);
-    let file = match atomic::read(&*env.fs, &path)? {
+    let (file, was_clean) = match atomic::read(&*env.fs, &path)? {
         Some(bytes) => {
             let found = SetFile::decode(&path, &bytes)?;
-            SetFile { open_counter: next_epoch(&path, found.open_counter)?, ..found }
+            let open_counter = next_epoch(&path, found.open_counter)?;
+            (SetFile { id: found.id, open_counter, clean: false }, found.clean)
         }
         None => {
             check_empty(&*env.fs, dir)?;
-            SetFile { id: env.new_uuid(), open_counter: 1 }
+            (SetFile { id: env.new_uuid(), open_counter: 1, clean: false }, true)
         }
     };
     atomic::replace(&*env.fs, &path, &file.encode())?;
-    Ok(file)
+    Ok((file, was_clean))
 }
 
 /// The epoch after `epoch`: a positive 32-bit number, as it is stamped into batches.

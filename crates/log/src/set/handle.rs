@@ -52,13 +52,14 @@ impl LogSet {
         let env = options.env;
         dir::create_all(&*env.fs, dir)?;
         let lock = dir::lock(&*env.fs, dir)?;
-        let file = dir::open_set_file(&env, dir)?;
+        let (file, was_clean) = dir::open_set_file(&env, dir)?;
         let table = dir::read_checkpoint(&*env.fs, dir)?;
         let inner = SetInner {
             dir: dir.to_owned(),
             env,
             id: file.id,
             file: Mutex::new(file),
+            was_clean,
             logs: Mutex::default(),
             table: Mutex::new(table),
             checkpoint_write: Mutex::new(()),
@@ -168,19 +169,21 @@ impl LogSet {
         let mut expected = Expected {
             durable: self.inner.table.lock().get(&meta.id).copied(),
             cut: false,
+            clean: self.inner.was_clean,
             epoch: self.epoch(),
         };
         let open = self.inner.logs.lock().get(path).cloned();
         if let Some(open) = open {
             let log = Log::new(open, self.clone());
             match log.stats().state {
-                LogState::Poisoned(_) => {
-                    log.inner().abandon();
-                    let durable = Some(log.inner().durable());
-                    expected = Expected { durable, cut: true, epoch: self.advance_epoch()? };
-                }
-                LogState::Closed => expected.durable = Some(log.inner().durable()),
+                LogState::Poisoned(_) => log.inner().abandon(),
+                LogState::Closed => {}
                 _ => return Ok(log),
+            }
+            expected.durable = Some(log.inner().durable());
+            if log.inner().was_poisoned() {
+                expected.cut = true;
+                expected.epoch = self.advance_epoch()?;
             }
         }
         let dir = self.inner.dir.join(path);
@@ -216,10 +219,19 @@ impl LogSet {
         }
         if !self.inner.closed.swap(true, Ordering::AcqRel) {
             outcome = outcome.and(self.inner.write_checkpoint());
+            if outcome.is_ok() {
+                outcome = self.mark_clean();
+            }
             self.inner.logs.lock().clear();
         }
         *self.inner.lock.lock() = None;
         outcome
+    }
+
+    fn mark_clean(&self) -> Result<(), Error> {
+        let mut file = self.inner.file.lock();
+        file.clean = true;
+        atomic::replace(&*self.inner.env.fs, &self.inner.dir.join(dir::SET), &file.encode())
     }
 
     /// Moves the epoch on, durably.
@@ -233,11 +245,12 @@ impl LogSet {
         Ok(epoch_of(next.open_counter))
     }
 
-    /// A log was closed: its place in the registry becomes free, its checkpoint stays.
+    /// A log was closed: its place in the registry becomes free, its checkpoint stays. A poisoned
+    /// one keeps its place, since the next open has to know.
     pub(crate) fn forget(&self, log: &Arc<LogInner>) {
         let mut logs = self.inner.logs.lock();
         self.inner.table.lock().insert(log.id, log.durable());
-        logs.retain(|_, open| !Arc::ptr_eq(open, log));
+        logs.retain(|_, open| !Arc::ptr_eq(open, log) || log.was_poisoned());
         drop(logs);
         self.inner.note_synced(0);
     }

@@ -30,6 +30,8 @@ pub(crate) struct SetInner {
     id: Uuid,
     /// The contents of `set`, and the right to write it.
     file: Mutex<SetFile>,
+    /// Whether the directory had been closed cleanly when it was opened.
+    was_clean: bool,
     /// The logs that are open, by their paths below `dir`.
     logs: Mutex<BTreeMap<PathBuf, Arc<LogInner>>>,
     /// What the checkpoint said at open of logs that are not open now.

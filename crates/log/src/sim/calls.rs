@@ -158,8 +158,12 @@ impl File for Handle {
             }
             let start = usize::try_from(position).unwrap_or(usize::MAX);
             let end = start.saturating_add(bytes.len());
-            let end = self.fit(machine, start, end)?;
-            bytes.truncate(end - start);
+            check_limit(end)?;
+            let possible_end = machine.fit(machine.disk.file(self.inode).live().len(), end);
+            if possible_end <= start {
+                return Err(Errno::NOSPC.into());
+            }
+            bytes.truncate(possible_end - start);
             let now = machine.clock.now();
             machine.disk.file_mut(self.inode).write(&bytes, start, now);
             Ok(bytes.len())
@@ -193,8 +197,8 @@ impl File for Handle {
                 return Err(Errno::INVAL.into());
             }
             let len = usize::try_from(len).unwrap_or(usize::MAX);
-            let old_len = machine.disk.file(self.inode).live().len();
-            if len > old_len && self.fit(machine, old_len, len)? < len {
+            check_limit(len)?;
+            if machine.fit(machine.disk.file(self.inode).live().len(), len) < len {
                 return Err(Errno::NOSPC.into());
             }
             let now = machine.clock.now();
@@ -222,20 +226,9 @@ impl File for Handle {
     }
 }
 
-impl Handle {
-    /// Up to where the file can grow, of what is wanted. Nothing at all is ENOSPC.
-    fn fit(&self, machine: &Machine, start: usize, end: usize) -> io::Result<usize> {
-        if end > disk::FILE_LIMIT_BYTES {
-            return Err(Errno::FBIG.into());
-        }
-        let old_len = machine.disk.file(self.inode).live().len();
-        if end <= old_len {
-            return Ok(end);
-        }
-        let available = usize::try_from(machine.available_bytes()).unwrap_or(usize::MAX);
-        let end_possible = end.min(old_len.saturating_add(available));
-        if end_possible <= start { Err(Errno::NOSPC.into()) } else { Ok(end_possible) }
-    }
+/// Files are held in memory.
+fn check_limit(len: usize) -> io::Result<()> {
+    if len > disk::FILE_LIMIT_BYTES { Err(Errno::FBIG.into()) } else { Ok(()) }
 }
 
 #[derive(Debug)]

@@ -84,7 +84,7 @@ impl FaultFs {
     }
 
     /// All programs are killed, but the machine runs on: nothing written is lost. Handles, mounts
-    /// and locks from before are dead.
+    /// and locks from before are dead. A machine without power stays so.
     pub fn kill(&self) {
         self.lock_machine().kill();
     }
@@ -101,7 +101,8 @@ impl FaultFs {
         self.lock_machine().is_off()
     }
 
-    /// Adds a rule. Of several that match a call, the one added first strikes.
+    /// Adds a rule. Of several that could strike a call the one added first does, and the others
+    /// do not count that call.
     pub fn inject(&self, rule: Rule) {
         self.lock_machine().rules.push(rule);
     }

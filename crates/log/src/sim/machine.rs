@@ -123,6 +123,16 @@ impl Machine {
     pub(super) fn available_bytes(&self) -> u64 {
         self.capacity_bytes.saturating_sub(self.disk.used_bytes())
     }
+
+    /// Up to where a file of `len` bytes can grow, of a wanted `end`.
+    pub(super) fn fit(&self, len: usize, end: usize) -> usize {
+        // Nothing held in memory fills the default; adding up all files at each write would show.
+        if end <= len || self.capacity_bytes == CAPACITY_BYTES {
+            return end;
+        }
+        let available = usize::try_from(self.available_bytes()).unwrap_or(usize::MAX);
+        end.min(len.saturating_add(available))
+    }
 }
 
 /// FNV-1a over parts, each ended by a byte of its own kind so that parts cannot run together.

@@ -6,6 +6,7 @@ use super::SimRandom;
 
 /// The calls to a file system, by kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Op {
     /// `Fs::open` of a file that exists.
     Open,
@@ -61,6 +62,7 @@ impl Op {
 /// What happens instead of success. A call that fails changes nothing, syncs excepted: see
 /// [`FaultFs`](super::FaultFs).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// The error of a broken device (EIO).
     Io,

@@ -35,7 +35,8 @@ impl FileImage {
     /// the program sees what the device has.
     pub(super) fn crash(&mut self, random: &SimRandom) {
         let modified = if random.one_in(2) { self.modified } else { self.durable_modified };
-        let (image, len) = match Mood::draw(random) {
+        let mood = if self.steps.is_empty() { Mood::Nothing } else { Mood::draw(random) };
+        let (image, len) = match mood {
             Mood::All => self.prefix(self.steps.len(), random),
             Mood::Nothing => (self.base(0), self.durable_len),
             Mood::Prefix => self.prefix(random.index(self.steps.len() + 1), random),

@@ -20,6 +20,8 @@ use super::SimRandom;
 /// Longer files are refused (EFBIG): they are held in memory.
 pub(super) const FILE_LIMIT_BYTES: usize = 1 << 30;
 
+const SWEEP_AT_LEAST: usize = 16;
+
 /// Names a file or directory whatever it is called. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct InodeId(u64);
@@ -47,12 +49,14 @@ pub(super) struct Disk {
     nodes: BTreeMap<InodeId, Node>,
     next: InodeId,
     names: Names,
+    /// Sweeping pays off when there are so many.
+    sweep_at: usize,
 }
 
 impl Disk {
     pub(super) fn new() -> Self {
         let nodes = BTreeMap::from([(InodeId::ROOT, Node::Dir)]);
-        Self { nodes, next: InodeId::ROOT.next(), names: Names::default() }
+        Self { nodes, next: InodeId::ROOT.next(), names: Names::default(), sweep_at: SWEEP_AT_LEAST }
     }
 
     fn is_dir(&self, inode: InodeId) -> bool {
@@ -82,7 +86,9 @@ impl Disk {
 
     pub(super) fn sync_dir(&mut self, dir: InodeId) {
         self.names.sync(dir);
-        self.sweep();
+        if self.nodes.len() >= self.sweep_at {
+            self.sweep();
+        }
     }
 
     pub(super) fn opened(&mut self, inode: InodeId) {
@@ -151,6 +157,7 @@ impl Disk {
             found.contains(inode) || matches!(node, Node::File { handles, .. } if *handles > 0)
         });
         self.names.retain_dirs(|dir| found.contains(&dir));
+        self.sweep_at = SWEEP_AT_LEAST.max(self.nodes.len() * 2);
     }
 
     /// Every path with the bytes of its file, `None` for a directory; in order.
