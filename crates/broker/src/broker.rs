@@ -206,7 +206,7 @@ impl Broker {
     ) -> impl Future<Output = Result<TopicPage, Error>> + Send + 'static + use<> {
         let page = authorize(context, &Operation::ListTopics)
             .and_then(|()| self.0.check_open())
-            .and_then(|()| catalog::list(&self.0, &request));
+            .and_then(|()| catalog::list(&self.0, request));
         std::future::ready(page)
     }
 

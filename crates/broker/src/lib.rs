@@ -63,6 +63,8 @@ mod context;
 mod error;
 mod exec;
 mod fetch;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 mod names;
 mod produce;
 mod topic;

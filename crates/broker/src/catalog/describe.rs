@@ -11,8 +11,9 @@ const MAX_PAGE: usize = 1_000;
 /// A page token says after which name the page starts.
 const TOKEN: &str = "after:";
 
-pub(crate) fn list(core: &Core, request: &ListTopics) -> Result<TopicPage, Error> {
-    let after = match request.page_token.as_str() {
+pub(crate) fn list(core: &Core, request: ListTopics) -> Result<TopicPage, Error> {
+    let ListTopics { page_size, page_token, include_internal } = request;
+    let after = match page_token.as_str() {
         "" => None,
         token => Some(
             token.strip_prefix(TOKEN).filter(|name| name.len() <= MAX_TOPIC_NAME_BYTES).ok_or_else(|| {
@@ -25,12 +26,12 @@ pub(crate) fn list(core: &Core, request: &ListTopics) -> Result<TopicPage, Error
             })?,
         ),
     };
-    let most = match request.page_size {
+    let most = match page_size {
         0 => MAX_PAGE,
         size => size.min(MAX_PAGE),
     };
     // One more, to know whether another page follows.
-    let mut found = core.catalog.page(after, most + 1, request.include_internal);
+    let mut found = core.catalog.page(after, most + 1, include_internal);
     let more = found.len() > most;
     found.truncate(most);
     let next_page_token = match found.last() {

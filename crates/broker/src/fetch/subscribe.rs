@@ -248,6 +248,12 @@ impl Credit {
         }
     }
 
+    /// Whether nothing may be sent before more is granted.
+    #[must_use]
+    pub fn is_used_up(&self) -> bool {
+        self.left() == 0
+    }
+
     fn spend(&self, bytes: usize) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let mut state = self.0.lock();

@@ -289,6 +289,6 @@ fn choose(topic: &TopicState) -> u32 {
     let turn = topic.next_keyless.fetch_add(1, Ordering::Relaxed);
     (0..count)
         .map(|step| turn.wrapping_add(step) % count)
-        .find(|partition| topic.partition(*partition).is_ok_and(|partition| partition.takes_records()))
+        .find(|partition| topic.partition(*partition).is_ok_and(Partition::takes_records))
         .unwrap_or(turn % count)
 }

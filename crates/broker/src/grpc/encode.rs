@@ -1,0 +1,176 @@
+//! What was read as messages, within what a client accepts.
+//!
+//! gRPC clients take messages of up to 4 MB unless told otherwise. Plain records can take more in a message
+//! than in a batch, so a reply is measured as it is made, and cut where it is full: `next_offset` says where
+//! to go on.
+
+use bytes::Bytes;
+use logmill_proto::v1;
+use logmill_record::{BatchHeader, Offset};
+use prost::Message;
+
+use super::convert::{number, timestamp_type};
+use crate::error::Error;
+use crate::fetch::{DecodedRecord, PartitionData, decode};
+
+/// The most that an encoded reply takes, unless a single record or batch is larger, which goes alone.
+pub(super) const MAX_REPLY_BYTES: usize = 3_900_000;
+
+/// What the tag and length of a part take at most.
+const FRAMING_BYTES: usize = 12;
+
+/// How records are returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Records,
+    Batches,
+}
+
+/// What a reply may still take.
+#[derive(Debug)]
+pub(super) struct Room {
+    /// Encoded bytes.
+    encoded: usize,
+    /// Bytes of records, as the request counts them.
+    payload: usize,
+    /// No record is in the reply yet, so that one may be of any size.
+    first: bool,
+}
+
+impl Room {
+    pub(super) fn new(max_payload_bytes: usize) -> Self {
+        Self { encoded: MAX_REPLY_BYTES, payload: max_payload_bytes, first: true }
+    }
+
+    /// Takes room for records, or none and leaves nothing for others.
+    fn take(&mut self, encoded: usize, payload: usize) -> bool {
+        let encoded = encoded + FRAMING_BYTES;
+        let fits = encoded <= self.encoded && payload <= self.payload;
+        if !fits && !self.first {
+            (self.encoded, self.payload) = (0, 0);
+            return false;
+        }
+        self.first = false;
+        self.encoded = self.encoded.saturating_sub(encoded);
+        self.payload = self.payload.saturating_sub(payload);
+        true
+    }
+}
+
+/// A partition's part of a reply, and the bytes of records in it.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    pub(super) data: v1::PartitionData,
+    pub(super) payload: usize,
+    /// The reply was full before all that had been read was in it.
+    pub(super) cut: bool,
+}
+
+/// The message without records: it is in every reply, so its room is taken first.
+pub(super) fn frame(data: &PartitionData, room: &mut Room) -> v1::PartitionData {
+    let framed = v1::PartitionData {
+        topic: data.topic.clone(),
+        partition: number(data.partition),
+        start_offset: data.start_offset.into(),
+        end_offset: data.end_offset.into(),
+        next_offset: data.next_offset.into(),
+        chunks: Vec::new(),
+        error: data.error.clone().map(Into::into),
+    };
+    room.encoded = room.encoded.saturating_sub(framed.encoded_len() + FRAMING_BYTES);
+    framed
+}
+
+/// Puts what was read of a partition into its message, as far as there is room.
+pub(super) fn fill(
+    data: &PartitionData,
+    framed: v1::PartitionData,
+    format: Format,
+    room: &mut Room,
+) -> Encoded {
+    let mut encoded = Encoded { data: framed, payload: 0, cut: false };
+    for chunk in &data.chunks {
+        let made = match format {
+            Format::Records => records(chunk.batches.clone(), data.from_offset, room, &mut encoded),
+            Format::Batches => Ok(batches(&chunk.batches, data.from_offset, room, &mut encoded)),
+        };
+        match made {
+            Ok(Some(content)) => encoded.data.chunks.push(v1::Chunk {
+                appended_at_ms: chunk.appended_at.get(),
+                appended_at_estimated: chunk.appended_at_estimated,
+                data: Some(content),
+            }),
+            Ok(None) => {}
+            Err(error) => {
+                encoded.data.chunks.clear();
+                encoded.data.error = Some(error.into());
+                encoded.data.next_offset = data.from_offset.into();
+                return encoded;
+            }
+        }
+        if encoded.cut {
+            break;
+        }
+    }
+    encoded
+}
+
+fn records(
+    batches: Bytes,
+    from: Offset,
+    room: &mut Room,
+    encoded: &mut Encoded,
+) -> Result<Option<v1::chunk::Data>, Error> {
+    let mut records = Vec::new();
+    for record in decode(batches, from) {
+        let record = record?;
+        let (offset, payload) = (record.offset, record.size_bytes());
+        let record = v1::FetchedRecord::from(record);
+        if !room.take(record.encoded_len(), payload) {
+            encoded.cut_at(offset);
+            break;
+        }
+        encoded.payload += payload;
+        records.push(record);
+    }
+    Ok((!records.is_empty()).then_some(v1::chunk::Data::Records(v1::FetchedRecords { records })))
+}
+
+fn batches(batches: &Bytes, from: Offset, room: &mut Room, encoded: &mut Encoded) -> Option<v1::chunk::Data> {
+    let (mut start, mut end) = (0, 0);
+    while end < batches.len() {
+        // The log has checked them.
+        let Ok(header) = BatchHeader::parse(&batches[end..]) else { break };
+        let next = (end + header.total_len).min(batches.len());
+        if header.next_offset() <= from {
+            start = next;
+        } else if !room.take(header.total_len, header.total_len) {
+            encoded.cut_at(header.base_offset);
+            break;
+        }
+        end = next;
+    }
+    encoded.payload += end - start;
+    (end > start).then(|| v1::chunk::Data::Batches(batches.slice(start..end)))
+}
+
+impl Encoded {
+    fn cut_at(&mut self, offset: Offset) {
+        self.cut = true;
+        self.data.next_offset = offset.into();
+    }
+}
+
+impl From<DecodedRecord> for v1::FetchedRecord {
+    fn from(record: DecodedRecord) -> Self {
+        let header = |(key, value)| v1::Header { key, value };
+        Self {
+            offset: record.offset.into(),
+            timestamp_ms: record.timestamp.get(),
+            timestamp_type: timestamp_type(record.timestamp_type),
+            key: record.key,
+            value: record.value,
+            headers: record.headers.into_iter().map(header).collect(),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `FetchService`: what both of its rpcs do with a request, and the unary one.
+
+use std::time::Duration;
+
+use logmill_proto::v1;
+use logmill_proto::v1::fetch_service_server::FetchService;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::convert::{known, not_negative, partition, position};
+use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame};
+use super::{Services, subscribe};
+use crate::context::RequestContext;
+use crate::error::Error;
+use crate::fetch::{DEFAULT_FETCH_BYTES, Fetch, FetchFrom, PartitionData};
+
+#[tonic::async_trait]
+impl FetchService for Services {
+    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
+        let context = self.context(&request);
+        let (fetch, format) = to_fetch(request.into_inner())?;
+        let max_bytes = fetch.max_bytes;
+        let data = self.fetch_until_stopping(&context, fetch).await?;
+        Ok(Response::new(encode(&data, format, max_bytes, context.request_id)))
+    }
+
+    type SubscribeStream = ReceiverStream<Result<v1::SubscribeResponse, Status>>;
+
+    async fn subscribe(
+        &self,
+        request: Request<Streaming<v1::SubscribeRequest>>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let context = self.context(&request);
+        Ok(Response::new(subscribe::start(self, &context, request.into_inner()).await?))
+    }
+}
+
+impl Services {
+    /// Fetches; should the services end meanwhile, with what there is.
+    async fn fetch_until_stopping(
+        &self,
+        context: &RequestContext,
+        fetch: Fetch,
+    ) -> Result<Vec<PartitionData>, Error> {
+        let at_once = Fetch { max_wait: Duration::ZERO, ..fetch.clone() };
+        tokio::select! {
+            data = self.broker.fetch(context, fetch) => data,
+            () = self.stopping.fired() => self.broker.fetch(context, at_once).await,
+        }
+    }
+}
+
+fn to_fetch(request: v1::FetchRequest) -> Result<(Fetch, Format), Error> {
+    let v1::FetchRequest { partitions, max_bytes, min_bytes, max_wait_ms, format, isolation } = request;
+    let max_bytes = match not_negative("max_bytes", max_bytes)? {
+        0 => DEFAULT_FETCH_BYTES,
+        bytes => MAX_REPLY_BYTES.min(bytes),
+    };
+    let min_bytes: usize = not_negative("min_bytes", min_bytes)?;
+    let max_wait = Duration::from_millis(not_negative("max_wait_ms", max_wait_ms)?);
+    let partitions = to_partitions(partitions)?;
+    let format = to_format(format, isolation)?;
+    Ok((Fetch { partitions, max_bytes, min_bytes: min_bytes.max(1), max_wait }, format))
+}
+
+pub(super) fn to_partitions(partitions: Vec<v1::FetchPartition>) -> Result<Vec<FetchFrom>, Error> {
+    let convert = |from: v1::FetchPartition| {
+        let max_bytes: usize = not_negative("max_bytes", from.max_bytes)?;
+        Ok(FetchFrom {
+            topic: from.topic,
+            partition: partition(from.partition)?,
+            position: position(from.position)?,
+            max_bytes: (max_bytes > 0).then_some(max_bytes),
+        })
+    };
+    partitions.into_iter().map(convert).collect()
+}
+
+/// The format asked for. There are no transactions in this version, so that every record is committed and
+/// both kinds of isolation are the same.
+pub(super) fn to_format(format: i32, isolation: i32) -> Result<Format, Error> {
+    let _: v1::Isolation = known("isolation", isolation)?;
+    match known("format", format)? {
+        v1::Format::Unspecified | v1::Format::Records => Ok(Format::Records),
+        v1::Format::Batches => Ok(Format::Batches),
+    }
+}
+
+/// Makes the reply. `turn` says which partition is first to take of its room, so that none goes short each
+/// time.
+fn encode(data: &[PartitionData], format: Format, max_bytes: usize, turn: u64) -> v1::FetchResponse {
+    let mut room = Room::new(max_bytes);
+    let mut partitions: Vec<v1::PartitionData> = data.iter().map(|data| frame(data, &mut room)).collect();
+    let count = partitions.len();
+    let first = usize::try_from(turn % (count.max(1) as u64)).unwrap_or(0);
+    for index in (first..count).chain(0..first) {
+        let framed = std::mem::take(&mut partitions[index]);
+        partitions[index] = fill(&data[index], framed, format, &mut room).data;
+    }
+    v1::FetchResponse { partitions }
+}

@@ -1,0 +1,169 @@
+//! The broker behind the services of `proto/logmill/v1`: thin adapters that hold no state.
+//!
+//! Each rpc is turned into a call of [`Broker`] and its answer into messages; fields that make no sense are
+//! refused on the way. Beside the services of the API there are `grpc.health.v1.Health`, which names each of
+//! them, and server reflection.
+//!
+//! A failure is a status with `google.rpc.ErrorInfo`: domain `logmill`, the [`Reason`](crate::Reason), and
+//! what varies in the message as metadata.
+
+mod context;
+mod convert;
+mod encode;
+mod fetch;
+mod node;
+mod produce;
+mod produce_stream;
+mod status;
+mod subscribe;
+#[cfg(test)]
+mod tests;
+mod topics;
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use logmill_proto::v1;
+use tokio::net::TcpListener;
+use tonic::server::NamedService;
+use tonic::transport::Server;
+use tonic::transport::server::{Router, TcpIncoming};
+use tonic_health::server::HealthReporter;
+use tonic_health::{ServingStatus, server::health_reporter};
+
+use crate::broker::Broker;
+use crate::exec::Signal;
+
+/// The domain of every `google.rpc.ErrorInfo`.
+pub const ERROR_DOMAIN: &str = "logmill";
+
+/// How long requests that are under way may go on after the shutdown was asked for.
+pub const SHUTDOWN_BOUND: Duration = Duration::from_secs(10);
+
+/// A sender may be so far ahead of the node on one stream, and on one connection.
+const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// Senders cut their messages into frames of this size. With HTTP/2's own 16 KiB every message costs many
+/// small reads.
+const MAX_FRAME_BYTES: u32 = 1024 * 1024;
+const MAX_STREAMS_PER_CONNECTION: u32 = 1_024;
+/// A peer that is silent so long is asked whether it is there, and has so long to say so.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// A message holds a batch and what goes with it, or plain records of several batches.
+const MESSAGE_SLACK_BYTES: usize = 1024 * 1024;
+const MIN_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Why the services ended before they were asked to.
+#[derive(Debug, thiserror::Error)]
+#[error("the gRPC services ended: {0}; start the node again")]
+pub struct ServeError(#[from] tonic::transport::Error);
+
+/// What every service shares.
+#[derive(Clone, Debug)]
+struct Services {
+    broker: Broker,
+    next_request: Arc<AtomicU64>,
+    /// Fires when the services are to end.
+    stopping: Signal,
+}
+
+/// Serves the broker on `listener` until `shutdown` is ready.
+///
+/// Then it takes no further connection, ends streams when what they had sent is answered, and waits for
+/// calls that are under way, but not longer than [`SHUTDOWN_BOUND`]. The broker stays open: closing it is
+/// the caller's, who opened it.
+///
+/// # Errors
+/// If the listener fails.
+///
+/// ```
+/// use logmill_broker::{Broker, Config, grpc};
+/// use tokio::net::TcpListener;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let broker = Broker::open(Config::new(dir.path()))?;
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// println!("listening on {}", listener.local_addr()?);
+///
+/// let shutdown = async { /* until a signal comes */ };
+/// grpc::serve(broker.clone(), listener, shutdown).await?;
+/// broker.close()?;
+/// # Ok(())
+/// # }
+/// ```
+pub async fn serve(
+    broker: Broker,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let stopping = Signal::default();
+    let services = Services { broker, next_request: Arc::default(), stopping: stopping.clone() };
+    let (reporter, health) = health_reporter();
+    report(&reporter, ServingStatus::Serving).await;
+    let router = router(&services).add_service(health);
+
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let mut serving = pin!(router.serve_with_incoming_shutdown(incoming, stopping.fired()));
+    tokio::select! {
+        ended = &mut serving => return Ok(ended?),
+        () = shutdown => {}
+    }
+    report(&reporter, ServingStatus::NotServing).await;
+    stopping.fire();
+    match tokio::time::timeout(SHUTDOWN_BOUND, serving).await {
+        Ok(ended) => Ok(ended?),
+        Err(_) => {
+            tracing::warn!(bound = ?SHUTDOWN_BOUND, "calls were still under way at the end of the shutdown");
+            Ok(())
+        }
+    }
+}
+
+fn router(services: &Services) -> Router {
+    let max_message_bytes = services.broker.config().max_message_bytes;
+    let max_decoded = max_message_bytes.saturating_add(MESSAGE_SLACK_BYTES).max(MIN_MESSAGE_BYTES);
+    macro_rules! service {
+        ($server:path) => {
+            <$server>::new(services.clone()).max_decoding_message_size(max_decoded)
+        };
+    }
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(service!(v1::topic_service_server::TopicServiceServer<Services>))
+        .add_service(service!(v1::produce_service_server::ProduceServiceServer<Services>))
+        .add_service(service!(v1::fetch_service_server::FetchServiceServer<Services>))
+        .add_service(service!(v1::node_service_server::NodeServiceServer<Services>))
+        .add_service(reflection().build_v1().expect("the descriptors were made by the compiler"))
+        .add_service(reflection().build_v1alpha().expect("the descriptors were made by the compiler"))
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(logmill_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+/// Says of every service, and of the node as a whole, how it stands.
+async fn report(reporter: &HealthReporter, status: ServingStatus) {
+    let names = [
+        "",
+        <v1::topic_service_server::TopicServiceServer<Services> as NamedService>::NAME,
+        <v1::produce_service_server::ProduceServiceServer<Services> as NamedService>::NAME,
+        <v1::fetch_service_server::FetchServiceServer<Services> as NamedService>::NAME,
+        <v1::node_service_server::NodeServiceServer<Services> as NamedService>::NAME,
+    ];
+    for name in names {
+        reporter.set_service_status(name, status).await;
+    }
+}

@@ -1,0 +1,91 @@
+//! `ProduceService`: what both of its rpcs do with a request, and the unary one.
+
+use logmill_proto::v1;
+use logmill_proto::v1::produce_service_server::ProduceService;
+use logmill_record::TimestampMs;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::convert::{known, number, partition};
+use super::{Services, produce_stream};
+use crate::error::Error;
+use crate::produce::{Acks, Payload, Produce, ProduceRecord, ProduceResult};
+
+#[tonic::async_trait]
+impl ProduceService for Services {
+    async fn produce(
+        &self,
+        request: Request<v1::ProduceRequest>,
+    ) -> Result<Response<v1::ProduceResponse>, Status> {
+        let context = self.context(&request);
+        let produce = to_produce(request.into_inner())?;
+        let results = self.broker.produce(&context, produce).await?;
+        let failures = || results.iter().map(|result| result.outcome.as_ref().err());
+        // Nothing was appended: the rpc fails, with the first reason.
+        if let Some(Some(first)) = failures().next()
+            && failures().all(|failure| failure.is_some())
+        {
+            return Err(first.clone().into());
+        }
+        Ok(Response::new(v1::ProduceResponse { results: results.into_iter().map(Into::into).collect() }))
+    }
+
+    type ProduceStreamStream = ReceiverStream<Result<v1::ProduceStreamResponse, Status>>;
+
+    async fn produce_stream(
+        &self,
+        request: Request<Streaming<v1::ProduceStreamRequest>>,
+    ) -> Result<Response<Self::ProduceStreamStream>, Status> {
+        let context = self.context(&request);
+        Ok(Response::new(produce_stream::start(self, context, request.into_inner())))
+    }
+}
+
+pub(super) fn to_produce(request: v1::ProduceRequest) -> Result<Produce, Error> {
+    use v1::produce_request::Payload as Sent;
+    let v1::ProduceRequest { topic, partition: to, payload, acks, sent_at_ms } = request;
+    let payload = match payload {
+        Some(Sent::Records(v1::RecordSet { records })) => {
+            Payload::Records(records.into_iter().map(Into::into).collect())
+        }
+        Some(Sent::Batch(batch)) => Payload::Batch(batch),
+        None => return Err(Error::missing("payload", "send records, or a batch")),
+    };
+    let acks = match known("acks", acks)? {
+        v1::Acks::Unspecified | v1::Acks::Durable => Acks::Durable,
+        v1::Acks::Written => Acks::Written,
+        v1::Acks::None => Acks::None,
+    };
+    let partition = to.map(partition).transpose()?;
+    Ok(Produce { topic, partition, payload, acks, sent_at: sent_at_ms.map(TimestampMs) })
+}
+
+impl From<v1::Record> for ProduceRecord {
+    fn from(record: v1::Record) -> Self {
+        Self {
+            key: record.key,
+            value: record.value,
+            timestamp: record.timestamp_ms.map(TimestampMs),
+            headers: record.headers.into_iter().map(|header| (header.key, header.value)).collect(),
+        }
+    }
+}
+
+impl From<ProduceResult> for v1::ProduceResult {
+    fn from(result: ProduceResult) -> Self {
+        use v1::produce_result::Outcome;
+        let outcome = match result.outcome {
+            Ok(appended) => Outcome::Appended(v1::Appended {
+                first_offset: appended.first_offset.into(),
+                last_offset: appended.last_offset.into(),
+                appended_at_ms: appended.appended_at.get(),
+            }),
+            Err(error) => Outcome::Error(error.into()),
+        };
+        Self {
+            partition: number(result.partition),
+            record_indexes: result.record_indexes.into_iter().map(number).collect(),
+            outcome: Some(outcome),
+        }
+    }
+}

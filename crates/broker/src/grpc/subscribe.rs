@@ -1,0 +1,136 @@
+//! The streaming rpc of `FetchService`.
+
+use logmill_proto::v1;
+use logmill_proto::v1::subscribe_request::Request as Sent;
+use logmill_proto::v1::subscribe_response::Reply;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::Services;
+use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame};
+use super::fetch::{to_format, to_partitions};
+use crate::context::RequestContext;
+use crate::error::Error;
+use crate::exec::Signal;
+use crate::fetch::{Credit, PartitionData, Subscribe, Subscription};
+
+/// Replies that wait for the stream; each has up to 1 MiB of records.
+const REPLIES: usize = 2;
+
+type Answer = Result<v1::SubscribeResponse, Status>;
+
+/// Reads the first message and opens the subscription.
+pub(super) async fn start(
+    services: &Services,
+    context: &RequestContext,
+    mut requests: Streaming<v1::SubscribeRequest>,
+) -> Result<ReceiverStream<Answer>, Status> {
+    let first = requests.message().await?.and_then(|message| message.request);
+    let Some(Sent::Start(start)) = first else {
+        return Err(Error::missing("start", "the first message of a subscription says what to read").into());
+    };
+    let v1::SubscribeStart { partitions, format, isolation, credit_bytes } = start;
+    let format = to_format(format, isolation)?;
+    let partitions = to_partitions(partitions)?;
+    let credit_bytes = positive("credit_bytes", credit_bytes)?;
+    let subscription = services.broker.subscribe(context, Subscribe { partitions, credit_bytes }).await?;
+
+    let (replies, stream) = mpsc::channel(REPLIES);
+    let sender = Sender { subscription, format, replies, stopping: services.stopping.clone() };
+    tokio::spawn(sender.run(requests));
+    Ok(ReceiverStream::new(stream))
+}
+
+struct Sender {
+    subscription: Subscription,
+    format: Format,
+    replies: mpsc::Sender<Answer>,
+    stopping: Signal,
+}
+
+impl Sender {
+    async fn run(mut self, requests: Streaming<v1::SubscribeRequest>) {
+        let replies = self.replies.clone();
+        let stopping = self.stopping.clone();
+        let last = tokio::select! {
+            last = self.send(requests) => last,
+            () = stopping.fired() => Err(Error::closing().into()),
+            // The client is gone.
+            () = replies.closed() => return,
+        };
+        if let Err(status) = last {
+            let _ = replies.send(Err(status)).await;
+        }
+    }
+
+    /// Sends records until something ends it, or the client grants no more and its credit is used up.
+    async fn send(&mut self, requests: Streaming<v1::SubscribeRequest>) -> Result<(), Status> {
+        let mut room = Room::new(MAX_REPLY_BYTES);
+        let started = self.subscription.started().iter().map(|data| frame(data, &mut room)).collect();
+        self.reply(Reply::Started(v1::SubscribeStarted { partitions: started })).await;
+
+        let credit = self.subscription.credit();
+        let mut granting = std::pin::pin!(grant(credit.clone(), requests));
+        let mut granted_all = false;
+        loop {
+            if granted_all && credit.is_used_up() {
+                return Ok(());
+            }
+            let data = tokio::select! {
+                ended = &mut granting, if !granted_all => {
+                    ended?;
+                    granted_all = true;
+                    continue;
+                }
+                data = self.subscription.next() => data?,
+            };
+            self.send_data(data).await;
+        }
+    }
+
+    /// Sends what was read, in as many replies as it takes.
+    async fn send_data(&self, mut data: PartitionData) {
+        let mut unused = data.size_bytes();
+        loop {
+            let mut room = Room::new(MAX_REPLY_BYTES);
+            let framed = frame(&data, &mut room);
+            let encoded = fill(&data, framed, self.format, &mut room);
+            unused = unused.saturating_sub(encoded.payload);
+            let next_offset = encoded.data.next_offset;
+            self.reply(Reply::Data(encoded.data)).await;
+            match logmill_record::Offset::try_from(next_offset) {
+                Ok(next) if encoded.cut => data.from_offset = next,
+                _ => break,
+            }
+        }
+        // The credit counts the bytes of chunks as the client sees them.
+        self.subscription.credit().grant(unused as u64);
+    }
+
+    async fn reply(&self, reply: Reply) {
+        // Whether the client is gone is looked at elsewhere.
+        let _ = self.replies.send(Ok(v1::SubscribeResponse { reply: Some(reply) })).await;
+    }
+}
+
+/// Takes what the client grants, until it has no more to say.
+async fn grant(credit: Credit, mut requests: Streaming<v1::SubscribeRequest>) -> Result<(), Status> {
+    while let Some(message) = requests.message().await? {
+        match message.request {
+            Some(Sent::Credit(granted)) => credit.grant(positive("bytes", granted.bytes)?),
+            Some(Sent::Start(_)) | None => {
+                let rule = "after the first message of a subscription, every message grants credit";
+                return Err(Error::missing("credit", rule).into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn positive(field: &'static str, value: i64) -> Result<u64, Error> {
+    u64::try_from(value)
+        .ok()
+        .filter(|value| *value > 0)
+        .ok_or_else(|| Error::field(field, value, "it is at least 1"))
+}

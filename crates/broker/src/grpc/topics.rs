@@ -1,0 +1,101 @@
+//! `TopicService`.
+
+use logmill_proto::v1;
+use logmill_proto::v1::topic_service_server::TopicService;
+use tonic::{Request, Response, Status};
+
+use super::Services;
+use super::convert::{count, not_negative, number, partition, position};
+use crate::error::Error;
+use crate::names::check_partition_count;
+use crate::topic::{CreateTopic, ListTopics, PartitionInfo, PartitionOffset, Position};
+
+#[tonic::async_trait]
+impl TopicService for Services {
+    async fn create_topic(
+        &self,
+        request: Request<v1::CreateTopicRequest>,
+    ) -> Result<Response<v1::CreateTopicResponse>, Status> {
+        let context = self.context(&request);
+        let v1::CreateTopicRequest { name, partitions } = request.into_inner();
+        let partitions = partitions.map(|count| check_partition_count(count.into())).transpose()?;
+        let create = CreateTopic { name, partitions, internal: false };
+        let topic = self.broker.create_topic(&context, create).await?;
+        Ok(Response::new(v1::CreateTopicResponse { topic: Some(topic.into()) }))
+    }
+
+    async fn list_topics(
+        &self,
+        request: Request<v1::ListTopicsRequest>,
+    ) -> Result<Response<v1::ListTopicsResponse>, Status> {
+        let context = self.context(&request);
+        let v1::ListTopicsRequest { page_size, page_token, include_internal } = request.into_inner();
+        let page_size = not_negative("page_size", page_size)?;
+        let list = ListTopics { page_size, page_token, include_internal };
+        let page = self.broker.list_topics(&context, list).await?;
+        Ok(Response::new(v1::ListTopicsResponse {
+            topics: page.topics.into_iter().map(Into::into).collect(),
+            next_page_token: page.next_page_token,
+        }))
+    }
+
+    async fn describe_topic(
+        &self,
+        request: Request<v1::DescribeTopicRequest>,
+    ) -> Result<Response<v1::DescribeTopicResponse>, Status> {
+        let context = self.context(&request);
+        let described = self.broker.describe_topic(&context, &request.get_ref().name).await?;
+        Ok(Response::new(v1::DescribeTopicResponse {
+            topic: Some(described.topic.into()),
+            partitions: described.partitions.into_iter().map(Into::into).collect(),
+        }))
+    }
+
+    async fn delete_topic(
+        &self,
+        request: Request<v1::DeleteTopicRequest>,
+    ) -> Result<Response<v1::DeleteTopicResponse>, Status> {
+        let context = self.context(&request);
+        self.broker.delete_topic(&context, &request.get_ref().name).await?;
+        Ok(Response::new(v1::DeleteTopicResponse {}))
+    }
+
+    async fn list_offsets(
+        &self,
+        request: Request<v1::ListOffsetsRequest>,
+    ) -> Result<Response<v1::ListOffsetsResponse>, Status> {
+        let context = self.context(&request);
+        let v1::ListOffsetsRequest { topic, positions } = request.into_inner();
+        let positions: Vec<(u32, Position)> = positions
+            .into_iter()
+            .map(|place| Ok((partition(place.partition)?, position(place.position)?)))
+            .collect::<Result<_, Error>>()?;
+        let offsets = self.broker.list_offsets(&context, &topic, positions).await?;
+        let offsets = offsets.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::ListOffsetsResponse { offsets }))
+    }
+}
+
+impl From<PartitionInfo> for v1::Partition {
+    fn from(info: PartitionInfo) -> Self {
+        Self {
+            partition: number(info.partition),
+            start_offset: info.start_offset.into(),
+            end_offset: info.end_offset.into(),
+            stored_bytes: count(info.stored_bytes),
+            segment_count: number(info.segment_count),
+            leader_epoch: info.leader_epoch,
+            error: info.error.map(Into::into),
+        }
+    }
+}
+
+impl From<PartitionOffset> for v1::PartitionOffset {
+    fn from(found: PartitionOffset) -> Self {
+        Self {
+            partition: number(found.partition),
+            offset: found.offset.into(),
+            timestamp_ms: found.timestamp.map(logmill_record::TimestampMs::get),
+        }
+    }
+}
