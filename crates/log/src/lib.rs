@@ -1,5 +1,84 @@
 //! A segment-file append-only log: what a Rust program embeds when it needs one.
-#![warn(missing_docs)]
+//!
+//! A [`Log`] is an ordered sequence of records on disk. Appending gives them consecutive offsets;
+//! an append is *acknowledged* when its [`Receipt`] resolves, and an acknowledged record is on
+//! disk: it survives a kill, a full disk beside it and a power cut. Readers see only such records,
+//! so what a reader has seen does not vanish either.
+//!
+//! # A log in ten lines
+//!
+//! ```
+//! use logmill_log::{Log, LogOptions, SetOptions};
+//! use logmill_record::{Batch, BatchBuilder, NewRecord, Offset, TimestampMs};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! let log = Log::open(dir.path(), SetOptions::default(), LogOptions::default())?;
+//!
+//! let mut batch = BatchBuilder::new();
+//! for city in ["Hualien", "Castaic"] {
+//!     let value = Some(city.as_bytes());
+//!     batch.push(&NewRecord { timestamp: TimestampMs(1_517_966_773_840), key: None, value, headers: &[] })?;
+//! }
+//! log.append(&[batch.build()?])?.wait()?; // on disk from here on
+//!
+//! let mut cities = Vec::new();
+//! for chunk in log.read(Offset(0), 1 << 20)?.chunks {
+//!     let mut batches = chunk.batches;
+//!     while let Some(batch) = Batch::split_from(&mut batches)? {
+//!         for record in batch.records()? {
+//!             cities.push(String::from_utf8_lossy(record?.value.unwrap_or_default()).into_owned());
+//!         }
+//!     }
+//! }
+//! assert_eq!(cities, ["Hualien", "Castaic"]);
+//! log.close()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The unit is the batch
+//!
+//! What is appended, stored and read is Kafka's record batch v2, byte for byte (see
+//! [`logmill_record`]). The log stamps base offset and leader epoch, which lie before the batch's
+//! CRC, in the same write; nothing is encoded again, and a read hands out the stored bytes after
+//! checking them. Segment files hold nothing but batches, so tools that read Kafka's segments read
+//! these.
+//!
+//! # One sync for many
+//!
+//! There is no linger time to set. While the disk works on one sync, appends go on; the next sync
+//! covers all of them, and every receipt at or below it resolves. A single writer pays one sync per
+//! append, a hundred writers share one. [`Receipt`] is a future that needs no runtime, with a
+//! blocking [`wait`](Receipt::wait) beside it.
+//!
+//! # Many logs
+//!
+//! A [`LogSet`] is a directory of logs with one lock, one checkpoint and shared workers. The
+//! checkpoint, at most a second behind, says up to where each log is known to be on disk, and so
+//! what damage means: after it, a broken batch is a write that tore and was never acknowledged, and
+//! is saved aside and cut; before it, it is corruption, which is named and never deleted. Opening
+//! costs the unsynced tail, never the length of the log.
+//!
+//! # When the disk fails
+//!
+//! A failed sync is not tried again: the kernel marks the pages clean all the same, and the second
+//! try would lie. The log is *poisoned*: waiters get
+//! [`OutcomeUnknown`](ErrorKind::OutcomeUnknown), appends are refused, other logs of the set go on.
+//! [`LogSet::open_log`] opens it again after the last record known to be durable. A full disk is
+//! [`Full`](ErrorKind::Full), nothing was appended, and the next append may succeed.
+//!
+//! # Seams
+//!
+//! The file system, the clock, randomness and scheduling come from an [`env::Env`]. With the
+//! feature `sim` there is one in which one seed is one identical run and in which power cuts tear
+//! files at any byte; this crate's own tests and those of programs that embed it run there.
+//!
+//! # What is not here yet
+//!
+//! Retention, compaction, relaxed durability, budgets for open files and maps, `verify` and
+//! `repair`. Compressed batches are stored and served, not looked into.
+#![deny(missing_docs)]
 
 pub mod env;
 mod error;
