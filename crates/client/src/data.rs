@@ -74,8 +74,8 @@ impl PartitionData {
     }
 
     /// The records, from the offset asked for, each with keys and values of its own that share the memory of
-    /// the reply. Ends after the first error: [`Corrupt`](ErrorKind::Corrupt) for a batch that is not what was
-    /// written, [`Unsupported`](ErrorKind::Unsupported) for one that is compressed.
+    /// the reply. Ends after the first error: the partition's own, [`Corrupt`](ErrorKind::Corrupt) for a batch that
+    /// is not what was written, [`Unsupported`](ErrorKind::Unsupported) for one that is compressed.
     ///
     /// To borrow records instead of owning them, go through [`Chunk::batches`] and
     /// [`Batch::records`].

@@ -4,9 +4,10 @@
 //! reader has granted, and what was handed out is granted anew when the reader asks for more. Reading goes on
 //! after a break at the offset after the last record handed out.
 
+mod places;
 mod requests;
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use logmill_proto::v1;
@@ -16,6 +17,7 @@ use tonic::Streaming;
 
 use crate::backoff::Backoff;
 use crate::{Client, Error, FetchFrom, PartitionData, Position};
+use places::Places;
 use requests::{Credit, Requests};
 
 /// A stream that held so long was a good one: the next break is not counted to those before.
@@ -68,12 +70,12 @@ impl From<Vec<FetchFrom>> for Subscribe {
 #[derive(Debug)]
 pub struct Subscription {
     client: Client,
-    /// Where to go on in each partition.
-    partitions: Vec<FetchFrom>,
-    places: HashMap<String, HashMap<u32, usize>>,
+    places: Places,
     credit_bytes: usize,
     reconnect_timeout: Duration,
     stream: Option<Open>,
+    /// What came with `started`: partitions that cannot be read.
+    refused: VecDeque<PartitionData>,
     /// Bytes handed out and not granted anew.
     consumed_bytes: usize,
     backoff: Backoff,
@@ -118,25 +120,24 @@ impl Client {
             return Err(Error::invalid("credit_bytes is 0, so that the node could send nothing"));
         }
         self.resolve(&mut partitions, |at| matches!(at, Position::Latest | Position::Time(_))).await?;
-        let mut places: HashMap<String, HashMap<u32, usize>> = HashMap::new();
-        for (place, from) in partitions.iter().enumerate() {
-            places.entry(from.topic.clone()).or_default().insert(from.partition, place);
-        }
         let mut subscription = Subscription {
             client: self.clone(),
-            partitions,
-            places,
+            places: Places::new(partitions),
             credit_bytes,
             reconnect_timeout,
             stream: None,
+            refused: VecDeque::new(),
             consumed_bytes: 0,
             backoff: Backoff::default(),
             not_before: Instant::now(),
             broken_since: None,
             ended: false,
         };
-        subscription.stream = Some(subscription.open().await?);
-        Ok(subscription)
+        subscription.open().await?;
+        match subscription.refused.pop_front().and_then(|data| data.error) {
+            Some(error) => Err(error),
+            None => Ok(subscription),
+        }
     }
 }
 
@@ -145,7 +146,8 @@ impl Subscription {
     ///
     /// The records of the call before count as read when this is called, and the node may send as many bytes
     /// more. Dropping the future loses nothing. A partition that cannot be read any more is reported with its
-    /// [error](PartitionData::error), and the others go on.
+    /// [error](PartitionData::error), which its [`records`](PartitionData::records) give as well, and the others
+    /// go on; after the last one comes `None`.
     ///
     /// # Errors
     /// An error that waiting may heal comes after `reconnect_timeout` of trying, and the next call tries again
@@ -166,13 +168,16 @@ impl Subscription {
     }
 
     async fn receive(&mut self) -> Result<PartitionData, Error> {
-        let Open { replies, .. } = match &mut self.stream {
-            Some(stream) => stream,
-            None => {
-                sleep_until(self.not_before).await;
-                let stream = self.open().await?;
-                self.stream.insert(stream)
-            }
+        if self.stream.is_none() {
+            sleep_until(self.not_before).await;
+            self.open().await?;
+        }
+        if let Some(data) = self.refused.pop_front() {
+            self.ended = self.places.all_gone() && self.refused.is_empty();
+            return Ok(data);
+        }
+        let Some(Open { replies, .. }) = &mut self.stream else {
+            return Err(self.client.peer().broken("it was not opened"));
         };
         match replies.message().await {
             Ok(Some(v1::SubscribeResponse { reply: Some(Reply::Data(data)) })) => self.accept(data),
@@ -183,21 +188,11 @@ impl Subscription {
     }
 
     fn accept(&mut self, data: v1::PartitionData) -> Result<PartitionData, Error> {
-        let place = u32::try_from(data.partition)
-            .ok()
-            .and_then(|partition| self.places.get(&data.topic)?.get(&partition))
-            .and_then(|&place| self.partitions.get_mut(place));
-        let Some(from) = place else {
-            let name = format!("{}/{}", data.topic, data.partition);
-            return Err(Error::nonsense(format!("data of {name}, for which it was not asked")));
-        };
-        let data = PartitionData::received(data, from.floor())?;
-        if data.error.is_none() {
-            from.position = Position::Offset(data.next_offset);
-        }
+        let data = self.places.accept(data)?;
         self.consumed_bytes = data.size_bytes();
         self.backoff.reset();
         self.broken_since = None;
+        self.ended = self.places.all_gone();
         Ok(data)
     }
 
@@ -229,11 +224,9 @@ impl Subscription {
         Some(error)
     }
 
-    async fn open(&self) -> Result<Open, Error> {
-        let partitions =
-            self.partitions.iter().map(|from| from.to_proto(0)).collect::<Result<Vec<_>, Error>>()?;
+    async fn open(&mut self) -> Result<(), Error> {
         let start = v1::SubscribeStart {
-            partitions,
+            partitions: self.places.wanted()?,
             format: v1::Format::Batches.into(),
             isolation: v1::Isolation::Unspecified.into(),
             credit_bytes: i64::try_from(self.credit_bytes).unwrap_or(i64::MAX),
@@ -249,9 +242,13 @@ impl Subscription {
             Ok(opened) => opened.map_err(|status: tonic::Status| peer.error(&status))?,
             Err(_) => return Err(peer.timeout("Subscribe", limit)),
         };
-        match first.and_then(|response| response.reply) {
-            Some(Reply::Started(_)) => Ok(Open { replies, credit, since: Instant::now() }),
-            _ => Err(Error::nonsense("a subscription does not begin with `started`")),
+        let Some(Reply::Started(started)) = first.and_then(|response| response.reply) else {
+            return Err(Error::nonsense("a subscription does not begin with `started`"));
+        };
+        for data in started.partitions.into_iter().filter(|data| data.error.is_some()) {
+            self.refused.push_back(self.places.accept(data)?);
         }
+        self.stream = Some(Open { replies, credit, since: Instant::now() });
+        Ok(())
     }
 }

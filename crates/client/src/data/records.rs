@@ -29,6 +29,8 @@ pub struct FetchedRecord {
 #[derive(Debug)]
 pub struct Records<'a> {
     data: &'a PartitionData,
+    /// Why there are none, until it was said.
+    error: Option<&'a Error>,
     floor: Offset,
     next_chunk: usize,
     appended_at: TimestampMs,
@@ -42,6 +44,7 @@ impl<'a> Records<'a> {
     pub(super) fn new(data: &'a PartitionData, floor: Offset) -> Records<'a> {
         Records {
             data,
+            error: data.error.as_ref(),
             floor,
             next_chunk: 0,
             appended_at: TimestampMs::NONE,
@@ -84,6 +87,9 @@ impl Iterator for Records<'_> {
     type Item = Result<FetchedRecord, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(error) = self.error.take() {
+            return Some(Err(error.clone()));
+        }
         loop {
             if let Some(record) = self.batch.next() {
                 return Some(Ok(record));

@@ -94,3 +94,13 @@ fn answers_that_make_no_sense_are_refused() {
     let no_batches = v1::PartitionData { chunks: vec![v1::Chunk::default()], ..v1::PartitionData::default() };
     assert_eq!(PartitionData::received(no_batches, Offset(0)).unwrap_err().kind(), ErrorKind::Internal);
 }
+
+#[test]
+fn a_partition_that_cannot_be_read_says_why_instead_of_seeming_empty() {
+    let error = v1::Error { code: 5, reason: "TOPIC_NOT_FOUND".into(), ..v1::Error::default() };
+    let data = v1::PartitionData { error: Some(error), ..v1::PartitionData::default() };
+    let data = PartitionData::received(data, Offset(7)).unwrap();
+    let found: Vec<_> = data.records().collect();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
+}

@@ -59,22 +59,34 @@ impl Peer {
 
     /// The first call on a new connection, which shows what is at the other end.
     pub(crate) fn greeting_error(&self, status: &Status) -> Error {
-        if causes(status).filter_map(|cause| cause.downcast_ref()).any(is_no_http2) {
-            return self.not_http2(&root_cause(status));
+        let not_http2 = causes(status).filter_map(|cause| cause.downcast_ref()).any(is_no_http2);
+        let known = status.get_details_error_info().is_some();
+        match failure(status) {
+            Failure::Broken if not_http2 => self.not_a_node("does not speak gRPC", &root_cause(status)),
+            Failure::Broken => self.hung_up(&root_cause(status)),
+            Failure::Answered if !known && answers_strangers(status.code()) => {
+                let said =
+                    if status.message().is_empty() { code_name(status.code()) } else { status.message() };
+                self.not_a_node("is not a Logmill node", said)
+            }
+            _ => self.error(status),
         }
-        let strange = status.get_details_error_info().is_none()
-            && matches!(failure(status), Failure::Answered)
-            && matches!(status.code(), Code::Unimplemented | Code::Unknown | Code::Internal);
-        if strange {
-            let Peer { url } = self;
-            let said = status.message();
-            let message = format!(
-                "what answers at {url} is not a Logmill node ({said}): give the address that \
-                 `logmill serve` prints"
-            );
-            return Error::new(ErrorKind::Unsupported, "NOT_A_NODE", message);
-        }
-        self.error(status)
+    }
+
+    fn not_a_node(&self, what: &str, cause: &str) -> Error {
+        let Peer { url } = self;
+        let message =
+            format!("what answers at {url} {what} ({cause}): give the address that `logmill serve` prints");
+        Error::new(ErrorKind::Unsupported, "NOT_A_NODE", message)
+    }
+
+    fn hung_up(&self, cause: &str) -> Error {
+        let Peer { url } = self;
+        let message = format!(
+            "{url} was connected to, but hung up before it answered ({cause}): check that a Logmill node runs \
+             there, and that the address is right"
+        );
+        Error::new(ErrorKind::Unavailable, "UNAVAILABLE", message)
     }
 
     pub(crate) fn not_reached(&self, cause: &str) -> Error {
@@ -93,14 +105,6 @@ impl Peer {
              right, or allow more time to connect"
         );
         Error::new(ErrorKind::Unavailable, "UNAVAILABLE", message)
-    }
-
-    fn not_http2(&self, cause: &str) -> Error {
-        let Peer { url } = self;
-        let message = format!(
-            "what answers at {url} does not speak gRPC ({cause}): give the address that `logmill serve` prints"
-        );
-        Error::new(ErrorKind::Unsupported, "NOT_A_NODE", message)
     }
 
     pub(crate) fn broken(&self, cause: &str) -> Error {
@@ -187,6 +191,11 @@ fn refuses(code: Code) -> bool {
             | Code::OutOfRange
             | Code::Unimplemented
     )
+}
+
+/// What a server says to a call that it has never heard of.
+fn answers_strangers(code: Code) -> bool {
+    matches!(code, Code::Unimplemented | Code::Unknown | Code::Internal)
 }
 
 fn code_name(code: Code) -> &'static str {

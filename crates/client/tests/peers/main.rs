@@ -1,0 +1,8 @@
+//! The client against peers: a real node, and one that misbehaves on request.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod connect;
+mod fake;
+mod produce_faults;
+mod subscribe_faults;
