@@ -1,0 +1,223 @@
+//! `logmill topic`: create, list, describe, delete.
+
+use clap::Subcommand;
+use logmill_client::{Client, PartitionInfo, SettingSource, TopicDescription, TopicInfo};
+use serde_json::{Value, json};
+
+use crate::client::ServerArgs;
+use crate::failure::Failure;
+use crate::output::{Output, bytes_text, plain_table, thousands, to_f64};
+use crate::when::time_text;
+
+/// Create, list, describe and delete topics
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  logmill topic create hits --partitions 4
+  logmill topic list --json
+  logmill topic delete hits")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Create a topic; it is durable when the command returns
+    #[command(after_help = "Example:\n  logmill topic create hits --partitions 4")]
+    Create {
+        /// The topic's name: 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'
+        topic: String,
+        /// How many partitions, 1 to 10,000; 1 unless said
+        #[arg(long, value_name = "N")]
+        partitions: Option<u32>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// List topics
+    #[command(after_help = "Example:\n  logmill topic list --internal")]
+    List {
+        /// Also those that pipelines made for themselves
+        #[arg(long)]
+        internal: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show a topic's settings and partitions
+    #[command(after_help = "Example:\n  logmill topic describe hits --json")]
+    Describe {
+        /// The topic's name
+        topic: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Delete a topic and its records, without asking
+    #[command(after_help = "Example:\n  logmill topic delete hits")]
+    Delete {
+        /// The topic's name
+        topic: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let mut output = Output::stdout();
+    match args.action {
+        Action::Create { topic, partitions, common } => {
+            let client = common.server.connect().await?;
+            create(&client, &topic, partitions, common.json, &mut output).await?;
+        }
+        Action::List { internal, common } => {
+            let topics = common.server.connect().await?.list_topics(internal).await?;
+            list(&topics, common.json, &mut output)?;
+        }
+        Action::Describe { topic, common } => {
+            let description = common.server.connect().await?.describe_topic(&topic).await?;
+            describe(&description, common.json, &mut output)?;
+        }
+        Action::Delete { topic, common } => {
+            common.server.connect().await?.delete_topic(&topic).await?;
+            if common.json {
+                output.json(&json!({ "deleted": topic }))?;
+            } else {
+                output.line(format_args!("deleted topic {topic}"))?;
+            }
+        }
+    }
+    output.flush()
+}
+
+async fn create(
+    client: &Client,
+    name: &str,
+    partitions: Option<u32>,
+    json: bool,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let topic = client.create_topic(name, partitions).await?;
+    if json {
+        return output.json(&topic_json(&topic));
+    }
+    let count = topic.partition_count;
+    output.line(format_args!("created topic {} with {}", topic.name, partitions_text(count)))?;
+    // Retention above all: what is kept, and for how long, must not be a surprise.
+    for setting in &topic.settings {
+        output.line(format_args!("  {} = {}", setting.name, setting.value))?;
+    }
+    Ok(())
+}
+
+fn list(topics: &[TopicInfo], json: bool, output: &mut Output) -> Result<(), Failure> {
+    if json {
+        return topics.iter().try_for_each(|topic| output.json(&topic_json(topic)));
+    }
+    if topics.is_empty() {
+        return output.line("there are no topics yet; create one with 'logmill topic create NAME'");
+    }
+    let mut table = plain_table(["NAME", "PARTITIONS", "CREATED"], &[1]);
+    for topic in topics {
+        table.add_row([topic.name.clone(), topic.partition_count.to_string(), time_text(topic.created_at)]);
+    }
+    output.line(table.trim_fmt())
+}
+
+fn describe(description: &TopicDescription, json: bool, output: &mut Output) -> Result<(), Failure> {
+    let TopicDescription { topic, partitions, .. } = description;
+    if json {
+        let mut document = topic_json(topic);
+        document["partitions"] = partitions.iter().map(partition_json).collect();
+        return output.json(&document);
+    }
+    let records: u64 = partitions.iter().map(record_count).sum();
+    let stored: u64 = partitions.iter().map(|partition| partition.stored_bytes).sum();
+    output.line(format_args!("topic       {}", topic.name))?;
+    output.line(format_args!("id          {}", topic.topic_id))?;
+    output.line(format_args!("created     {}", time_text(topic.created_at)))?;
+    output.line(format_args!("partitions  {}", topic.partition_count))?;
+    output.line(format_args!("records     {}", thousands(records)))?;
+    output.line(format_args!("stored      {}", size_text(stored, records)))?;
+    output.line("")?;
+    let mut settings = plain_table(["SETTING", "VALUE", "SOURCE"], &[]);
+    for setting in &topic.settings {
+        settings.add_row([setting.name.as_str(), setting.value.as_str(), source_text(setting.source)]);
+    }
+    output.line(settings.trim_fmt())?;
+    output.line("")?;
+    let mut table =
+        plain_table(["PARTITION", "START", "END", "STORED", "SEGMENTS", "STATE"], &[0, 1, 2, 3, 4]);
+    for partition in partitions {
+        table.add_row([
+            partition.partition.to_string(),
+            partition.start_offset.to_string(),
+            partition.end_offset.to_string(),
+            bytes_text(to_f64(partition.stored_bytes)),
+            partition.segment_count.to_string(),
+            partition.error.as_ref().map_or_else(|| "ok".to_owned(), ToString::to_string),
+        ]);
+    }
+    output.line(table.trim_fmt())
+}
+
+fn topic_json(topic: &TopicInfo) -> Value {
+    let settings = topic.settings.iter().map(|setting| {
+        json!({ "name": setting.name, "value": setting.value, "source": source_text(setting.source) })
+    });
+    json!({
+        "name": topic.name,
+        "topic_id": topic.topic_id,
+        "partition_count": topic.partition_count,
+        "created_at_ms": topic.created_at.0,
+        "internal": topic.internal,
+        "settings": settings.collect::<Value>(),
+    })
+}
+
+fn partition_json(partition: &PartitionInfo) -> Value {
+    json!({
+        "partition": partition.partition,
+        "start_offset": partition.start_offset.get(),
+        "end_offset": partition.end_offset.get(),
+        "stored_bytes": partition.stored_bytes,
+        "segment_count": partition.segment_count,
+        "leader_epoch": partition.leader_epoch,
+        "error": partition.error.as_ref().map(|error| json!({
+            "reason": error.reason(),
+            "message": error.to_string(),
+        })),
+    })
+}
+
+fn source_text(source: SettingSource) -> &'static str {
+    match source {
+        SettingSource::Default => "default",
+        SettingSource::Node => "node",
+        SettingSource::Topic => "topic",
+        _ => "unknown",
+    }
+}
+
+fn partitions_text(count: u32) -> String {
+    if count == 1 { "1 partition".to_owned() } else { format!("{count} partitions") }
+}
+
+fn record_count(partition: &PartitionInfo) -> u64 {
+    partition.end_offset.checked_sub(partition.start_offset).unwrap_or_default()
+}
+
+fn size_text(stored_bytes: u64, records: u64) -> String {
+    let stored = bytes_text(to_f64(stored_bytes));
+    if records == 0 {
+        return stored;
+    }
+    format!("{stored}, {} a record", bytes_text(to_f64(stored_bytes) / to_f64(records)))
+}
