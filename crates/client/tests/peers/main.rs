@@ -4,5 +4,6 @@
 
 mod connect;
 mod fake;
+mod node;
 mod produce_faults;
 mod subscribe_faults;

@@ -1,0 +1,161 @@
+//! Producing to a real node.
+
+use bytes::Bytes;
+use logmill_client::{
+    Acks, Delivery, Error, ErrorKind, Fetch, FetchFrom, FetchedRecord, Position, ProducerOptions,
+    ProducerRecord,
+};
+use logmill_record::{BatchBuilder, NewRecord, Offset, TimestampMs};
+use tokio::time::timeout;
+
+use super::{Node, SOON};
+
+async fn all_records(client: &logmill_client::Client, partition: u32) -> Vec<FetchedRecord> {
+    let mut records = Vec::new();
+    let mut at = Position::Earliest;
+    loop {
+        let data = client.fetch(FetchFrom::new("t", partition, at).into()).await.unwrap().remove(0);
+        if data.chunks.is_empty() {
+            return records;
+        }
+        records.extend(data.records().map(Result::unwrap));
+        at = Position::Offset(data.next_offset);
+    }
+}
+
+#[tokio::test]
+async fn a_record_comes_back_as_it_was_sent() {
+    let node = Node::start().await;
+    let client = node.client_with_topic(2).await;
+    let producer = client.producer(ProducerOptions::default()).unwrap();
+    let full = ProducerRecord {
+        topic: "t".into(),
+        partition: Some(1),
+        key: Some(Bytes::from("key")),
+        value: Some(Bytes::from("value")),
+        timestamp: Some(TimestampMs(-5)),
+        headers: vec![("h".into(), Some(Bytes::from("1"))), ("h".into(), None)],
+    };
+    let empty = ProducerRecord { topic: "t".into(), partition: Some(1), ..Default::default() };
+    let first = producer.send(full.clone()).await.unwrap();
+    let second = producer.send(empty).await.unwrap();
+    let (first, second) = (first.await.unwrap(), second.await.unwrap());
+    assert_eq!((first.partition, first.offset, second.offset), (1, Offset(0), Offset(1)));
+
+    let records = all_records(&client, 1).await;
+    assert_eq!(records.len(), 2);
+    assert_eq!(records[0].timestamp, TimestampMs(-5));
+    assert_eq!(records[0].appended_at, first.appended_at);
+    assert_eq!((&records[0].key, &records[0].value), (&full.key, &full.value));
+    assert_eq!(records[0].headers, full.headers);
+    assert_eq!((&records[1].key, &records[1].value), (&None, &None));
+    assert!(records[1].timestamp.get() > 1_700_000_000_000, "stamped when it was sent");
+}
+
+#[tokio::test]
+async fn order_holds_through_a_small_buffer_shared_by_many_senders() {
+    const SENDERS: u32 = 8;
+    const RECORDS: u32 = 1_000;
+    let node = Node::start().await;
+    let client = node.client_with_topic(3).await;
+    let options =
+        ProducerOptions { max_buffered_bytes: 20_000, max_batch_bytes: 4_000, ..ProducerOptions::default() };
+    let producer = std::sync::Arc::new(client.producer(options).unwrap());
+    let mut senders = tokio::task::JoinSet::new();
+    for sender in 0..SENDERS {
+        let producer = std::sync::Arc::clone(&producer);
+        senders.spawn(async move {
+            for i in 0..RECORDS {
+                let record = ProducerRecord::new("t", format!("{sender} {i}")).key(format!("{sender}"));
+                drop(producer.send(record).await.unwrap());
+            }
+        });
+    }
+    timeout(SOON, senders.join_all()).await.unwrap();
+    timeout(SOON, producer.close()).await.unwrap().unwrap();
+
+    let mut next = vec![0; SENDERS as usize];
+    for partition in 0..3 {
+        for record in all_records(&client, partition).await {
+            let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+            let (sender, i) = value.split_once(' ').unwrap();
+            let next = &mut next[sender.parse::<usize>().unwrap()];
+            assert_eq!(i.parse::<u32>().unwrap(), *next, "sender {sender}");
+            *next += 1;
+        }
+    }
+    assert_eq!(next, [RECORDS; SENDERS as usize]);
+}
+
+#[tokio::test]
+async fn many_tiny_messages_on_one_stream_do_not_end_it() {
+    let node = Node::start().await;
+    let client = node.client_with_topic(1).await;
+    // A batch per record: h2 before 0.4.19 took so many small frames for an attack.
+    let options = ProducerOptions { max_batch_bytes: 1, acks: Acks::Written, ..ProducerOptions::default() };
+    let producer = client.producer(options).unwrap();
+    let mut last: Option<Delivery> = None;
+    for i in 0..20_000_u32 {
+        last = Some(producer.send(ProducerRecord::new("t", i.to_string())).await.unwrap());
+    }
+    timeout(SOON, producer.flush()).await.unwrap().unwrap();
+    assert_eq!(last.unwrap().await.unwrap().offset, Offset(19_999));
+}
+
+#[tokio::test]
+async fn a_record_over_the_limit_is_refused_and_one_below_it_arrives() {
+    let node = Node::start().await;
+    let client = node.client_with_topic(1).await;
+    let producer = client.producer(ProducerOptions::default()).unwrap();
+    let delivery = producer.send(ProducerRecord::new("t", vec![7; 2 << 20])).await.unwrap();
+    let error: Error = delivery.await.unwrap_err();
+    assert_eq!((error.kind(), error.reason()), (ErrorKind::Invalid, "MESSAGE_TOO_LARGE"));
+    assert!(error.to_string().contains("1048588"), "{error}");
+    // The limit counts the batch: a value of 1 MiB and its batch's header are more than 1 MiB and 12 bytes.
+    let refused = producer.send(ProducerRecord::new("t", vec![7; 1 << 20])).await;
+    assert_eq!(refused.unwrap_err().reason(), "MESSAGE_TOO_LARGE");
+    let fitting = producer.send(ProducerRecord::new("t", vec![7; (1 << 20) - 100])).await.unwrap();
+    assert_eq!(fitting.await.unwrap().offset, Offset(0));
+}
+
+#[tokio::test]
+async fn a_single_batch_larger_than_grpcs_default_limit_goes_both_ways() {
+    let node = Node::with_max_message_bytes(8 << 20).await;
+    let client = node.client_with_topic(1).await;
+    let producer = client.producer(ProducerOptions::default()).unwrap();
+    let large = Bytes::from(vec![7; 6 << 20]);
+    let delivery = producer.send(ProducerRecord::new("t", large.clone())).await.unwrap();
+    assert_eq!(timeout(SOON, delivery).await.unwrap().unwrap().offset, Offset(0));
+    let records = all_records(&client, 0).await;
+    assert_eq!(records[0].value.as_ref(), Some(&large));
+    let careful =
+        logmill_client::Client::builder(client.url()).max_reply_bytes(1 << 20).connect().await.unwrap();
+    let error = careful.fetch(FetchFrom::new("t", 0, Offset(0)).into()).await.unwrap_err();
+    assert!(error.to_string().contains("max_reply_bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn ready_batches_are_appended_whole() {
+    let node = Node::start().await;
+    let client = node.client_with_topic(1).await;
+    let mut builder = BatchBuilder::new();
+    for i in 0..3 {
+        let value = [i; 4];
+        let record =
+            NewRecord { timestamp: TimestampMs(i.into()), key: None, value: Some(&value), headers: &[] };
+        builder.push(&record).unwrap();
+    }
+    let batch = builder.build().unwrap();
+    for first in [0, 3] {
+        let delivered = client.produce_batch("t", 0, batch.clone(), Acks::Durable).await.unwrap();
+        assert_eq!((delivered.partition, delivered.offset), (0, Offset(first)));
+    }
+    let fetched = client.fetch(Fetch::from(FetchFrom::new("t", 0, Offset(4)))).await.unwrap().remove(0);
+    let offsets: Vec<u64> = fetched.records().map(|record| record.unwrap().offset.get()).collect();
+    assert_eq!(offsets, [4, 5], "the stored batch begins at 3");
+
+    let error = client.produce_batch("t", 7, batch.clone(), Acks::Durable).await.unwrap_err();
+    assert_eq!((error.kind(), error.reason()), (ErrorKind::NotFound, "PARTITION_NOT_FOUND"));
+    let error = client.produce_batch("nowhere", 0, batch, Acks::Durable).await.unwrap_err();
+    assert_eq!((error.kind(), error.reason()), (ErrorKind::NotFound, "TOPIC_NOT_FOUND"));
+}

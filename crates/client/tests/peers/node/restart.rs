@@ -1,0 +1,92 @@
+//! A real node that is stopped and started again under its clients.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use logmill_client::{ErrorKind, FetchFrom, Position, ProducerOptions, ProducerRecord};
+use tokio::time::{sleep, timeout};
+
+use super::{Node, SOON};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_or_doubled_and_readers_go_on() {
+    let mut node = Node::start().await;
+    let client = node.client_with_topic(1).await;
+    let mut subscription = client.subscribe(FetchFrom::new("t", 0, Position::Earliest).into()).await.unwrap();
+    let producer = Arc::new(client.producer(ProducerOptions::default()).unwrap());
+
+    let sender = tokio::spawn({
+        let producer = Arc::clone(&producer);
+        async move {
+            let mut deliveries = Vec::new();
+            for i in 0..3_000_u32 {
+                let record = ProducerRecord::new("t", i.to_string()).partition(0);
+                deliveries.push((i, producer.send(record).await.unwrap()));
+                if i % 20 == 0 {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            }
+            let mut acknowledged = BTreeMap::new();
+            for (i, delivery) in deliveries {
+                match delivery.await {
+                    Ok(delivered) => {
+                        acknowledged.insert(delivered.offset.get(), i);
+                    }
+                    Err(error) => assert!(
+                        matches!(error.kind(), ErrorKind::OutcomeUnknown | ErrorKind::Unavailable),
+                        "{error:?}"
+                    ),
+                }
+            }
+            acknowledged
+        }
+    });
+    for _ in 0..3 {
+        sleep(Duration::from_millis(150)).await;
+        node.stop().await;
+        sleep(Duration::from_millis(50)).await;
+        node.resume().await;
+    }
+    let acknowledged = timeout(SOON, sender).await.unwrap().unwrap();
+    assert!(acknowledged.len() > 2_000, "{}", acknowledged.len());
+
+    let end = client.describe_topic("t").await.unwrap().partitions[0].end_offset.get();
+    let mut stored = Vec::new();
+    while (stored.len() as u64) < end {
+        let data = timeout(SOON, subscription.next()).await.unwrap().unwrap().unwrap();
+        for record in data.records() {
+            let record = record.unwrap();
+            assert_eq!(record.offset.get(), stored.len() as u64);
+            stored.push(String::from_utf8(record.value.unwrap().to_vec()).unwrap().parse::<u32>().unwrap());
+        }
+    }
+    for (offset, i) in &acknowledged {
+        assert_eq!(stored.get(usize::try_from(*offset).unwrap()), Some(i), "offset {offset}");
+    }
+    assert!(stored.is_sorted_by(|a, b| a < b), "in order, and none twice");
+}
+
+#[tokio::test]
+async fn a_node_that_is_gone_is_named_by_every_call() {
+    let mut node = Node::start().await;
+    let client = node.client_with_topic(1).await;
+    let options = ProducerOptions { delivery_timeout: Duration::from_secs(1), ..ProducerOptions::default() };
+    let producer = client.producer(options).unwrap();
+    producer.send(ProducerRecord::new("t", "x")).await.unwrap().await.unwrap();
+    node.stop().await;
+    let delivery = producer.send(ProducerRecord::new("t", "x")).await.unwrap();
+    let errors = [
+        client.describe_node().await.unwrap_err(),
+        client.create_topic("x", None).await.unwrap_err(),
+        client.fetch(FetchFrom::new("t", 0, Position::Earliest).into()).await.unwrap_err(),
+        client.subscribe(FetchFrom::new("t", 0, Position::Earliest).into()).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        assert!(error.to_string().contains(client.url()), "{error}");
+    }
+    let error = timeout(SOON, delivery).await.unwrap().unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Timeout | ErrorKind::OutcomeUnknown), "{error:?}");
+    assert!(error.to_string().contains(client.url()), "{error}");
+}
