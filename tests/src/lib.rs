@@ -1,1 +1,22 @@
-//! x
+//! What the end-to-end tests share: the program as a child process, a node to kill, and the
+//! independent computation of the quickstart's result.
+//!
+//! Every wait here has a limit, and a child process never outlives the value that started it, so
+//! a test that fails does not hang and leaves nothing running.
+#![warn(missing_docs)]
+
+mod node;
+mod oracle;
+mod program;
+
+pub use node::Node;
+pub use oracle::{check_table, embedded_feed};
+pub use program::{Outcome, Program, finish, free_port, pause};
+
+/// The program that this package builds, from inside one of its integration tests.
+#[macro_export]
+macro_rules! program {
+    () => {
+        $crate::Program::new(env!("CARGO_BIN_EXE_logmill-node"))
+    };
+}

@@ -18,7 +18,7 @@ Examples:
 
 One line on standard output says when the node is ready, and its address. It logs to standard error.")]
 pub(crate) struct Args {
-    /// The directory that holds everything; made if it is not there, but not its parent
+    /// The directory that holds everything; made if it is not there
     #[arg(long, env = "LOGMILL_DATA_DIR", default_value = "logmill-data", value_name = "DIR")]
     data_dir: PathBuf,
 

@@ -1,0 +1,165 @@
+//! A node killed in mid-produce: no acknowledged record is gone, none is doubled, order holds, and
+//! the client says of every other record whether it may be there.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use logmill_client::{
+    Client, Delivered, Delivery, ErrorKind, Fetch, FetchFrom, Producer, ProducerOptions, ProducerRecord,
+};
+use logmill_record::Offset;
+use logmill_tests::{Node, Program, free_port};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use crate::logmill;
+
+const PARTITIONS: u32 = 2;
+const KILLS: u32 = 6;
+const TOPIC: &str = "t";
+
+/// What became of a record, as the client told it.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Stored(Offset),
+    /// It may be there or not.
+    Unknown,
+    /// It is not there.
+    NotStored,
+}
+
+/// Partition and number of a record, and what became of it.
+type Ledger = BTreeMap<(u32, u64), Told>;
+
+fn start(program: &Program, dir: &Path, port: u16) -> Node {
+    let mut command = program.command(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"]);
+    command.arg(dir);
+    Node::from_command(command)
+}
+
+#[test]
+fn a_killed_node_loses_doubles_and_reorders_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let port = free_port();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let node = start(&logmill(), &data, port);
+    let ledger = runtime.block_on(produce_through_kills(node, &data, port));
+
+    let count = |told: fn(&Told) -> bool| ledger.values().filter(|value| told(value)).count();
+    let stored = count(|told| matches!(told, Told::Stored(_)));
+    let unknown = count(|told| *told == Told::Unknown);
+    println!("{} records sent, {stored} acknowledged, {unknown} of unknown outcome", ledger.len());
+    assert!(stored > 1_000 && unknown > 0, "the kills came in the middle");
+
+    let node = start(&logmill(), &data, port);
+    for partition in 0..PARTITIONS {
+        let found = runtime.block_on(read(node.url(), partition));
+        check(partition, &found, &ledger);
+    }
+    assert_eq!(node.terminate(), 0);
+}
+
+/// Sends numbered records all the while, as the node is killed and comes back.
+async fn produce_through_kills(mut node: Node, data: &Path, port: u16) -> Ledger {
+    let client = Client::connect(node.url()).await.unwrap();
+    client.create_topic(TOPIC, Some(PARTITIONS)).await.unwrap();
+    // A batch is only a few records, so that a kill finds many under way.
+    let options =
+        ProducerOptions { max_batch_bytes: 4_096, max_buffered_bytes: 1 << 20, ..Default::default() };
+    let producer = client.producer(options).unwrap();
+    let (sender, deliveries) = mpsc::unbounded_channel();
+    let sending = async {
+        tokio::select! {
+            () = send_forever(&producer, &sender) => {}
+            () = kill_and_restart(&mut node, data, port) => {}
+        }
+        drop(sender);
+        // Its own error is one that a delivery reports as well.
+        let _ = producer.close().await;
+    };
+    let ((), ledger) = tokio::join!(sending, gather(deliveries));
+    // The last one, too, ends without warning.
+    node.kill();
+    ledger
+}
+
+async fn send_forever(producer: &Producer, sent: &mpsc::UnboundedSender<((u32, u64), Delivery)>) {
+    for number in 0.. {
+        for partition in 0..PARTITIONS {
+            let value = format!("{number} {}", "x".repeat(usize::try_from(number % 300).unwrap()));
+            let record = ProducerRecord::new(TOPIC, value).partition(partition);
+            if let Ok(delivery) = producer.send(record).await {
+                sent.send(((partition, number), delivery)).unwrap();
+            }
+        }
+    }
+}
+
+async fn kill_and_restart(node: &mut Node, data: &Path, port: u16) {
+    for kill in 0..KILLS {
+        sleep(Duration::from_millis(150 + u64::from(kill) * 37)).await;
+        let next = data.to_owned();
+        node.kill();
+        *node = tokio::task::spawn_blocking(move || start(&logmill(), &next, port)).await.unwrap();
+    }
+    sleep(Duration::from_millis(200)).await;
+}
+
+async fn gather(mut deliveries: mpsc::UnboundedReceiver<((u32, u64), Delivery)>) -> Ledger {
+    let mut ledger = Ledger::new();
+    while let Some((record, delivery)) = deliveries.recv().await {
+        let told = match delivery.await {
+            Ok(Delivered { partition, offset, .. }) => {
+                assert_eq!(partition, record.0);
+                Told::Stored(offset)
+            }
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => Told::Unknown,
+            Err(_) => Told::NotStored,
+        };
+        assert!(ledger.insert(record, told).is_none());
+    }
+    ledger
+}
+
+async fn read(url: &str, partition: u32) -> Vec<(Offset, u64)> {
+    let client = Client::connect(url).await.unwrap();
+    let mut found = Vec::new();
+    let mut next = Offset(0);
+    loop {
+        let from = FetchFrom::new(TOPIC, partition, next);
+        let data = client.fetch(Fetch::from(from)).await.unwrap().remove(0);
+        assert!(data.error.is_none(), "{:?}", data.error);
+        for record in data.records() {
+            let record = record.unwrap();
+            let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+            found.push((record.offset, value.split(' ').next().unwrap().parse().unwrap()));
+        }
+        if data.next_offset == data.end_offset {
+            return found;
+        }
+        next = data.next_offset;
+    }
+}
+
+fn check(partition: u32, found: &[(Offset, u64)], ledger: &Ledger) {
+    for (index, (offset, _)) in (0_u64..).zip(found) {
+        assert_eq!(offset.get(), index, "offsets are contiguous");
+    }
+    assert!(found.is_sorted_by_key(|(_, number)| number), "records of one producer keep their order");
+    assert!(found.windows(2).all(|pair| pair[0].1 != pair[1].1), "none is doubled");
+    for (offset, number) in found {
+        match &ledger[&(partition, *number)] {
+            Told::Stored(told) => assert_eq!(told, offset, "record {number} of partition {partition}"),
+            Told::Unknown => {}
+            Told::NotStored => {
+                panic!("record {number} of partition {partition} is there, and was told not to be")
+            }
+        }
+    }
+    let acknowledged =
+        ledger.iter().filter(|((of, _), told)| *of == partition && matches!(told, Told::Stored(_))).count();
+    let kept = found.iter().filter(|(_, number)| ledger[&(partition, *number)] != Told::Unknown).count();
+    assert_eq!(kept, acknowledged, "every acknowledged record of partition {partition} is there");
+}

@@ -1,0 +1,31 @@
+//! The program from outside: real processes, real sockets, real files; and the broker over a
+//! simulated disk.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod bad_input;
+mod commands;
+mod crash;
+mod disk_full;
+mod json;
+mod power_cut;
+mod quickstart;
+mod quickstart_feeds;
+mod quickstart_kill;
+mod readme;
+mod serve;
+
+use logmill_tests::{Node, Program, program};
+use tempfile::TempDir;
+
+/// The program, without a node.
+fn logmill() -> Program {
+    program!()
+}
+
+/// A node over a new directory, and the program with its commands going there.
+fn node() -> (TempDir, Node, Program) {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(&logmill(), &dir.path().join("data"));
+    let program = logmill().at(node.url());
+    (dir, node, program)
+}

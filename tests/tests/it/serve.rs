@@ -1,0 +1,78 @@
+//! A node as a process: how it starts, refuses and stops.
+
+use std::fmt::Write as _;
+use std::process::Stdio;
+use std::time::Duration;
+
+use logmill_tests::{Node, pause};
+use rustix::process::Signal;
+
+use crate::{logmill, node};
+
+#[test]
+fn it_prints_one_line_when_it_is_ready_and_exits_0_when_asked_to_stop() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = logmill().command(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
+        command.arg(dir.path().join("data")).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut line)
+            .unwrap();
+        assert!(line.starts_with("logmill is ready at http://127.0.0.1:"), "{line}");
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    }
+}
+
+#[test]
+fn an_address_that_others_could_reach_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for address in ["0.0.0.0:7070", "[::]:7070", "192.0.2.1:7070"] {
+        let mut command = logmill().command(["serve", "--listen", address, "--data-dir"]);
+        command.arg(dir.path().join("data"));
+        let outcome = logmill_tests::finish(command, b"");
+        let sentence = outcome.refused(2);
+        assert!(sentence.contains(address) && sentence.contains("authentication"), "{sentence}");
+    }
+    assert!(!dir.path().join("data").exists(), "nothing was made");
+}
+
+#[test]
+fn stopped_under_load_it_exits_0_and_keeps_what_it_acknowledged() {
+    let (dir, node, program) = node();
+    program.ok(["topic", "create", "t", "--partitions", "2"]);
+    let mut producers = Vec::new();
+    for partition in ["0", "1"] {
+        let mut lines = String::new();
+        for number in 0..400_000 {
+            writeln!(lines, "{number}").unwrap();
+        }
+        let input = dir.path().join(partition);
+        std::fs::write(&input, lines).unwrap();
+        let output = dir.path().join(format!("{partition}.out"));
+        let mut command =
+            program.command(["produce", "t", "--json", "--timeout", "2", "--partition", partition]);
+        command.stdin(std::fs::File::open(&input).unwrap()).stderr(Stdio::null());
+        let child = command.stdout(std::fs::File::create(&output).unwrap()).spawn().unwrap();
+        producers.push((child, output));
+    }
+    // In the middle: something is acknowledged, and more is under way.
+    while producers.iter().any(|(_, output)| output.metadata().unwrap().len() == 0) {
+        pause(Duration::from_millis(1));
+    }
+    assert_eq!(node.terminate(), 0);
+
+    let node = Node::start(&logmill(), &dir.path().join("data"));
+    let program = logmill().at(node.url());
+    for (partition, (mut child, output)) in ["0", "1"].into_iter().zip(producers) {
+        child.wait().unwrap();
+        let acknowledged = std::fs::read_to_string(output).unwrap().lines().count();
+        let stored = program.ok(["consume", "t", "--partition", partition]);
+        assert!(stored.lines().count() >= acknowledged, "{acknowledged} acknowledged");
+        for (number, line) in stored.lines().enumerate() {
+            assert_eq!(line, number.to_string(), "in order, once");
+        }
+    }
+}
