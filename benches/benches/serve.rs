@@ -1,0 +1,107 @@
+//! A node that has just been started: how soon it answers, and how little memory it takes while
+//! nobody asks for anything.
+//!
+//! The clock starts before the process does and stops when a client has connected and the node has
+//! answered its first request. The baseline is the same program doing nothing but printing its
+//! version: what starting any process of that size costs.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use logmill_bench::{Memory, Series, Unit, alternate, describe_machine, memory_of};
+use logmill_client::Client;
+use logmill_log::env::{Clock as _, SystemClock};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::runtime::Runtime;
+
+const NODE: &str = env!("CARGO_BIN_EXE_logmill-bench-node");
+/// Until threads that found no work have ended and what the start left is gone.
+const IDLE: Duration = Duration::from_secs(6);
+
+fn main() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    println!("{}", describe_machine());
+    println!("a real process over an empty directory; median (least–most) of 7\n");
+
+    println!("cold start");
+    alternate(
+        Unit::Milliseconds,
+        ("logmill serve, to its first answer", || start_to_first_answer(&runtime, dir)),
+        ("logmill --version", version_only),
+    );
+
+    println!("idle, {IDLE:?} after the first answer");
+    let memory: Vec<Memory> = (0..3).map(|_| idle_memory(&runtime, dir)).collect();
+    for (name, of) in [
+        ("resident (VmRSS)", (|memory| memory.resident_bytes) as fn(&Memory) -> u64),
+        ("  anonymous (RssAnon)", |memory| memory.anonymous_bytes),
+        ("  mapped files (RssFile)", |memory| memory.mapped_bytes),
+    ] {
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let mib = memory.iter().map(|memory| of(memory) as f64 / f64::from(1 << 20)).collect();
+        println!("  {name:<44} {} MiB", Series::new(mib));
+    }
+}
+
+/// A node that is stopped when dropped.
+struct Node {
+    child: Child,
+    url: String,
+}
+
+impl Node {
+    fn start(data_dir: &Path) -> Self {
+        let mut command = Command::new(NODE);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
+        command.env("LOGMILL_LOG", "error").stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the node starts");
+        let stdout = child.stdout.take().expect("it was piped");
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).expect("its output can be read");
+        let url = line.split_whitespace().find(|word| word.starts_with("http://"));
+        let url = url.unwrap_or_else(|| panic!("the node said {line:?}")).to_owned();
+        Self { child, url }
+    }
+
+    fn first_answer(&self, runtime: &Runtime) {
+        runtime.block_on(async {
+            let client = Client::connect(&self.url).await.expect("the node can be reached");
+            client.describe_node().await.expect("the node answers");
+        });
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+fn start_to_first_answer(runtime: &Runtime, dir: &Path) -> f64 {
+    let dir = tempfile::tempdir_in(dir).expect("a directory can be made");
+    let clock = SystemClock::new();
+    let node = Node::start(&dir.path().join("data"));
+    node.first_answer(runtime);
+    clock.monotonic().as_secs_f64() * 1e3
+}
+
+fn version_only() -> f64 {
+    let clock = SystemClock::new();
+    let output = Command::new(NODE).arg("--version").output().expect("the program starts");
+    assert!(output.status.success(), "{output:?}");
+    clock.monotonic().as_secs_f64() * 1e3
+}
+
+fn idle_memory(runtime: &Runtime, dir: &Path) -> Memory {
+    let dir = tempfile::tempdir_in(dir).expect("a directory can be made");
+    let node = Node::start(&dir.path().join("data"));
+    node.first_answer(runtime);
+    runtime.block_on(tokio::time::sleep(IDLE));
+    memory_of(node.child.id()).expect("the node runs")
+}
