@@ -26,7 +26,8 @@ impl<T: Serialize + DeserializeOwned> Codec<T> {
         Self {
             name: "json",
             decode: |_, record| {
-                serde_json::from_slice(value_of(record)?).map_err(|error| format!("not the JSON expected: {error}"))
+                serde_json::from_slice(value_of(record)?)
+                    .map_err(|error| format!("not the JSON expected: {error}"))
             },
             encode: |value| {
                 serde_json::to_vec(value)

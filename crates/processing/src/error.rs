@@ -55,6 +55,12 @@ impl Error {
 
     /// A failed call of the backend, with what was being done.
     pub(crate) fn backend(doing: impl fmt::Display, error: BackendError) -> Self {
+        let message = format!("{doing}: {error}");
+        Self { message, ..Self::from_backend(error) }
+    }
+
+    /// A failed call of the backend whose sentence says enough.
+    pub(crate) fn from_backend(error: BackendError) -> Self {
         let kind = match error.kind() {
             BackendErrorKind::Unavailable
             | BackendErrorKind::Timeout
@@ -69,7 +75,7 @@ impl Error {
             BackendErrorKind::Corrupt => ErrorKind::Corrupt,
             BackendErrorKind::Other => ErrorKind::Other,
         };
-        Self::new(kind, format!("{doing}: {error}")).caused_by(error)
+        Self::new(kind, error.to_string()).caused_by(error)
     }
 
     /// What kind of failure it is.

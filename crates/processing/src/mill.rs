@@ -51,6 +51,31 @@ impl Mill {
         Self { backend, clock: Arc::new(SystemClock::new()) }
     }
 
+    /// Runs plans on a broker in this process: opens the data directory `dir`, or makes a new one, and closes it
+    /// when the last clone and the last run are gone. Blocks.
+    ///
+    /// To produce beside it, open the [`Broker`](logmill_broker::Broker) yourself: see
+    /// [`Embedded`](crate::backend::Embedded).
+    ///
+    /// # Errors
+    /// The directory is in use, is none, cannot be written, is damaged or of a newer version.
+    #[cfg(feature = "embedded")]
+    pub fn embedded(dir: impl AsRef<std::path::Path>) -> Result<Self, Error> {
+        let backend = crate::backend::Embedded::open(dir).map_err(Error::from_backend)?;
+        Ok(Self::new(Arc::new(backend)))
+    }
+
+    /// Runs plans on the node at `url`, such as `http://127.0.0.1:7070`. Call it from within a tokio runtime that
+    /// goes on while plans run: the connection lives there.
+    ///
+    /// # Errors
+    /// No node answers there.
+    #[cfg(feature = "remote")]
+    pub async fn connect(url: &str) -> Result<Self, Error> {
+        let backend = crate::backend::Remote::connect(url).await.map_err(Error::from_backend)?;
+        Ok(Self::new(Arc::new(backend)))
+    }
+
     /// Runs the plan until the future is dropped or something fails. Dropped, it abandons the step that has not been
     /// committed; [`start`](Self::start) gives a handle that can also end it in order.
     ///
@@ -102,7 +127,10 @@ impl Mill {
                     Engine::open(&plan, backend, clock, mode, stop, report)?.run()
                 });
                 shared.finish(outcome.unwrap_or_else(|panic| {
-                    Err(Error::new(ErrorKind::Panicked, format!("pipeline {:?}: the engine {panic}", plan.name())))
+                    Err(Error::new(
+                        ErrorKind::Panicked,
+                        format!("pipeline {:?}: the engine {panic}", plan.name()),
+                    ))
                 }));
             }
         };

@@ -134,7 +134,10 @@ impl RunReport {
 
     /// Source records per second of the run; 0 before any time has passed.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a rate of more than 2^53 records has no use for the last digit")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a rate of more than 2^53 records has no use for the last digit"
+    )]
     pub fn rate_per_s(&self) -> f64 {
         let seconds = self.elapsed.as_secs_f64();
         if seconds > 0.0 { self.records_in() as f64 / seconds } else { 0.0 }

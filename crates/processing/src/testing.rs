@@ -78,6 +78,8 @@ pub(crate) struct Memory {
     pub(crate) max_batch_bytes: Mutex<Option<usize>>,
     /// At most this many batches of a partition per fetch.
     pub(crate) batches_per_fetch: Mutex<Option<usize>>,
+    /// Called by a fetch that finds nothing.
+    pub(crate) on_empty: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
 impl Memory {
@@ -88,7 +90,8 @@ impl Memory {
     pub(crate) fn create(&self, name: &str, partitions: usize) {
         let mut created = self.created.lock();
         *created += 1;
-        let topic = Topic { id: format!("id-{created}"), partitions: vec![Vec::new(); partitions], start_offset: 0 };
+        let topic =
+            Topic { id: format!("id-{created}"), partitions: vec![Vec::new(); partitions], start_offset: 0 };
         self.topics.lock().insert(name.to_owned(), topic);
     }
 
@@ -104,7 +107,11 @@ impl Memory {
     /// Appends a record with this value and time.
     pub(crate) fn put(&self, topic: &str, partition: usize, timestamp: i64, value: &str) {
         let value = Some(value.as_bytes());
-        self.append(topic, partition, &[NewRecord { timestamp: TimestampMs(timestamp), key: None, value, headers: &[] }]);
+        self.append(
+            topic,
+            partition,
+            &[NewRecord { timestamp: TimestampMs(timestamp), key: None, value, headers: &[] }],
+        );
     }
 
     fn append_batch(&self, topic: &str, partition: usize, batch: &Batch) -> Offset {
@@ -119,6 +126,13 @@ impl Memory {
 
     pub(crate) fn delete_before(&self, topic: &str, offset: u64) {
         self.topics.lock().get_mut(topic).unwrap().start_offset = offset;
+    }
+
+    /// Takes the batches away that start at this offset or later.
+    pub(crate) fn truncate(&self, topic: &str, partition: usize, offset: u64) {
+        let mut topics = self.topics.lock();
+        topics.get_mut(topic).unwrap().partitions[partition]
+            .retain(|(batch, _)| batch.header().base_offset.0 < offset);
     }
 
     /// Every record of a topic, partition after partition.
@@ -156,8 +170,11 @@ impl Memory {
         for FetchFrom { topic, partition, offset } in from {
             let found = topics.get(topic).ok_or_else(|| not_found(topic))?;
             let batches = &found.partitions[*partition as usize];
-            let wanted: Vec<_> =
-                batches.iter().filter(|(batch, _)| batch.header().last_offset() >= *offset).take(limit).collect();
+            let wanted: Vec<_> = batches
+                .iter()
+                .filter(|(batch, _)| batch.header().last_offset() >= *offset)
+                .take(limit)
+                .collect();
             let next_offset = wanted.last().map_or(*offset, |(batch, _)| batch.header().next_offset());
             let chunks = wanted
                 .into_iter()
@@ -168,7 +185,13 @@ impl Memory {
                 })
                 .collect();
             let stable_end = end_of(batches);
-            answers.push(Fetched { topic: topic.clone(), partition: *partition, chunks, next_offset, stable_end });
+            answers.push(Fetched {
+                topic: topic.clone(),
+                partition: *partition,
+                chunks,
+                next_offset,
+                stable_end,
+            });
         }
         Ok(answers)
     }
@@ -217,16 +240,26 @@ impl Backend for Memory {
         let answer = self.fail().and_then(|()| self.fetch_now(from));
         if answer.as_ref().is_ok_and(|answer| answer.iter().all(|fetched| fetched.chunks.is_empty())) {
             self.clock.pass(max_wait);
+            if let Some(on_empty) = &*self.on_empty.lock() {
+                on_empty();
+            }
         }
         ready(answer)
     }
 
-    fn produce(&self, topic: &str, partition: u32, batch: Batch) -> BoxFuture<'_, Result<Offset, BackendError>> {
+    fn produce(
+        &self,
+        topic: &str,
+        partition: u32,
+        batch: Batch,
+    ) -> BoxFuture<'_, Result<Offset, BackendError>> {
         let size = batch.bytes().len();
         if self.max_batch_bytes.lock().is_some_and(|limit| size > limit) {
-            return ready(Err(BackendError::new(BackendErrorKind::TooLarge, format!("{size} bytes are too many"))));
+            return ready(Err(BackendError::new(
+                BackendErrorKind::TooLarge,
+                format!("{size} bytes are too many"),
+            )));
         }
         ready(self.fail().map(|()| self.append_batch(topic, partition as usize, &batch)))
     }
 }
-

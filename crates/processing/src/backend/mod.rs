@@ -45,7 +45,12 @@ pub trait Backend: Send + Sync {
 
     /// Appends one batch, and answers with its first offset when it is durable. Batches of one partition are
     /// appended in the order of the calls.
-    fn produce(&self, topic: &str, partition: u32, batch: Batch) -> BoxFuture<'_, Result<Offset, BackendError>>;
+    fn produce(
+        &self,
+        topic: &str,
+        partition: u32,
+        batch: Batch,
+    ) -> BoxFuture<'_, Result<Offset, BackendError>>;
 }
 
 /// A topic that a pipeline writes to.

@@ -50,7 +50,10 @@ impl Calls {
 }
 
 pub(super) fn stopped() -> Error {
-    Error::new(ErrorKind::Stopped, "the run was abandoned; what its last step had gathered is processed by the next run")
+    Error::new(
+        ErrorKind::Stopped,
+        "the run was abandoned; what its last step had gathered is processed by the next run",
+    )
 }
 
 /// How often a call was tried.
@@ -61,7 +64,13 @@ pub(super) struct Retry {
 
 impl Retry {
     /// Waits after a transient failure; gives any other, and the last, back.
-    pub(super) fn after(&mut self, calls: &Calls, urgency: Urgency, doing: &str, error: BackendError) -> Result<(), Error> {
+    pub(super) fn after(
+        &mut self,
+        calls: &Calls,
+        urgency: Urgency,
+        doing: &str,
+        error: BackendError,
+    ) -> Result<(), Error> {
         self.failures += 1;
         if !error.kind().is_transient() || self.failures >= ATTEMPTS {
             return Err(Error::backend(doing, error));

@@ -41,6 +41,8 @@ const STEP_BYTES: usize = 32 * 1024 * 1024;
 const BUFFER_BYTES: usize = 16 * 1024 * 1024;
 /// How long a fetch may wait while nothing else is to be done.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// How many partitions are asked for at once.
+const FETCH_PARTITIONS: usize = 1_000;
 
 /// How a run works.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +120,18 @@ impl Engine {
                 Some(Flow::new(plan, source, topic, &positions, mode.bounded, started))
             })
             .collect();
-        Ok(Self { plan: plan.clone(), calls, clock, store, flows, partitions, mode, began: None, report, started })
+        Ok(Self {
+            plan: plan.clone(),
+            calls,
+            clock,
+            store,
+            flows,
+            partitions,
+            mode,
+            began: None,
+            report,
+            started,
+        })
     }
 
     /// Runs to the end of a bounded run, or until stopped.
@@ -128,7 +141,7 @@ impl Engine {
             if self.has_work() {
                 let output = self.seal(gathered == Gathered::Done)?;
                 let output = self.publish(output)?;
-                self.commit(output)?;
+                self.commit(&output)?;
             }
             if gathered != Gathered::Due {
                 self.report.lock().elapsed = self.clock.monotonic().saturating_sub(self.started);
@@ -192,14 +205,16 @@ impl Engine {
         let wakes_in = self.flows.iter_mut().filter_map(|flow| flow.wakes_in(now)).min();
         let step_ends_in = self.began.map(|began| (began + self.mode.every).saturating_sub(now));
         let wait = [wakes_in, step_ends_in].into_iter().flatten().fold(LONGEST_WAIT, Duration::min);
-        let answer = self.calls.call(Urgency::Soon, "cannot read the source topics", |backend| {
-            backend.fetch(&places, max_bytes, wait)
-        })?;
-        let now = self.clock.monotonic();
-        for fetched in answer.into_iter().flatten() {
-            // Each flow takes what is of its own topic.
-            if let Some(flow) = self.flows.iter_mut().find(|flow| flow.topic() == fetched.topic) {
-                flow.offer(fetched, now)?;
+        let rounds = u32::try_from(places.chunks(FETCH_PARTITIONS).len()).unwrap_or(u32::MAX).max(1);
+        for places in places.chunks(FETCH_PARTITIONS) {
+            let answer = self.calls.call(Urgency::Soon, "cannot read the source topics", |backend| {
+                backend.fetch(places, max_bytes, wait / rounds)
+            })?;
+            let now = self.clock.monotonic();
+            for fetched in answer.into_iter().flatten() {
+                if let Some(flow) = self.flows.iter_mut().find(|flow| flow.topic() == fetched.topic) {
+                    flow.offer(fetched, now)?;
+                }
             }
         }
         Ok(())
@@ -233,7 +248,7 @@ impl Engine {
     }
 
     /// Commits rows and positions.
-    pub(crate) fn commit(&mut self, output: StepOutput) -> Result<(), Error> {
+    pub(crate) fn commit(&mut self, output: &StepOutput) -> Result<(), Error> {
         if self.calls.stop.is_requested(Urgency::Now) {
             return Err(stopped());
         }
@@ -249,9 +264,10 @@ fn describe_sources(calls: &Calls, plan: &Plan) -> Result<BTreeMap<String, Topic
     let mut topics = BTreeMap::new();
     for (_, spec) in plan.sources() {
         let name = &spec.topic;
-        let topic = calls.must(&format!("pipeline {:?} cannot read topic {name:?}", plan.name()), |backend| {
-            backend.describe(name)
-        })?;
+        let topic = calls
+            .must(&format!("pipeline {:?} cannot read topic {name:?}", plan.name()), |backend| {
+                backend.describe(name)
+            })?;
         topics.insert(name.clone(), topic);
     }
     Ok(topics)
@@ -265,10 +281,13 @@ fn ensure_outputs(calls: &Calls, plan: &Plan) -> Result<BTreeMap<String, u32>, E
     let mut specs: Vec<TopicSpec> = letters.chain(sinks).collect();
     specs.sort_by(|a, b| a.name.cmp(&b.name));
     specs.dedup_by(|a, b| a.name == b.name);
-    calls.must("cannot create the topics that the pipeline writes to", |backend| backend.ensure_topics(&specs))?;
+    calls.must("cannot create the topics that the pipeline writes to", |backend| {
+        backend.ensure_topics(&specs)
+    })?;
     let mut partitions = BTreeMap::new();
     for TopicSpec { name, .. } in specs {
-        let topic = calls.must(&format!("cannot write to topic {name:?}"), |backend| backend.describe(&name))?;
+        let topic =
+            calls.must(&format!("cannot write to topic {name:?}"), |backend| backend.describe(&name))?;
         let count = u32::try_from(topic.partitions.len()).unwrap_or(u32::MAX);
         partitions.insert(name, count);
     }

@@ -32,7 +32,7 @@ pub(super) fn publish(
     for (topic, records) in records {
         let partitions = partitions.get(&topic).copied().unwrap_or(1);
         let is_letter = is_letter_topic(&topic);
-        lanes.extend(lanes_of(topic, is_letter, records, partitions)?);
+        lanes.extend(lanes_of(&topic, is_letter, records, partitions)?);
     }
     let mut retry = Retry::default();
     while !lanes.is_empty() {
@@ -103,7 +103,12 @@ impl Parcel {
 }
 
 /// Sorts records by partition, and cuts them into batches.
-fn lanes_of(topic: String, is_letter: bool, records: Vec<OutRecord>, partitions: u32) -> Result<Vec<Lane>, Error> {
+fn lanes_of(
+    topic: &str,
+    is_letter: bool,
+    records: Vec<OutRecord>,
+    partitions: u32,
+) -> Result<Vec<Lane>, Error> {
     let mut by_partition: BTreeMap<u32, Vec<OutRecord>> = BTreeMap::new();
     for record in records {
         let partition = match &record.key {
@@ -114,8 +119,8 @@ fn lanes_of(topic: String, is_letter: bool, records: Vec<OutRecord>, partitions:
     }
     let mut lanes = Vec::with_capacity(by_partition.len());
     for (partition, records) in by_partition {
-        let parcels = cut(records).map_err(|error| unbatchable(&topic, error))?;
-        lanes.push(Lane { topic: topic.clone(), partition, is_letter, parcels });
+        let parcels = cut(records).map_err(|error| unbatchable(topic, error))?;
+        lanes.push(Lane { topic: topic.to_owned(), partition, is_letter, parcels });
     }
     Ok(lanes)
 }
@@ -158,5 +163,6 @@ fn as_new<R>(record: &OutRecord, with: impl FnOnce(&NewRecord<'_>) -> R) -> R {
 }
 
 fn unbatchable(topic: &str, error: BatchError) -> Error {
-    Error::new(ErrorKind::Invalid, format!("a record for topic {topic:?} cannot be written: {error}")).caused_by(error)
+    Error::new(ErrorKind::Invalid, format!("a record for topic {topic:?} cannot be written: {error}"))
+        .caused_by(error)
 }

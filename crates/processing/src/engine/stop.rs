@@ -35,6 +35,11 @@ impl Stop {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn reset(&self) {
+        self.level.store(0, Ordering::SeqCst);
+    }
+
     /// Whether an end of at least this urgency was requested.
     pub(crate) fn is_requested(&self, urgency: Urgency) -> bool {
         self.level.load(Ordering::SeqCst) > urgency as u8

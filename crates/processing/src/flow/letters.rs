@@ -57,7 +57,8 @@ impl Flow {
             headers: vec![("logmill.origin.topic".to_owned(), Some(Bytes::from(self.topic.clone())))],
             spread: 0,
         });
-        let mut add = |name: &str, value: String| record.headers.push((name.to_owned(), Some(Bytes::from(value))));
+        let mut add =
+            |name: &str, value: String| record.headers.push((name.to_owned(), Some(Bytes::from(value))));
         add("logmill.step", self.plan.step_name(letter.node).to_owned());
         match &letter.why {
             Why::Dead(reason) => add("logmill.error", cut(reason).to_owned()),
@@ -87,9 +88,12 @@ impl Flow {
                     let record = record.map_err(unreadable)?;
                     let Some(original) = originals.get_mut(&(at, record.offset)) else { continue };
                     let slice = |bytes: &[u8]| batch.bytes().slice_ref(bytes);
-                    let mut headers: Vec<(String, Option<Bytes>)> =
-                        record.headers().map(|header| (header.key.to_owned(), header.value.map(slice))).collect();
-                    let mut add = |name: &str, value: String| headers.push((name.to_owned(), Some(value.into())));
+                    let mut headers: Vec<(String, Option<Bytes>)> = record
+                        .headers()
+                        .map(|header| (header.key.to_owned(), header.value.map(slice)))
+                        .collect();
+                    let mut add =
+                        |name: &str, value: String| headers.push((name.to_owned(), Some(value.into())));
                     add("logmill.origin.topic", self.topic.clone());
                     add("logmill.origin.partition", partition.number.to_string());
                     add("logmill.origin.offset", record.offset.to_string());

@@ -138,7 +138,8 @@ impl Flow {
 
     /// Takes in what was fetched of this flow's topic.
     pub(crate) fn offer(&mut self, fetched: Fetched, now: Duration) -> Result<(), Error> {
-        let Some(at) = self.partitions.iter().position(|partition| partition.number == fetched.partition) else {
+        let Some(at) = self.partitions.iter().position(|partition| partition.number == fetched.partition)
+        else {
             return Ok(());
         };
         let partition = &mut self.partitions[at];
@@ -197,7 +198,9 @@ impl Flow {
         let mut earliest: Option<(i64, usize)> = None;
         for (at, partition) in self.partitions.iter().enumerate() {
             match partition.head() {
-                Some(time) if earliest.is_none_or(|(earliest, _)| time < earliest) => earliest = Some((time, at)),
+                Some(time) if earliest.is_none_or(|(earliest, _)| time < earliest) => {
+                    earliest = Some((time, at));
+                }
                 None if !partition.is_at_end() => return None,
                 _ => {}
             }
@@ -283,7 +286,7 @@ impl Flow {
         for (at, partition) in self.partitions.iter().enumerate() {
             let mut taken = self.step.taken.iter().filter(|taken| taken.partition == at);
             let Some(first) = taken.next() else { continue };
-            let last = taken.last().unwrap_or(first);
+            let last = taken.next_back().unwrap_or(first);
             self.decoder.set_aside(at);
             partition
                 .decode_again(at, &(first.offset..last.offset.next()), &mut *self.decoder)
@@ -357,7 +360,8 @@ impl Flow {
                 partition.resume
             } else {
                 let read = partition.position();
-                let needed = self.operators.values_mut().filter_map(|operator| operator.windows()?.needs(at)).min();
+                let needed =
+                    self.operators.values_mut().filter_map(|operator| operator.windows()?.needs(at)).min();
                 Resume { read, replay: needed.unwrap_or(read), largest: self.marks.largest(at), closed }
             };
             positions.push(Position {

@@ -87,7 +87,12 @@ impl Partition {
     }
 
     /// Decodes what was fetched. Gives whether there were records in it.
-    pub(super) fn fill(&mut self, at: usize, fetched: Fetched, decoder: &mut dyn Decoder) -> Result<bool, BatchError> {
+    pub(super) fn fill(
+        &mut self,
+        at: usize,
+        fetched: Fetched,
+        decoder: &mut dyn Decoder,
+    ) -> Result<bool, BatchError> {
         self.stable_end = self.stable_end.max(fetched.stable_end);
         let from = self.next_fetch;
         let until = self.until.unwrap_or(Offset::MAX);
@@ -101,7 +106,8 @@ impl Partition {
                 let limit = chunk.appended_at.0.saturating_add(AHEAD_MS);
                 let before = self.entries.len();
                 decoder.decode(at, &batch, from..until, limit, &mut self.entries)?;
-                self.buffered_bytes += self.entries.range(before..).map(|entry| entry.size_bytes).sum::<usize>();
+                self.buffered_bytes +=
+                    self.entries.range(before..).map(|entry| entry.size_bytes).sum::<usize>();
                 if self.entries.len() > before {
                     self.held.push_back(Held {
                         batch,

@@ -45,7 +45,13 @@ impl Watermarks {
         now: Duration,
     ) -> Self {
         let partitions = largest
-            .map(|largest| Partition { largest, last_arrival: now, at_end: false, replaying: false, idle: false })
+            .map(|largest| Partition {
+                largest,
+                last_arrival: now,
+                at_end: false,
+                replaying: false,
+                idle: false,
+            })
             .collect();
         Self { disorder_ms: millis(disorder), idle_after, partitions, current: closed, holder: None }
     }

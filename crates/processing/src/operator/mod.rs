@@ -126,9 +126,8 @@ pub(crate) fn restore<T: 'static>(batch: ErasedBatch) -> Vec<Item<T>> {
 
 /// What a fan-out of `T` does to a batch.
 pub(crate) fn copy<T: Clone + Send + 'static>(batch: &ErasedBatch) -> ErasedBatch {
-    let batch: &Vec<Item<T>> = batch
-        .downcast_ref()
-        .expect("invariant: the builder connects only streams and operators of one type");
+    let batch: &Vec<Item<T>> =
+        batch.downcast_ref().expect("invariant: the builder connects only streams and operators of one type");
     Box::new(batch.clone())
 }
 

@@ -125,7 +125,12 @@ where
             .map_err(Spoiled::Accumulator)
     }
 
-    fn results(&self, start: i64, window: &Window<K, A::Acc>, step: &mut Step) -> Vec<Item<Windowed<K, A::Out>>> {
+    fn results(
+        &self,
+        start: i64,
+        window: &Window<K, A::Acc>,
+        step: &mut Step,
+    ) -> Vec<Item<Windowed<K, A::Out>>> {
         let end = start.saturating_add(self.size_ms);
         let origin = step.window(start, end);
         let mut out = Vec::with_capacity(window.groups.len());
@@ -133,7 +138,11 @@ where
             match guarded(|| self.aggregate.finish(acc)) {
                 Ok(value) => {
                     let (start, end) = (TimestampMs(start), TimestampMs(end));
-                    out.push(Item { time: end.0 - 1, origin, value: Windowed { key: key.clone(), start, end, value } });
+                    out.push(Item {
+                        time: end.0 - 1,
+                        origin,
+                        value: Windowed { key: key.clone(), start, end, value },
+                    });
                 }
                 Err(reason) => step.dead(self.node, origin, reason),
             }

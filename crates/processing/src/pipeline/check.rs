@@ -28,7 +28,9 @@ pub enum BuildError {
         name: String,
     },
     /// The name of a topic that the pipeline would make for itself is too long.
-    #[error("the topic {name:?} would have more than {MAX_NAME_BYTES} characters: shorten the pipeline's or the step's name")]
+    #[error(
+        "the topic {name:?} would have more than {MAX_NAME_BYTES} characters: shorten the pipeline's or the step's name"
+    )]
     TooLong {
         /// The topic's name.
         name: String,
@@ -122,7 +124,7 @@ pub(super) fn build(pipeline: &str, nodes: &[Node]) -> Result<Plan, BuildError> 
     check_ends(nodes, &names, &consumers)?;
     check_windows(nodes, &names)?;
     let database = check_tables(pipeline, nodes, &names)?;
-    let plan = Plan::new(pipeline.to_owned(), nodes.to_vec(), names, consumers, database);
+    let plan = Plan::new(pipeline.to_owned(), nodes.to_vec(), &names, consumers, database);
     check_topics(&plan)?;
     Ok(plan)
 }
@@ -247,10 +249,15 @@ fn check_table(table: &TableSpec) -> Result<(), String> {
         match columns.iter().find(|column| column.name == *key) {
             None => {
                 let known: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-                return Err(format!("its key names column {key:?}, and its columns are {}", known.join(", ")));
+                return Err(format!(
+                    "its key names column {key:?}, and its columns are {}",
+                    known.join(", ")
+                ));
             }
             Some(column) if column.nullable => {
-                return Err(format!("key column {key:?} is an Option: SQLite takes every NULL for another key"));
+                return Err(format!(
+                    "key column {key:?} is an Option: SQLite takes every NULL for another key"
+                ));
             }
             Some(_) => {}
         }
@@ -271,4 +278,3 @@ fn check_topics(plan: &Plan) -> Result<(), BuildError> {
     }
     Ok(())
 }
-

@@ -43,13 +43,13 @@ impl Plan {
     pub(super) fn new(
         name: String,
         nodes: Vec<Node>,
-        names: Vec<String>,
+        names: &[String],
         consumers: Vec<Vec<NodeId>>,
         database: PathBuf,
     ) -> Self {
         let mut late_topics = BTreeMap::new();
         let mut steps = Vec::with_capacity(nodes.len());
-        for (index, (node, step)) in nodes.iter().zip(&names).enumerate() {
+        for (index, (node, step)) in nodes.iter().zip(names).enumerate() {
             let mut parameters = node.parameters.clone();
             if let Role::Windowed { late_to, .. } = &node.role {
                 let topic = late_to.clone().unwrap_or_else(|| format!("{name}.{step}.late"));
@@ -70,6 +70,7 @@ impl Plan {
     }
 
     /// Its steps, each after the one it gets its records from.
+    #[must_use]
     pub fn steps(&self) -> impl ExactSizeIterator<Item = &StepInfo> + DoubleEndedIterator {
         self.0.steps.iter()
     }
@@ -122,11 +123,10 @@ impl Plan {
     /// Every topic that is written to, with what writes there.
     pub(super) fn written_topics(&self) -> impl Iterator<Item = (&str, String)> {
         let dead = std::iter::once((self.dead_topic(), "dead letters".to_owned()));
-        let late = self
-            .0
-            .late_topics
-            .iter()
-            .map(|(id, topic)| (topic.as_str(), format!("late records of step {:?}", self.step_name(*id))));
+        let late =
+            self.0.late_topics.iter().map(|(id, topic)| {
+                (topic.as_str(), format!("late records of step {:?}", self.step_name(*id)))
+            });
         let sinks = self.topic_sinks().map(|(id, topic)| (topic, format!("step {:?}", self.step_name(id))));
         dead.chain(late).chain(sinks)
     }
@@ -138,7 +138,9 @@ impl Plan {
             _ => None,
         });
         let described: BTreeMap<&str, String> = stateful
-            .map(|(name, (kind, size))| (name, format!("{kind} over tumbling windows of {} ms", size.as_millis())))
+            .map(|(name, (kind, size))| {
+                (name, format!("{kind} over tumbling windows of {} ms", size.as_millis()))
+            })
             .collect();
         serde_json::to_string(&described).expect("invariant: a map of strings is JSON")
     }
@@ -156,7 +158,9 @@ impl Plan {
 
     /// A batch that goes two ways.
     pub(crate) fn copy(&self, from: NodeId, batch: &ErasedBatch) -> ErasedBatch {
-        let copy = self.0.nodes[from.0].copy.expect("invariant: only a clone of a stream gives it a second consumer");
+        let copy = self.0.nodes[from.0]
+            .copy
+            .expect("invariant: only a clone of a stream gives it a second consumer");
         copy(batch)
     }
 
@@ -191,6 +195,9 @@ impl Plan {
 
 impl fmt::Debug for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plan").field("name", &self.name()).field("steps", &self.0.steps).finish_non_exhaustive()
+        f.debug_struct("Plan")
+            .field("name", &self.name())
+            .field("steps", &self.0.steps)
+            .finish_non_exhaustive()
     }
 }

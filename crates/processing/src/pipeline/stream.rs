@@ -154,7 +154,8 @@ impl<T: Send + 'static> Stream<T> {
             BTreeMap::from([("topic", topic.name.clone()), ("codec", topic.codec.name.to_owned())]);
         let _: Stream<()> = Stream::add(&self.graph, |id| {
             let codec = topic.codec;
-            let make: MakeOperator = Arc::new(move || Box::new(Erased(TopicSink::new(id, codec, key.clone()))));
+            let make: MakeOperator =
+                Arc::new(move || Box::new(Erased(TopicSink::new(id, codec, key.clone()))));
             let role = Role::TopicSink { make, topic: topic.name };
             Node { name, kind: "topic", parameters, input: Some(self.node), role, copy: None }
         });

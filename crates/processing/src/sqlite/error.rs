@@ -20,7 +20,9 @@ fn explain(code: Option<ErrorCode>) -> (ErrorKind, Option<&'static str>) {
     match code {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
             ErrorKind::Busy,
-            Some("another program has held its write lock for 10 s; end that program's transaction, and start again"),
+            Some(
+                "another program has held its write lock for 10 s; end that program's transaction, and start again",
+            ),
         ),
         Some(ErrorCode::DiskFull) => (ErrorKind::Full, Some("the disk is full; make room, and start again")),
         Some(ErrorCode::ReadOnly) => (
@@ -30,7 +32,9 @@ fn explain(code: Option<ErrorCode>) -> (ErrorKind, Option<&'static str>) {
         Some(ErrorCode::PermissionDenied) => (ErrorKind::Denied, Some("permission denied")),
         Some(ErrorCode::CannotOpen) => (
             ErrorKind::NotFound,
-            Some("it cannot be opened; the directory has to exist and to be writable, and the file not a directory"),
+            Some(
+                "it cannot be opened; the directory has to exist and to be writable, and the file not a directory",
+            ),
         ),
         Some(ErrorCode::NotADatabase) => {
             (ErrorKind::Invalid, Some("it is not an SQLite database; name another file, or remove this one"))

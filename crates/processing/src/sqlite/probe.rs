@@ -13,8 +13,8 @@ use std::fmt;
 
 use rusqlite::types::Value;
 use serde::de::{
-    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, VariantAccess,
-    Visitor,
+    self, DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess,
+    VariantAccess, Visitor,
 };
 use serde::{Serialize, forward_to_deserialize_any};
 
@@ -47,7 +47,10 @@ pub(super) fn columns_of<Row: Serialize + DeserializeOwned>() -> Result<Vec<Colu
             Value::Real(_) => ColumnKind::Real,
             Value::Blob(_) => ColumnKind::Blob,
             Value::Null => {
-                return Err(format!("{type_name} cannot be a row: the type of column {:?} is not known", field.name));
+                return Err(format!(
+                    "{type_name} cannot be a row: the type of column {:?} is not known",
+                    field.name
+                ));
             }
         };
         columns.push(Column { name: field.name.to_owned(), kind, nullable: field.cell.optional });
@@ -167,7 +170,11 @@ impl<'de> Deserializer<'de> for RowProbe<'_> {
         Err(Refusal::Because("a row must be a struct with named fields, none of them flattened".to_owned()))
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Refusal> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -259,7 +266,11 @@ impl<'de> Deserializer<'de> for ColumnProbe<'_> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Refusal> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -276,7 +287,9 @@ impl<'de> Deserializer<'de> for ColumnProbe<'_> {
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Refusal> {
-        Err(Refusal::Because("its type is only known from each value: use String, i64, f64 or bool".to_owned()))
+        Err(Refusal::Because(
+            "its type is only known from each value: use String, i64, f64 or bool".to_owned(),
+        ))
     }
 
     fn deserialize_i128<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Refusal> {
@@ -303,7 +316,12 @@ impl<'de> Deserializer<'de> for ColumnProbe<'_> {
         nested("a tuple or array")
     }
 
-    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, _: usize, _: V) -> Result<V::Value, Refusal> {
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: usize,
+        _: V,
+    ) -> Result<V::Value, Refusal> {
         nested("a tuple struct")
     }
 

@@ -74,8 +74,13 @@ impl SerializeStruct for Fields {
     type Ok = Vec<Field>;
     type Error = NotARow;
 
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), NotARow> {
-        let cell = value.serialize(CellSerializer).map_err(|error| NotARow(format!("column {name:?}: {error}")))?;
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), NotARow> {
+        let cell =
+            value.serialize(CellSerializer).map_err(|error| NotARow(format!("column {name:?}: {error}")))?;
         self.0.push(Field { name, cell });
         Ok(())
     }
@@ -168,7 +173,13 @@ impl Serializer for Fields {
         no_row("a tuple struct")
     }
 
-    fn serialize_tuple_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<NoRow, NotARow> {
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<NoRow, NotARow> {
         no_row("an enum")
     }
 
@@ -176,7 +187,13 @@ impl Serializer for Fields {
         no_row("a map (or a struct with a flattened field)")
     }
 
-    fn serialize_struct_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<NoRow, NotARow> {
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<NoRow, NotARow> {
         no_row("an enum")
     }
 }
@@ -189,7 +206,9 @@ fn cell(value: Value) -> Result<Cell, NotARow> {
 }
 
 fn nested<T>(what: &str) -> Result<T, NotARow> {
-    Err(NotARow(format!("{what} does not fit into one column: give each part a field of its own, or write it as text")))
+    Err(NotARow(format!(
+        "{what} does not fit into one column: give each part a field of its own, or write it as text"
+    )))
 }
 
 fn real(value: f64) -> Result<Cell, NotARow> {
@@ -281,7 +300,11 @@ impl Serializer for CellSerializer {
         cell(Value::Text(variant.to_owned()))
     }
 
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<Cell, NotARow> {
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<Cell, NotARow> {
         value.serialize(self)
     }
 
@@ -312,7 +335,13 @@ impl Serializer for CellSerializer {
         nested("a tuple struct")
     }
 
-    fn serialize_tuple_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<Never, NotARow> {
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Never, NotARow> {
         nested("an enum with data")
     }
 
@@ -324,7 +353,13 @@ impl Serializer for CellSerializer {
         nested("a struct")
     }
 
-    fn serialize_struct_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<Never, NotARow> {
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Never, NotARow> {
         nested("an enum with data")
     }
 }

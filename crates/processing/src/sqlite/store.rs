@@ -95,7 +95,8 @@ impl Store {
         let tx = db
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(|error| failed(path, "begin a transaction", error))?;
-        tx.execute_batch(CREATE).map_err(|error| failed(path, "create the tables for the position", error))?;
+        tx.execute_batch(CREATE)
+            .map_err(|error| failed(path, "create the tables for the position", error))?;
         check_pipeline(&tx, path, pipeline, steps)?;
         let positions = load(&tx, pipeline).map_err(sql)?;
         check(&positions)?;
@@ -148,8 +149,7 @@ fn connect(path: &Path) -> Result<Connection, Error> {
     let sql = |error| failed(path, "open it", error);
     let db = Connection::open(path).map_err(sql)?;
     db.busy_timeout(BUSY_TIMEOUT).map_err(sql)?;
-    let mode: String =
-        db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(sql)?;
+    let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(sql)?;
     if !mode.eq_ignore_ascii_case("wal") {
         return Err(Error::new(
             ErrorKind::Invalid,

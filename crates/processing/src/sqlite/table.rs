@@ -73,14 +73,17 @@ fn check(path: &Path, spec: &TableSpec, columns: &Arc<[Column]>, found: &[Existi
     key.sort_by_key(|column| column.key_place);
     let same_columns = found.len() == columns.len()
         && columns.iter().all(|column| {
-            found.iter().any(|there| there.name == column.name && affinity(&there.declared) == Some(column.kind))
+            found
+                .iter()
+                .any(|there| there.name == column.name && affinity(&there.declared) == Some(column.kind))
         });
     // ON CONFLICT names the key as a set.
     let same_key = key.len() == spec.key.len() && key.iter().all(|there| spec.key.contains(&there.name));
     if same_columns && same_key {
         return Ok(());
     }
-    let there: Vec<String> = found.iter().map(|column| format!("{} {}", column.name, column.declared)).collect();
+    let there: Vec<String> =
+        found.iter().map(|column| format!("{} {}", column.name, column.declared)).collect();
     let there_key: Vec<&str> = key.iter().map(|column| column.name.as_str()).collect();
     let wanted: Vec<String> =
         columns.iter().map(|column| format!("{} {}", column.name, column.kind.sql())).collect();
@@ -135,7 +138,8 @@ fn upsert_statement(table: &str, columns: &[Column], key: &[String]) -> String {
         .filter(|name| !key.contains(name))
         .map(|name| format!("{0} = excluded.{0}", quoted(name)))
         .collect();
-    let action = if updates.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", updates.join(", ")) };
+    let action =
+        if updates.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", updates.join(", ")) };
     format!(
         "INSERT INTO {} ({}) VALUES ({}) ON CONFLICT ({}) DO {action}",
         quoted(table),

@@ -1,0 +1,346 @@
+//! Whatever the interleaving, wherever a run is cut or killed: the table is what a simple computation over all
+//! records gives, and no window that was committed as closed is emitted again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Aggregate, hours};
+
+const WINDOW_MS: i64 = 60_000;
+const DISORDER_MS: i64 = 20_000;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Event {
+    key: u8,
+    at: i64,
+    value: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Row {
+    key: u8,
+    start: i64,
+    count: u64,
+    sum: i64,
+    max: i64,
+}
+
+/// Values that the aggregate panics on.
+fn is_poison(value: i64) -> bool {
+    value % 17 == 13
+}
+
+struct Stats;
+
+impl Aggregate for Stats {
+    type In = i64;
+    type Acc = (u64, i64, i64);
+    type Out = (u64, i64, i64);
+
+    fn init(&self) -> Self::Acc {
+        (0, 0, i64::MIN)
+    }
+
+    fn add(&self, acc: &mut Self::Acc, value: i64) {
+        acc.0 += 1;
+        assert!(!is_poison(value), "poison");
+        acc.1 += value;
+        acc.2 = acc.2.max(value);
+    }
+
+    fn merge(&self, acc: &mut Self::Acc, other: Self::Acc) {
+        *acc = (acc.0 + other.0, acc.1 + other.1, acc.2.max(other.2));
+    }
+
+    fn finish(&self, acc: &Self::Acc) -> Self::Out {
+        *acc
+    }
+}
+
+fn plan(db: &Path) -> Plan {
+    let pipeline = Pipeline::new("p");
+    let source = Topic::json::<Event>("events").time(|event| event.at);
+    let events = pipeline
+        .source(source.disorder(crate::millis(20_000)).idle(hours(10_000)))
+        .filter(|event| event.value % 5 != 0);
+    events
+        .clone()
+        .map(|event| Row { key: event.key, start: event.at, count: 1, sum: event.value, max: event.value })
+        .to("each", Topic::json::<Row>("p.each"));
+    let rows = events
+        .map(|event| (event.key, event.value))
+        .key_by(|(key, _)| *key)
+        .window(Tumbling::of(mins(1)))
+        .aggregate("stats", OfPair)
+        .map(|w| Row { key: w.key, start: w.start.0, count: w.value.0, sum: w.value.1, max: w.value.2 });
+    rows.clone().to("out", Topic::json::<Row>("p.out").key(|row| format!("{}/{}", row.key, row.start)));
+    rows.sink("table", Sqlite::upsert::<Row>(db, "stats").key(["key", "start"]));
+    pipeline.build().unwrap()
+}
+
+/// [`Stats`] of the second of a pair.
+struct OfPair;
+
+impl Aggregate for OfPair {
+    type In = (u8, i64);
+    type Acc = (u64, i64, i64);
+    type Out = (u64, i64, i64);
+
+    fn init(&self) -> Self::Acc {
+        Stats.init()
+    }
+
+    fn add(&self, acc: &mut Self::Acc, (_, value): (u8, i64)) {
+        Stats.add(acc, value);
+    }
+
+    fn merge(&self, acc: &mut Self::Acc, other: Self::Acc) {
+        Stats.merge(acc, other);
+    }
+
+    fn finish(&self, acc: &Self::Acc) -> Self::Out {
+        Stats.finish(acc)
+    }
+}
+
+/// What happens next.
+#[derive(Clone, Debug)]
+enum Action {
+    /// Records for one partition, in one batch: (key, time after the largest so far, value), or nonsense.
+    Append(usize, Vec<Option<(u8, i64, i64)>>),
+    /// A step, by a run that is there or one that is started, which dies at this stage.
+    Step(Death),
+    /// A run to the end.
+    RunToEnd,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Death {
+    AfterGather,
+    AfterSeal,
+    AfterPublish,
+    AfterCommit,
+    Never,
+}
+
+fn actions(partitions: usize) -> impl Strategy<Value = Vec<Action>> {
+    let record = prop_oneof![
+        12 => (0_u8..4, -DISORDER_MS..60_000_i64, -50_i64..200).prop_map(Some),
+        1 => Just(None),
+    ];
+    let append = (0..partitions, prop::collection::vec(record, 1..8))
+        .prop_map(|(at, records)| Action::Append(at, records));
+    let death = prop_oneof![
+        Just(Death::AfterGather),
+        Just(Death::AfterSeal),
+        Just(Death::AfterPublish),
+        Just(Death::AfterCommit),
+        Just(Death::Never),
+        Just(Death::Never),
+        Just(Death::Never),
+    ];
+    let action = prop_oneof![6 => append, 5 => death.prop_map(Action::Step), 1 => Just(Action::RunToEnd)];
+    prop::collection::vec(action, 1..40)
+}
+
+/// What the run does, and what is to come of it.
+struct World {
+    memory: Arc<Memory>,
+    plan: Plan,
+    db: std::path::PathBuf,
+    every: std::time::Duration,
+    run: Option<Run>,
+    largest: Vec<i64>,
+    events: Vec<Event>,
+    nonsense: usize,
+    /// How often records may have been written to topics without the commit beside them.
+    unsure: usize,
+}
+
+impl World {
+    fn append(&mut self, partition: usize, records: &[Option<(u8, i64, i64)>]) {
+        let mut values = Vec::new();
+        for record in records {
+            let Some((key, ahead, value)) = *record else {
+                self.nonsense += 1;
+                values.push("{".to_owned());
+                continue;
+            };
+            let at = self.largest[partition] + ahead;
+            self.largest[partition] = self.largest[partition].max(at);
+            let event = Event { key, at, value };
+            values.push(serde_json::to_string(&event).unwrap());
+            self.events.push(event);
+        }
+        let records: Vec<_> = values
+            .iter()
+            .map(|value| logmill_record::NewRecord {
+                timestamp: crate::TimestampMs(0),
+                key: None,
+                value: Some(value.as_bytes()),
+                headers: &[],
+            })
+            .collect();
+        self.memory.append("events", partition, &records);
+    }
+
+    /// Checks what a step is about to commit against what is committed.
+    fn check(&self, output: &super::super::StepOutput) {
+        let closed = self.closed();
+        for row in &output.rows[0] {
+            let rusqlite::types::Value::Integer(start) = row[1] else { panic!("{row:?}") };
+            assert!(start + WINDOW_MS > closed, "the window at {start} was committed as closed at {closed}");
+        }
+        for position in &output.positions {
+            assert!(position.resume.closed >= closed, "the watermark went back");
+            assert!(position.resume.replay <= position.resume.read);
+        }
+    }
+
+    fn closed(&self) -> i64 {
+        let db = Connection::open(&self.db).unwrap();
+        let closed = db.query_row("SELECT max(closed_ms) FROM logmill_positions", [], |row| row.get(0));
+        closed.unwrap_or(None).unwrap_or(i64::MIN)
+    }
+
+    fn step(&mut self, death: Death) {
+        let mut run = match self.run.take() {
+            Some(run) => run,
+            None => open_with(&self.plan, &self.memory, Mode { every: self.every, bounded: false }).unwrap(),
+        };
+        run.gather();
+        if death == Death::AfterGather || !run.engine.has_work() {
+            return;
+        }
+        let output = run.engine.seal(false).unwrap();
+        self.check(&output);
+        if death == Death::AfterSeal {
+            return;
+        }
+        let output = run.engine.publish(output).unwrap();
+        if death == Death::AfterPublish {
+            self.unsure += 1;
+            return;
+        }
+        run.engine.commit(&output).unwrap();
+        if death == Death::Never {
+            self.run = Some(run);
+        }
+    }
+
+    fn run_to_end(&mut self) {
+        self.run = None;
+        let mut run = open_with(&self.plan, &self.memory, Mode { every: self.every, bounded: true }).unwrap();
+        loop {
+            run.stop.reset();
+            let gathered = run.engine.gather().unwrap();
+            let output = run.engine.seal(gathered == Gathered::Done).unwrap();
+            self.check(&output);
+            let output = run.engine.publish(output).unwrap();
+            run.engine.commit(&output).unwrap();
+            if gathered == Gathered::Done {
+                return;
+            }
+        }
+    }
+
+    /// What the table has to be.
+    fn oracle(&self) -> Vec<Row> {
+        let mut rows: BTreeMap<(u8, i64), Row> = BTreeMap::new();
+        for Event { key, at, value } in &self.events {
+            if value % 5 == 0 || is_poison(*value) {
+                continue;
+            }
+            let start = at - at.rem_euclid(WINDOW_MS);
+            let row = rows.entry((*key, start)).or_insert(Row {
+                key: *key,
+                start,
+                count: 0,
+                sum: 0,
+                max: i64::MIN,
+            });
+            row.count += 1;
+            row.sum += value;
+            row.max = row.max.max(*value);
+        }
+        rows.into_values().collect()
+    }
+
+    fn table(&self) -> Vec<Row> {
+        let db = Connection::open(&self.db).unwrap();
+        let mut query =
+            db.prepare("SELECT key, start, count, sum, max FROM stats ORDER BY key, start").unwrap();
+        let rows = query.query_map([], |row| {
+            let count: i64 = row.get(2)?;
+            let count = u64::try_from(count).unwrap();
+            Ok(Row { key: row.get(0)?, start: row.get(1)?, count, sum: row.get(3)?, max: row.get(4)? })
+        });
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    fn check_letters(&self) {
+        let dead = self.memory.all("p.dead");
+        let places: BTreeSet<_> = dead
+            .iter()
+            .map(|letter| (letter.header("logmill.origin.partition"), letter.header("logmill.origin.offset")))
+            .collect();
+        let poisoned =
+            self.events.iter().filter(|event| event.value % 5 != 0 && is_poison(event.value)).count();
+        assert_eq!(places.len(), self.nonsense + poisoned);
+        if self.unsure == 0 {
+            assert_eq!(dead.len(), places.len(), "each once, where no run died between topics and commit");
+        }
+        assert_eq!(self.memory.all("p.stats.late"), [], "nothing was late");
+    }
+
+    /// What went past the windows.
+    fn check_each(&self) {
+        let written = self.memory.all("p.each").len();
+        let expected = self.events.iter().filter(|event| event.value % 5 != 0).count();
+        assert!(written >= expected);
+        if self.unsure == 0 {
+            assert_eq!(written, expected, "each once, where no run died between topics and commit");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_record_has_its_effect_once(
+        (partitions, actions) in (1_usize..4).prop_flat_map(|partitions| (Just(partitions), actions(partitions))),
+        batches_per_fetch in 1_usize..4,
+        every_ms in prop_oneof![Just(0_u64), Just(1_000)],
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("p.db");
+        let memory = Memory::new();
+        memory.create("events", partitions);
+        *memory.batches_per_fetch.lock() = Some(batches_per_fetch);
+        let mut world = World {
+            plan: plan(&db),
+            memory,
+            db,
+            every: crate::millis(every_ms),
+            run: None,
+            largest: vec![0; partitions],
+            events: Vec::new(),
+            nonsense: 0,
+            unsure: 0,
+        };
+        for action in &actions {
+            match action {
+                Action::Append(partition, records) => world.append(*partition, records),
+                Action::Step(death) => world.step(*death),
+                Action::RunToEnd => world.run_to_end(),
+            }
+        }
+        world.run_to_end();
+        prop_assert_eq!(world.table(), world.oracle());
+        world.check_letters();
+        world.check_each();
+    }
+}
