@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::directories::{INTERNAL, TOPICS, holds_topic};
 use super::record::{self, Event, RecordError};
-use crate::error::{Error, OpenError, Reason, explain_metadata};
+use crate::error::{Error, OpenError, Reason, explain_metadata, metadata_failed};
 
 /// Where the metadata log is, in the data directory.
 pub(super) const METADATA: &str = "internal/metadata";
@@ -21,8 +21,15 @@ const READ_BYTES: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct MetadataLog {
     set: LogSet,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
     /// Replaced when a sync has failed and the log was opened afresh.
-    log: Mutex<Log>,
+    log: Log,
+    /// A sync failed and the log could not be opened afresh: what is in it is known at the next start.
+    failed: Option<logmill_log::Error>,
 }
 
 /// The last event of each topic that the log knows.
@@ -43,7 +50,7 @@ impl MetadataLog {
             }
             next = read.next_offset;
         }
-        Ok((Self { set: set.clone(), log: Mutex::new(log) }, events))
+        Ok((Self { set: set.clone(), state: Mutex::new(State { log, failed: None }) }, events))
     }
 
     fn create(set: &LogSet) -> Result<Log, OpenError> {
@@ -79,23 +86,25 @@ impl MetadataLog {
         let batch = batch.push(&record).and_then(|()| batch.build());
         let batch = batch.expect("a record of a few hundred bytes fits a batch");
 
-        let mut log = self.log.lock();
-        if let LogState::Poisoned(error) = log.stats().state {
-            // An earlier sync failed and the log could not be opened then.
-            *log = self.reopen().map_err(|_| explain_metadata(&error, doing))?;
+        let mut state = self.state.lock();
+        if let Some(error) = &state.failed {
+            return Err(metadata_failed(error, doing));
         }
-        let receipt = log.append(&[batch]).map_err(|error| explain_metadata(&error, doing))?;
+        let receipt = state.log.append(&[batch]).map_err(|error| explain_metadata(&error, doing))?;
         let written = receipt.first_offset();
         let Err(error) = receipt.wait() else { return Ok(()) };
         match self.reopen() {
             // It goes on after the last record known to be on disk, so this one is not in it.
             Ok(fresh) if fresh.end_offset() <= written => {
-                *log = fresh;
+                state.log = fresh;
                 let message =
                     format!("a sync of the node's metadata failed, and {doing} did not happen: {error}");
                 Err(Error::new(Reason::IoFailed, message).because(error))
             }
-            Ok(_) | Err(_) => Err(explain_metadata(&error, doing)),
+            Ok(_) | Err(_) => {
+                state.failed = Some(error.clone());
+                Err(explain_metadata(&error, doing))
+            }
         }
     }
 

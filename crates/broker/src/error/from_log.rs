@@ -83,7 +83,8 @@ impl PartitionName {
     /// The metadata knows the partition, and its directory is not there.
     pub(crate) fn missing(&self, path: &Path, error: logmill_log::Error) -> Error {
         let message = format!(
-            "{self} is missing: {} is not there, and a new one would hide the loss; stop the node, put the              directory back from a backup, and start it again, or delete the topic",
+            "{self} is missing: {} is not there, and a new one would hide the loss; stop the node, put the \
+             directory back from a backup, and start it again, or delete the topic",
             path.display()
         );
         Error::new(Reason::PartitionFailed, message)
@@ -95,7 +96,8 @@ impl PartitionName {
     /// What lies in the partition's directory belongs to another.
     pub(crate) fn misplaced(&self, path: &Path) -> Error {
         let message = format!(
-            "{self} cannot be opened: what lies in {} says that it belongs to another partition; stop the node,              put the right directory there, and start it again",
+            "{self} cannot be opened: what lies in {} says that it belongs to another partition; stop the node, \
+             put the right directory there, and start it again",
             path.display()
         );
         Error::new(Reason::PartitionFailed, message)
@@ -139,15 +141,18 @@ pub(crate) fn explain_metadata(error: &logmill_log::Error, doing: &str) -> Error
                  disk, start the node again, and see ({error})"
             ),
         ),
-        ErrorKind::Poisoned | ErrorKind::ReadOnly => (
-            Reason::MetadataFailed,
-            format!(
-                "the node's metadata cannot be written, so {doing} did not happen: check the disk and start the \
-                 node again ({error})"
-            ),
-        ),
+        ErrorKind::Poisoned | ErrorKind::ReadOnly => return metadata_failed(error, doing),
         ErrorKind::Closed => return Error::closing().because(error.clone()),
         _ => (Reason::IoFailed, format!("{doing} did not happen: {error}")),
     };
     Error::new(reason, message).because(error.clone())
+}
+
+/// The metadata log takes nothing more, because of `error`.
+pub(crate) fn metadata_failed(error: &logmill_log::Error, doing: &str) -> Error {
+    let message = format!(
+        "the node's metadata cannot be written, so {doing} did not happen: check the disk and start the node \
+         again ({error})"
+    );
+    Error::new(Reason::MetadataFailed, message).because(error.clone())
 }

@@ -14,7 +14,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-pub(crate) use from_log::{PartitionName, explain_metadata};
+pub(crate) use from_log::{PartitionName, explain_metadata, metadata_failed};
 pub use open::{OpenError, OpenErrorKind};
 pub use reason::{Code, Reason};
 

@@ -1,0 +1,141 @@
+//! What the tests of the broker share.
+
+pub(crate) mod hook_fs;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use logmill_broker::{
+    Acks, Appended, Broker, Config, CreateTopic, Error, Fetch, FetchFrom, PartitionData, Payload, Position,
+    Produce, ProduceRecord, ProduceResult, RequestContext, Topic, decode,
+};
+use logmill_log::env::{Env, Scheduler, block_on};
+use logmill_record::{Batch, BatchBuilder, NewRecord, Offset, TimestampMs};
+
+/// A broker and the means to wait for it.
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub(crate) broker: Broker,
+    scheduler: Arc<dyn Scheduler>,
+    pub(crate) context: RequestContext,
+}
+
+impl Node {
+    pub(crate) fn open(config: Config) -> Self {
+        Self::of(Broker::open(config).unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    pub(crate) fn of(broker: Broker) -> Self {
+        let scheduler = Arc::clone(&broker.config().env.scheduler);
+        Self { broker, scheduler, context: RequestContext::embedded() }
+    }
+
+    pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        block_on(&*self.scheduler, future)
+    }
+
+    pub(crate) fn create(&self, name: &str, partitions: u32) -> Result<Topic, Error> {
+        self.wait(self.broker.create_topic(&self.context, CreateTopic::new(name).partitions(partitions)))
+    }
+
+    pub(crate) fn delete(&self, name: &str) -> Result<(), Error> {
+        self.wait(self.broker.delete_topic(&self.context, name))
+    }
+
+    pub(crate) fn produce(&self, produce: Produce) -> Result<Vec<ProduceResult>, Error> {
+        self.wait(self.broker.produce(&self.context, produce))
+    }
+
+    /// Appends one record to a partition, durably.
+    pub(crate) fn say(&self, topic: &str, partition: u32, value: &str) -> Result<Appended, Error> {
+        self.produce(records(topic, Some(partition), [value]))?.remove(0).outcome
+    }
+
+    pub(crate) fn fetch(&self, fetch: Fetch) -> Result<Vec<PartitionData>, Error> {
+        self.wait(self.broker.fetch(&self.context, fetch))
+    }
+
+    /// Everything in a partition, as text.
+    pub(crate) fn read_all(&self, topic: &str, partition: u32) -> Result<Vec<String>, Error> {
+        let mut position = Position::Earliest;
+        let mut values = Vec::new();
+        loop {
+            let data = self.fetch(Fetch::new(vec![FetchFrom::new(topic, partition, position)]))?.remove(0);
+            if let Some(error) = data.error {
+                return Err(error);
+            }
+            values.extend(text(&data));
+            if data.next_offset == data.end_offset {
+                return Ok(values);
+            }
+            position = Position::Offset(data.next_offset);
+        }
+    }
+
+    pub(crate) fn end(&self, topic: &str, partition: u32) -> Offset {
+        let described = self.wait(self.broker.describe_topic(&self.context, topic)).unwrap();
+        described.partitions[partition as usize].end_offset
+    }
+}
+
+/// The values of what was read, as text, from the offset asked for.
+pub(crate) fn text(data: &PartitionData) -> Vec<String> {
+    let records = data.chunks.iter().flat_map(|chunk| decode(chunk.batches.clone(), data.from_offset));
+    records
+        .map(|record| String::from_utf8_lossy(&record.unwrap().value.unwrap_or_default()).into_owned())
+        .collect()
+}
+
+pub(crate) fn config(dir: &tempfile::TempDir) -> Config {
+    Config::new(dir.path())
+}
+
+pub(crate) fn with_env(dir: &tempfile::TempDir, env: Env) -> Config {
+    Config { env, ..Config::new(dir.path()) }
+}
+
+pub(crate) fn record(value: impl AsRef<[u8]>) -> ProduceRecord {
+    ProduceRecord { value: Some(Bytes::copy_from_slice(value.as_ref())), ..ProduceRecord::default() }
+}
+
+pub(crate) fn keyed(key: &str, value: &str) -> ProduceRecord {
+    ProduceRecord { key: Some(Bytes::copy_from_slice(key.as_bytes())), ..record(value) }
+}
+
+pub(crate) fn records<V: AsRef<[u8]>>(
+    topic: &str,
+    partition: Option<u32>,
+    values: impl IntoIterator<Item = V>,
+) -> Produce {
+    Produce {
+        topic: topic.into(),
+        partition,
+        payload: Payload::Records(values.into_iter().map(record).collect()),
+        acks: Acks::Durable,
+        sent_at: None,
+    }
+}
+
+pub(crate) fn batch<V: AsRef<[u8]>>(values: impl IntoIterator<Item = V>) -> Batch {
+    let mut builder = BatchBuilder::new();
+    for value in values {
+        let record =
+            NewRecord { timestamp: TimestampMs(1_000), key: None, value: Some(value.as_ref()), headers: &[] };
+        builder.push(&record).unwrap();
+    }
+    builder.build().unwrap()
+}
+
+pub(crate) fn produce_batch(topic: &str, partition: u32, bytes: Bytes) -> Produce {
+    Produce {
+        topic: topic.into(),
+        partition: Some(partition),
+        payload: Payload::Batch(bytes),
+        acks: Acks::Durable,
+        sent_at: None,
+    }
+}
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);

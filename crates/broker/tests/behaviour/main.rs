@@ -1,0 +1,15 @@
+//! The broker as its users have it: what it promises, tested through its public handle.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+mod crash;
+mod damage;
+mod fetch;
+mod open;
+mod produce;
+mod subscribe;
+mod topics;
+
+#[cfg(feature = "grpc")]
+mod grpc;

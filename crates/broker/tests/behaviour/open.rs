@@ -1,0 +1,112 @@
+//! A data directory that cannot be had is refused in a sentence that says why.
+
+use std::os::unix::fs::FileExt;
+use std::{fs, io};
+
+use logmill_broker::{Broker, Config, OpenError, OpenErrorKind};
+use logmill_log::sim::{Fault, Op, Rule, Sim};
+use logmill_log::{LogOptions, LogSet, SetOptions};
+use logmill_record::{BatchBuilder, NewRecord, TimestampMs};
+
+use crate::common::hook_fs::{Call, hooked};
+use crate::common::{Node, config, with_env};
+
+fn refused(config: Config) -> OpenError {
+    Broker::open(config).expect_err("this directory cannot be opened")
+}
+
+#[test]
+fn a_directory_that_is_in_use_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::open(config(&dir));
+    let error = refused(config(&dir));
+    assert_eq!(error.kind(), OpenErrorKind::InUse);
+    assert!(error.to_string().contains("in use by another process"), "{error}");
+    assert!(error.to_string().contains(&dir.path().display().to_string()), "{error}");
+    node.broker.close().unwrap();
+    Node::open(config(&dir)).broker.close().unwrap();
+}
+
+#[test]
+fn a_plain_file_and_a_directory_of_something_else_are_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("photo.jpg");
+    std::fs::File::create_new(&file).unwrap();
+    let error = refused(Config::new(&file));
+    assert_eq!(error.kind(), OpenErrorKind::NotADataDirectory, "{error}");
+    let error = refused(config(&dir));
+    assert_eq!(error.kind(), OpenErrorKind::NotADataDirectory);
+    assert!(error.to_string().contains("photo.jpg"), "{error}");
+}
+
+#[test]
+fn a_directory_without_the_right_to_write_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let denied = hooked(|call, _| match call {
+        Call::Lock => Err(io::ErrorKind::PermissionDenied.into()),
+        Call::Write => Ok(()),
+    });
+    let error = refused(with_env(&dir, denied));
+    assert_eq!(error.kind(), OpenErrorKind::Denied);
+    assert!(error.to_string().contains("right to write"), "{error}");
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    Node::open(config(&dir)).broker.close().unwrap();
+    // The version stands behind the four letters that say what the file is.
+    let set = fs::OpenOptions::new().write(true).open(dir.path().join("set")).unwrap();
+    set.write_all_at(&[0x7F], 4).unwrap();
+    let error = refused(config(&dir));
+    assert_eq!(error.kind(), OpenErrorKind::NewerFormat, "{error}");
+    assert!(error.to_string().contains("newer"), "{error}");
+}
+
+/// Appends a record to the metadata log, as another version of the program could have.
+fn append_metadata(dir: &tempfile::TempDir, key: &[u8], value: &[u8]) {
+    let set = LogSet::open(dir.path(), SetOptions::default()).unwrap();
+    let log = set.open_log("internal/metadata", LogOptions::default()).unwrap();
+    let mut batch = BatchBuilder::new();
+    let record = NewRecord { timestamp: TimestampMs(0), key: Some(key), value: Some(value), headers: &[] };
+    batch.push(&record).unwrap();
+    log.append(&[batch.build().unwrap()]).unwrap().wait().unwrap();
+    set.close().unwrap();
+}
+
+#[test]
+fn metadata_of_a_newer_version_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::open(config(&dir));
+    node.create("t", 1).unwrap();
+    node.broker.close().unwrap();
+    append_metadata(&dir, &[7; 16], &[2, 1, 0]);
+    let error = refused(config(&dir));
+    assert_eq!(error.kind(), OpenErrorKind::NewerFormat, "{error}");
+    assert!(error.to_string().contains("newer version of logmill (record 1:"), "{error}");
+}
+
+#[test]
+fn metadata_that_makes_no_sense_is_refused() {
+    let wide = [1, 1, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, b'w'];
+    for (key, value) in [(&[7_u8; 16][..], &[1_u8, 9][..]), (b"short", &[1, 2]), (&[7; 16], &wide)] {
+        let dir = tempfile::tempdir().unwrap();
+        Node::open(config(&dir)).broker.close().unwrap();
+        append_metadata(&dir, key, value);
+        let error = refused(config(&dir));
+        assert_eq!(error.kind(), OpenErrorKind::Damaged, "{error}");
+        assert!(error.to_string().contains("damaged at record 0"), "{error}");
+    }
+}
+
+#[test]
+fn a_full_disk_at_the_first_start_is_said_and_the_next_start_works() {
+    let sim = Sim::new(1);
+    let open = || Broker::open(Config { env: sim.env(), ..Config::new("/data") });
+    sim.fs.inject(Rule::new(Fault::NoSpace).on(Op::Write).always());
+    let error = open().expect_err("there is no space");
+    assert_eq!(error.kind(), OpenErrorKind::Full);
+    assert!(error.to_string().contains("free some space"), "{error}");
+    sim.fs.clear_rules();
+    open().unwrap().close().unwrap();
+}
