@@ -10,6 +10,9 @@ use crate::catalog::{Partition, TopicState};
 use crate::error::Error;
 use crate::topic::Position;
 
+/// The most that is read from a log in one piece; who wants more gets it in several.
+const READ_BYTES: usize = 16 * 1024 * 1024;
+
 /// Where a reader is in a partition.
 #[derive(Debug)]
 pub(super) struct Cursor {
@@ -22,6 +25,9 @@ pub(super) struct Cursor {
     chunks: Vec<Chunk>,
     /// The bytes of `chunks`.
     bytes: usize,
+    /// Nothing more is to be read before this is taken: the next batch would pass the partition's own limit,
+    /// or cannot be read.
+    satisfied: bool,
     error: Option<Error>,
 }
 
@@ -36,7 +42,7 @@ struct Place {
 
 impl Cursor {
     pub(super) fn new(from: FetchFrom, topic: Result<Arc<TopicState>, Error>) -> Self {
-        Self { from, topic, place: None, chunks: Vec::new(), bytes: 0, error: None }
+        Self { from, topic, place: None, chunks: Vec::new(), bytes: 0, satisfied: false, error: None }
     }
 
     fn partition(&self) -> Result<&Partition, Error> {
@@ -67,7 +73,7 @@ impl Cursor {
     pub(super) fn read(&mut self, max_bytes: usize, any_size: bool) -> Option<usize> {
         self.locate();
         let Some(place) = self.place.filter(|_| self.error.is_none()) else { return Some(0) };
-        let wanted = self.own_left().map_or(max_bytes, |own| own.min(max_bytes));
+        let wanted = self.own_left().map_or(max_bytes, |own| own.min(max_bytes)).min(READ_BYTES);
         let read = self.partition().and_then(|partition| {
             partition.log()?.read(place.next, wanted).map_err(|error| match error.kind() {
                 ErrorKind::OutOfRange => out_of_range(partition, place.next),
@@ -77,9 +83,11 @@ impl Cursor {
         let read = match read {
             Ok(read) => read,
             Err(error) => {
-                // What was read before it is still good; the next read meets the error again.
                 if self.chunks.is_empty() {
                     self.error = Some(error);
+                } else {
+                    // What was read before it is still good; the next read meets the error again.
+                    self.satisfied = true;
                 }
                 return Some(0);
             }
@@ -89,6 +97,10 @@ impl Cursor {
         let bytes = read.chunks.iter().map(|chunk| chunk.batches.len()).sum();
         if bytes > max_bytes && !any_size {
             return None;
+        }
+        if self.bytes > 0 && self.own_left().is_some_and(|own| bytes > own) {
+            self.satisfied = true;
+            return Some(0);
         }
         self.place = Some(Place { next: read.next_offset, ..seen });
         self.chunks.extend(read.chunks);
@@ -111,7 +123,7 @@ impl Cursor {
 
     /// Whether a read may bring something, now or later.
     pub(super) fn can_have_more(&self) -> bool {
-        self.error.is_none() && (self.bytes == 0 || self.own_left() != Some(0))
+        self.error.is_none() && !self.satisfied && (self.bytes == 0 || self.own_left() != Some(0))
     }
 
     /// Resolves when there is more to read, and with an error when there never will be.
@@ -143,6 +155,7 @@ impl Cursor {
             place.from = place.next;
         }
         self.bytes = 0;
+        self.satisfied = false;
         PartitionData {
             topic: topic.clone(),
             partition: *partition,
