@@ -77,3 +77,40 @@ impl Drop for Fired {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use logmill_log::env::{Env, Work, block_on};
+
+    use super::*;
+
+    #[test]
+    fn everyone_who_waits_is_woken_and_who_comes_later_does_not_wait() {
+        let env = Env::real();
+        let signal = Signal::default();
+        let fires = signal.clone();
+        let (one, other) = (signal.fired(), signal.fired());
+        env.scheduler.spawn(Work::Read, Box::new(move || fires.fire()));
+        block_on(&*env.scheduler, async {
+            one.await;
+            other.await;
+            signal.fired().await;
+        });
+        assert!(signal.has_fired());
+    }
+
+    #[test]
+    fn one_who_goes_leaves_nothing_behind() {
+        let signal = Signal::default();
+        {
+            let mut fired = pin!(signal.fired());
+            for _ in 0..3 {
+                assert!(fired.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            }
+            assert_eq!(signal.waiting(), 1);
+        }
+        assert_eq!(signal.waiting(), 0);
+    }
+}

@@ -31,7 +31,7 @@ fn a_directory_that_is_in_use_is_named() {
 fn a_plain_file_and_a_directory_of_something_else_are_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("photo.jpg");
-    std::fs::File::create_new(&file).unwrap();
+    fs::File::create_new(&file).unwrap();
     let error = refused(Config::new(&file));
     assert_eq!(error.kind(), OpenErrorKind::NotADataDirectory, "{error}");
     let error = refused(config(&dir));

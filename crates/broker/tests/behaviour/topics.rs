@@ -197,8 +197,10 @@ fn offsets_are_found_by_place() {
         (1, Position::Offset(logmill_record::Offset(2))),
     ])
     .unwrap();
-    let found: Vec<_> =
-        found.iter().map(|found| (found.offset.get(), found.timestamp.map(|at| at.get()))).collect();
+    let found: Vec<_> = found
+        .iter()
+        .map(|found| (found.offset.get(), found.timestamp.map(logmill_record::TimestampMs::get)))
+        .collect();
     assert_eq!(found, [(3, None), (0, None), (1, Some(300)), (3, None), (0, None), (2, None)]);
 
     let error = ask(vec![(1, Position::Offset(logmill_record::Offset(4)))]).unwrap_err();

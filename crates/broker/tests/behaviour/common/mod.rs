@@ -4,7 +4,6 @@ pub(crate) mod hook_fs;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use logmill_broker::{
@@ -138,4 +137,10 @@ pub(crate) fn produce_batch(topic: &str, partition: u32, bytes: Bytes) -> Produc
     }
 }
 
-pub(crate) const SECOND: Duration = Duration::from_secs(1);
+/// The failure of the only partition of a request, or of the request.
+pub(crate) fn failure(node: &Node, produce: Produce) -> Error {
+    match node.produce(produce) {
+        Ok(mut results) => results.remove(0).outcome.unwrap_err(),
+        Err(error) => error,
+    }
+}

@@ -1,0 +1,213 @@
+//! Files that stall, disks that fill up, syncs that fail: what it does to producers, and what it does not.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use logmill_broker::{Config, Limits, Reason};
+use logmill_log::sim::{Fault, Op, Rule, Sim};
+
+use crate::common::hook_fs::{Call, Gate, hooked};
+use crate::common::{Node, failure, records, with_env};
+
+/// A node of which the segment files of partition 0 cannot be written until the gate opens.
+fn stalled(dir: &tempfile::TempDir, limits: Limits) -> (Node, Arc<Gate>) {
+    let gate = Arc::new(Gate::default());
+    let stall = {
+        let gate = Arc::clone(&gate);
+        move |call, path: &Path| {
+            let partition = path.parent().and_then(Path::file_name);
+            if call == Call::Write
+                && partition == Some("0".as_ref())
+                && path.extension() == Some("log".as_ref())
+            {
+                gate.pass();
+            }
+            Ok(())
+        }
+    };
+    let node = Node::open(Config { limits, ..with_env(dir, hooked(stall)) });
+    node.create("t", 2).unwrap();
+    (node, gate)
+}
+
+#[test]
+fn a_partition_that_stalls_holds_up_itself_alone_and_has_a_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { max_partition_queued_bytes: 10_000, ..Limits::default() };
+    let (node, gate) = stalled(&dir, limits);
+    let big = |partition| records("t", Some(partition), [vec![b'x'; 3_000]]);
+    let accepted: Vec<_> = (0..3).map(|_| node.broker.produce(&node.context, big(0))).collect();
+    gate.wait_for_someone();
+
+    let error = failure(&node, big(0));
+    assert_eq!(error.reason(), Reason::LimitExceeded);
+    assert!(error.metadata().contains(&("limit", "max_partition_queued_bytes".to_owned())));
+    assert!(error.metadata().contains(&("value", "10000".to_owned())));
+    // The other partition and the rest of the node work.
+    node.say("t", 1, "past it").unwrap();
+    assert_eq!(node.read_all("t", 1).unwrap(), ["past it"]);
+    node.create("u", 1).unwrap();
+
+    gate.open();
+    for call in accepted {
+        node.wait(call).unwrap().remove(0).outcome.unwrap();
+    }
+    node.produce(big(0)).unwrap().remove(0).outcome.unwrap();
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn the_node_has_a_bound_over_all_partitions() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, gate) = stalled(&dir, Limits { max_queued_bytes: 10_000, ..Limits::default() });
+    let big = |partition| records("t", Some(partition), [vec![b'x'; 3_000]]);
+    let accepted: Vec<_> = (0..3).map(|_| node.broker.produce(&node.context, big(0))).collect();
+    let error = failure(&node, big(1));
+    assert_eq!(error.reason(), Reason::LimitExceeded);
+    assert!(error.metadata().contains(&("limit", "max_queued_bytes".to_owned())), "{error:?}");
+    gate.open();
+    for call in accepted {
+        node.wait(call).unwrap().remove(0).outcome.unwrap();
+    }
+    node.produce(big(1)).unwrap().remove(0).outcome.unwrap();
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_panic_while_writing_harms_only_its_own_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let armed = Arc::new(AtomicBool::new(false));
+    let hook = {
+        let armed = Arc::clone(&armed);
+        move |call, _: &Path| {
+            let panics = call == Call::Write && armed.swap(false, Ordering::SeqCst);
+            assert!(!panics, "a fault that this test plants");
+            Ok(())
+        }
+    };
+    let node = Node::open(with_env(&dir, hooked(hook)));
+    node.create("t", 1).unwrap();
+    armed.store(true, Ordering::SeqCst);
+    assert_eq!(node.say("t", 0, "lost").unwrap_err().reason(), Reason::InternalFault);
+    node.say("t", 0, "kept").unwrap();
+    assert_eq!(node.read_all("t", 0).unwrap(), ["kept"]);
+    node.broker.close().unwrap();
+}
+
+fn simulated(sim: &Sim) -> Node {
+    Node::open(Config { env: sim.env(), ..Config::new("/data") })
+}
+
+#[test]
+fn a_full_disk_is_said_and_works_again_when_there_is_space() {
+    let sim = Sim::new(3);
+    let node = simulated(&sim);
+    node.create("t", 1).unwrap();
+    node.say("t", 0, "before").unwrap();
+    sim.fs.inject(Rule::new(Fault::NoSpace).on(Op::Write).on(Op::Create).on(Op::CreateDir).always());
+    let error = node.say("t", 0, "during").unwrap_err();
+    assert_eq!(error.reason(), Reason::DiskFull);
+    assert!(error.message().contains("make room, and try again"), "{error}");
+    assert_eq!(node.create("u", 2).unwrap_err().reason(), Reason::DiskFull);
+    assert_eq!(node.delete("t").unwrap_err().reason(), Reason::DiskFull);
+    assert_eq!(node.read_all("t", 0).unwrap(), ["before"]);
+
+    sim.fs.clear_rules();
+    node.say("t", 0, "after").unwrap();
+    node.create("u", 2).unwrap();
+    assert_eq!(node.read_all("t", 0).unwrap(), ["before", "after"]);
+    node.broker.close().unwrap();
+    let node = simulated(&sim);
+    assert!(node.broker.open_report().unknown.is_empty());
+    assert_eq!(node.broker.open_report().topics, 2);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_failed_sync_is_an_unknown_outcome_and_then_a_failed_partition() {
+    let mut sim = Sim::new(4);
+    let node = simulated(&sim);
+    node.create("t", 2).unwrap();
+    node.say("t", 0, "before").unwrap();
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/0/*.log"));
+    let error = node.say("t", 0, "during").unwrap_err();
+    assert_eq!(error.reason(), Reason::OutcomeUnknown);
+    assert!(error.message().contains("before sending them again"), "{error}");
+    let error = node.say("t", 0, "after").unwrap_err();
+    assert_eq!(error.reason(), Reason::PartitionFailed);
+
+    // What was there can be read, and the rest works.
+    assert_eq!(node.read_all("t", 0).unwrap(), ["before"]);
+    node.say("t", 1, "other").unwrap();
+    for _ in 0..3 {
+        assert_eq!(node.produce(records("t", None, ["free"])).unwrap()[0].partition, 1);
+    }
+    let described = node.wait(node.broker.describe_topic(&node.context, "t")).unwrap();
+    assert_eq!(described.partitions[0].error.as_ref().unwrap().reason(), Reason::PartitionFailed);
+
+    sim.crash();
+    let node = simulated(&sim);
+    node.say("t", 0, "again").unwrap();
+    let read = node.read_all("t", 0).unwrap();
+    assert!(matches!(&read[..], [first, .., last] if first == "before" && last == "again"), "{read:?}");
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_failed_sync_of_the_metadata_undoes_the_change_and_the_next_one_works() {
+    let sim = Sim::new(5);
+    let node = simulated(&sim);
+    node.create("kept", 1).unwrap();
+    let fail = || sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/metadata/*.log"));
+    fail();
+    let error = node.create("lost", 1).unwrap_err();
+    assert_eq!(error.reason(), Reason::IoFailed, "{error}");
+    assert_eq!(node.say("lost", 0, "x").unwrap_err().reason(), Reason::TopicNotFound);
+    fail();
+    assert_eq!(node.delete("kept").unwrap_err().reason(), Reason::IoFailed);
+    node.say("kept", 0, "x").unwrap();
+    node.create("lost", 1).unwrap();
+    node.broker.close().unwrap();
+
+    let node = simulated(&sim);
+    assert_eq!(node.broker.open_report().topics, 2);
+    assert!(node.broker.open_report().failed.is_empty());
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn metadata_that_cannot_be_opened_again_fails_and_says_so() {
+    let mut sim = Sim::new(6);
+    let node = simulated(&sim);
+    node.create("kept", 1).unwrap();
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/metadata/*").always());
+    assert_eq!(node.create("lost", 1).unwrap_err().reason(), Reason::OutcomeUnknown);
+    assert_eq!(node.create("lost", 1).unwrap_err().reason(), Reason::MetadataFailed);
+    node.say("kept", 0, "x").unwrap();
+    sim.fs.clear_rules();
+    sim.crash();
+    let node = simulated(&sim);
+    assert!(node.broker.open_report().failed.is_empty());
+    assert_eq!(node.read_all("kept", 0).unwrap(), ["x"]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn records_in_the_queue_of_a_deleted_topic_are_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, gate) = stalled(&dir, Limits::default());
+    let calls: Vec<_> =
+        (0..5).map(|_| node.broker.produce(&node.context, records("t", Some(0), ["x"]))).collect();
+    gate.wait_for_someone();
+    let delete = node.broker.delete_topic(&node.context, "t");
+    gate.open();
+    node.wait(delete).unwrap();
+    for call in calls {
+        match node.wait(call).unwrap().remove(0).outcome {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.reason(), Reason::TopicNotFound, "{error}"),
+        }
+    }
+    node.broker.close().unwrap();
+}
