@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use logmill_client::{Acks, Delivery, ErrorKind, Producer, ProducerOptions, ProducerRecord};
 use logmill_record::{BatchBuilder, NewRecord, TimestampMs};
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 
-use crate::fake::{Fake, ProduceSession, refused, values};
+use crate::fake::{Fake, FakeNode, ProduceSession, refused, values};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -22,10 +21,10 @@ async fn send(producer: &Producer, partition: u32, value: impl Into<String>) -> 
     timeout(SOON, producer.send(record(partition, value))).await.expect("room in time").unwrap()
 }
 
-/// Sends a record and gives it the time to leave: one that follows is in the next batch.
-async fn send_off(producer: &Producer, partition: u32, value: impl Into<String>) -> Delivery {
-    let delivery = send(producer, partition, value).await;
-    sleep(Duration::from_millis(100)).await;
+/// Sends a record and waits until it has arrived: one that follows is in the next batch.
+async fn send_off(node: &FakeNode, producer: &Producer, value: &str) -> Delivery {
+    let delivery = send(producer, 0, value).await;
+    timeout(SOON, node.fake.cues.received.notified()).await.expect("it arrives in time");
     delivery
 }
 
@@ -46,7 +45,7 @@ async fn what_was_sent_and_not_answered_is_never_sent_again() {
         while let Some(request) = session.request().await {
             if values(request.request.as_ref().unwrap()).contains(&"lost".to_owned()) {
                 session.log.append(request.request.as_ref().unwrap());
-                sleep(Duration::from_millis(200)).await;
+                session.cues.go.notified().await;
                 return session.break_off().await;
             }
             session.append(&request).await;
@@ -55,9 +54,10 @@ async fn what_was_sent_and_not_answered_is_never_sent_again() {
     let node = fake.start().await;
     let producer = node.client().await.producer(ProducerOptions::default()).unwrap();
 
-    assert_eq!(outcome(send(&producer, 0, "first").await).await, Ok(0));
-    let lost = send_off(&producer, 0, "lost").await;
+    assert_eq!(outcome(send_off(&node, &producer, "first").await).await, Ok(0));
+    let lost = send_off(&node, &producer, "lost").await;
     let behind = send(&producer, 0, "behind").await;
+    node.fake.cues.go.notify_one();
     assert_eq!(outcome(lost).await, Err(ErrorKind::OutcomeUnknown));
     assert_eq!(outcome(behind).await, Ok(2), "what had not been sent goes out on the next stream");
     assert_eq!(node.fake.log.values("t", 0), ["first", "lost", "behind"]);
@@ -173,16 +173,11 @@ async fn batches_fill_while_one_is_under_way_and_order_holds() {
 
 #[tokio::test]
 async fn a_full_buffer_makes_senders_wait_and_nothing_is_lost() {
-    let go = Arc::new(Notify::new());
-    let script_go = Arc::clone(&go);
-    let fake = Fake::new().producing(move |mut session: ProduceSession| {
-        let go = Arc::clone(&script_go);
-        async move {
-            session.start().await;
-            go.notified().await;
-            while let Some(request) = session.request().await {
-                session.append(&request).await;
-            }
+    let fake = Fake::new().producing(|mut session: ProduceSession| async move {
+        session.start().await;
+        session.cues.go.notified().await;
+        while let Some(request) = session.request().await {
+            session.append(&request).await;
         }
     });
     let node = fake.start().await;
@@ -191,13 +186,13 @@ async fn a_full_buffer_makes_senders_wait_and_nothing_is_lost() {
     let mut deliveries = Vec::new();
     let waited = loop {
         let value = "x".repeat(1_000);
-        match timeout(Duration::from_millis(300), producer.send(record(0, value))).await {
+        match timeout(Duration::from_secs(1), producer.send(record(0, value))).await {
             Ok(delivery) => deliveries.push(delivery.unwrap()),
             Err(_) => break deliveries.len(),
         }
     };
     assert_eq!(waited, 9, "1,032 bytes each");
-    go.notify_one();
+    node.fake.cues.go.notify_one();
     for delivery in deliveries {
         assert!(outcome(delivery).await.is_ok());
     }
@@ -216,13 +211,13 @@ async fn time_runs_out_for_sent_unsent_and_not_yet_taken_records() {
     let options = ProducerOptions { max_buffered_bytes: 100, ..quick(limit) };
     let producer = node.client().await.producer(options).unwrap();
     let begun = Instant::now();
-    let sent = send_off(&producer, 0, "sent").await;
+    let sent = send_off(&node, &producer, "sent").await;
     let unsent = send(&producer, 0, "unsent").await;
     let error = producer.send(record(0, "no room".repeat(100))).await.unwrap_err();
     assert_eq!((error.kind(), error.reason()), (ErrorKind::Exhausted, "BUFFER_FULL"));
     assert_eq!(outcome(sent).await, Err(ErrorKind::OutcomeUnknown));
     assert_eq!(outcome(unsent).await, Err(ErrorKind::Timeout));
-    assert!((limit..limit * 5).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert!((limit..SOON).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     assert!(outcome(send(&producer, 0, "next").await).await.is_err(), "the buffer is free again");
 }
 
@@ -323,7 +318,7 @@ async fn closing_delivers_everything_and_dropping_says_what_it_gave_up() {
     });
     let node = silent.start().await;
     let producer = node.client().await.producer(ProducerOptions::default()).unwrap();
-    let sent = send_off(&producer, 0, "sent").await;
+    let sent = send_off(&node, &producer, "sent").await;
     let unsent = send(&producer, 0, "unsent").await;
     drop(producer);
     assert_eq!(outcome(sent).await, Err(ErrorKind::OutcomeUnknown));

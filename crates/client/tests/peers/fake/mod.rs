@@ -20,7 +20,7 @@ use logmill_proto::v1::produce_stream_response::Reply;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Status, Streaming};
 
@@ -36,11 +36,23 @@ pub(crate) struct Session<Request, Reply> {
     pub(crate) requests: Streaming<Request>,
     pub(crate) replies: mpsc::Sender<Result<Reply, Status>>,
     pub(crate) log: Log,
+    pub(crate) cues: Cues,
+}
+
+/// What a test and a script tell each other.
+#[derive(Clone, Default)]
+pub(crate) struct Cues {
+    /// A request has arrived at the script.
+    pub(crate) received: Arc<Notify>,
+    /// The script may go on.
+    pub(crate) go: Arc<Notify>,
 }
 
 impl<Request, Reply> Session<Request, Reply> {
     pub(crate) async fn request(&mut self) -> Option<Request> {
-        self.requests.message().await.ok().flatten()
+        let request = self.requests.message().await.ok().flatten();
+        self.cues.received.notify_one();
+        request
     }
 
     pub(crate) async fn break_off(&self) {
@@ -124,6 +136,7 @@ pub(crate) fn refused(partition: i32, code: tonic::Code, reason: &str) -> v1::Pr
 pub(crate) struct Fake {
     pub(crate) topics: Arc<Mutex<BTreeMap<String, i32>>>,
     pub(crate) log: Log,
+    pub(crate) cues: Cues,
     pub(crate) produce: Script<v1::ProduceStreamRequest, v1::ProduceStreamResponse>,
     pub(crate) subscribe: Script<v1::SubscribeRequest, v1::SubscribeResponse>,
     pub(crate) produce_streams: Arc<AtomicU32>,
@@ -140,6 +153,7 @@ impl Fake {
         Fake {
             topics: Arc::new(Mutex::new(BTreeMap::from([("t".to_owned(), 4)]))),
             log: Log::default(),
+            cues: Cues::default(),
             produce: script(|mut session: ProduceSession| async move {
                 session.start().await;
                 while let Some(request) = session.request().await {

@@ -34,7 +34,8 @@ impl Fake {
     ) -> Response<Replies<Rep>> {
         let (replies, stream) = mpsc::channel(16);
         let number = count.fetch_add(1, Ordering::SeqCst);
-        tokio::spawn(script(Session { number, requests, replies, log: self.log.clone() }));
+        let (log, cues) = (self.log.clone(), self.cues.clone());
+        tokio::spawn(script(Session { number, requests, replies, log, cues }));
         Response::new(ReceiverStream::new(stream))
     }
 
