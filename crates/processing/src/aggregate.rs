@@ -102,3 +102,87 @@ impl<T: 'static> Aggregate for Count<T> {
         *acc
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    /// Count, sum, smallest and largest: what most aggregates are made of.
+    struct Summary;
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Held {
+        count: u64,
+        sum: i64,
+        smallest: i64,
+        largest: i64,
+    }
+
+    impl Aggregate for Summary {
+        type In = i64;
+        type Acc = Held;
+        type Out = Held;
+
+        fn init(&self) -> Held {
+            Held { count: 0, sum: 0, smallest: i64::MAX, largest: i64::MIN }
+        }
+
+        fn add(&self, acc: &mut Held, value: i64) {
+            self.merge(acc, Held { count: 1, sum: value, smallest: value, largest: value });
+        }
+
+        fn merge(&self, acc: &mut Held, other: Held) {
+            acc.count += other.count;
+            acc.sum += other.sum;
+            acc.smallest = acc.smallest.min(other.smallest);
+            acc.largest = acc.largest.max(other.largest);
+        }
+
+        fn finish(&self, acc: &Held) -> Held {
+            acc.clone()
+        }
+    }
+
+    fn filled<A: Aggregate<In = i64>>(aggregate: &A, values: &[i64]) -> A::Acc {
+        let mut acc = aggregate.init();
+        values.iter().for_each(|value| aggregate.add(&mut acc, *value));
+        acc
+    }
+
+    fn merged<A: Aggregate>(aggregate: &A, mut one: A::Acc, other: A::Acc) -> A::Acc {
+        aggregate.merge(&mut one, other);
+        one
+    }
+
+    /// The laws, on three runs of values.
+    fn obeys_the_laws<A>(aggregate: &A, [a, b, c]: [&[i64]; 3]) -> Result<(), TestCaseError>
+    where
+        A: Aggregate<In = i64, Out: PartialEq + std::fmt::Debug>,
+    {
+        let of = |values| filled(aggregate, values);
+        let all = filled(aggregate, &[a, b, c].concat());
+        let left = merged(aggregate, merged(aggregate, of(a), of(b)), of(c));
+        let right = merged(aggregate, of(a), merged(aggregate, of(b), of(c)));
+        let swapped = merged(aggregate, of(c), merged(aggregate, of(b), of(a)));
+        let with_none = merged(aggregate, aggregate.init(), merged(aggregate, left, aggregate.init()));
+        for acc in [with_none, right, swapped] {
+            prop_assert_eq!(aggregate.finish(&acc), aggregate.finish(&all));
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn where_values_are_cut_and_in_which_order_they_are_merged_makes_no_difference(
+            a in prop::collection::vec(-1_000_i64..1_000, 0..20),
+            b in prop::collection::vec(-1_000_i64..1_000, 0..20),
+            c in prop::collection::vec(-1_000_i64..1_000, 0..20),
+        ) {
+            obeys_the_laws(&Count::new(), [&a, &b, &c])?;
+            obeys_the_laws(&Summary, [&a, &b, &c])?;
+        }
+    }
+}

@@ -1,16 +1,6 @@
 //! Letters: source records set aside, as they came, with where they came from and why.
 //!
-//! Key, value, timestamp and headers are those of the source record. Headers are added behind its own:
-//!
-//! | header | value |
-//! |---|---|
-//! | `logmill.origin.topic` | the topic it was read from |
-//! | `logmill.origin.partition`, `logmill.origin.offset` | its place there, as decimal text |
-//! | `logmill.step` | the step that set it aside; `source:<topic>` for a record that cannot be decoded |
-//! | `logmill.error` | why (dead letters) |
-//! | `logmill.window.start`, `logmill.window.end` | the window, in ms: the one that is closed (late records), or the one whose result failed (dead letters of a step behind a window) |
-//!
-//! The result of a window is made of many records: such a letter has no key, no value, and no partition and offset.
+//! Their headers are specified in the crate's documentation, "Records that cannot be processed".
 
 use std::collections::BTreeMap;
 

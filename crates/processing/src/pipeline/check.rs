@@ -278,3 +278,6 @@ fn check_topics(plan: &Plan) -> Result<(), BuildError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -373,3 +373,6 @@ impl<'de> VariantAccess<'de> for Unit {
         nested("an enum with data")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorKind};
 /// The format of our own tables.
 const FORMAT: i64 = 1;
 /// How long another writer may hold the lock.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+const BUSY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 10_000 });
 
 const CREATE: &str = "
 CREATE TABLE IF NOT EXISTS logmill_pipelines (
@@ -243,3 +243,6 @@ fn save(tx: &Transaction<'_>, pipeline: &str, position: &Position) -> rusqlite::
     ])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,7 +58,7 @@ fn a_record_that_cannot_be_decoded_is_kept_as_it_came() {
         value: Some(b"{\"page\":\"/\"}"),
         headers: &[("trace", Some(b"abc"))],
     };
-    memory.append("hits", 1, &[record.clone(), NewRecord { value: None, ..record }]);
+    memory.append("hits", 1, &[record, NewRecord { value: None, ..record }]);
 
     let report = run_to_end(&hits(&dir.path().join("stats.db")), &memory).unwrap();
 
