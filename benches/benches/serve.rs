@@ -63,7 +63,7 @@ impl Node {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).expect("its output can be read");
         let url = line.split_whitespace().find(|word| word.starts_with("http://"));
-        let url = url.unwrap_or_else(|| panic!("the node said {line:?}")).to_owned();
+        let url = url.expect("the node says its address").to_owned();
         Self { child, url }
     }
 

@@ -26,11 +26,11 @@ pub fn touch_memory(bytes: usize) {
 /// Resident memory of a process, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// All of it: VmRSS.
+    /// All of it: `VmRSS`.
     pub resident_bytes: u64,
-    /// What nobody else can have: RssAnon.
+    /// What nobody else can have: `RssAnon`.
     pub anonymous_bytes: u64,
-    /// Mapped files, the program's own code among them: RssFile.
+    /// Mapped files, the program's own code among them: `RssFile`.
     pub mapped_bytes: u64,
 }
 

@@ -75,13 +75,11 @@ impl Program {
     }
 
     /// Runs it to its end; panics unless it exits with 0. Returns standard output.
-    #[expect(clippy::must_use_candidate, reason = "it asserts by itself")]
     pub fn ok<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> String {
         self.ok_with(args, b"")
     }
 
     /// As [`ok`](Self::ok), with `input` on standard input.
-    #[expect(clippy::must_use_candidate, reason = "it asserts by itself")]
     pub fn ok_with<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>, input: &[u8]) -> String {
         let outcome = self.run_with(args, input);
         assert_eq!(outcome.code, 0, "it failed: {}", outcome.stderr);

@@ -153,9 +153,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut output = Output::stdout();
     let figures = figures::Figures::new(&args, &measured);
     if args.json {
-        output.json(&figures)?
+        output.json(&figures)?;
     } else {
-        figures.print(&mut output)?
+        figures.print(&mut output)?;
     }
     output.flush()
 }

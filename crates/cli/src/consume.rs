@@ -66,7 +66,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut output = Output::stdout();
     let printer = Printer { json: args.json, sanitize: output.is_terminal(), topic: &args.topic };
     let mut left = args.count.unwrap_or(u64::MAX);
-    let mut incoming = subscribe(&client, from, args.server.timeout);
+    let mut incoming = subscribe(&client, &from, args.server.timeout);
     while left > 0 && !ends.is_empty() {
         let data = next_data(&mut incoming, &mut output).await?;
         // What comes after a partition's end was reached is not asked for any more.
@@ -141,7 +141,7 @@ async fn plan(client: &Client, args: &Args) -> Result<Plan, Failure> {
 }
 
 /// Data of all partitions as it arrives; dropping the receiver ends it.
-fn subscribe(client: &Client, from: Vec<FetchFrom>, patience: Duration) -> Incoming {
+fn subscribe(client: &Client, from: &[FetchFrom], patience: Duration) -> Incoming {
     let (sender, receiver) = mpsc::channel(2);
     for partitions in from.chunks(PARTITIONS_AT_ONCE) {
         let request = Subscribe { reconnect_timeout: patience, ..Subscribe::from(partitions.to_vec()) };

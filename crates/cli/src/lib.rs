@@ -37,6 +37,7 @@ use failure::Failure;
 ///     logmill::main()
 /// }
 /// ```
+#[must_use]
 pub fn main() -> ExitCode {
     let command = match args::parse(std::env::args_os()) {
         Ok(command) => command,

@@ -87,9 +87,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let report = done.report(&feed, &sqlite, &data_dir)?;
     let mut output = Output::stdout();
     if args.json {
-        output.json(&report)?
+        output.json(&report)?;
     } else {
-        report.print(&mut output)?
+        report.print(&mut output)?;
     }
     output.flush()
 }

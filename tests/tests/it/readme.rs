@@ -1,10 +1,10 @@
 //! The tour in README.md is a test: what it says to type is typed here.
 //!
-//! Under the heading "Five-minute tour" every block fenced as ```sh is run by bash, in order, in an
-//! empty directory, and has to succeed. The first line `logmill serve …` of a block runs in the
-//! background, as a shell of its own would, until the end; the next block starts when it is ready.
-//! `logmill` is this build; lines that start with `cargo ` build it and are left out. A block that
-//! shows output, or is not to be run, has another fence, such as ```text or ```console.
+//! Under the heading "Five-minute tour" every block whose fence says "sh" is run by bash, in order,
+//! in one empty directory, and has to succeed. The first line `logmill serve …` of a block runs in
+//! the background, as in a shell of its own, until the end; what follows starts when it is ready.
+//! `logmill` is this build; lines that start with `cargo` build it and are left out. A block that
+//! shows output, or is not to be run, says something else, such as "text" or "console".
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -17,7 +17,7 @@ use crate::logmill;
 
 const HEADING: &str = "## Five-minute tour";
 
-/// The bodies of the ```sh blocks under the heading, up to the next heading of its level.
+/// The bodies of the "sh" blocks under the heading, up to the next heading of its level.
 fn tour(readme: &str) -> Option<Vec<String>> {
     let mut lines = readme.lines().skip_while(|line| line.trim_end() != HEADING);
     lines.next()?;

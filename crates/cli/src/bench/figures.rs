@@ -17,7 +17,7 @@ pub(super) struct Figures {
     p999_ms: f64,
     /// User and system time; of the node only where its process is known.
     cpu_s_per_gb: Sides,
-    /// The largest RssAnon seen.
+    /// The largest `RssAnon` seen.
     rss_anon_mb: Sides,
     durability: &'static str,
     record_bytes: usize,

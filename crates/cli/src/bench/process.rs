@@ -25,7 +25,7 @@ impl Process {
         parse_stat(&fs::read_to_string(format!("/proc/{}/stat", self.0)).ok()?)
     }
 
-    /// Memory that is its own now: RssAnon.
+    /// Memory that is its own now: `RssAnon`.
     pub(super) fn anonymous_bytes(self) -> Option<u64> {
         parse_status(&fs::read_to_string(format!("/proc/{}/status", self.0)).ok()?)
     }

@@ -66,7 +66,7 @@ pub(super) async fn dead_letters(client: &Client) -> Result<DeadLetters, Failure
     .await?;
     let mut reasons: Vec<_> =
         counts.into_iter().map(|(reason, count)| DeadReason { reason, count }).collect();
-    reasons.sort_by(|a, b| b.count.cmp(&a.count));
+    reasons.sort_by_key(|reason| std::cmp::Reverse(reason.count));
     Ok(DeadLetters { count: reasons.iter().map(|reason| reason.count).sum(), reasons })
 }
 
