@@ -56,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) changes: Arc<Serial>,
     /// Those that wait or run.
     changing: Budget,
+    /// What is taken away after the answer, one at a time: it shares its threads with the timers.
+    pub(crate) removals: Arc<Serial>,
     /// Deletions that go on after their answer.
     pub(crate) background: Budget,
     /// Bytes that were accepted and are not yet written.
@@ -99,6 +101,7 @@ impl Broker {
             catalog: loaded.catalog,
             metadata: loaded.metadata,
             changes: Serial::new(Arc::clone(&config.env.scheduler), Work::Append),
+            removals: Serial::new(Arc::clone(&config.env.scheduler), Work::Background),
             changing: Budget::new(config.limits.max_queued_topic_changes),
             background: Budget::new(usize::MAX),
             queued: Budget::new(config.limits.max_queued_bytes),

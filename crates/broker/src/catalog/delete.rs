@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use logmill_log::env::Work;
 use uuid::Uuid;
 
 use super::directories::{TOPICS, deleted_dir, remove_tree, topic_dir};
@@ -67,9 +66,9 @@ fn rename(core: &Core, id: Uuid) -> Vec<PathBuf> {
 /// Unlinks what is left of a topic, in the background, and records that it is gone.
 pub(crate) fn take_away(core: &Arc<Core>, leftover: Leftover) {
     let Some(held) = core.background.take(1) else { return };
-    let scheduler = Arc::clone(&core.config.env.scheduler);
+    let removals = Arc::clone(&core.removals);
     let core = Arc::clone(core);
-    let task = move || {
+    removals.push(Box::new(move || {
         let Leftover { id, dirs, recorded } = leftover;
         let gone = dirs.iter().all(|dir| unlink(&core, dir));
         if gone && recorded {
@@ -79,8 +78,7 @@ pub(crate) fn take_away(core: &Arc<Core>, leftover: Leftover) {
                 drop(held);
             }));
         }
-    };
-    scheduler.spawn(Work::Background, Box::new(task));
+    }));
 }
 
 fn record_gone(core: &Core, id: Uuid) {

@@ -32,7 +32,7 @@ pub(super) struct Cursor {
 }
 
 /// Offsets of a partition as they were last seen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Place {
     from: Offset,
     next: Offset,
@@ -56,15 +56,23 @@ impl Cursor {
 
     /// Looks up where to start, once. Blocks.
     pub(super) fn locate(&mut self) {
-        if self.place.is_none() && self.error.is_none() {
-            match self.partition().and_then(|partition| locate(partition, self.from.position)) {
-                Ok((offset, _)) => {
-                    let (start, end) = self.partition().map_or_else(|_| Default::default(), Partition::range);
-                    self.place = Some(Place { from: offset, next: offset, start, end });
-                }
-                Err(error) => self.error = Some(error),
-            }
+        if self.place.is_some() || self.error.is_some() {
+            return;
         }
+        let found = self.partition().map(|partition| {
+            let located = locate(partition, self.from.position);
+            (located, partition.range())
+        });
+        let (located, (start, end)) = found.unwrap_or_else(|error| (Err(error), Default::default()));
+        // Also where nothing can be read: what can be is a part of the answer.
+        let offset = located.map_or_else(
+            |error| {
+                self.error = Some(error);
+                start
+            },
+            |(offset, _)| offset,
+        );
+        self.place = Some(Place { from: offset, next: offset, start, end });
     }
 
     /// Reads on from where it is and returns how many bytes came: about `max_bytes`, but the first batch
@@ -147,10 +155,8 @@ impl Cursor {
     /// What has been read since the last time.
     pub(super) fn take(&mut self) -> PartitionData {
         let FetchFrom { topic, partition, .. } = &self.from;
-        let place = self.place.unwrap_or_else(|| {
-            let (start, end) = self.partition().map_or_else(|_| Default::default(), Partition::range);
-            Place { from: start, next: start, start, end }
-        });
+        // A read has located it before it is taken.
+        let place = self.place.unwrap_or_default();
         if let Some(place) = &mut self.place {
             place.from = place.next;
         }

@@ -21,13 +21,15 @@ mod tests;
 mod topics;
 
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use logmill_proto::v1;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_stream::StreamExt;
 use tonic::server::NamedService;
 use tonic::transport::Server;
 use tonic::transport::server::{Router, TcpIncoming};
@@ -53,6 +55,7 @@ const MAX_STREAMS_PER_CONNECTION: u32 = 1_024;
 /// A peer that is silent so long is asked whether it is there, and has so long to say so.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 /// A message holds a batch and what goes with it, or plain records of several batches.
 const MESSAGE_SLACK_BYTES: usize = 1024 * 1024;
 const MIN_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -108,7 +111,7 @@ pub async fn serve(
     report(&reporter, ServingStatus::Serving).await;
     let router = router(&services).add_service(health);
 
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).then(pause_after_failure);
     let mut serving = pin!(router.serve_with_incoming_shutdown(incoming, stopping.fired()));
     tokio::select! {
         ended = &mut serving => return Ok(ended?),
@@ -123,6 +126,15 @@ pub async fn serve(
             Ok(())
         }
     }
+}
+
+/// Out of descriptors, say: the next try would fail as well, and as fast as the processor can.
+async fn pause_after_failure(accepted: io::Result<TcpStream>) -> io::Result<TcpStream> {
+    if let Err(error) = &accepted {
+        tracing::warn!(%error, "cannot take a connection");
+        tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+    }
+    accepted
 }
 
 fn router(services: &Services) -> Router {
