@@ -138,7 +138,8 @@ impl Engine {
     pub(crate) fn run(&mut self) -> Result<(), Error> {
         loop {
             let gathered = self.gather()?;
-            if self.has_work() {
+            // The last step may have nothing of its own, and still has to show the open windows.
+            if self.has_work() || gathered == Gathered::Done {
                 let output = self.seal(gathered == Gathered::Done)?;
                 let output = self.publish(output)?;
                 self.commit(&output)?;
@@ -156,7 +157,7 @@ impl Engine {
             let now = self.clock.monotonic();
             let mut taken = 0;
             for flow in &mut self.flows {
-                flow.advance(now);
+                flow.advance();
                 taken += flow.take()?;
             }
             if taken > 0 && self.began.is_none() {
@@ -203,7 +204,7 @@ impl Engine {
         let buffered: usize = self.flows.iter().map(Flow::buffered_bytes).sum();
         let max_bytes = BUFFER_BYTES.saturating_sub(buffered).max(1);
         let wakes_in = self.flows.iter_mut().filter_map(|flow| flow.wakes_in(now)).min();
-        let step_ends_in = self.began.map(|began| (began + self.mode.every).saturating_sub(now));
+        let step_ends_in = self.began.map(|began| began.saturating_add(self.mode.every).saturating_sub(now));
         let wait = [wakes_in, step_ends_in].into_iter().flatten().fold(LONGEST_WAIT, Duration::min);
         let rounds = u32::try_from(places.chunks(FETCH_PARTITIONS).len()).unwrap_or(u32::MAX).max(1);
         for places in places.chunks(FETCH_PARTITIONS) {

@@ -95,7 +95,7 @@ impl Flow {
         let mut marks = Watermarks::new(spec.disorder, spec.idle, closed, largest, now);
         for (at, partition) in partitions.iter().enumerate() {
             marks.set_replaying(at, partition.is_replaying());
-            marks.set_at_end(at, partition.is_at_end());
+            marks.set_at_end(at, partition.is_at_stable_end());
         }
         Self {
             plan: plan.clone(),
@@ -145,6 +145,7 @@ impl Flow {
         let partition = &mut self.partitions[at];
         match partition.fill(at, fetched, &mut *self.decoder) {
             Ok(true) => self.marks.arrived(at, now),
+            Ok(false) if partition.is_at_stable_end() => self.marks.silent(at, now),
             Ok(false) => {}
             Err(error) => return Err(unreadable(&self.topic, partition, error)),
         }
@@ -152,9 +153,9 @@ impl Flow {
         Ok(())
     }
 
-    /// Lets the clock act on the watermark.
-    pub(crate) fn advance(&mut self, now: Duration) {
-        self.marks.advance(now);
+    /// Lets silence act on the watermark.
+    pub(crate) fn advance(&mut self) {
+        self.marks.advance();
     }
 
     /// Whether sealing now would close a window.
@@ -233,7 +234,7 @@ impl Flow {
 
     fn note_progress(&mut self, at: usize) {
         let partition = &self.partitions[at];
-        self.marks.set_at_end(at, partition.is_at_end());
+        self.marks.set_at_end(at, partition.is_at_stable_end());
         if self.marks.is_replaying(at) && !partition.is_replaying() {
             self.marks.set_replaying(at, false);
         }
@@ -396,6 +397,3 @@ fn unreadable(topic: &str, partition: &Partition, error: BatchError) -> Error {
     )
     .caused_by(error)
 }
-
-#[cfg(test)]
-mod tests;

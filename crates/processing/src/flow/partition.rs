@@ -62,9 +62,14 @@ impl Partition {
         self.position() < self.resume.read
     }
 
-    /// Whether everything that can be read for now has been taken.
+    /// Whether everything that this run can read for now has been taken.
     pub(super) fn is_at_end(&self) -> bool {
         self.entries.is_empty() && self.next_fetch >= self.until.unwrap_or(self.stable_end)
+    }
+
+    /// Whether everything that there is has been taken: a bounded run may end before that.
+    pub(super) fn is_at_stable_end(&self) -> bool {
+        self.entries.is_empty() && self.next_fetch >= self.stable_end
     }
 
     /// Whether a bounded run has taken everything that it ever will.
@@ -72,9 +77,11 @@ impl Partition {
         self.until.is_some() && self.is_at_end()
     }
 
-    /// Where to fetch, if records are needed.
+    /// Where to fetch, if records are needed, or the news that there are none: a bounded run that is done asks on, as
+    /// silence counts for it too.
     pub(super) fn wants(&self) -> Option<Offset> {
-        (self.entries.is_empty() && !self.is_done()).then_some(self.next_fetch)
+        let goes_past_the_run = self.is_done() && !self.is_at_stable_end();
+        (self.entries.is_empty() && !goes_past_the_run).then_some(self.next_fetch)
     }
 
     pub(super) fn buffered_bytes(&self) -> usize {

@@ -7,6 +7,8 @@
 //! * one that was silent for `idle`, and has nothing more to read, stops holding the minimum;
 //! * when all are idle it goes on with the clock: the largest time of all, plus the time since the last arrival, less
 //!   the disorder;
+//! * silence is what the node has confirmed: it lasts until the last answer that had nothing, not until now. A task
+//!   that was stopped for an hour has not heard an hour of silence;
 //! * one that still repeats records of an earlier run holds it where that run left it, because windows may need what
 //!   is yet to be repeated.
 
@@ -29,6 +31,8 @@ pub(crate) struct Watermarks {
 struct Partition {
     largest: Option<i64>,
     last_arrival: Duration,
+    /// When it was last known that nothing had come since.
+    silent_until: Duration,
     at_end: bool,
     replaying: bool,
     idle: bool,
@@ -48,6 +52,7 @@ impl Watermarks {
             .map(|largest| Partition {
                 largest,
                 last_arrival: now,
+                silent_until: now,
                 at_end: false,
                 replaying: false,
                 idle: false,
@@ -68,8 +73,14 @@ impl Watermarks {
     pub(crate) fn arrived(&mut self, partition: usize, now: Duration) {
         let partition = &mut self.partitions[partition];
         partition.last_arrival = now;
+        partition.silent_until = now;
         partition.idle = false;
         self.holder = None;
+    }
+
+    /// The node says that there is nothing more of this partition.
+    pub(crate) fn silent(&mut self, partition: usize, now: Duration) {
+        self.partitions[partition].silent_until = now;
     }
 
     /// Whether everything of this partition that can be read has been taken.
@@ -95,37 +106,37 @@ impl Watermarks {
         }
         this.largest = Some(time);
         if self.holder.is_none_or(|holder| holder == partition) {
-            self.recompute(None);
+            self.recompute(false);
         }
     }
 
-    /// Looks at the clock: partitions fall silent, and a source that is silent as a whole goes on with it.
-    pub(crate) fn advance(&mut self, now: Duration) -> i64 {
+    /// Lets silence count: partitions become idle, and a source that is idle as a whole goes on with the clock.
+    pub(crate) fn advance(&mut self) -> i64 {
         for partition in &mut self.partitions {
-            let silent = now.saturating_sub(partition.last_arrival) >= self.idle_after;
-            partition.idle = silent && partition.at_end && !partition.replaying;
+            let silence = partition.silent_until.saturating_sub(partition.last_arrival);
+            partition.idle = silence >= self.idle_after && partition.at_end && !partition.replaying;
         }
-        self.recompute(Some(now));
+        self.recompute(true);
         self.current
     }
 
-    /// How long until [`advance`](Self::advance) could move the watermark to `end` by the clock alone; `None` if it
-    /// cannot. Without an `end`, only a partition that falls silent counts.
+    /// How long from `now` until more silence could move the watermark, if it has to reach `end` for anything to
+    /// happen; `None` if silence cannot.
     pub(crate) fn wakes_in(&self, now: Duration, end: Option<i64>) -> Option<Duration> {
-        let falls_silent = self
+        let falls_idle = self
             .partitions
             .iter()
             .filter(|partition| partition.at_end && !partition.replaying && !partition.idle)
-            .map(|partition| (partition.last_arrival + self.idle_after).saturating_sub(now))
+            .map(|partition| partition.last_arrival.saturating_add(self.idle_after).saturating_sub(now))
             .min();
-        if falls_silent.is_some() || !self.partitions.iter().all(|partition| partition.idle) {
-            return falls_silent;
+        if falls_idle.is_some() || !self.partitions.iter().all(|partition| partition.idle) {
+            return falls_idle;
         }
         let missing = end?.saturating_sub(self.by_clock(now)?);
         Some(Duration::from_millis(u64::try_from(missing).unwrap_or_default()))
     }
 
-    fn recompute(&mut self, now: Option<Duration>) {
+    fn recompute(&mut self, by_clock: bool) {
         self.holder = None;
         let mut smallest: Option<(i64, usize)> = None;
         for (index, partition) in self.partitions.iter().enumerate() {
@@ -144,18 +155,20 @@ impl Watermarks {
                 self.current = self.current.max(watermark);
                 self.holder = Some(holder);
             }
-            None => {
-                let by_clock = now.and_then(|now| self.by_clock(now));
-                self.current = self.current.max(by_clock.unwrap_or(NONE));
+            None if by_clock => {
+                let silent_until = self.partitions.iter().map(|partition| partition.silent_until).min();
+                let watermark = silent_until.and_then(|until| self.by_clock(until));
+                self.current = self.current.max(watermark.unwrap_or(NONE));
             }
+            None => {}
         }
     }
 
-    /// The watermark when all partitions are idle.
-    fn by_clock(&self, now: Duration) -> Option<i64> {
+    /// The watermark if all partitions are idle, and were silent until this moment.
+    fn by_clock(&self, silent_until: Duration) -> Option<i64> {
         let largest = self.partitions.iter().filter_map(|partition| partition.largest).max()?;
         let last_arrival = self.partitions.iter().map(|partition| partition.last_arrival).max()?;
-        let silence_ms = millis(now.saturating_sub(last_arrival));
+        let silence_ms = millis(silent_until.saturating_sub(last_arrival));
         Some(largest.saturating_add(silence_ms).saturating_sub(self.disorder_ms))
     }
 }
@@ -199,22 +212,35 @@ mod tests {
         let mut marks = marks(2, 0);
         marks.observe(0, 1_000);
         marks.arrived(0, at(60));
-        assert_eq!(marks.advance(at(60)), NONE, "silent for a minute, but there is more to read");
+        marks.silent(1, at(60));
+        assert_eq!(marks.advance(), NONE, "silent for a minute, but there is more to read");
         marks.set_at_end(1, true);
-        assert_eq!(marks.advance(at(61)), 1_000);
+        assert_eq!(marks.advance(), 1_000);
+    }
+
+    #[test]
+    fn silence_has_to_be_heard() {
+        let mut marks = marks(2, 0);
+        marks.observe(0, 1_000);
+        marks.set_at_end(1, true);
+        marks.arrived(0, at(3_600));
+        assert_eq!(marks.advance(), NONE, "nobody has asked for partition 1 in an hour");
+        marks.silent(1, at(3_600));
+        assert_eq!(marks.advance(), 1_000);
     }
 
     #[test]
     fn a_partition_that_wakes_up_holds_again_and_takes_nothing_back() {
         let mut marks = marks(2, 0);
         marks.set_at_end(1, true);
+        marks.silent(1, at(20));
         marks.arrived(0, at(20));
         marks.observe(0, 1_000);
-        assert_eq!(marks.advance(at(20)), 1_000);
+        assert_eq!(marks.advance(), 1_000);
         marks.arrived(1, at(21));
         marks.observe(1, 10);
         marks.observe(0, 5_000);
-        assert_eq!(marks.advance(at(21)), 1_000);
+        assert_eq!(marks.advance(), 1_000);
     }
 
     #[test]
@@ -222,20 +248,32 @@ mod tests {
         let mut marks = marks(2, 100);
         marks.arrived(0, at(5));
         marks.observe(0, 50_000);
-        marks.set_at_end(0, true);
-        marks.set_at_end(1, true);
-        assert_eq!(marks.advance(at(14)), 49_900, "the empty one is idle since 10 s, the other not yet");
+        let silent_until = |marks: &mut Watermarks, seconds| {
+            for partition in 0..2 {
+                marks.set_at_end(partition, true);
+                marks.silent(partition, at(seconds));
+            }
+            marks.advance()
+        };
+        assert_eq!(
+            silent_until(&mut marks, 14),
+            49_900,
+            "the empty one is idle since 10 s, the other not yet"
+        );
         assert_eq!(marks.wakes_in(at(14), Some(60_000)), Some(at(1)));
-        assert_eq!(marks.advance(at(15)), 59_900);
+        assert_eq!(silent_until(&mut marks, 15), 59_900);
         assert_eq!(marks.wakes_in(at(15), Some(60_000)), Some(Duration::from_millis(100)));
-        assert_eq!(marks.advance(at(25)), 69_900);
+        assert_eq!(silent_until(&mut marks, 25), 69_900);
+        marks.silent(1, at(3_600));
+        assert_eq!(marks.advance(), 69_900, "of partition 0 an hour's silence is not known");
     }
 
     #[test]
     fn an_empty_source_has_no_time() {
         let mut marks = marks(1, 0);
         marks.set_at_end(0, true);
-        assert_eq!(marks.advance(at(1_000)), NONE);
+        marks.silent(0, at(1_000));
+        assert_eq!(marks.advance(), NONE);
         assert_eq!(marks.wakes_in(at(1_000), None), None);
     }
 
@@ -244,9 +282,21 @@ mod tests {
         let mut marks = Watermarks::new(at(0), IDLE, 700, [Some(700), Some(9_000)].into_iter(), at(0));
         marks.set_replaying(1, true);
         marks.set_at_end(1, true);
+        marks.silent(1, at(100));
         marks.observe(0, 5_000);
-        assert_eq!(marks.advance(at(100)), 700, "neither other partitions nor silence move it");
+        assert_eq!(marks.advance(), 700, "neither other partitions nor silence move it");
         marks.set_replaying(1, false);
-        assert_eq!(marks.advance(at(100)), 5_000);
+        assert_eq!(marks.advance(), 5_000);
+    }
+
+    #[test]
+    fn no_length_of_time_is_too_long() {
+        let mut marks =
+            Watermarks::new(Duration::MAX, Duration::MAX, NONE, [Some(i64::MAX)].into_iter(), at(5));
+        marks.set_at_end(0, true);
+        marks.observe(0, i64::MIN);
+        marks.silent(0, at(6));
+        assert_eq!(marks.advance(), 0);
+        assert!(marks.wakes_in(at(6), Some(i64::MAX)).is_some());
     }
 }

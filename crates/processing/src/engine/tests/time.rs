@@ -76,6 +76,55 @@ fn what_the_clock_has_closed_stays_closed_after_a_restart() {
 }
 
 #[test]
+fn a_run_that_was_held_up_does_not_take_that_for_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("stats.db");
+    let memory = memory_with_hits(2);
+    let plan = hits(&db);
+    let mut run = open(&plan, &memory);
+    put_hit(&memory, 0, "/", 1_000);
+    put_hit(&memory, 1, "/", 1_000);
+    for _ in 0..20 {
+        run.catch_up();
+    }
+    assert_eq!(table(&db), []);
+
+    memory.clock.pass(secs(3_000));
+    put_hit(&memory, 0, "/", 30_000);
+    put_hit(&memory, 1, "/", 30_000);
+    run.catch_up();
+
+    assert_eq!((table(&db), run.report().late()), (vec![], 0));
+}
+
+#[test]
+fn a_run_to_the_end_hears_silence_too_but_not_where_records_came_after_its_end() {
+    for (name, comes_after) in [("silent", false), ("not silent", true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("stats.db");
+        let memory = memory_with_hits(2);
+        *memory.batches_per_fetch.lock() = Some(1);
+        for at in [1_000, 70_000, 71_000, 72_000] {
+            put_hit(&memory, 0, "/", at);
+        }
+        put_hit(&memory, 1, "/", 2_000);
+        let plan = hits(&db);
+        let mut run = open_with(&plan, &memory, Mode { every: secs(0), bounded: true }).unwrap();
+        if comes_after {
+            put_hit(&memory, 1, "/", 3_000);
+        }
+        while run.gather() != Gathered::Done {
+            let output = run.engine.seal(false).unwrap();
+            run.engine.commit(&output).unwrap();
+            // Longer than it takes for a partition to be idle; the other one still has records.
+            memory.clock.pass(secs(11));
+        }
+        let closed = if comes_after { vec![] } else { vec![row("/", 0, 2)] };
+        assert_eq!(table(&db), closed, "{name}");
+    }
+}
+
+#[test]
 fn a_record_whose_window_is_closed_goes_to_the_late_topic() {
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("stats.db");
