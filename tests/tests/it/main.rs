@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "these files are a person's, not the node's")]
 
 mod bad_input;
+mod bench;
 mod commands;
 mod crash;
 mod disk_full;

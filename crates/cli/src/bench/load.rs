@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::ProduceArgs;
 use super::payload::Payloads;
-use super::process::Process;
+use super::process::{Process, free_memory_bytes};
 use super::target::Target;
 use crate::failure::{Exit, Failure};
 use crate::node::blocking;
@@ -24,7 +24,7 @@ const PACK: usize = 64;
 const PACKS_AHEAD: usize = 16_384;
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 /// On a machine whose memory nobody has used yet, the first page-cache writes cost several times more.
-const TOUCHED_BYTES: usize = 1 << 30;
+const MOST_TOUCHED_BYTES: u64 = 1 << 30;
 
 /// What came out.
 pub(super) struct Measured {
@@ -247,8 +247,10 @@ impl Watched {
     }
 }
 
+/// Uses free memory once and gives it back, but never so much that others would notice.
 fn touch_memory() {
-    let mut memory = vec![0_u8; TOUCHED_BYTES];
+    let bytes = free_memory_bytes().map_or(0, |free| (free / 4).min(MOST_TOUCHED_BYTES));
+    let mut memory = vec![0_u8; usize::try_from(bytes).unwrap_or_default()];
     memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
     std::hint::black_box(memory);
 }

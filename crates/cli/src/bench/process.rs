@@ -27,7 +27,7 @@ impl Process {
 
     /// Memory that is its own now: `RssAnon`.
     pub(super) fn anonymous_bytes(self) -> Option<u64> {
-        parse_status(&fs::read_to_string(format!("/proc/{}/status", self.0)).ok()?)
+        parse_bytes(&fs::read_to_string(format!("/proc/{}/status", self.0)).ok()?, "RssAnon:")
     }
 }
 
@@ -38,8 +38,14 @@ fn parse_stat(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis(ticks * TICK_MS))
 }
 
-fn parse_status(status: &str) -> Option<u64> {
-    let value = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+/// Memory that programs could have without anybody giving up theirs: `MemAvailable`.
+pub(super) fn free_memory_bytes() -> Option<u64> {
+    parse_bytes(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+}
+
+/// The value of a line such as `RssAnon:  12 kB`.
+fn parse_bytes(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -59,6 +65,6 @@ mod tests {
     fn this_process_costs_something() {
         assert!(Process::own().cpu_time().is_some());
         assert!(Process::own().anonymous_bytes().is_some_and(|bytes| bytes > 0));
-        assert_eq!(parse_status("Name:\tx\nRssAnon:\t    12 kB\n"), Some(12 * 1024));
+        assert_eq!(parse_bytes("Name:\tx\nRssAnon:\t    12 kB\n", "RssAnon:"), Some(12 * 1024));
     }
 }
