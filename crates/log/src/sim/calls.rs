@@ -175,10 +175,8 @@ impl File for Handle {
         let fault = machine.strike(self.fs.boot, Op::SyncData, &self.path)?;
         let result = match fault {
             Some(fault @ (Fault::Io | Fault::NoSpace)) => {
-                if !machine.is_off() {
-                    let Machine { disk, random, .. } = &mut *machine;
-                    disk.file_mut(self.inode).fail_sync(random);
-                }
+                let Machine { disk, random, .. } = &mut *machine;
+                disk.file_mut(self.inode).fail_sync(random);
                 Err(if fault == Fault::Io { Errno::IO.into() } else { Errno::NOSPC.into() })
             }
             Some(Fault::Short(_) | Fault::Stall(_)) | None => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use logmill_log::env::{Clock, File};
-use logmill_log::sim::{FaultFs, Sim};
+use logmill_log::sim::{Fault, FaultFs, Op, Rule, Sim};
 
 use super::{SECTOR, open, outcomes, write};
 
@@ -34,6 +34,7 @@ fn of_unsynced_sectors_every_subset_can_be_kept_and_one_of_them_torn() {
     let found = after(4000, &[b'a'; 3 * SECTOR], |file| write(file, &[b'b'; 3 * SECTOR], 0));
     let mut subsets = BTreeSet::new();
     let mut tears = BTreeSet::new();
+    let mut tears_behind_a_loss = BTreeSet::new();
     for bytes in found {
         let mut torn = 0;
         let subset = bytes.chunks(SECTOR).map(|sector| {
@@ -47,8 +48,12 @@ fn of_unsynced_sectors_every_subset_can_be_kept_and_one_of_them_torn() {
         });
         subsets.insert(subset.collect::<Vec<_>>());
         assert!(torn <= 1);
+        if torn == 1 && bytes.starts_with(b"a") {
+            tears_behind_a_loss.insert(bytes.iter().filter(|&&byte| byte == b'b').count());
+        }
     }
     assert_eq!(subsets.len(), 8);
+    assert!(tears_behind_a_loss.len() > 100, "also where an earlier sector was lost");
     assert!(tears.len() > 300, "torn at {} places", tears.len());
     assert!(tears.first() <= Some(&3) && tears.last() >= Some(&509), "at any byte");
 }
@@ -95,47 +100,72 @@ fn what_was_cut_off_stays_off_once_the_cut_lasts() {
     for cut in [0, 512, 700] {
         let found = after(300, &[b'a'; 1024], |file| {
             file.set_len(cut as u64).unwrap();
-            file.set_len(1024).unwrap();
+            file.set_len(1500).unwrap();
         });
         let kept = vec![b'a'; cut];
-        let extended = [kept.as_slice(), &vec![0; 1024 - cut]].concat();
+        let extended = [kept.as_slice(), &vec![0; 1500 - cut]].concat();
         assert_eq!(found, BTreeSet::from([vec![b'a'; 1024], kept, extended]), "cut to {cut}");
     }
+    let found = after(2000, &[b'a'; 1024], |file| {
+        write(file, &[b'b'; 1024], 0);
+        file.set_len(700).unwrap();
+        file.set_len(1500).unwrap();
+    });
+    let is_extended = |bytes: &&Vec<u8>| bytes.len() == 1500;
+    assert!(found.iter().any(|bytes| is_extended(&bytes) && bytes[..700] == [b'b'; 700]));
+    assert!(found.iter().filter(is_extended).all(|bytes| bytes[700..].iter().all(|byte| *byte == 0)));
 }
 
 #[test]
 fn bytes_written_behind_a_cut_are_not_seen_without_it() {
-    let found = after(2000, &[b'a'; 1024], |file| {
-        file.set_len(512).unwrap();
-        write(file, &[b'b'; 512], 512);
-    });
-    let mut tails = BTreeSet::new();
-    for bytes in &found {
-        assert_eq!(bytes[..512], [b'a'; 512]);
-        let tail = &bytes[512..];
-        if tail != [b'a'; 512] {
-            let new = tail.iter().take_while(|&&byte| byte == b'b').count();
-            assert!(tail[new..].iter().all(|&byte| byte == 0));
+    for sync_fails in [false, true] {
+        let run = |fs: &FaultFs| {
+            fs.write_file("/f", [b'a'; 1024]).unwrap();
+            let file = open(fs, "/f");
+            file.set_len(512).unwrap();
+            write(&*file, &[b'b'; 300], 512);
+            if sync_fails {
+                fs.inject(Rule::new(Fault::Io).on(Op::SyncData));
+                file.sync_data().unwrap_err();
+            }
+        };
+        let found = outcomes(2000, run, |fs| fs.read_file("/f").unwrap());
+        let mut tails = BTreeSet::new();
+        for bytes in &found {
+            assert_eq!(bytes[..512], [b'a'; 512]);
+            let tail = &bytes[512..];
+            if tail != [b'a'; 512] {
+                let new = tail.iter().take_while(|&&byte| byte == b'b').count();
+                assert!(tail.len() <= 300 && tail[new..].iter().all(|&byte| byte == 0));
+            }
+            tails.insert(tail);
         }
-        tails.insert(tail);
-    }
-    for tail in [[b'a'; 512].as_slice(), &[b'b'; 512], &[0; 512], &[]] {
-        assert!(tails.contains(tail), "{:?}… is reached", tail.first());
+        for tail in [[b'a'; 512].as_slice(), &[0; 300], &[]] {
+            assert!(tails.contains(tail), "{:?}… is reached", tail.first());
+        }
+        assert_eq!(tails.contains([b'b'; 300].as_slice()), !sync_fails);
     }
 }
 
 #[test]
-fn lost_time_of_change_comes_with_lost_bytes_or_without() {
-    let modified = |seed| {
+fn the_time_of_change_lasts_with_the_length() {
+    let modified = |seed, extend: bool, sync: bool| {
         let sim = Sim::new(seed);
         sim.fs.write_file("/f", b"a").unwrap();
         let before = sim.clock.now();
         sim.clock.advance(Duration::from_secs(1));
         let file = open(&sim.fs, "/f");
-        write(&*file, b"b", 0);
+        write(&*file, b"b", u64::from(extend));
         assert_eq!(file.status().unwrap().modified, sim.clock.now());
+        if sync {
+            file.sync_data().unwrap();
+        }
         sim.fs.crash();
         open(&sim.fs, "/f").status().unwrap().modified.0 - before.0
     };
-    assert_eq!((0..50).map(modified).collect::<BTreeSet<_>>(), BTreeSet::from([0, 1000]));
+    let found = |extend, sync| (0..50).map(|seed| modified(seed, extend, sync)).collect::<BTreeSet<_>>();
+    assert_eq!(found(false, false), BTreeSet::from([0, 1000]));
+    assert_eq!(found(true, false), BTreeSet::from([0, 1000]));
+    assert_eq!(found(false, true), BTreeSet::from([0, 1000]), "the data lasts, its time may not");
+    assert_eq!(found(true, true), BTreeSet::from([1000]));
 }

@@ -50,7 +50,7 @@ fn change(file: &dyn File, random: &SimRandom) -> u64 {
 
 #[test]
 fn a_crash_leaves_only_what_was_there_since_the_last_sync() {
-    for seed in 0..3000 {
+    for seed in 0..1500 {
         let sim = Sim::new(seed);
         let random = sim.random();
         let file = create(&sim.fs, "/f");
@@ -72,7 +72,7 @@ fn a_crash_leaves_only_what_was_there_since_the_last_sync() {
 
 #[test]
 fn failed_syncs_lose_bytes_but_invent_none() {
-    for seed in 0..3000 {
+    for seed in 0..1500 {
         let sim = Sim::new(seed);
         let random = sim.random();
         let file = create(&sim.fs, "/f");

@@ -94,6 +94,9 @@ fn short_transfers_are_short() {
     assert_eq!(file.read_at(&mut buf, 0).unwrap(), 3);
     assert_eq!(file.read_at(&mut buf, 3).unwrap(), 1);
     file.sync_data().unwrap();
+    sim.fs.clear_rules();
+    sim.fs.inject(Rule::new(Fault::Short(0)));
+    assert_eq!(file.read_at(&mut buf, 0).unwrap(), 1, "nothing would be the end of the file");
 }
 
 #[test]
@@ -128,6 +131,12 @@ fn a_full_disk_takes_what_fits_and_says_so() {
     assert_eq!(read_all(&*two).unwrap().len(), 400);
     drop(two);
     assert_eq!(space().available_bytes, 900);
+    let three = create(&sim.fs, "/3");
+    write(&*three, &[b'a'; 300], 0);
+    sim.fs.remove_file(p("/3")).unwrap();
+    sim.fs.kill();
+    assert_eq!(space().available_bytes, 900, "a dead handle holds nothing");
+    drop(three);
     sim.fs.set_capacity_bytes(50);
     assert_eq!(space(), Space { available_bytes: 0, total_bytes: 50 });
 }

@@ -93,6 +93,31 @@ fn the_power_can_go_at_every_change() {
 }
 
 #[test]
+fn a_sync_cut_off_may_have_done_its_work_or_not() {
+    let after = |seed| {
+        let sim = Sim::new(seed);
+        sim.fs.write_file("/a", b"a").unwrap();
+        let file = open(&sim.fs, "/a");
+        write(&*file, b"b", 0);
+        create(&sim.fs, "/new");
+        sim.fs.power_off_at(1 + seed % 2);
+        assert!(file.sync_data().is_err() | sim.fs.sync_dir(p("/")).is_err());
+        sim.fs.crash();
+        (seed % 2, sim.fs.read_file("/a").unwrap(), sim.fs.files().len())
+    };
+    let (lost, kept) = (b"a".to_vec(), b"b".to_vec());
+    let expected = [
+        (0, lost.clone(), 1),
+        (0, lost, 2),
+        (0, kept.clone(), 1),
+        (0, kept.clone(), 2),
+        (1, kept.clone(), 1),
+        (1, kept, 2),
+    ];
+    assert_eq!((0..200).map(after).collect::<BTreeSet<_>>(), BTreeSet::from(expected));
+}
+
+#[test]
 fn a_seed_is_a_run() {
     let run = |seed| {
         let mut sim = Sim::new(seed);
@@ -119,6 +144,25 @@ fn a_seed_is_a_run() {
     assert_eq!(run(1), run(1));
     let different: BTreeSet<_> = (0..10).map(|seed| run(seed).0).collect();
     assert_eq!(different.len(), 10);
+}
+
+#[test]
+fn the_digest_tells_what_lasts_from_what_does_not() {
+    let sim = Sim::new(1);
+    sim.fs.write_file("/a", b"a").unwrap();
+    let file = open(&sim.fs, "/a");
+    let mut digests = vec![sim.fs.digest()];
+    write(&*file, b"b", 0);
+    digests.push(sim.fs.digest());
+    file.sync_data().unwrap();
+    digests.push(sim.fs.digest());
+    create(&sim.fs, "/b");
+    digests.push(sim.fs.digest());
+    sim.fs.sync_dir(p("/")).unwrap();
+    digests.push(sim.fs.digest());
+    assert_eq!(digests.iter().collect::<BTreeSet<_>>().len(), 5);
+    file.status().unwrap();
+    assert_eq!(sim.fs.digest(), digests[4], "looking changes nothing");
 }
 
 #[test]
@@ -151,10 +195,14 @@ fn damage_lasts_and_shows() {
 fn a_planted_name_lasts_whatever_was_unsynced_about_it() {
     for seed in 0..50 {
         let sim = Sim::new(seed);
-        create(&sim.fs, "/d");
-        sim.fs.rename(p("/d"), p("/a")).unwrap();
+        create(&sim.fs, "/a");
+        sim.fs.remove_file(p("/a")).unwrap();
         sim.fs.write_file("/a", "a").unwrap();
+        create(&sim.fs, "/d");
+        sim.fs.rename(p("/d"), p("/b")).unwrap();
+        sim.fs.write_file("/b", "b").unwrap();
         sim.fs.crash();
         assert_eq!(sim.fs.read_file("/a").unwrap(), b"a");
+        assert_eq!(sim.fs.read_file("/b").unwrap(), b"b");
     }
 }

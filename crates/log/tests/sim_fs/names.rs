@@ -179,3 +179,19 @@ fn directories_moved_into_each_other_are_all_there() {
     };
     assert_eq!(found(moved), ["/a/b/y=2 /a/x=1", "/a/x=1 /b/y=2", "/b/a/x=1 /b/y=2"]);
 }
+
+#[test]
+fn what_may_come_back_is_kept_however_much_is_swept_up_meanwhile() {
+    let churn = |fs: &FaultFs| {
+        fs.write_file("/d/old", "old").unwrap();
+        fs.remove_file(p("/d/old")).unwrap();
+        put(fs, "/d/new", "new");
+        fs.remove_file(p("/d/new")).unwrap();
+        for _ in 0..100 {
+            put(fs, "/swept", "swept");
+            fs.remove_file(p("/swept")).unwrap();
+            sync(fs, "/");
+        }
+    };
+    assert_eq!(found(churn), ["", "/d/new=new", "/d/new=new /d/old=old", "/d/old=old"]);
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,6 +118,27 @@ fn a_crash_drops_tasks_and_nothing_runs_in_a_dead_program() {
     new.scheduler.spawn(Work::Sync, note(&diary, 5));
     sim.scheduler.run_for(seconds(10));
     assert_eq!(*diary.lock(), [5]);
+}
+
+/// Creates a file when it is dropped, as programs do that save something at their end.
+struct LastWords(Env);
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        let _ = self.0.fs.create_dir(Path::new("/words"));
+        self.0.scheduler.spawn(Work::Background, Box::new(|| ()));
+    }
+}
+
+#[test]
+fn a_dead_program_has_no_last_words() {
+    for (seed, kill) in (0..20).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let mut sim = Sim::new(seed);
+        let words = LastWords(sim.env());
+        sim.scheduler.spawn(Work::Background, Box::new(move || drop(words)));
+        let env = if kill { sim.kill() } else { sim.crash() };
+        assert!(env.fs.list(Path::new("/")).unwrap().is_empty());
+    }
 }
 
 #[test]

@@ -123,9 +123,6 @@ impl FileImage {
         }
         self.durable = image;
         self.dirty.clear();
-        for step in &mut self.steps {
-            (step.start, step.end) = (0, 0);
-        }
     }
 
     fn len_at(&self, moment: usize) -> usize {
