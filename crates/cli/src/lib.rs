@@ -4,7 +4,7 @@
 //! a node in a process of its own declares a binary that does the same.
 //!
 //! Each command owns a module: its arguments, with their help, and what it does. Commands return
-//! [`failure::Failure`] and print their results through [`output::Output`]; nothing else writes to
+//! `failure::Failure` and print their results through `output::Output`; nothing else writes to
 //! standard output, and only [`main`] writes the one sentence of a failure to standard error.
 #![warn(missing_docs)]
 
