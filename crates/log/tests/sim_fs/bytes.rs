@@ -148,6 +148,16 @@ fn bytes_written_behind_a_cut_are_not_seen_without_it() {
 }
 
 #[test]
+fn the_zeros_behind_a_cut_can_reach_the_device_before_the_cut_does() {
+    let found = after(1000, &[b'a'; 1024], |file| {
+        file.set_len(700).unwrap();
+        write(file, &[b'b'; 100], 600);
+    });
+    let early = [[b'a'; 600].as_slice(), &[b'b'; 100], &[0; 324]].concat();
+    assert!(found.contains(&early), "a sector goes to the device as it is in memory");
+}
+
+#[test]
 fn the_time_of_change_lasts_with_the_length() {
     let modified = |seed, extend: bool, sync: bool| {
         let sim = Sim::new(seed);
