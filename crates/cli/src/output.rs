@@ -53,7 +53,11 @@ impl Output {
 /// A table without lines, for lists: the columns are separated by spaces only, as `ls` and `docker`
 /// do, so that a line can be cut with the usual tools.
 pub(crate) fn plain_table<const N: usize>(header: [&str; N], numbers: &[usize]) -> Table {
-    styled_table(presets::NOTHING, header, numbers)
+    let mut table = styled_table(presets::NOTHING, header, numbers);
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 2));
+    });
+    table
 }
 
 /// A table with a frame, for a result that is to be looked at.
@@ -152,6 +156,6 @@ mod tests {
         let mut table = plain_table(["NAME", "PARTITIONS"], &[1]);
         table.add_row(["quakes", "4"]);
         let text = table.trim_fmt();
-        assert_eq!(text, " NAME    PARTITIONS\n quakes           4");
+        assert_eq!(text, "NAME    PARTITIONS\nquakes           4");
     }
 }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use logmill_broker::{
-    Acks, Broker, Config, CreateTopic, Fetch, FetchFrom, Payload, Position, Produce, ProduceRecord,
+    Acks, Broker, Config, CreateTopic, Error, Fetch, FetchFrom, Payload, Position, Produce, ProduceRecord,
     RequestContext, decode,
 };
 use logmill_log::env::{Env, block_on};
@@ -63,20 +63,23 @@ fn produce(broker: &Broker, partition: usize, value: Bytes) -> UnderWay {
     UnderWay { partition, value, answer: Box::pin(answer) }
 }
 
-fn read(env: &Env, broker: &Broker, partition: usize) -> Vec<Bytes> {
+/// All values of a partition; an error only of a machine that has lost its power.
+fn read(sim: &Sim, env: &Env, broker: &Broker, partition: usize) -> Result<Vec<Bytes>, Error> {
     let mut values = Vec::new();
     let mut next = Offset(0);
     loop {
         let from = FetchFrom::new(TOPIC, u32::try_from(partition).unwrap(), Position::Offset(next));
         let fetch = broker.fetch(&RequestContext::embedded(), Fetch::new(vec![from]));
-        let data = block_on(&*env.scheduler, fetch).expect("the partition can be read").remove(0);
-        assert!(data.error.is_none(), "{:?}", data.error);
+        let data = block_on(&*env.scheduler, fetch).map(|mut data| data.remove(0));
+        let data = data.and_then(|mut data| data.error.take().map_or(Ok(data), Err));
+        let data =
+            data.inspect_err(|error| assert!(sim.fs.is_off(), "the partition can be read: {error}"))?;
         for chunk in data.chunks {
             values
                 .extend(decode(chunk.batches, data.from_offset).map(|record| record.unwrap().value.unwrap()));
         }
         if data.next_offset == data.end_offset {
-            return values;
+            return Ok(values);
         }
         next = data.next_offset;
     }
@@ -87,6 +90,10 @@ fn work(sim: &Sim, env: &Env, broker: &Broker, random: &SimRandom, expected: &mu
     let mut under_way: Vec<UnderWay> = Vec::new();
     let mut cx = Context::from_waker(Waker::noop());
     let steps = 20 + random.below(200);
+    if random.one_in(2) {
+        // In the middle of a write or a sync, instead of between two steps.
+        sim.fs.power_off_at(1 + random.below(steps));
+    }
     for _ in 0..steps {
         if random.one_in(2) {
             let partition = usize::try_from(random.below(PARTITIONS as u64)).unwrap();
@@ -97,8 +104,8 @@ fn work(sim: &Sim, env: &Env, broker: &Broker, random: &SimRandom, expected: &mu
             under_way.push(produce(broker, partition, value));
         } else if random.one_in(20) {
             let partition = usize::try_from(random.below(PARTITIONS as u64)).unwrap();
-            if !sim.fs.is_off() {
-                expected[partition].shown = read(env, broker, partition);
+            if let Ok(shown) = read(sim, env, broker, partition) {
+                expected[partition].shown = shown;
             }
         } else {
             sim.scheduler.step();
@@ -143,7 +150,7 @@ fn run(seed: u64, lie: bool) {
     for _ in 0..4 {
         let broker = open(&env);
         for (partition, expected) in expected.iter_mut().enumerate() {
-            let found = read(&env, &broker, partition);
+            let found = read(&sim, &env, &broker, partition).unwrap();
             check(&found, expected);
             // What was of unknown outcome is known now.
             expected.shown = found;
@@ -154,7 +161,7 @@ fn run(seed: u64, lie: bool) {
     }
     let broker = open(&env);
     for (partition, expected) in expected.iter().enumerate() {
-        check(&read(&env, &broker, partition), expected);
+        check(&read(&sim, &env, &broker, partition).unwrap(), expected);
     }
     broker.close().unwrap();
 }

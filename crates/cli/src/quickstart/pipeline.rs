@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{RESULTS, SOURCE};
-use crate::failure::{Exit, Failure, with_causes};
+use crate::failure::{Exit, Failure};
 use crate::when::day_text;
 
 /// The table in the SQLite file.
@@ -135,7 +135,7 @@ fn plan(sqlite: &Path) -> Result<Plan, Failure> {
     per_day.clone().sink("table", Sqlite::upsert::<Day>(sqlite, TABLE).key(["net", "day"]));
     // Written again after a crash, under the same key: whoever reads it takes the last.
     per_day.to("topic", Topic::json::<Day>(RESULTS).key(|day| format!("{}/{}", day.net, day.day)));
-    quakes.build().map_err(|error| Failure::new(Exit::Failed, with_causes(&error)))
+    quakes.build().map_err(|error| Failure::new(Exit::Failed, error.to_string()))
 }
 
 /// Runs it over what the topic holds now, and goes on where an earlier run ended.
@@ -154,5 +154,5 @@ fn failure(error: &logmill_processing::Error) -> Failure {
         ErrorKind::Busy | ErrorKind::Fenced => Exit::Conflict,
         _ => Exit::Failed,
     };
-    Failure::new(exit, with_causes(error))
+    Failure::new(exit, error.to_string())
 }
