@@ -28,6 +28,8 @@ pub(super) struct Cursor {
     /// Nothing more is to be read before this is taken: the next batch would pass the partition's own limit,
     /// or cannot be read.
     satisfied: bool,
+    /// The log has been asked at least once: it may have an error to tell, also at its end.
+    tried: bool,
     error: Option<Error>,
 }
 
@@ -42,7 +44,16 @@ struct Place {
 
 impl Cursor {
     pub(super) fn new(from: FetchFrom, topic: Result<Arc<TopicState>, Error>) -> Self {
-        Self { from, topic, place: None, chunks: Vec::new(), bytes: 0, satisfied: false, error: None }
+        Self {
+            from,
+            topic,
+            place: None,
+            chunks: Vec::new(),
+            bytes: 0,
+            satisfied: false,
+            tried: false,
+            error: None,
+        }
     }
 
     fn partition(&self) -> Result<&Partition, Error> {
@@ -81,6 +92,7 @@ impl Cursor {
     pub(super) fn read(&mut self, max_bytes: usize, any_size: bool) -> Option<usize> {
         self.locate();
         let Some(place) = self.place.filter(|_| self.error.is_none()) else { return Some(0) };
+        self.tried = true;
         let wanted = self.own_left().map_or(max_bytes, |own| own.min(max_bytes)).min(READ_BYTES);
         let read = self.partition().and_then(|partition| {
             partition.log()?.read(place.next, wanted).map_err(|error| match error.kind() {
@@ -126,7 +138,7 @@ impl Cursor {
         let more = |place: Place| {
             self.partition().and_then(Partition::log).is_ok_and(|log| log.end_offset() > place.next)
         };
-        self.can_have_more() && self.place.is_none_or(more)
+        self.can_have_more() && (!self.tried || self.place.is_none_or(more))
     }
 
     /// Whether a read may bring something, now or later.

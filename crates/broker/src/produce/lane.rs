@@ -195,13 +195,7 @@ impl Shared {
         match self.append(&batches).await {
             Ok(receipt) => self.answer(group, &receipt),
             Err(error) => {
-                if matches!(
-                    error.kind(),
-                    ErrorKind::Poisoned | ErrorKind::ReadOnly | ErrorKind::OutcomeUnknown
-                ) {
-                    self.state.lock().failed = true;
-                }
-                let error = self.explain(&error);
+                let error = self.refused(&error);
                 for ready in group {
                     ready.answer.send(Err(error.clone()));
                 }
@@ -264,6 +258,22 @@ impl Shared {
                 durable: self.log.beyond(last_offset),
             }));
             first_offset = next;
+        }
+    }
+
+    /// What an append that failed with `error` means to the producer, and to the choice of partitions.
+    fn refused(&self, error: &logmill_log::Error) -> Error {
+        match error.kind() {
+            // Damage was found when the log was opened. That it can be read does not help here.
+            ErrorKind::Corrupt => {
+                self.state.lock().failed = true;
+                self.name.failed(error)
+            }
+            ErrorKind::Poisoned | ErrorKind::ReadOnly | ErrorKind::OutcomeUnknown => {
+                self.state.lock().failed = true;
+                self.explain(error)
+            }
+            _ => self.explain(error),
         }
     }
 

@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use logmill_broker::{Broker, OpenErrorKind, Reason, Topic};
+use logmill_broker::{Broker, Fetch, FetchFrom, OpenErrorKind, Position, Reason, Topic};
+use logmill_record::Offset;
 
-use crate::common::{Node, config, record};
+use crate::common::{Node, batch, config, text};
 
 fn topic_dir(dir: &tempfile::TempDir, topic: &Topic) -> PathBuf {
     dir.path().join("topics").join(topic.id.to_string())
@@ -170,23 +171,58 @@ fn topics_without_metadata_stop_the_start() {
     assert!(!dir.path().join("internal").exists(), "and none is made in its place");
 }
 
-#[test]
-fn a_damaged_batch_is_named_and_the_rest_can_be_read() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Node::open(config(&dir));
+/// A closed node with three batches in one partition, and the path of their segment without its suffix.
+fn three_batches(dir: &tempfile::TempDir) -> PathBuf {
+    let node = Node::open(config(dir));
     let topic = node.create("t", 1).unwrap();
-    let big = "x".repeat(40_000);
-    for value in ["first", &big, "last"] {
-        let produce = crate::common::records("t", Some(0), [value]);
-        node.produce(produce).unwrap().remove(0).outcome.unwrap();
+    for value in ["first", &"x".repeat(40_000), "last"] {
+        node.say("t", 0, value).unwrap();
     }
     node.broker.close().unwrap();
-    let log = topic_dir(&dir, &topic).join("0/00000000000000000000.log");
-    let file = fs::OpenOptions::new().read(true).write(true).open(&log).unwrap();
-    file.write_all_at(b"y", 1_000).unwrap();
+    topic_dir(dir, &topic).join("0/00000000000000000000")
+}
+
+fn overwrite(path: &Path, position: u64, bytes: &[u8]) {
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(bytes, position).unwrap();
+}
+
+#[test]
+fn a_damaged_batch_is_named_and_what_is_around_it_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    overwrite(&three_batches(&dir).with_extension("log"), 1_000, b"y");
 
     let node = Node::open(config(&dir));
-    let error = node.read_all("t", 0).map(|_| record("")).unwrap_err();
+    let read = |offset| {
+        let from = FetchFrom::new("t", 0, Position::Offset(Offset(offset)));
+        node.fetch(Fetch::new(vec![from]).max_bytes(1)).unwrap().remove(0)
+    };
+    assert_eq!(text(&read(0)), ["first"]);
+    let error = read(1).error.unwrap();
     assert_eq!(error.reason(), Reason::DataCorrupt, "{error}");
+    assert_eq!(text(&read(2)), ["last"]);
+    assert_eq!(node.read_all("t", 0).unwrap_err().reason(), Reason::DataCorrupt);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_reader_never_takes_damage_for_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let segment = three_batches(&dir);
+    let log = segment.with_extension("log");
+    let last = fs::metadata(&log).unwrap().len() - batch(["last"]).bytes().len() as u64;
+    // The byte says which format the batch has.
+    overwrite(&log, last + 16, b"?");
+    // Without its index the segment is walked at the start, and the damage found then.
+    move_dir(&segment.with_extension("index"), &dir.path().join("aside"));
+
+    let node = Node::open(config(&dir));
+    assert_eq!(node.broker.open_report().failed.len(), 1);
+    assert_eq!(node.say("t", 0, "behind it").unwrap_err().reason(), Reason::PartitionFailed);
+    // What lies before it can be read; whoever asks for more hears why there is none.
+    assert_eq!(node.read_all("t", 0).unwrap().len(), 2);
+    let at_end = FetchFrom::new("t", 0, Position::Latest);
+    let data = node.fetch(Fetch::new(vec![at_end])).unwrap().remove(0);
+    assert_eq!(data.error.unwrap().reason(), Reason::DataCorrupt);
     node.broker.close().unwrap();
 }
