@@ -14,6 +14,9 @@ use crate::context::RequestContext;
 use crate::error::Error;
 use crate::fetch::{DEFAULT_FETCH_BYTES, Fetch, FetchFrom, PartitionData};
 
+/// Taking so many bytes of batches apart costs less than a change of threads and back.
+const ENCODE_AT_ONCE_BYTES: usize = 32 * 1024;
+
 #[tonic::async_trait]
 impl FetchService for Services {
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
@@ -21,7 +24,10 @@ impl FetchService for Services {
         let (fetch, format) = to_fetch(request.into_inner())?;
         let max_bytes = fetch.max_bytes;
         let data = self.fetch_until_stopping(&context, fetch).await?;
-        Ok(Response::new(encode(&data, format, max_bytes, context.request_id)))
+        let bytes = data.iter().map(PartitionData::size_bytes).sum();
+        let turn = context.request_id;
+        let reply = self.encode(format, bytes, move || encode(&data, format, max_bytes, turn)).await?;
+        Ok(Response::new(reply))
     }
 
     type SubscribeStream = ReceiverStream<Result<v1::SubscribeResponse, Status>>;
@@ -47,6 +53,21 @@ impl Services {
             data = self.broker.fetch(context, fetch) => data,
             () = self.stopping.fired() => self.broker.fetch(context, at_once).await,
         }
+    }
+}
+
+impl Services {
+    /// Runs `encode`; where it would take long, not on a network thread.
+    pub(super) async fn encode<T: Send + 'static>(
+        &self,
+        format: Format,
+        bytes: usize,
+        encode: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        if format == Format::Batches || bytes <= ENCODE_AT_ONCE_BYTES {
+            return Ok(encode());
+        }
+        self.broker.core().read(Ok(()), "the making of a reply", |_, ()| Ok(encode())).await
     }
 }
 

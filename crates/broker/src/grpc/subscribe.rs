@@ -3,6 +3,7 @@
 use logmill_proto::v1;
 use logmill_proto::v1::subscribe_request::Request as Sent;
 use logmill_proto::v1::subscribe_response::Reply;
+use logmill_record::Offset;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -12,7 +13,6 @@ use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame};
 use super::fetch::{to_format, to_partitions};
 use crate::context::RequestContext;
 use crate::error::Error;
-use crate::exec::Signal;
 use crate::fetch::{Credit, PartitionData, Subscribe, Subscription};
 
 /// Replies that wait for the stream; each has up to 1 MiB of records.
@@ -37,7 +37,7 @@ pub(super) async fn start(
     let subscription = services.broker.subscribe(context, Subscribe { partitions, credit_bytes }).await?;
 
     let (replies, stream) = mpsc::channel(REPLIES);
-    let sender = Sender { subscription, format, replies, stopping: services.stopping.clone() };
+    let sender = Sender { subscription, format, replies, services: services.clone() };
     tokio::spawn(sender.run(requests));
     Ok(ReceiverStream::new(stream))
 }
@@ -46,13 +46,13 @@ struct Sender {
     subscription: Subscription,
     format: Format,
     replies: mpsc::Sender<Answer>,
-    stopping: Signal,
+    services: Services,
 }
 
 impl Sender {
     async fn run(mut self, requests: Streaming<v1::SubscribeRequest>) {
         let replies = self.replies.clone();
-        let stopping = self.stopping.clone();
+        let stopping = self.services.stopping.clone();
         let last = tokio::select! {
             last = self.send(requests) => last,
             () = stopping.fired() => Err(Error::closing().into()),
@@ -85,27 +85,33 @@ impl Sender {
                 }
                 data = self.subscription.next() => data?,
             };
-            self.send_data(data).await;
+            self.send_data(data).await?;
         }
     }
 
     /// Sends what was read, in as many replies as it takes.
-    async fn send_data(&self, mut data: PartitionData) {
-        let mut unused = data.size_bytes();
+    async fn send_data(&self, mut data: PartitionData) -> Result<(), Error> {
+        let (format, bytes) = (self.format, data.size_bytes());
+        let mut unused = bytes;
         loop {
-            let mut room = Room::new(MAX_REPLY_BYTES);
-            let framed = frame(&data, &mut room);
-            let encoded = fill(&data, framed, self.format, &mut room);
+            let encode = move || {
+                let mut room = Room::new(MAX_REPLY_BYTES);
+                let framed = frame(&data, &mut room);
+                (fill(&data, framed, format, &mut room), data)
+            };
+            let (encoded, rest) = self.services.encode(format, bytes, encode).await?;
+            data = rest;
             unused = unused.saturating_sub(encoded.payload);
             let next_offset = encoded.data.next_offset;
             self.reply(Reply::Data(encoded.data)).await;
-            match logmill_record::Offset::try_from(next_offset) {
+            match Offset::try_from(next_offset) {
                 Ok(next) if encoded.cut => data.from_offset = next,
                 _ => break,
             }
         }
         // The credit counts the bytes of chunks as the client sees them.
         self.subscription.credit().grant(unused as u64);
+        Ok(())
     }
 
     async fn reply(&self, reply: Reply) {
