@@ -73,8 +73,8 @@ impl Error {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 (ErrorKind::Denied, "; give this user the right to write there, or choose another directory")
             }
-            io::ErrorKind::NotFound => (ErrorKind::NotFound, ""),
-            _ => (ErrorKind::Io, ""),
+            io::ErrorKind::NotFound => (ErrorKind::NotFound, "; check the path"),
+            _ => (ErrorKind::Io, "; look at the system's log for what is wrong with the disk"),
         };
         let message = format!("cannot {what} {}: {source}{advice}", path.display());
         Self::new(kind, message).at_path(path).because(source)

@@ -25,13 +25,16 @@ impl Default for SetOptions {
 }
 
 /// How a [`Log`](crate::Log) works.
+///
+/// ```
+/// use logmill_log::LogOptions;
+///
+/// let small = LogOptions::default().segment_bytes(1 << 20);
+/// ```
 #[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
 pub struct LogOptions {
-    /// A segment is sealed and the next begun before it grows past so many bytes, at most 1 GiB.
-    pub segment_bytes: u64,
-    /// Appends wait while so many bytes have been written and not yet synced.
-    pub max_unsynced_bytes: u64,
+    pub(crate) segment_bytes: u64,
+    pub(crate) max_unsynced_bytes: u64,
 }
 
 impl LogOptions {
@@ -39,14 +42,15 @@ impl LogOptions {
     /// than the segment must still fit.
     pub const MAX_SEGMENT_BYTES: u64 = 1 << 30;
 
-    /// The same with another segment size.
+    /// A segment is sealed and the next begun before it grows past so many bytes, at most
+    /// [`MAX_SEGMENT_BYTES`](Self::MAX_SEGMENT_BYTES).
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes.min(Self::MAX_SEGMENT_BYTES);
         self
     }
 
-    /// The same with another bound on bytes that are written and not yet synced.
+    /// Appends wait while so many bytes have been written and not yet synced.
     #[must_use]
     pub fn max_unsynced_bytes(mut self, bytes: u64) -> Self {
         self.max_unsynced_bytes = bytes;

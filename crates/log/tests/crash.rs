@@ -3,7 +3,12 @@
 //! The oracle: acknowledged ⊆ recovered ⊆ written, contiguous, and what a reader once saw stays.
 //! `LOGMILL_CRASH_SEEDS` sets how many seeds are run; a failure prints its seed.
 #![cfg(feature = "sim")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test may stop where it fails"
+)]
 
 mod common;
 

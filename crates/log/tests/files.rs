@@ -1,6 +1,10 @@
 //! The log on real files: what it promises in the ordinary course, and what it says when a
 //! directory is not what it should be.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop where it fails, and damages files by hand"
+)]
 
 mod common;
 

@@ -3,7 +3,11 @@
 //!
 //! To make the files anew after a deliberate change of the format: `LOGMILL_BLESS=1`.
 #![cfg(feature = "sim")]
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop where it fails, and writes files by hand"
+)]
 
 mod common;
 

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle, ThreadId};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -82,7 +82,7 @@ impl Drop for ThreadPool {
             let mut state = crew.state.lock();
             state.closed = true;
             dropped.extend(state.queue.drain(..));
-            threads.extend(state.threads.drain(..).map(|(_, handle)| handle));
+            threads.append(&mut state.threads);
             drop(state);
             crew.work_came.notify_all();
         }
@@ -109,7 +109,7 @@ struct Crew {
 struct CrewState {
     queue: VecDeque<Task>,
     idle: usize,
-    threads: Vec<(Option<ThreadId>, JoinHandle<()>)>,
+    threads: Vec<JoinHandle<()>>,
     closed: bool,
 }
 
@@ -141,7 +141,7 @@ impl Crew {
     fn start_thread(self: &Arc<Self>, state: &mut CrewState) {
         let crew = Arc::clone(self);
         match thread::Builder::new().name(self.name.into()).spawn(move || crew.run()) {
-            Ok(handle) => state.threads.push((Some(handle.thread().id()), handle)),
+            Ok(handle) => state.threads.push(handle),
             // Its tasks wait for the threads there are, or for the next try.
             Err(error) => tracing::error!(%error, crew = self.name, "cannot start a thread"),
         }
@@ -165,7 +165,7 @@ impl Crew {
             state.idle -= 1;
             if timed_out && state.queue.is_empty() {
                 let me = thread::current().id();
-                state.threads.retain(|(id, _)| *id != Some(me));
+                state.threads.retain(|thread| thread.thread().id() != me);
                 return;
             }
         }

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::LogInner;
 use super::state::{Active, Phase, State};
 use super::waiters::Waiters;
-use crate::env::{Env, File, Fs, OpenMode};
+use crate::env::{Env, File, FileStatus, Fs, OpenMode};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic::{self, TEMPORARY};
 use crate::format::checkpoint::Durable;
@@ -201,27 +201,46 @@ impl Recovery<'_> {
             return Ok(Opened { active: Active::new(file, index), durable: floor, phase: Phase::Open });
         }
 
+        self.scanned(&data_path, file, status, floor)
+    }
+
+    /// The active segment after headers were read up to the floor and whole batches behind it.
+    fn scanned(
+        &self,
+        data_path: &Path,
+        file: Arc<dyn File>,
+        status: FileStatus,
+        floor: Durable,
+    ) -> Result<Opened, Error> {
+        let base = floor.active_base;
         let mut index = IndexBuilder::new(base);
         let mut push = |head: &[u8; _], header: &logmill_record::BatchHeader| {
             let placed = Placed { epoch: header.leader_epoch, appended_at: status.modified, estimated: true };
             index.push(head, header, placed);
         };
-        let before =
-            Scan { file: &*file, from: 0, offset: base, to: floor.position.min(status.len), crc: false };
-        let promised = scan(&before, &mut push).map_err(|error| Error::io("read", &data_path, error))?;
+        let before = Scan {
+            file: &*file,
+            base,
+            from: 0,
+            offset: base,
+            to: floor.position.min(status.len),
+            crc: false,
+        };
+        let promised = scan(&before, &mut push).map_err(|error| Error::io("read", data_path, error))?;
         if promised.end != floor.position || promised.next_offset != floor.end {
             let what = promised.damage.unwrap_or_else(|| "it ends before what was acknowledged".into());
             let offsets = promised.next_offset..floor.end.max(promised.next_offset);
-            let error = Error::corrupt(&data_path, promised.end, offsets, what);
+            let error = Error::corrupt(data_path, promised.end, offsets, what);
             let durable = Durable { active_base: base, end: promised.next_offset, position: promised.end };
             return Ok(Opened { active: Active::new(file, index), durable, phase: Phase::ReadOnly(error) });
         }
-        let after = Scan { file: &*file, from: floor.position, offset: floor.end, to: status.len, crc: true };
-        let tail = scan(&after, &mut push).map_err(|error| Error::io("read", &data_path, error))?;
+        let after =
+            Scan { file: &*file, base, from: floor.position, offset: floor.end, to: status.len, crc: true };
+        let tail = scan(&after, &mut push).map_err(|error| Error::io("read", data_path, error))?;
         let durable = Durable { active_base: base, end: tail.next_offset, position: tail.end };
         let mut phase = Phase::Open;
         if let Some(what) = &tail.damage
-            && let Err(error) = self.cut_tail(&data_path, &*file, tail.end, status.len, what)
+            && let Err(error) = self.cut_tail(data_path, &*file, tail.end, status.len, what)
         {
             phase = Phase::ReadOnly(error);
         }
@@ -229,7 +248,7 @@ impl Recovery<'_> {
         if matches!(phase, Phase::Open) {
             rewrite(&*file, floor.position, tail.end)
                 .and_then(|()| file.sync_data())
-                .map_err(|error| Error::io("write again and sync", &data_path, error))?;
+                .map_err(|error| Error::io("write again and sync", data_path, error))?;
         }
         Ok(Opened { active: Active::new(file, index), durable, phase })
     }

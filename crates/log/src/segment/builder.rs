@@ -48,8 +48,9 @@ impl IndexBuilder {
         if self.starts_row(position, placed.appended_at) {
             let relative = first.get() - self.footer.base.get();
             self.rows.push(Row {
-                relative_offset: u32::try_from(relative).expect("a segment is rolled before 2^32 offsets"),
-                position: u32::try_from(position).expect("a segment is rolled before 4 GiB"),
+                relative_offset: u32::try_from(relative)
+                    .expect("append and scan bound a segment to 2^32 offsets"),
+                position: u32::try_from(position).expect("append and scan bound a segment to 4 GiB"),
                 max_timestamp: self.footer.max_timestamp,
                 appended_at: placed.appended_at,
                 estimated: placed.estimated,

@@ -16,6 +16,8 @@ const PIECE_LEN: u64 = 256 * 1024;
 /// What to scan.
 pub(crate) struct Scan<'a> {
     pub(crate) file: &'a dyn File,
+    /// The segment's first offset.
+    pub(crate) base: Offset,
     /// Where to begin, and the offset that must be found there.
     pub(crate) from: u64,
     pub(crate) offset: Offset,
@@ -67,7 +69,7 @@ pub(crate) fn rebuild(
     status: FileStatus,
 ) -> io::Result<(IndexBuilder, Found)> {
     let mut index = IndexBuilder::new(base);
-    let whole = Scan { file, from: 0, offset: base, to: status.len, crc: false };
+    let whole = Scan { file, base, from: 0, offset: base, to: status.len, crc: false };
     let found = scan(&whole, |head, header| {
         let placed = Placed { epoch: header.leader_epoch, appended_at: status.modified, estimated: true };
         index.push(head, header, placed);
@@ -90,6 +92,13 @@ fn good_batch(scan: &Scan<'_>, window: &mut Window<'_>, at: &Found) -> io::Resul
     }
     if header.total_len as u64 > rest {
         return Ok(Err(format!("a batch claims {} bytes where {rest} follow", header.total_len)));
+    }
+    let offsets = header.next_offset().get() - scan.base.get();
+    if offsets > u64::from(u32::MAX) || at.end + header.total_len as u64 > u64::from(u32::MAX) {
+        return Ok(Err(format!(
+            "a batch claims offsets up to {}, more than a segment has",
+            header.last_offset()
+        )));
     }
     if scan.crc {
         let batch = window.get(at.end, header.total_len as u64)?;

@@ -1,5 +1,12 @@
 //! What the tests of the log share: batches to append, and reading everything back.
-#![allow(dead_code, clippy::unwrap_used, clippy::must_use_candidate, unreachable_pub, missing_docs)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::must_use_candidate,
+    unreachable_pub,
+    missing_docs,
+    reason = "shared by several tests, none of which uses all"
+)]
 
 use logmill_log::{Error, Log};
 use logmill_record::{Batch, BatchBuilder, NewRecord, Offset, TimestampMs};
