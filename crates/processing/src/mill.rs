@@ -91,8 +91,8 @@ impl Mill {
 
     /// Runs the plan over everything that its topics hold at the start, and ends.
     ///
-    /// At the end open windows yield what they have so far, and stay open: a later run counts on, and its results
-    /// replace these.
+    /// At the end open windows yield what they have so far, as of the largest event time, and stay open: a later run
+    /// counts on, and its results replace these.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -105,6 +105,19 @@ impl Mill {
     }
 
     /// Runs the plan on a thread of its own until it is stopped.
+    ///
+    /// ```no_run
+    /// use logmill_processing::{AtLeastOnce, Mill, Plan, millis};
+    ///
+    /// # fn example(plan: Plan) -> Result<(), logmill_processing::Error> {
+    /// let running = Mill::embedded("./data")?.start(&plan, AtLeastOnce::every(millis(100)));
+    /// println!("{} records so far", running.stats().records_in());
+    /// running.stop();
+    /// let report = running.join()?;
+    /// println!("{} records in all, p99 {} ms", report.records_in(), report.delay.p99_ms());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use = "dropping the handle abandons the run"]
     pub fn start(&self, plan: &Plan, guarantee: AtLeastOnce) -> Running {
         self.launch(plan, guarantee, false)

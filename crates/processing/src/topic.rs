@@ -40,7 +40,8 @@ pub struct Topic<T = ()> {
 
 impl Topic {
     /// Values are JSON, one document each. A value that is not what `T` expects is a
-    /// [dead letter](crate#records-that-cannot-be-processed).
+    /// [dead letter](crate#records-that-cannot-be-processed). JSON has no NaN and no infinity: written, they are
+    /// `null`.
     pub fn json<T: Data>(name: impl Into<String>) -> Topic<T> {
         Topic { name: name.into(), codec: Codec::json() }
     }

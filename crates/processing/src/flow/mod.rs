@@ -337,6 +337,8 @@ impl Flow {
     }
 
     fn seal_windows(&mut self, watermark: i64, show_open: bool) -> Result<(), Error> {
+        let as_of =
+            (0..self.partitions.len()).filter_map(|at| self.marks.largest(at)).max().unwrap_or(i64::MAX);
         let nodes: Vec<NodeId> = self.operators.keys().copied().collect();
         for node in nodes {
             let step = &mut self.step;
@@ -345,7 +347,7 @@ impl Flow {
             };
             windows.seal().map_err(|reason| self.plan.unblamable(node, "merge", &reason))?;
             let closed = windows.close(watermark, step);
-            let open = if show_open { windows.peek(step) } else { None };
+            let open = if show_open { windows.peek(as_of, step) } else { None };
             for results in closed.into_iter().chain(open) {
                 self.push(node, results)
                     .map_err(|discard| self.plan.unblamable(discard.node, "add", &discard.reason))?;

@@ -73,8 +73,8 @@ pub(crate) trait Windows {
     /// Takes out every window that ends at or before `watermark`, and gives their results.
     fn close(&mut self, watermark: i64, step: &mut Step) -> Option<ErasedBatch>;
 
-    /// The results that open windows have so far. Nothing changes.
-    fn peek(&self, step: &mut Step) -> Option<ErasedBatch>;
+    /// The results that open windows have so far, none of them later than `as_of`. Nothing changes.
+    fn peek(&self, as_of: i64, step: &mut Step) -> Option<ErasedBatch>;
 
     /// The smallest offset of a partition that an open window holds a record of.
     fn needs(&self, partition: usize) -> Option<Offset>;

@@ -125,24 +125,24 @@ where
             .map_err(Spoiled::Accumulator)
     }
 
+    /// What a window yields, as of this time at the latest: the result of an open window must not look as if it came
+    /// from the future.
     fn results(
         &self,
         start: i64,
         window: &Window<K, A::Acc>,
+        as_of: i64,
         step: &mut Step,
     ) -> Vec<Item<Windowed<K, A::Out>>> {
         let end = start.saturating_add(self.size_ms);
         let origin = step.window(start, end);
+        let time = (end - 1).min(as_of);
         let mut out = Vec::with_capacity(window.groups.len());
         for (key, acc) in &window.groups {
             match guarded(|| self.aggregate.finish(acc)) {
                 Ok(value) => {
                     let (start, end) = (TimestampMs(start), TimestampMs(end));
-                    out.push(Item {
-                        time: end.0 - 1,
-                        origin,
-                        value: Windowed { key: key.clone(), start, end, value },
-                    });
+                    out.push(Item { time, origin, value: Windowed { key: key.clone(), start, end, value } });
                 }
                 Err(reason) => step.dead(self.node, origin, reason),
             }
@@ -227,13 +227,14 @@ where
                 break;
             }
             let (start, window) = first.remove_entry();
-            out.append(&mut self.results(start, &window, step));
+            out.append(&mut self.results(start, &window, i64::MAX, step));
         }
         erase(out)
     }
 
-    fn peek(&self, step: &mut Step) -> Option<ErasedBatch> {
-        erase(self.open.iter().flat_map(|(start, window)| self.results(*start, window, step)).collect())
+    fn peek(&self, as_of: i64, step: &mut Step) -> Option<ErasedBatch> {
+        let open = self.open.iter();
+        erase(open.flat_map(|(start, window)| self.results(*start, window, as_of, step)).collect())
     }
 
     fn needs(&self, partition: usize) -> Option<Offset> {

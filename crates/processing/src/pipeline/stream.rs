@@ -22,6 +22,26 @@ use crate::window::{Tumbling, Windowed};
 ///
 /// A stream has to end somewhere: [`build`](super::Pipeline::build) refuses one that leads nowhere. A clone is a second
 /// way for the same records.
+///
+/// ```
+/// use logmill_processing::{Pipeline, Sqlite, Topic};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, Serialize, Deserialize)]
+/// struct Reading {
+///     sensor: String,
+///     celsius: f64,
+/// }
+///
+/// let readings = Pipeline::new("readings");
+/// let all = readings.source(Topic::json::<Reading>("readings"));
+/// all.clone()
+///     .filter(|reading| reading.celsius > 80.0)
+///     .to("hot", Topic::json::<Reading>("readings.hot").key(|reading| reading.sensor.clone()));
+/// all.sink("latest", Sqlite::upsert::<Reading>("readings.db", "latest").key(["sensor"]));
+/// # readings.build()?;
+/// # Ok::<(), logmill_processing::BuildError>(())
+/// ```
 #[must_use = "a stream that leads nowhere is refused when the pipeline is built"]
 pub struct Stream<T> {
     graph: Arc<Mutex<Graph>>,
@@ -226,7 +246,8 @@ where
         self.windowed("count", step.into(), Count::new())
     }
 
-    /// What `aggregate` makes of each key's records in each window: one result when the window closes.
+    /// What `aggregate` makes of each key's records in each window: one result when the window closes, whose time is
+    /// the last millisecond of the window. [`Aggregate`] has an example of one.
     pub fn aggregate<A>(self, step: impl Into<String>, aggregate: A) -> Stream<Windowed<K, A::Out>>
     where
         A: Aggregate<In = T>,

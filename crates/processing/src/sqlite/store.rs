@@ -100,7 +100,10 @@ impl Store {
         check_pipeline(&tx, path, pipeline, steps)?;
         let positions = load(&tx, pipeline).map_err(sql)?;
         check(&positions)?;
-        let tables = tables.iter().map(|spec| Table::open(&tx, spec)).collect::<Result<Vec<_>, _>>()?;
+        let tables = tables
+            .iter()
+            .map(|spec| Table::open(&tx, spec, !positions.is_empty()))
+            .collect::<Result<Vec<_>, _>>()?;
         let epoch = tx
             .query_row(
                 "INSERT INTO logmill_pipelines (pipeline, format, epoch, steps) VALUES (?1, ?2, 1, ?3)

@@ -18,11 +18,24 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Creates the table, or checks the one that is there.
-    pub(super) fn open(db: &Connection, spec: &TableSpec) -> Result<Self, Error> {
+    /// Checks the table that is there, or creates it: not for a pipeline that has a position already, since the rows
+    /// before it would be missing.
+    pub(super) fn open(db: &Connection, spec: &TableSpec, has_position: bool) -> Result<Self, Error> {
         let path = &spec.path;
         let columns = spec.columns.as_ref().map_err(|why| Error::new(ErrorKind::Invalid, why.as_str()))?;
         let found = existing(db, path, &spec.table)?;
+        if found.is_empty() && has_position {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "SQLite file {}: table {:?} is not there, but the pipeline has a position: the rows of all \
+                     records before it would be missing. Put the table back, or give the pipeline another name or \
+                     another file, and it starts from the beginning of its topics",
+                    path.display(),
+                    spec.table
+                ),
+            ));
+        }
         if found.is_empty() {
             db.execute(&create_statement(&spec.table, columns, &spec.key), [])
                 .map_err(|error| failed(path, &format!("create table {:?}", spec.table), error))?;

@@ -157,6 +157,8 @@ fn a_source_becomes_rows_and_records() {
     );
     let first = out.iter().find(|record| record.key.as_deref() == Some(&format!("//{EPOCH_MS}"))).unwrap();
     assert_eq!(first.timestamp, EPOCH_MS + 59_999, "a result has the last millisecond of its window");
+    let open = out.iter().find(|record| record.key.as_deref().unwrap().starts_with("/a/")).unwrap();
+    assert_eq!(open.timestamp, EPOCH_MS + 71_000, "that of an open window is not from the future");
     assert_eq!(first.value.as_deref(), Some(&*format!("{{\"page\":\"/\",\"start\":{EPOCH_MS},\"hits\":3}}")));
 
     assert_eq!(report.records_in(), 6);

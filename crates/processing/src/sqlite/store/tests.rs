@@ -203,3 +203,75 @@ fn a_newer_format_is_not_touched() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("has format 2, and this version knows 1"), "{error}");
 }
+
+#[test]
+fn a_table_that_is_gone_is_not_made_anew_without_its_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.db");
+    let position = Position {
+        topic: "t".to_owned(),
+        partition: 0,
+        topic_id: "id".to_owned(),
+        resume: Resume { read: Offset(1), replay: Offset(1), largest: None, closed: i64::MIN },
+    };
+    open(&path).unwrap().commit(&[vec![value("a", 1)]], &[position]).unwrap();
+    Connection::open(&path).unwrap().execute("DROP TABLE \"my \"\"table\"\"\"", []).unwrap();
+    let error = refused(&path);
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("is not there, but the pipeline has a position"), "{error}");
+}
+
+/// What the first version has written, word for word: every later one has to go on with it.
+#[test]
+fn format_1_is_understood() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.db");
+    let written = "
+        CREATE TABLE logmill_pipelines (
+            pipeline TEXT NOT NULL PRIMARY KEY,
+            format INTEGER NOT NULL,
+            epoch INTEGER NOT NULL,
+            steps TEXT NOT NULL
+        );
+        CREATE TABLE logmill_positions (
+            pipeline TEXT NOT NULL,
+            topic TEXT NOT NULL,
+            partition INTEGER NOT NULL,
+            topic_id TEXT NOT NULL,
+            read_offset INTEGER NOT NULL,
+            replay_offset INTEGER NOT NULL,
+            largest_time_ms INTEGER,
+            closed_ms INTEGER,
+            PRIMARY KEY (pipeline, topic, partition)
+        );
+        CREATE TABLE \"my \"\"table\"\"\" (name TEXT PRIMARY KEY, hits INTEGER, level REAL);
+        INSERT INTO logmill_pipelines VALUES ('p', 1, 7, '{\"s\":\"count over tumbling windows of 60000 ms\"}');
+        INSERT INTO logmill_positions VALUES ('p', 't', 2, 'id', 40, 30, 1000, 900), ('p', 't', 3, 'id', 0, 0, NULL, NULL);";
+    Connection::open(&path).unwrap().execute_batch(written).unwrap();
+
+    let table = rows_of(&path);
+    let steps = "{\"s\":\"count over tumbling windows of 60000 ms\"}";
+    let (mut store, positions) = Store::open(&path, "p", steps, &[&table.spec], |_| Ok(())).unwrap();
+
+    let resumes: Vec<_> = positions.iter().map(|position| (position.partition, position.resume)).collect();
+    assert_eq!(
+        resumes,
+        [
+            (2, Resume { read: Offset(40), replay: Offset(30), largest: Some(1_000), closed: 900 }),
+            (3, Resume { read: Offset(0), replay: Offset(0), largest: None, closed: i64::MIN }),
+        ]
+    );
+    assert_eq!(store.epoch, 8);
+    store.commit(&[vec![value("a", 1)]], &positions).unwrap();
+    let db = Connection::open(&path).unwrap();
+    let mut query =
+        db.prepare("SELECT sql FROM sqlite_schema WHERE name LIKE 'logmill_%' AND sql NOT NULL").unwrap();
+    let found: Vec<String> = query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let words =
+        |sql: &str| sql.replace("IF NOT EXISTS ", "").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        found.iter().all(|sql| words(CREATE).contains(&words(sql))),
+        "what is created now is format 1: {found:?}"
+    );
+    assert_eq!(found.len(), 2);
+}
