@@ -101,3 +101,54 @@ fn records(batch: &Batch, from: Offset) -> Result<Vec<DecodedRecord>, BatchError
     }
     Ok(decoded)
 }
+
+#[cfg(test)]
+mod tests {
+    use logmill_record::{BatchBuilder, NewRecord, stamped_prefix};
+
+    use super::*;
+
+    /// A batch of these values as it is stored at `base`.
+    fn stored(base: u64, values: &[&str], attributes: u8) -> Vec<u8> {
+        let mut builder = BatchBuilder::new();
+        for value in values {
+            let headers = [("h", Some(&b"1"[..])), ("h", None)];
+            let new = NewRecord {
+                timestamp: TimestampMs(7),
+                key: None,
+                value: Some(value.as_bytes()),
+                headers: &headers,
+            };
+            builder.push(&new).unwrap();
+        }
+        let batch = builder.build().unwrap();
+        let prefix = stamped_prefix(batch.header(), Offset(base), 3);
+        let mut bytes = [&prefix[..], &batch.bytes()[prefix.len()..]].concat();
+        bytes[22] |= attributes;
+        if let Err(BatchError::CrcMismatch { computed, .. }) = Batch::parse(bytes.clone().into()) {
+            bytes[17..21].copy_from_slice(&computed.to_be_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn records_come_from_the_offset_asked_for_and_control_batches_do_not_come() {
+        const CONTROL: u8 = 0x20;
+        let run = [stored(10, &["a", "b"], 0), stored(12, &["marker"], CONTROL), stored(13, &["c"], 0)];
+        let records: Vec<_> = decode(run.concat().into(), Offset(11)).map(Result::unwrap).collect();
+        let seen: Vec<_> = records.iter().map(|record| (record.offset.get(), &record.value)).collect();
+        assert_eq!(seen, [(11, &Some("b".into())), (13, &Some("c".into()))]);
+        assert_eq!(records[0].headers, [("h".to_owned(), Some("1".into())), ("h".to_owned(), None)]);
+        assert_eq!(records[0].size_bytes(), 1 + 3);
+    }
+
+    #[test]
+    fn bytes_that_are_no_batch_end_it_with_an_error() {
+        let mut run = stored(0, &["a"], 0);
+        run.extend(b"junk");
+        let mut records = decode(run.into(), Offset(0));
+        assert!(records.next().unwrap().is_ok());
+        assert_eq!(records.next().unwrap().unwrap_err().reason(), Reason::DataCorrupt);
+        assert!(records.next().is_none());
+    }
+}

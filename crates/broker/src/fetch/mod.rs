@@ -7,8 +7,6 @@ mod cursor;
 mod decode;
 mod offsets;
 mod subscribe;
-#[cfg(test)]
-mod tests;
 mod wait;
 
 use std::future::Future;

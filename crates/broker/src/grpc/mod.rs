@@ -16,8 +16,6 @@ mod produce;
 mod produce_stream;
 mod status;
 mod subscribe;
-#[cfg(test)]
-mod tests;
 mod topics;
 
 use std::future::Future;

@@ -5,8 +5,6 @@
 
 mod ingest;
 mod lane;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 use std::future::Future;
