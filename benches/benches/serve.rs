@@ -102,6 +102,6 @@ fn idle_memory(runtime: &Runtime, dir: &Path) -> Memory {
     let dir = tempfile::tempdir_in(dir).expect("a directory can be made");
     let node = Node::start(&dir.path().join("data"));
     node.first_answer(runtime);
-    runtime.block_on(tokio::time::sleep(IDLE));
+    runtime.block_on(async { tokio::time::sleep(IDLE).await });
     memory_of(node.child.id()).expect("the node runs")
 }
