@@ -78,6 +78,8 @@ pub(crate) struct Memory {
     pub(crate) max_batch_bytes: Mutex<Option<usize>>,
     /// At most this many batches of a partition per fetch.
     pub(crate) batches_per_fetch: Mutex<Option<usize>>,
+    /// Called once, when a topic has been described.
+    pub(crate) after_describe: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// Called by a fetch that finds nothing.
     pub(crate) on_empty: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
@@ -219,7 +221,7 @@ impl Backend for Memory {
         let topics = self.topics.lock();
         let Some(found) = topics.get(topic) else { return ready(Err(not_found(topic))) };
         let partitions = (0..).zip(&found.partitions);
-        ready(Ok(TopicDescription {
+        let description = TopicDescription {
             topic_id: found.id.clone(),
             partitions: partitions
                 .map(|(partition, batches)| PartitionState {
@@ -228,7 +230,12 @@ impl Backend for Memory {
                     stable_end: end_of(batches),
                 })
                 .collect(),
-        }))
+        };
+        drop(topics);
+        if let Some(then) = self.after_describe.lock().take() {
+            then();
+        }
+        ready(Ok(description))
     }
 
     fn fetch(

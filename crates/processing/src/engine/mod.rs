@@ -102,9 +102,11 @@ impl Engine {
     ) -> Result<Self, Error> {
         let started = clock.monotonic();
         let calls = Calls { backend, stop };
-        let sources = describe_sources(&calls, plan)?;
+        let mut sources = describe_sources(&calls, plan)?;
         let tables: Vec<_> = plan.tables().map(|(_, table)| table).collect();
         let check = |positions: &[Position]| {
+            // Once more: until the file was ours, another run may have read on.
+            sources = describe_sources(&calls, plan)?;
             positions.iter().try_for_each(|position| match sources.get(&position.topic) {
                 Some(topic) => resume::check(position, topic, plan.name(), plan.database()),
                 None => Ok(()),

@@ -112,6 +112,21 @@ fn a_run_that_was_overtaken_is_told_so_and_writes_nothing() {
 }
 
 #[test]
+fn a_run_that_takes_over_sees_how_far_the_other_has_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("stats.db");
+    let memory = memory_with_hits(1);
+    let plan = hits(&db);
+    let mut works = open(&plan, &memory);
+    let beside = Arc::clone(&memory);
+    *memory.after_describe.lock() = Some(Box::new(move || {
+        put_hit(&beside, 0, "/", 0);
+        works.catch_up();
+    }));
+    open(&plan, &memory);
+}
+
+#[test]
 fn a_run_that_is_refused_does_not_fence_the_one_that_works() {
     let dir = tempfile::tempdir().unwrap();
     let db = dir.path().join("stats.db");

@@ -35,7 +35,7 @@ fn is_poison(value: i64) -> bool {
 struct Stats;
 
 impl Aggregate for Stats {
-    type In = i64;
+    type In = Event;
     type Acc = (u64, i64, i64);
     type Out = (u64, i64, i64);
 
@@ -43,7 +43,7 @@ impl Aggregate for Stats {
         (0, 0, i64::MIN)
     }
 
-    fn add(&self, acc: &mut Self::Acc, value: i64) {
+    fn add(&self, acc: &mut Self::Acc, Event { value, .. }: Event) {
         acc.0 += 1;
         assert!(!is_poison(value), "poison");
         acc.1 += value;
@@ -70,39 +70,13 @@ fn plan(db: &Path) -> Plan {
         .map(|event| Row { key: event.key, start: event.at, count: 1, sum: event.value, max: event.value })
         .to("each", Topic::json::<Row>("p.each"));
     let rows = events
-        .map(|event| (event.key, event.value))
-        .key_by(|(key, _)| *key)
+        .key_by(|event| event.key)
         .window(Tumbling::of(mins(1)))
-        .aggregate("stats", OfPair)
+        .aggregate("stats", Stats)
         .map(|w| Row { key: w.key, start: w.start.0, count: w.value.0, sum: w.value.1, max: w.value.2 });
     rows.clone().to("out", Topic::json::<Row>("p.out").key(|row| format!("{}/{}", row.key, row.start)));
     rows.sink("table", Sqlite::upsert::<Row>(db, "stats").key(["key", "start"]));
     pipeline.build().unwrap()
-}
-
-/// [`Stats`] of the second of a pair.
-struct OfPair;
-
-impl Aggregate for OfPair {
-    type In = (u8, i64);
-    type Acc = (u64, i64, i64);
-    type Out = (u64, i64, i64);
-
-    fn init(&self) -> Self::Acc {
-        Stats.init()
-    }
-
-    fn add(&self, acc: &mut Self::Acc, (_, value): (u8, i64)) {
-        Stats.add(acc, value);
-    }
-
-    fn merge(&self, acc: &mut Self::Acc, other: Self::Acc) {
-        Stats.merge(acc, other);
-    }
-
-    fn finish(&self, acc: &Self::Acc) -> Self::Out {
-        Stats.finish(acc)
-    }
 }
 
 /// What happens next.
