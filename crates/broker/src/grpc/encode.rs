@@ -145,7 +145,8 @@ fn batches(batches: &Bytes, from: Offset, room: &mut Room, encoded: &mut Encoded
         if header.next_offset() <= from {
             start = next;
         } else if !room.take(header.total_len, header.total_len) {
-            encoded.cut_at(header.base_offset);
+            // Not back to where the batch starts, if the records asked for start inside it.
+            encoded.cut_at(header.base_offset.max(from));
             break;
         }
         end = next;

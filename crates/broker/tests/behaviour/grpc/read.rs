@@ -351,3 +351,36 @@ async fn a_subscription_that_starts_badly_is_refused() {
     assert_eq!(subscribed.reply().await.unwrap_err().code(), Code::NotFound);
     served.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_reply_never_sends_a_reader_back_into_a_batch() {
+    const ROOM: usize = 3_900_000;
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(config(&dir)).await;
+    served.create("t", 2).await;
+    append(&served, 1, &["a", "b", "c"]).await;
+    // So much in partition 0 that the request has room for both and the reply, with what is around them, not.
+    let size = |value: &str| batch([value]).bytes().len();
+    let big = "x".repeat(900_000);
+    let around = size(&big) - big.len();
+    let rest = ROOM - batch(["a", "b", "c"]).bytes().len() - 4 * size(&big) - around;
+    for value in [&big, &big, &big, &big, &"x".repeat(rest)] {
+        append(&served, 0, &[value]).await;
+    }
+    let mut fetches = served.fetches();
+    let mut left_out = 0;
+    // The partitions take turns in being read first.
+    for _ in 0..2 {
+        let request = v1::FetchRequest {
+            format: v1::Format::Batches.into(),
+            max_bytes: i32::try_from(ROOM).unwrap(),
+            ..fetch(vec![from("t", 0, at_offset(0)), from("t", 1, at_offset(2))])
+        };
+        let reply = fetches.fetch(request).await.unwrap().into_inner();
+        let data = reply.partitions.iter().find(|data| data.partition == 1).unwrap();
+        assert!(data.next_offset >= 2, "asked for 2, and to go on at {}", data.next_offset);
+        left_out += i32::from(data.chunks.is_empty());
+    }
+    assert!(left_out > 0, "the case did not come about");
+    served.stop().await;
+}
