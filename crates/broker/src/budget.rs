@@ -38,7 +38,8 @@ impl Budget {
         self.0.limit
     }
 
-    /// Takes `amount`, or nothing. What is larger than the whole budget gets it if nobody else has any.
+    /// Takes `amount`, or nothing. What is larger than the whole budget gets it only while nobody else has any:
+    /// refused always, it could never be done. Who takes bounds how large one amount can be.
     pub(crate) fn take(&self, amount: usize) -> Option<Permit> {
         let mut state = self.0.state.lock();
         let used = state.used.saturating_add(amount);

@@ -77,6 +77,11 @@ pub struct Limits {
     pub max_queued_bytes: usize,
     /// The same for one partition. 64 MiB.
     pub max_partition_queued_bytes: usize,
+    /// Plain records in one produce request. In memory each takes a hundred bytes besides what is in it,
+    /// which a message need not spend on it. 100,000.
+    pub max_records_per_request: usize,
+    /// Headers of all plain records in one produce request together. 100,000.
+    pub max_headers_per_request: usize,
     /// Fetches that wait for records. 10,000.
     pub max_waiting_fetches: usize,
     /// Partitions in one fetch or subscription. 1,000.
@@ -90,6 +95,8 @@ impl Default for Limits {
         Self {
             max_queued_bytes: 256 * 1024 * 1024,
             max_partition_queued_bytes: 64 * 1024 * 1024,
+            max_records_per_request: 100_000,
+            max_headers_per_request: 100_000,
             max_waiting_fetches: 10_000,
             max_fetch_partitions: 1_000,
             max_queued_topic_changes: 1_000,

@@ -8,8 +8,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{known, number, partition};
 use super::{Services, produce_stream};
+use crate::config::Limits;
 use crate::error::Error;
-use crate::produce::{Acks, Payload, Produce, ProduceRecord, ProduceResult};
+use crate::produce::{Acks, Payload, Produce, ProduceRecord, ProduceResult, check_counts};
 
 #[tonic::async_trait]
 impl ProduceService for Services {
@@ -18,7 +19,7 @@ impl ProduceService for Services {
         request: Request<v1::ProduceRequest>,
     ) -> Result<Response<v1::ProduceResponse>, Status> {
         let context = self.context(&request);
-        let produce = to_produce(request.into_inner())?;
+        let produce = to_produce(request.into_inner(), &self.broker.config().limits)?;
         let results = self.broker.produce(&context, produce).await?;
         let failures = || results.iter().map(|result| result.outcome.as_ref().err());
         // Nothing was appended: the rpc fails, with the first reason.
@@ -41,11 +42,14 @@ impl ProduceService for Services {
     }
 }
 
-pub(super) fn to_produce(request: v1::ProduceRequest) -> Result<Produce, Error> {
+/// Refuses what has too many records before anything waits for it or is made of it.
+pub(super) fn to_produce(request: v1::ProduceRequest, limits: &Limits) -> Result<Produce, Error> {
     use v1::produce_request::Payload as Sent;
     let v1::ProduceRequest { topic, partition: to, payload, acks, sent_at_ms } = request;
     let payload = match payload {
         Some(Sent::Records(v1::RecordSet { records })) => {
+            let headers = records.iter().map(|record| record.headers.len()).sum();
+            check_counts(records.len(), headers, limits)?;
             Payload::Records(records.into_iter().map(Into::into).collect())
         }
         Some(Sent::Batch(batch)) => Payload::Batch(batch),

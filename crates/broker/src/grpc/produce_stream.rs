@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use logmill_proto::v1;
-use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -17,9 +16,9 @@ use super::convert::number;
 use super::produce::to_produce;
 use crate::context::RequestContext;
 use crate::error::Error;
-use crate::produce::ProduceResult;
+use crate::produce::{Produce, ProduceResult};
 
-/// The most bytes of requests that are unanswered on one stream: 16 MiB.
+/// The most bytes of requests, as they lie in memory, that are unanswered on one stream: 16 MiB.
 const MAX_UNANSWERED_BYTES: u32 = 16 * 1024 * 1024;
 /// What a request takes besides its bytes, so that many small ones are bounded too.
 const REQUEST_OVERHEAD_BYTES: usize = 1024;
@@ -78,19 +77,30 @@ impl ProduceStream {
                 Ok(request) => request?,
                 Err(status) => return Some(status),
             };
-            let bytes = request.encoded_len() + REQUEST_OVERHEAD_BYTES;
+            let v1::ProduceStreamRequest { correlation_id, request } = request;
+            let partition = request.as_ref().and_then(|request| request.partition).unwrap_or(-1);
+            let limits = &self.services.broker.config().limits;
+            // Before the wait, so that what is refused does not lie in memory meanwhile.
+            let produce = request
+                .ok_or_else(|| Error::missing("request", "send a request"))
+                .and_then(|request| to_produce(request, limits));
+            let payload = produce.as_ref().map_or(0, |produce| produce.payload.size_bytes());
+            let bytes = payload.saturating_add(REQUEST_OVERHEAD_BYTES);
             let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(MAX_UNANSWERED_BYTES);
             // Closed never: an error would end the stream.
             let held = Arc::clone(&self.unanswered).acquire_many_owned(bytes).await.ok()?;
-            self.accept(request, held);
+            self.accept(correlation_id, partition, produce, held);
         }
     }
 
     /// Hands a request to the broker, and its answer to the stream when it is there.
-    fn accept(&self, request: v1::ProduceStreamRequest, held: OwnedSemaphorePermit) {
-        let v1::ProduceStreamRequest { correlation_id, request } = request;
-        let partition = request.as_ref().and_then(|request| request.partition).unwrap_or(-1);
-        let produce = request.ok_or_else(|| Error::missing("request", "send a request")).and_then(to_produce);
+    fn accept(
+        &self,
+        correlation_id: u64,
+        partition: i32,
+        produce: Result<Produce, Error>,
+        held: OwnedSemaphorePermit,
+    ) {
         let context = RequestContext { request_id: self.services.next_request_id(), ..self.context.clone() };
         let produced = produce.map(|produce| self.services.broker.produce(&context, produce));
         let answers = self.answers.clone();

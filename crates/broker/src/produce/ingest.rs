@@ -5,11 +5,25 @@ use logmill_record::{
     Batch, BatchBuilder, BatchError, BatchErrorKind, NewRecord, TimestampMs, TimestampType,
 };
 
-use super::ProduceRecord;
+use super::{Payload, ProduceRecord};
+use crate::config::Limits;
 use crate::error::{Error, Reason};
 
-/// What a record takes in memory beyond its key, value and headers, about.
-const RECORD_OVERHEAD_BYTES: usize = 64;
+/// What a record takes in memory besides its key, value and headers.
+const RECORD_BYTES: usize = size_of::<ProduceRecord>();
+/// What a header takes in memory besides its key and value.
+const HEADER_BYTES: usize = size_of::<(String, Option<Bytes>)>();
+
+/// Whether a request may have so many plain records, and so many headers in them. What they take in memory is
+/// bounded by that, and not by the size of the message: an empty record takes two bytes of it.
+pub(crate) fn check_counts(records: usize, headers: usize, limits: &Limits) -> Result<(), Error> {
+    let check = |count, what, name, limit| {
+        let doing = format!("a request with {count} {what}");
+        if count <= limit { Ok(()) } else { Err(Error::limit(name, limit, &doing, "send several requests")) }
+    };
+    check(records, "records", "max_records_per_request", limits.max_records_per_request)?;
+    check(headers, "headers", "max_headers_per_request", limits.max_headers_per_request)
+}
 
 /// Checks a batch that a producer made, whole: header, CRC, every record.
 pub(super) fn check(bytes: Bytes, max_message_bytes: usize) -> Result<Batch, Error> {
@@ -117,11 +131,27 @@ fn unsupported(why: &str) -> Error {
 }
 
 impl ProduceRecord {
-    /// What the record takes while it waits, about.
+    /// What the record takes while it waits.
     pub(super) fn size_bytes(&self) -> usize {
         let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-        let headers: usize =
-            self.headers.iter().map(|(key, value)| key.len() + len(value) + RECORD_OVERHEAD_BYTES).sum();
-        len(&self.key) + len(&self.value) + headers + RECORD_OVERHEAD_BYTES
+        let headers: usize = self.headers.iter().map(|(key, value)| key.len() + len(value)).sum();
+        RECORD_BYTES + len(&self.key) + len(&self.value) + headers + self.headers.capacity() * HEADER_BYTES
+    }
+}
+
+/// What plain records take while they wait, with the room that their list has in reserve.
+pub(super) fn size_of_records(records: &Vec<ProduceRecord>) -> usize {
+    let reserve = (records.capacity() - records.len()) * RECORD_BYTES;
+    reserve + records.iter().map(ProduceRecord::size_bytes).sum::<usize>()
+}
+
+impl Payload {
+    /// What it takes in memory.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn size_bytes(&self) -> usize {
+        match self {
+            Self::Batch(bytes) => bytes.len(),
+            Self::Records(records) => size_of_records(records),
+        }
     }
 }

@@ -37,7 +37,7 @@ impl Load {
     fn size_bytes(&self) -> usize {
         match self {
             Self::Batch(bytes) => bytes.len(),
-            Self::Records(records, _) => records.iter().map(ProduceRecord::size_bytes).sum(),
+            Self::Records(records, _) => ingest::size_of_records(records),
         }
     }
 

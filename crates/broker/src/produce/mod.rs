@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+pub(crate) use ingest::check_counts;
 pub(crate) use lane::Lane;
 use lane::{Answer, Load, Written};
 use logmill_log::env::Clock;
@@ -45,7 +46,8 @@ pub struct Produce {
 pub enum Payload {
     /// One record batch v2, stored as it is but for its base offset and leader epoch.
     Batch(Bytes),
-    /// Plain records, of which the node makes batches. At least one.
+    /// Plain records, of which the node makes batches. At least one, and no more than the
+    /// [`Limits`](crate::Limits) say.
     Records(Vec<ProduceRecord>),
 }
 
@@ -181,7 +183,11 @@ impl Broker {
             Payload::Records(records) if records.is_empty() => {
                 return Err(Error::missing("records", "a request has at least one record"));
             }
-            Payload::Records(records) => group(&topic, partition, records, core.config.env.clock.now())?,
+            Payload::Records(records) => {
+                let headers = records.iter().map(|record| record.headers.len()).sum();
+                check_counts(records.len(), headers, &core.config.limits)?;
+                group(&topic, partition, records, core.config.env.clock.now())?
+            }
         };
         let push = |Group { partition, record_indexes, load }| {
             let lane = topic.partition(partition).and_then(Partition::lane);

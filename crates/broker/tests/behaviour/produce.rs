@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use logmill_broker::{
-    Acks, Config, Fetch, FetchFrom, Payload, Position, Produce, ProduceRecord, Reason, decode,
+    Acks, Config, Fetch, FetchFrom, Limits, Payload, Position, Produce, ProduceRecord, Reason, decode,
 };
 use logmill_record::{Batch, TimestampMs, murmur2_partition};
 
@@ -293,5 +293,27 @@ fn closing_writes_what_was_accepted() {
     }
     let node = Node::open(config(&dir));
     assert_eq!(node.read_all("t", 0).unwrap().len(), 100);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_request_has_a_bound_on_records_and_on_headers() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { max_records_per_request: 3, max_headers_per_request: 2, ..Limits::default() };
+    let node = Node::open(Config { limits, ..config(&dir) });
+    node.create("t", 1).unwrap();
+    let with_headers =
+        |count| ProduceRecord { headers: vec![(String::new(), None); count], ..ProduceRecord::default() };
+    let limit = |error: logmill_broker::Error| {
+        assert_eq!(error.reason(), Reason::LimitExceeded, "{error}");
+        assert!(error.message().contains("send several requests"), "{error}");
+        error.metadata()[0].1.clone()
+    };
+    node.produce(records("t", Some(0), ["a", "b", "c"])).unwrap();
+    assert_eq!(limit(failure(&node, records("t", Some(0), ["x"; 4]))), "max_records_per_request");
+    node.produce(payload("t", None, vec![with_headers(1), with_headers(1)])).unwrap();
+    let three = payload("t", None, vec![with_headers(1), with_headers(2)]);
+    assert_eq!(limit(failure(&node, three)), "max_headers_per_request");
+    assert_eq!(node.end("t", 0).get(), 5);
     node.broker.close().unwrap();
 }

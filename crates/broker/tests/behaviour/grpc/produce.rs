@@ -1,8 +1,10 @@
 //! `ProduceService`.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use logmill_broker::Limits;
+use logmill_log::env::Env;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
@@ -11,6 +13,7 @@ use v1::produce_result::Outcome;
 use v1::produce_stream_response::Reply;
 
 use super::*;
+use crate::common::hook_fs::{Call, Gate, hooked};
 use crate::common::{batch, config};
 
 fn produce_batch(topic: &str, partition: i32, bytes: bytes::Bytes) -> v1::ProduceRequest {
@@ -215,23 +218,26 @@ async fn a_stream_carries_very_many_tiny_requests() {
     served.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_is_held_back_while_too_much_is_unanswered() {
-    use crate::common::hook_fs::{Call, Gate, hooked};
-    let gate = std::sync::Arc::new(Gate::default());
+/// A machine on which the segment of partition 0 cannot be written until the gate opens.
+fn stalled_writes() -> (Env, Arc<Gate>) {
+    let gate = Arc::new(Gate::default());
     let stall = {
-        let gate = std::sync::Arc::clone(&gate);
-        move |call, path: &std::path::Path| {
+        let gate = Arc::clone(&gate);
+        move |call, path: &Path| {
             if call == Call::Write && path.to_string_lossy().ends_with("/0/00000000000000000000.log") {
                 gate.pass();
             }
             Ok(())
         }
     };
+    (hooked(stall), gate)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_is_held_back_while_too_much_is_unanswered() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits::default();
-    let config = Config { env: hooked(stall), limits, ..config(&dir) };
-    let served = Served::start(config).await;
+    let (env, gate) = stalled_writes();
+    let served = Served::start(Config { env, ..config(&dir) }).await;
     served.create("t", 1).await;
     let mut stream = Stream::open(&served).await;
     let big = batch([vec![b'x'; 1_000_000]]).bytes().clone();
@@ -247,6 +253,62 @@ async fn a_stream_is_held_back_while_too_much_is_unanswered() {
         sent += 1;
     }
     assert!((16..70).contains(&sent), "{sent} MB were taken");
+    gate.open();
+    for _ in 0..sent {
+        appended(&stream.answer().await);
+    }
+    served.stop().await;
+}
+
+/// In memory an empty record takes fifty times what it takes in a message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_message_of_very_many_records_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(config(&dir)).await;
+    served.create("t", 1).await;
+    let empty = |count| v1::ProduceRequest {
+        payload: Some(Payload::Records(v1::RecordSet { records: vec![v1::Record::default(); count] })),
+        ..records::<&str>("t", Some(0), [])
+    };
+    let status = served.produces().produce(empty(500_000)).await.unwrap_err();
+    let (code, reason, metadata) = reason(&status);
+    assert_eq!((code, reason.as_str()), (Code::ResourceExhausted, "LIMIT_EXCEEDED"));
+    assert_eq!(metadata["limit"], "max_records_per_request");
+    assert_eq!(metadata["value"], "100000");
+
+    let mut stream = Stream::open(&served).await;
+    stream.send(1, empty(100_001)).await;
+    let answer = stream.answer().await;
+    let Some(Outcome::Error(error)) = &answer.results[0].outcome else { panic!("{answer:?}") };
+    assert_eq!((answer.results[0].partition, error.reason.as_str()), (0, "LIMIT_EXCEEDED"));
+    stream.send(2, empty(100_000)).await;
+    assert_eq!(appended(&stream.answer().await).last_offset, 99_999);
+    served.stop().await;
+}
+
+/// Small in a message, large in memory: what a stream may leave unanswered is counted in memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_counts_what_its_records_take_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (env, gate) = stalled_writes();
+    let served = Served::start(Config { env, ..config(&dir) }).await;
+    served.create("t", 1).await;
+    let mut stream = Stream::open(&served).await;
+    let request = v1::ProduceRequest {
+        payload: Some(Payload::Records(v1::RecordSet { records: vec![v1::Record::default(); 50_000] })),
+        ..records::<&str>("t", Some(0), [])
+    };
+    // 100 kB as a message and 5 MB in memory: three of them are taken, and the windows hold some.
+    let mut sent = 0;
+    while sent < 400 {
+        let request = v1::ProduceStreamRequest { correlation_id: sent, request: Some(request.clone()) };
+        match tokio::time::timeout(Duration::from_millis(500), stream.requests.send(request)).await {
+            Ok(sending) => sending.unwrap(),
+            Err(_) => break,
+        }
+        sent += 1;
+    }
+    assert!((4..150).contains(&sent), "{sent} were taken");
     gate.open();
     for _ in 0..sent {
         appended(&stream.answer().await);
