@@ -231,7 +231,7 @@ fn a_torn_tail_is_saved_aside_and_cut() {
     let log = open(dir.path());
     assert_eq!(texts(&log, 0), numbered(0..3));
     assert_eq!(
-        fs::read(dir.path().join(format!("00000000000000000000.log.torn-{whole}"))).unwrap(),
+        fs::read(dir.path().join(format!("00000000000000000000.log.torn-{whole}-2"))).unwrap(),
         b"half a batch"
     );
     fill(&log, 3..5);
@@ -303,6 +303,7 @@ fn a_directory_that_is_not_one_is_refused_in_a_sentence() {
     let error = LogSet::open(dir.path(), SetOptions::default()).unwrap_err();
     assert!(error.to_string().contains("is not a data directory"), "{error}");
     assert_eq!(fs::read(&file).unwrap(), b"photograph");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was written beside it");
 }
 
 #[test]

@@ -16,13 +16,15 @@ pub enum Work {
     Append,
     /// Reading from logs.
     Read,
-    /// Everything that nobody waits for: checkpoints, deletion, timers.
+    /// Everything that nobody waits for: checkpoints, deletion.
     Background,
+    /// Waking those whose time has come; never blocks.
+    Wake,
 }
 
 impl Work {
     /// Every kind, in a fixed order.
-    pub const ALL: [Self; 4] = [Self::Sync, Self::Append, Self::Read, Self::Background];
+    pub const ALL: [Self; 5] = [Self::Sync, Self::Append, Self::Read, Self::Background, Self::Wake];
 }
 
 /// Runs tasks: on threads of its own in production, one after another in seeded order in a

@@ -33,7 +33,7 @@ pub fn sleep(scheduler: &dyn Scheduler, duration: Duration) -> Sleep {
             waker.wake();
         }
     };
-    scheduler.spawn_after(Work::Background, duration, Box::new(ring));
+    scheduler.spawn_after(Work::Wake, duration, Box::new(ring));
     sleep
 }
 

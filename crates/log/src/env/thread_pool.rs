@@ -18,7 +18,7 @@ const IDLE_BEFORE_EXIT: Duration = Duration::from_secs(5);
 
 /// Threads that run tasks; dropping it joins them. Tasks not yet started by then are dropped.
 pub struct ThreadPool {
-    crews: [Arc<Crew>; 4],
+    crews: [Arc<Crew>; 5],
     timer: Arc<Timer>,
 }
 
@@ -121,6 +121,7 @@ impl Crew {
             Work::Append => ("logmill-append", 16),
             Work::Read => ("logmill-read", 16),
             Work::Background => ("logmill-back", 2),
+            Work::Wake => ("logmill-wake", 1),
         };
         Self { name, most, state: Mutex::default(), work_came: Condvar::new() }
     }
@@ -218,7 +219,8 @@ impl Timer {
             return;
         }
         state.next_id += 1;
-        let waiting = Waiting { due: self.clock.monotonic() + delay, id: state.next_id, crew, task };
+        let waiting =
+            Waiting { due: self.clock.monotonic().saturating_add(delay), id: state.next_id, crew, task };
         state.waiting.push(Reverse(waiting));
         if state.thread.is_none() {
             self.start_thread(&mut state);

@@ -5,7 +5,7 @@
 //! prefix   "LMIX" version:u16 0:u16
 //! row ×n   offset:u32 position:u32 max_timestamp:i64 appended_at:i64 check:u32 flags:u32
 //! footer   base:u64 next_offset:u64 data_len:u64 batches:u64 records:u64
-//!          max_timestamp:i64 first_epoch:i32 last_epoch:i32 headers_crc:u32 rows:u32
+//!          max_timestamp:i64 last_appended_at:i64 first_epoch:i32 last_epoch:i32 headers_crc:u32 rows:u32
 //!          rows_crc:u32 footer_crc:u32
 //! ```
 //!
@@ -29,7 +29,7 @@ use crate::error::Error;
 const MAGIC: [u8; 4] = *b"LMIX";
 const PREFIX_LEN: usize = 8;
 pub(crate) const ROW_LEN: usize = 32;
-pub(crate) const FOOTER_LEN: usize = 72;
+pub(crate) const FOOTER_LEN: usize = 80;
 /// The shortest index: no rows.
 pub(crate) const MIN_LEN: u64 = (PREFIX_LEN + FOOTER_LEN) as u64;
 
@@ -53,7 +53,20 @@ pub(crate) struct Row {
     pub(crate) check: u32,
 }
 
+/// Append times in one row may differ by so much and still pass for one.
+const ROW_SPAN_MS: i64 = 1_000;
+
 impl Row {
+    /// When the row's batches were appended, given when the next row begins or the segment ends:
+    /// the time of the first if they all came within a second, else an upper bound, which is true
+    /// of each of them, marked as estimated. The rows of a slow log can span hours.
+    pub(crate) fn appended(&self, next: TimestampMs) -> (TimestampMs, bool) {
+        if self.estimated || next.0.saturating_sub(self.appended_at.0) <= ROW_SPAN_MS {
+            return (self.appended_at, self.estimated);
+        }
+        (next, true)
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.relative_offset.to_le_bytes());
         out.extend(self.position.to_le_bytes());
@@ -90,6 +103,8 @@ pub(crate) struct Footer {
     pub(crate) records: u64,
     /// Its largest timestamp.
     pub(crate) max_timestamp: TimestampMs,
+    /// When its last batch was appended.
+    pub(crate) last_appended_at: TimestampMs,
     /// Leader epoch of its first batch.
     pub(crate) first_epoch: i32,
     /// Leader epoch of its last batch.
@@ -126,11 +141,12 @@ impl Footer {
             batches: u64::from_le_bytes(array(bytes, 24)),
             records: u64::from_le_bytes(array(bytes, 32)),
             max_timestamp: TimestampMs(i64::from_le_bytes(array(bytes, 40))),
-            first_epoch: i32::from_le_bytes(array(bytes, 48)),
-            last_epoch: i32::from_le_bytes(array(bytes, 52)),
-            headers_crc: u32::from_le_bytes(array(bytes, 56)),
-            rows: u32::from_le_bytes(array(bytes, 60)),
-            rows_crc: u32::from_le_bytes(array(bytes, 64)),
+            last_appended_at: TimestampMs(i64::from_le_bytes(array(bytes, 48))),
+            first_epoch: i32::from_le_bytes(array(bytes, 56)),
+            last_epoch: i32::from_le_bytes(array(bytes, 60)),
+            headers_crc: u32::from_le_bytes(array(bytes, 64)),
+            rows: u32::from_le_bytes(array(bytes, 68)),
+            rows_crc: u32::from_le_bytes(array(bytes, 72)),
         };
         if file_len != MIN_LEN + u64::from(footer.rows) * ROW_LEN as u64 {
             return Err(damaged(path, "its length does not match its number of rows"));
@@ -146,6 +162,7 @@ impl Footer {
         out.extend(self.batches.to_le_bytes());
         out.extend(self.records.to_le_bytes());
         out.extend(self.max_timestamp.0.to_le_bytes());
+        out.extend(self.last_appended_at.0.to_le_bytes());
         out.extend(self.first_epoch.to_le_bytes());
         out.extend(self.last_epoch.to_le_bytes());
         out.extend(self.headers_crc.to_le_bytes());

@@ -42,12 +42,13 @@ struct Mark {
 }
 
 impl Mark {
-    fn of_row(row: &Row, base: Offset) -> Self {
+    fn of_row(row: &Row, base: Offset, appended_by: TimestampMs) -> Self {
+        let (appended_at, estimated) = row.appended(appended_by);
         Self {
             position: row.position.into(),
             offset: base.saturating_add(row.relative_offset.into()),
-            appended_at: row.appended_at,
-            estimated: row.estimated,
+            appended_at,
+            estimated,
         }
     }
 }
@@ -60,7 +61,9 @@ impl ActiveView {
         let newest = active.recent.partition_point(|recent| recent.offset <= from);
         let mut marks: Vec<Mark> = Vec::new();
         let reach = |marks: &[Mark]| {
-            marks.first().map_or(u64::MAX, |mark| mark.position + ROW_SPAN + max_bytes as u64)
+            marks.first().map_or(u64::MAX, |mark| {
+                mark.position.saturating_add(ROW_SPAN).saturating_add(max_bytes as u64)
+            })
         };
         if let Some(first) = newest.checked_sub(1) {
             for recent in active.recent.range(first..) {
@@ -78,11 +81,13 @@ impl ActiveView {
             let rows = active.index.rows();
             let first =
                 rows.partition_point(|row| u64::from(row.relative_offset) <= relative).saturating_sub(1);
-            for row in &rows[first..] {
+            let last = active.index.footer().last_appended_at;
+            for (index, row) in rows.iter().enumerate().skip(first) {
                 if u64::from(row.position) > reach(&marks) {
                     break;
                 }
-                marks.push(Mark::of_row(row, base));
+                let appended_by = rows.get(index + 1).map_or(last, |next| next.appended_at);
+                marks.push(Mark::of_row(row, base, appended_by));
             }
         }
         Self::new(log, state, marks)
@@ -92,7 +97,7 @@ impl ActiveView {
     pub(super) fn at_time(log: &LogInner, state: &State, at: TimestampMs) -> Option<Self> {
         let rows = state.active.index.rows();
         let row = rows.get(rows.partition_point(|row| row.max_timestamp < at))?;
-        Some(Self::new(log, state, vec![Mark::of_row(row, state.active.base())]))
+        Some(Self::new(log, state, vec![Mark::of_row(row, state.active.base(), row.appended_at)]))
     }
 
     fn new(log: &LogInner, state: &State, marks: Vec<Mark>) -> Self {
@@ -108,7 +113,7 @@ impl ActiveView {
     pub(super) fn read(&self, from: Offset, max_bytes: usize) -> Result<Vec<Chunk>, Error> {
         let Some(first) = self.marks.first() else { return Ok(Vec::new()) };
         let lead = if first.offset == from { 0 } else { ROW_SPAN };
-        let mut len = (lead + max_bytes as u64).max(ROW_SPAN);
+        let mut len = (max_bytes as u64).saturating_add(lead).max(ROW_SPAN);
         loop {
             let left = self.end - first.position;
             let bytes = self.read_bytes(first.position, len.min(left))?;
@@ -127,7 +132,7 @@ impl ActiveView {
                 return Err(self.corrupt(first, Damage { at: read, from, to: None, what }));
             }
             // The batch is larger than what was read.
-            len += (read + walked.cut_off.unwrap_or(0)) as u64;
+            len = len.saturating_add((read + walked.cut_off.unwrap_or(0)) as u64);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The write path: validate, assign offsets, one positioned write, publish.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
+use std::path::Path;
 use std::sync::Arc;
 
 use logmill_record::{Batch, BatchHeader, Offset, TimestampMs, stamped_prefix};
@@ -8,7 +9,7 @@ use logmill_record::{Batch, BatchHeader, Offset, TimestampMs, stamped_prefix};
 use super::LogInner;
 use super::futures::{Receipt, Step, WaitFor};
 use super::state::{Phase, Recent, State};
-use crate::env::Work;
+use crate::env::{File, Work};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
 use crate::segment::{DATA, HEAD_LEN, Placed, path};
@@ -24,7 +25,7 @@ impl LogInner {
         let seen = self.waiters.progress();
         let mut state = self.state.lock();
         state.check_open()?;
-        let must_wait = matches!(state.phase, Phase::Rolling)
+        let must_wait = matches!(state.phase, Phase::Rolling | Phase::Undoing)
             || self.must_roll(&mut state, size)?
             || (state.unsynced_bytes() > 0
                 && state.unsynced_bytes() + size.bytes > self.options.max_unsynced_bytes);
@@ -37,13 +38,13 @@ impl LogInner {
         })?;
         let appended_at = match self.write(&mut state, batches) {
             Ok(appended_at) => appended_at,
-            Err(WriteError { error, undo: Ok(()) }) => return Err(error),
-            Err(WriteError { error: _, undo: Err(undo) }) => {
-                // Torn bytes may stay at the end of the file: nothing may be written behind them.
-                let unknown = self.poisoned(&mut state, &undo);
+            Err(error) => {
+                state.phase = Phase::Undoing;
+                let (file, base, len) =
+                    (Arc::clone(&state.active.file), state.active.base(), state.active.len());
                 drop(state);
-                self.waiters.end(unknown.clone());
-                return Err(unknown);
+                let data = path(&self.dir, base, DATA);
+                return Err(self.undo(&*file, &data, len, Error::io("append to", &data, error)));
             }
         };
         self.queue_sync(&mut state);
@@ -68,24 +69,15 @@ impl LogInner {
         Ok(true)
     }
 
-    /// The one write, and what becomes known by it. On failure the file is as long as before.
-    fn write(&self, state: &mut State, batches: &[Batch]) -> Result<TimestampMs, WriteError> {
+    /// The one write, and what becomes known by it.
+    fn write(&self, state: &mut State, batches: &[Batch]) -> io::Result<TimestampMs> {
         let stamps = stamps(batches, state.written_end(), state.epoch);
         let mut parts: Vec<IoSlice<'_>> = Vec::with_capacity(batches.len() * 2);
         for (batch, stamp) in batches.iter().zip(&stamps) {
             parts.push(IoSlice::new(stamp));
             parts.push(IoSlice::new(&batch.bytes()[STAMP_LEN..]));
         }
-        let before = state.active.len();
-        if let Err(error) = atomic::write_all(&*state.active.file, &mut parts, before) {
-            let path = path(&self.dir, state.active.base(), DATA);
-            // Synced, or a power cut could bring back what the caller is told was not appended.
-            let undo = state.active.file.set_len(before).and_then(|()| state.active.file.sync_data());
-            return Err(WriteError {
-                error: Error::io("append to", &path, error),
-                undo: undo.map_err(|error| Error::io("take back a failed append to", &path, error)),
-            });
-        }
+        atomic::write_all(&*state.active.file, &mut parts, state.active.len())?;
         let last = state.active.index.rows().last().map_or(TimestampMs(i64::MIN), |row| row.appended_at);
         // The wall clock can jump back; the time of append does not.
         let appended_at = self.env.clock.now().max(last);
@@ -93,6 +85,34 @@ impl LogInner {
             place(state, batch.header(), &head(stamp, batch), appended_at);
         }
         Ok(appended_at)
+    }
+
+    /// Takes a failed append back, outside the lock: the file becomes as long as before, for good.
+    /// Without the sync a power cut could bring back what the caller is told was not appended.
+    fn undo(self: &Arc<Self>, file: &dyn File, data: &Path, len: u64, failed: Error) -> Error {
+        let undone = file.set_len(len).and_then(|()| file.sync_data());
+        let mut state = self.state.lock();
+        let cause = match undone {
+            // A sync that ran beside this one may have met the error, and this one not.
+            Ok(()) if state.poisoned => failed,
+            Ok(()) => {
+                if matches!(state.phase, Phase::Undoing) {
+                    state.phase = Phase::Open;
+                }
+                if state.unsynced_bytes() > 0 {
+                    self.queue_sync(&mut state);
+                }
+                drop(state);
+                self.waiters.progressed();
+                return failed;
+            }
+            // Torn bytes may stay at the end of the file: nothing may be written behind them.
+            Err(error) => Error::io("take back a failed append to", data, error),
+        };
+        let unknown = self.poisoned(&mut state, &cause);
+        drop(state);
+        self.waiters.end(unknown.clone());
+        unknown
     }
 
     /// Puts the log in the queue for a sync, once.
@@ -103,12 +123,6 @@ impl LogInner {
             self.env.scheduler.spawn(Work::Sync, Box::new(move || log.sync_step()));
         }
     }
-}
-
-/// A failed write, and whether it could be undone.
-struct WriteError {
-    error: Error,
-    undo: Result<(), Error>,
 }
 
 /// What a group of batches takes.

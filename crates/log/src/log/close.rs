@@ -25,7 +25,7 @@ impl LogInner {
     /// Syncs, writes the active segment's index, and ends the log.
     pub(crate) fn close(self: &Arc<Self>) -> Result<(), Error> {
         self.state.lock().closing = true;
-        self.wait_until(|state| !state.task_queued);
+        self.wait_until(|state| !state.task_queued && !matches!(state.phase, Phase::Undoing));
         let (outcome, index) = {
             let mut state = self.state.lock();
             let open = matches!(state.phase, Phase::Open);
@@ -43,6 +43,21 @@ impl LogInner {
             atomic::replace(&*self.env.fs, &path, &bytes)?;
         }
         outcome
+    }
+
+    /// Ends the log because nobody holds a handle any more: nothing more is written, and a task
+    /// that is in the middle of something has ended when this returns. One that only waits in the
+    /// queue will find the log closed.
+    pub(crate) fn give_up(self: &Arc<Self>) {
+        {
+            let mut state = self.state.lock();
+            state.closing = true;
+            state.phase = Phase::Closed;
+        }
+        self.waiters.end(closed());
+        // The last handle may go inside the task itself, which cannot wait for its own end.
+        let me = std::thread::current().id();
+        self.wait_until(|state| state.task_runs_on.is_none_or(|thread| thread == me));
     }
 
     /// Ends the log where it stands.

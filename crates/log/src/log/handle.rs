@@ -22,7 +22,7 @@ use crate::set::LogSet;
 /// A log that is open. Cheap to clone; every clone is the same log.
 ///
 /// Dropping the last handle closes nothing cleanly: like a killed process, it leaves what is
-/// durable, and the next open does a little more work. Call [`Log::close`] or
+/// durable, and the next open does a little more work. (It waits for a sync that is under way.) Call [`Log::close`] or
 /// [`LogSet::close`](crate::LogSet::close).
 ///
 /// ```
@@ -218,7 +218,7 @@ impl Log {
     /// `Full` if the next segment could not be begun; the log goes on in the old one.
     pub fn roll(&self) -> Result<(), Error> {
         self.inner.request_roll()?;
-        self.inner.wait_until(|state| !matches!(state.phase, Phase::Rolling));
+        self.inner.wait_until(|state| !matches!(state.phase, Phase::Rolling | Phase::Undoing));
         let mut state = self.inner.state.lock();
         state.check_open()?;
         state.roll_error.take().map_or(Ok(()), Err)
@@ -237,7 +237,7 @@ impl Log {
             written_end: state.written_end(),
             epoch: state.epoch,
             state: match &state.phase {
-                Phase::Open | Phase::Rolling => LogState::Open,
+                Phase::Open | Phase::Rolling | Phase::Undoing => LogState::Open,
                 Phase::ReadOnly(error) => LogState::ReadOnly(error.clone()),
                 Phase::Poisoned(error) => LogState::Poisoned(error.clone()),
                 Phase::Closed => LogState::Closed,

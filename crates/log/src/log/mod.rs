@@ -49,9 +49,11 @@ impl std::fmt::Debug for LogInner {
 }
 
 impl LogInner {
-    /// How far the log is known to be on disk.
-    pub(crate) fn durable(&self) -> Durable {
-        self.state.lock().durable
+    /// How far the log was promised to be on disk: what its checkpoint has to say. Damage never
+    /// lowers it, or the next open would take acknowledged records for a torn write.
+    pub(crate) fn promised(&self) -> Durable {
+        let state = self.state.lock();
+        state.promised.unwrap_or(state.durable)
     }
 
     /// Whether a sync has failed, so that bytes past the durable end must not be believed.

@@ -26,8 +26,8 @@ use crate::options::LogOptions;
 use crate::segment::{DATA, INDEX, IndexBuilder, Placed, Scan, Sealed, base_of, path, rebuild, scan};
 use crate::set::SetInner;
 
-/// Bytes past the checkpoint are written again in pieces of this size.
-const REWRITE_LEN: u64 = 1 << 20;
+/// Files are copied and written again in pieces of this size.
+const PIECE_LEN: u64 = 1 << 20;
 
 /// What is known of a log before its files are read.
 #[derive(Clone, Copy, Debug)]
@@ -45,19 +45,20 @@ pub(crate) struct Expected {
 /// Opens the log in `dir`.
 pub(crate) fn open(
     env: &Env,
-    dir: &Path,
+    (set_dir, dir): (&Path, &Path),
     meta: &LogMeta,
     expected: Expected,
     options: LogOptions,
     set: Weak<SetInner>,
 ) -> Result<Arc<LogInner>, Error> {
     let recovery = Recovery { fs: Arc::clone(&env.fs), dir, expected };
+    recovery.settle_names(set_dir)?;
     let bases = recovery.list()?;
     let (sealed, last) = match bases.split_last() {
         Some((last, earlier)) => (recovery.sealed(earlier, *last)?, *last),
         None => (Vec::new(), recovery.first_segment(meta.start_offset)?),
     };
-    let Opened { active, durable, phase } = recovery.active(last)?;
+    let Opened { active, durable, promised, phase } = recovery.active(last)?;
     if let Phase::ReadOnly(error) = &phase {
         tracing::error!(log = %dir.display(), %error, "the log is damaged and opened for reading only");
     }
@@ -68,7 +69,9 @@ pub(crate) fn open(
         sealed: Arc::new(sealed),
         active,
         durable,
+        promised,
         task_queued: false,
+        task_runs_on: None,
         roll_error: None,
         epoch: expected.epoch,
         start_offset: meta.start_offset,
@@ -92,6 +95,8 @@ pub(crate) fn open(
 struct Opened {
     active: Active,
     durable: Durable,
+    /// What was promised beyond that.
+    promised: Option<Durable>,
     phase: Phase,
 }
 
@@ -102,6 +107,19 @@ struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
+    /// Makes the names of the log's files last, and those of its directories up to the set's: a
+    /// process that ended between making a file and syncing its directory has left a name that a
+    /// power cut would take back, with everything acknowledged in that file since.
+    fn settle_names(&self, set_dir: &Path) -> Result<(), Error> {
+        if self.expected.clean {
+            return Ok(());
+        }
+        for dir in self.dir.ancestors().take_while(|dir| dir.starts_with(set_dir)) {
+            self.fs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
+        }
+        Ok(())
+    }
+
     /// The base offsets of the segments, in order; left-overs of a crash are removed.
     fn list(&self) -> Result<Vec<Offset>, Error> {
         let entries = self.fs.list(self.dir).map_err(|error| Error::io("list", self.dir, error))?;
@@ -198,7 +216,8 @@ impl Recovery<'_> {
                 // A kill can fall between the cut of a failed append and its sync.
                 file.sync_data().map_err(|error| Error::io("sync", &data_path, error))?;
             }
-            return Ok(Opened { active: Active::new(file, index), durable: floor, phase: Phase::Open });
+            let active = Active::new(file, index);
+            return Ok(Opened { active, durable: floor, promised: None, phase: Phase::Open });
         }
 
         self.scanned(&data_path, file, status, floor)
@@ -232,25 +251,24 @@ impl Recovery<'_> {
             let offsets = promised.next_offset..floor.end.max(promised.next_offset);
             let error = Error::corrupt(data_path, promised.end, offsets, what);
             let durable = Durable { active_base: base, end: promised.next_offset, position: promised.end };
-            return Ok(Opened { active: Active::new(file, index), durable, phase: Phase::ReadOnly(error) });
+            let active = Active::new(file, index);
+            return Ok(Opened { active, durable, promised: Some(floor), phase: Phase::ReadOnly(error) });
         }
         let after =
             Scan { file: &*file, base, from: floor.position, offset: floor.end, to: status.len, crc: true };
         let tail = scan(&after, &mut push).map_err(|error| Error::io("read", data_path, error))?;
+        let write_failed = |error| Error::io("write again and sync", data_path, error);
+        // Before anything else, since it needs no space: readers are about to see these bytes.
+        rewrite(&*file, floor.position, tail.end).and_then(|()| file.sync_data()).map_err(write_failed)?;
         let durable = Durable { active_base: base, end: tail.next_offset, position: tail.end };
         let mut phase = Phase::Open;
-        if let Some(what) = &tail.damage
-            && let Err(error) = self.cut_tail(data_path, &*file, tail.end, status.len, what)
-        {
-            phase = Phase::ReadOnly(error);
+        if let Some(what) = &tail.damage {
+            match self.cut_tail(data_path, &*file, tail.end, status.len, what) {
+                Ok(()) => file.sync_data().map_err(write_failed)?,
+                Err(error) => phase = Phase::ReadOnly(error),
+            }
         }
-        // Also when nothing was added after the checkpoint: a cut has to last.
-        if matches!(phase, Phase::Open) {
-            rewrite(&*file, floor.position, tail.end)
-                .and_then(|()| file.sync_data())
-                .map_err(|error| Error::io("write again and sync", data_path, error))?;
-        }
-        Ok(Opened { active: Active::new(file, index), durable, phase })
+        Ok(Opened { active: Active::new(file, index), durable, promised: None, phase })
     }
 
     /// Up to where the active segment was promised.
@@ -286,12 +304,16 @@ impl Recovery<'_> {
 
     /// Saves a torn tail aside and cuts it off; the caller syncs the cut.
     fn cut_tail(&self, data: &Path, file: &dyn File, end: u64, len: u64, what: &str) -> Result<(), Error> {
-        let aside = PathBuf::from(format!("{}.torn-{end}", data.display()));
+        // Named by the epoch too: what an earlier open saved is never replaced.
+        let aside = PathBuf::from(format!("{}.torn-{end}-{}", data.display(), self.expected.epoch));
         let save = || -> std::io::Result<()> {
-            let torn_len = usize::try_from(len - end).map_err(|_| std::io::ErrorKind::FileTooLarge)?;
-            let mut torn = vec![0; torn_len];
-            atomic::read_exact(file, &mut torn, end)?;
-            atomic::write_new(&*self.fs, &aside, &torn)?;
+            let copy = self.fs.open(&aside, OpenMode::CreateNew)?;
+            for_pieces(end, len, |position, piece_len| {
+                let mut piece = vec![0; piece_len];
+                atomic::read_exact(file, &mut piece, position)?;
+                atomic::write_all(&*copy, &mut [IoSlice::new(&piece)], position - end)
+            })?;
+            copy.sync_data()?;
             self.fs.sync_dir(self.dir)?;
             file.set_len(end)
         };
@@ -329,14 +351,24 @@ fn take_back(file: &dyn File, position: u64) -> std::io::Result<()> {
 
 /// Writes the bytes from `from` to `to` again, so that the next sync really puts them on disk.
 fn rewrite(file: &dyn File, from: u64, to: u64) -> std::io::Result<()> {
-    let mut position = from;
-    while position < to {
-        let len =
-            usize::try_from(REWRITE_LEN.min(to - position)).map_err(|_| std::io::ErrorKind::FileTooLarge)?;
+    for_pieces(from, to, |position, len| {
         let mut piece = vec![0; len];
         atomic::read_exact(file, &mut piece, position)?;
-        atomic::write_all(file, &mut [IoSlice::new(&piece)], position)?;
-        position += len as u64;
+        atomic::write_all(file, &mut [IoSlice::new(&piece)], position)
+    })
+}
+
+/// Calls `each` with the position and length of one piece after another.
+fn for_pieces(
+    from: u64,
+    to: u64,
+    mut each: impl FnMut(u64, usize) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let mut position = from;
+    while position < to {
+        let len = PIECE_LEN.min(to - position);
+        each(position, usize::try_from(len).map_err(|_| std::io::ErrorKind::FileTooLarge)?)?;
+        position += len;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::thread::ThreadId;
 
 use logmill_record::{Offset, TimestampMs};
 
@@ -21,6 +22,8 @@ pub(super) enum Phase {
     Open,
     /// A segment is being sealed and the next begun; appends wait.
     Rolling,
+    /// A failed append is being taken back; appends wait, and no sync is believed meanwhile.
+    Undoing,
     /// Damage was found; what can be read can be read.
     ReadOnly(Error),
     /// A sync failed.
@@ -39,8 +42,12 @@ pub(super) struct State {
     pub(super) sealed: Arc<Vec<Arc<Sealed>>>,
     pub(super) active: Active,
     pub(super) durable: Durable,
+    /// What the checkpoint says and the file no longer holds: damage that was found at open.
+    pub(super) promised: Option<Durable>,
     /// A sync task is queued or running.
     pub(super) task_queued: bool,
+    /// The thread that runs it.
+    pub(super) task_runs_on: Option<ThreadId>,
     /// Why the last roll failed, for the append that asked for it.
     pub(super) roll_error: Option<Error>,
     /// Stamped into batches.
@@ -61,7 +68,7 @@ impl State {
     pub(super) fn check_open(&self) -> Result<(), Error> {
         match &self.phase {
             _ if self.closing => Err(closed()),
-            Phase::Open | Phase::Rolling => Ok(()),
+            Phase::Open | Phase::Rolling | Phase::Undoing => Ok(()),
             Phase::ReadOnly(error) | Phase::Poisoned(error) => Err(error.clone()),
             Phase::Closed => Err(closed()),
         }

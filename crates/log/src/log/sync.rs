@@ -8,6 +8,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use logmill_record::Offset;
 
@@ -22,12 +23,14 @@ use crate::segment::{DATA, INDEX, IndexBuilder, Sealed, path};
 impl LogInner {
     /// One step of a log's background work: sync what is written, then roll if asked to.
     pub(super) fn sync_step(self: Arc<Self>) {
+        self.state.lock().task_runs_on = Some(thread::current().id());
         match self.sync_once() {
             Ok(()) => self.roll_if_asked(),
             Err(error) => self.poison(&error),
         }
         let mut state = self.state.lock();
         state.task_queued = false;
+        state.task_runs_on = None;
         let alive = matches!(state.phase, Phase::Open | Phase::Rolling);
         if alive && (state.unsynced_bytes() > 0 || matches!(state.phase, Phase::Rolling)) {
             self.queue_sync(&mut state);
@@ -50,8 +53,9 @@ impl LogInner {
             .map_err(|error| Error::io("sync", &path(&self.dir, target.active_base, DATA), error))?;
         let newly = {
             let mut state = self.state.lock();
-            if matches!(state.phase, Phase::Poisoned(_)) {
-                // A failed append met the error that this sync was then not told of.
+            if state.poisoned || matches!(state.phase, Phase::Undoing) {
+                // The undo of a failed append may meet the error that this sync was then not told
+                // of: the kernel reports it once. What is left is synced again after the undo.
                 return Ok(());
             }
             let newly = target.position - state.durable.position;
@@ -78,7 +82,9 @@ impl LogInner {
             self.dir.display(),
         );
         let of_kind = |kind| Error::new(kind, message.clone()).at_path(&self.dir).because(cause.clone());
-        state.phase = Phase::Poisoned(of_kind(ErrorKind::Poisoned));
+        if !matches!(state.phase, Phase::Closed) {
+            state.phase = Phase::Poisoned(of_kind(ErrorKind::Poisoned));
+        }
         state.poisoned = true;
         of_kind(ErrorKind::OutcomeUnknown)
     }
@@ -98,6 +104,10 @@ impl LogInner {
                 let fs = Arc::clone(&self.env.fs);
                 let sealed = Arc::new(Sealed::new(fs, &self.dir, footer, footer.next_offset, None));
                 let mut state = self.state.lock();
+                if !matches!(state.phase, Phase::Rolling) {
+                    // Given up meanwhile; the empty segment is found at the next open.
+                    return;
+                }
                 let mut segments = state.sealed.to_vec();
                 segments.push(sealed);
                 state.sealed = Arc::new(segments);
@@ -108,8 +118,10 @@ impl LogInner {
             Err(RollError::Again(error)) => {
                 tracing::warn!(log = %self.dir.display(), %error, "cannot begin the next segment");
                 let mut state = self.state.lock();
-                state.phase = Phase::Open;
-                state.roll_error = Some(error);
+                if matches!(state.phase, Phase::Rolling) {
+                    state.phase = Phase::Open;
+                    state.roll_error = Some(error);
+                }
             }
             Err(RollError::Sync(error)) => self.poison(&error),
         }

@@ -27,6 +27,7 @@ impl IndexBuilder {
             batches: 0,
             records: 0,
             max_timestamp: TimestampMs(i64::MIN),
+            last_appended_at: TimestampMs(i64::MIN),
             first_epoch: -1,
             last_epoch: -1,
             headers_crc: 0,
@@ -62,6 +63,7 @@ impl IndexBuilder {
             footer.first_epoch = placed.epoch;
         }
         footer.last_epoch = placed.epoch;
+        footer.last_appended_at = placed.appended_at;
         footer.next_offset = first.saturating_add(u64::from(header.last_offset_delta) + 1);
         footer.data_len += header.total_len as u64;
         footer.batches += 1;

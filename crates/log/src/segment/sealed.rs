@@ -144,10 +144,11 @@ impl Sealed {
             return Err(self.corrupt(row, damage));
         }
         let whole = taken.range.end == row.bytes.len();
+        let (appended_at, appended_at_estimated) = row.row.appended(row.appended_by);
         let chunk = Chunk {
             batches: bytes.slice(taken.range),
-            appended_at: row.row.appended_at,
-            appended_at_estimated: row.row.estimated,
+            appended_at,
+            appended_at_estimated,
             next_offset: taken.next_offset,
         };
         Ok((chunk, whole))
@@ -208,6 +209,7 @@ impl Sealed {
         let range = RowRange {
             bytes: row.position as usize..usize::try_from(end).unwrap_or(usize::MAX),
             offsets: base.saturating_add(row.relative_offset.into())..next_offset,
+            appended_by: next.map_or(self.footer.last_appended_at, |next| next.appended_at),
             row,
         };
         if range.bytes.start < range.bytes.end && range.bytes.end <= loaded.bytes.len() {
@@ -273,4 +275,6 @@ struct RowRange {
     row: Row,
     bytes: Range<usize>,
     offsets: Range<Offset>,
+    /// No batch of it was appended later.
+    appended_by: TimestampMs,
 }

@@ -32,27 +32,37 @@ impl SetInner {
         let set = Arc::downgrade(self);
         let write = move || {
             let Some(set) = set.upgrade() else { return };
-            if set.closed.load(Ordering::Acquire) {
-                return;
-            }
             // Cleared first: what becomes durable from here on asks for the next one.
             set.checkpoint_due.store(false, Ordering::Release);
-            if let Err(error) = set.write_checkpoint() {
+            if let Err(error) = set.write_checkpoint_while_open() {
                 tracing::warn!(%error, "cannot write the checkpoint; the next open will check more");
             }
         };
         self.env.scheduler.spawn_after(Work::Background, delay, Box::new(write));
     }
 
+    /// A late task must not write into a directory that was given back: the closer writes last.
+    fn write_checkpoint_while_open(&self) -> Result<(), Error> {
+        let _turn = self.checkpoint_write.lock();
+        if self.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.write_checkpoint_in_turn()
+    }
+
     /// Writes how far every log is durable.
     pub(super) fn write_checkpoint(&self) -> Result<(), Error> {
         let _turn = self.checkpoint_write.lock();
+        self.write_checkpoint_in_turn()
+    }
+
+    fn write_checkpoint_in_turn(&self) -> Result<(), Error> {
         self.synced_since.store(0, Ordering::Relaxed);
         let rows = {
             let logs = self.logs.lock();
             let mut table = self.table.lock();
             for log in logs.values() {
-                table.insert(log.id, log.durable());
+                table.insert(log.id, log.promised());
             }
             table.clone()
         };

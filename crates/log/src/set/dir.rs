@@ -27,12 +27,27 @@ pub(super) fn create_all(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
         }
         Err(error) => return Err(Error::io("create the directory", dir, error)),
     }
+    settle_name(fs, dir)
+}
+
+/// Makes the data directory's own name last: who made it may have ended before its sync.
+pub(super) fn settle_name(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
     match dir.parent() {
         Some(parent) => {
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
             fs.sync_dir(parent).map_err(|error| Error::io("sync", parent, error))
         }
         None => Ok(()),
+    }
+}
+
+/// Refuses a directory that is somebody else's before anything is written into it.
+pub(super) fn refuse_foreign(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
+    match fs.list(dir) {
+        Ok(entries) if entries.iter().any(|entry| entry.name == SET) => Ok(()),
+        Ok(_) => check_empty(fs, dir),
+        // Not a directory, or not ours to read: taking the lock says so.
+        Err(_) => Ok(()),
     }
 }
 
@@ -66,7 +81,7 @@ pub(super) fn open_set_file(env: &Env, dir: &Path) -> Result<(SetFile, bool), Er
         }
         None => {
             check_empty(&*env.fs, dir)?;
-            (SetFile { id: env.new_uuid(), open_counter: 1, clean: false }, true)
+            (SetFile { id: env.new_uuid(), open_counter: 1, clean: false }, false)
         }
     };
     atomic::replace(&*env.fs, &path, &file.encode())?;

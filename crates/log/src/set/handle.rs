@@ -9,7 +9,7 @@ use logmill_record::Offset;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::{SetInner, dir};
+use super::{Held, SetInner, dir};
 use crate::env::{Env, OpenMode, Space};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
@@ -37,6 +37,7 @@ const META: &str = "meta";
 #[derive(Clone, Debug)]
 pub struct LogSet {
     inner: Arc<SetInner>,
+    _held: Arc<Held>,
 }
 
 impl LogSet {
@@ -51,8 +52,12 @@ impl LogSet {
         let dir = dir.as_ref();
         let env = options.env;
         dir::create_all(&*env.fs, dir)?;
+        dir::refuse_foreign(&*env.fs, dir)?;
         let lock = dir::lock(&*env.fs, dir)?;
         let (file, was_clean) = dir::open_set_file(&env, dir)?;
+        if !was_clean {
+            dir::settle_name(&*env.fs, dir)?;
+        }
         let table = dir::read_checkpoint(&*env.fs, dir)?;
         let inner = SetInner {
             dir: dir.to_owned(),
@@ -66,9 +71,11 @@ impl LogSet {
             checkpoint_due: AtomicBool::new(false),
             synced_since: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            turns: Mutex::default(),
             lock: Mutex::new(Some(lock)),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        Ok(Self { _held: Arc::new(Held(Arc::clone(&inner))), inner })
     }
 
     /// The data directory's identity, never used again.
@@ -129,6 +136,9 @@ impl LogSet {
         if owner.len() > 1 << 20 {
             return Err(Error::new(ErrorKind::Invalid, "an owner keeps at most 1 MiB with a log"));
         }
+        let turn = self.turn(path);
+        let _turn = turn.lock();
+        self.check_open()?;
         if self.holds_log(path)? {
             let message = format!("there is a log at {} already", self.inner.dir.join(path).display());
             return Err(Error::new(ErrorKind::Exists, message).at_path(path));
@@ -147,7 +157,7 @@ impl LogSet {
         let meta = LogMeta { id, start_offset: Offset::ZERO, owner: Bytes::copy_from_slice(owner) };
         // Written last: a directory without it is no log.
         atomic::replace(fs, &dir.join(META), &meta.encode())?;
-        self.open_log(path, options)
+        self.open_in_turn(path, options)
     }
 
     /// Opens the log at `path` below the data directory and recovers it. If it is open already,
@@ -162,9 +172,26 @@ impl LogSet {
     /// `NotFound`, `Io`, `Closed`, `NewerFormat`; `Corrupt` if `meta` or whole segments are gone.
     pub fn open_log(&self, path: impl AsRef<Path>, options: LogOptions) -> Result<Log, Error> {
         let path = path.as_ref();
+        let turn = self.turn(path);
+        let _turn = turn.lock();
+        self.open_in_turn(path, options)
+    }
+
+    /// Opening and creating are one at a time for each path: two recoveries of one log would be
+    /// two writers.
+    fn turn(&self, path: &Path) -> Arc<Mutex<()>> {
+        Arc::clone(self.inner.turns.lock().entry(path.to_owned()).or_default())
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
         if self.inner.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Closed, "the data directory has been closed; open it again"));
         }
+        Ok(())
+    }
+
+    fn open_in_turn(&self, path: &Path, options: LogOptions) -> Result<Log, Error> {
+        self.check_open()?;
         let meta = self.read_meta(path)?;
         let mut expected = Expected {
             durable: self.inner.table.lock().get(&meta.id).copied(),
@@ -180,14 +207,16 @@ impl LogSet {
                 LogState::Closed => {}
                 _ => return Ok(log),
             }
-            expected.durable = Some(log.inner().durable());
+            expected.durable = Some(log.inner().promised());
             if log.inner().was_poisoned() {
                 expected.cut = true;
+                expected.clean = false;
                 expected.epoch = self.advance_epoch()?;
             }
         }
         let dir = self.inner.dir.join(path);
-        let inner = log::open(&self.inner.env, &dir, &meta, expected, options, Arc::downgrade(&self.inner))?;
+        let dirs = (&*self.inner.dir, &*dir);
+        let inner = log::open(&self.inner.env, dirs, &meta, expected, options, Arc::downgrade(&self.inner))?;
         self.inner.logs.lock().insert(path.to_owned(), Arc::clone(&inner));
         Ok(Log::new(inner, self.clone()))
     }
@@ -212,19 +241,23 @@ impl LogSet {
     ///
     /// The first failure; everything that can be closed is closed all the same.
     pub fn close(&self) -> Result<(), Error> {
+        let first = !self.inner.closed.swap(true, Ordering::AcqRel);
+        // Whoever is opening a log finishes; whoever comes later is told that the set is closed.
+        let turns: Vec<_> = self.inner.turns.lock().values().cloned().collect();
+        turns.iter().for_each(|turn| drop(turn.lock()));
         let logs: Vec<_> = self.inner.logs.lock().values().cloned().collect();
         let mut outcome = Ok(());
         for log in logs {
             outcome = outcome.and(log.close());
         }
-        if !self.inner.closed.swap(true, Ordering::AcqRel) {
+        if first {
             outcome = outcome.and(self.inner.write_checkpoint());
             if outcome.is_ok() {
                 outcome = self.mark_clean();
             }
             self.inner.logs.lock().clear();
+            *self.inner.lock.lock() = None;
         }
-        *self.inner.lock.lock() = None;
         outcome
     }
 
@@ -249,7 +282,7 @@ impl LogSet {
     /// one keeps its place, since the next open has to know.
     pub(crate) fn forget(&self, log: &Arc<LogInner>) {
         let mut logs = self.inner.logs.lock();
-        self.inner.table.lock().insert(log.id, log.durable());
+        self.inner.table.lock().insert(log.id, log.promised());
         logs.retain(|_, open| !Arc::ptr_eq(open, log) || log.was_poisoned());
         drop(logs);
         self.inner.note_synced(0);

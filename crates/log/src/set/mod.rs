@@ -11,7 +11,7 @@ mod handle;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -40,8 +40,26 @@ pub(crate) struct SetInner {
     checkpoint_due: AtomicBool,
     synced_since: AtomicU64,
     closed: AtomicBool,
+    /// Who opens a log holds its path's lock: before any other.
+    turns: Mutex<BTreeMap<PathBuf, Arc<Mutex<()>>>>,
     /// Given back when the last handle goes, or at close.
     lock: Mutex<Option<Box<dyn Lock>>>,
+}
+
+/// What every handle holds, and no task: dropped with the last of them.
+#[derive(Debug)]
+struct Held(Arc<SetInner>);
+
+impl Drop for Held {
+    /// Like a killed process: what is durable stays, nothing more is written. The lock is given
+    /// back when no task of ours touches the directory any more.
+    fn drop(&mut self) {
+        self.0.closed.store(true, Ordering::Release);
+        let logs = std::mem::take(&mut *self.0.logs.lock());
+        logs.into_values().for_each(|log| log.give_up());
+        let _no_checkpoint = self.0.checkpoint_write.lock();
+        *self.0.lock.lock() = None;
+    }
 }
 
 impl std::fmt::Debug for SetInner {
