@@ -77,7 +77,8 @@
 //!   silent, the watermark goes on with the clock.
 //! * A record whose window is closed is **late**: it is counted, and goes to the topic `<pipeline>.<step>.late`, or to
 //!   the one that [`late_to`](Tumbling::late_to) names.
-//! * A time more than an hour after the node stored the record is not believed: a dead letter.
+//! * A time more than an hour after the node stored the record is not believed: a dead letter. That is decided when
+//!   it is first handled, and kept: a node may know the time of storing less exactly later.
 //!
 //! [`run_to_end`](Mill::run_to_end) ends where the topics end when it starts. Open windows then yield what they have
 //! so far, and stay open: a later run counts on, and its results replace those.
@@ -102,9 +103,10 @@
 //! # Restarts
 //!
 //! With the rows, in the same SQLite transaction, go per source partition the read position, the replay position (the
-//! smallest offset that an open window needs) and the closed watermark. A run that follows, after a crash or an orderly
-//! end, reads from the replay position; what was handled before goes into the windows that were open, and nowhere else.
-//! A window that was committed as closed is not emitted again. So:
+//! smallest offset that an open window needs), the offsets in between that were refused for their time, and the closed
+//! watermark. A run that follows, after a crash or an orderly end, reads from the replay position; what was handled
+//! before goes into the windows that were open, and nowhere else. A window that was committed as closed is not emitted
+//! again. So:
 //!
 //! * **rows** of an SQLite table show every record once, wherever a run is killed;
 //! * **records** in topics (results, late ones, dead letters) are durable before that commit, and can come twice if a

@@ -67,6 +67,9 @@ fn end_of(partition: &[(Batch, TimestampMs)]) -> Offset {
     partition.last().map_or(Offset::ZERO, |(batch, _)| batch.header().next_offset())
 }
 
+/// By how many ms the time of storing is off, of a batch of this partition.
+type Misdate = Box<dyn Fn(u32, &Batch) -> i64 + Send>;
+
 #[derive(Default)]
 pub(crate) struct Memory {
     pub(crate) clock: Arc<VirtualClock>,
@@ -80,6 +83,8 @@ pub(crate) struct Memory {
     pub(crate) batches_per_fetch: Mutex<Option<usize>>,
     /// Called once, when a topic has been described.
     pub(crate) after_describe: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// Makes the times of storing as inexact as those of a node that has lost them.
+    pub(crate) misdated: Mutex<Option<Misdate>>,
     /// Called by a fetch that finds nothing.
     pub(crate) on_empty: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
@@ -168,6 +173,7 @@ impl Memory {
     fn fetch_now(&self, from: &[FetchFrom]) -> Result<Vec<Fetched>, BackendError> {
         let topics = self.topics.lock();
         let limit = self.batches_per_fetch.lock().unwrap_or(usize::MAX);
+        let misdated = self.misdated.lock();
         let mut answers = Vec::new();
         for FetchFrom { topic, partition, offset } in from {
             let found = topics.get(topic).ok_or_else(|| not_found(topic))?;
@@ -180,10 +186,13 @@ impl Memory {
             let next_offset = wanted.last().map_or(*offset, |(batch, _)| batch.header().next_offset());
             let chunks = wanted
                 .into_iter()
-                .map(|(batch, appended_at)| Chunk {
-                    batches: batch.bytes().clone(),
-                    appended_at: *appended_at,
-                    appended_at_estimated: false,
+                .map(|(batch, appended_at)| {
+                    let off_ms = misdated.as_ref().map_or(0, |misdated| misdated(*partition, batch));
+                    Chunk {
+                        batches: batch.bytes().clone(),
+                        appended_at: TimestampMs(appended_at.0 + off_ms),
+                        appended_at_estimated: off_ms != 0,
+                    }
                 })
                 .collect();
             let stable_end = end_of(batches);

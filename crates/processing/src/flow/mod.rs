@@ -8,10 +8,12 @@
 //! * a record is taken after every smaller offset of its partition, and only while no other partition has unread
 //!   records it knows nothing of, so that partitions do not drift apart;
 //! * lateness is decided by the watermark just before a record; windows are closed when the step is sealed;
-//! * while a partition repeats what an earlier run has handled, its stored position stays as it is.
+//! * while a partition repeats what an earlier run has handled, its stored position stays as it is;
+//! * a record that was taken keeps its verdict: a replay does not judge its time again.
 
 mod letters;
 mod partition;
+mod refused;
 pub(crate) mod watermark;
 
 use std::collections::BTreeMap;
@@ -28,6 +30,7 @@ use crate::operator::{
 use crate::pipeline::{Plan, SourceSpec};
 use crate::sqlite::{Position, Resume};
 use partition::Partition;
+pub(crate) use refused::Refused;
 use watermark::Watermarks;
 
 /// How many records go through the operators at once.
@@ -74,7 +77,7 @@ impl Flow {
             positions
                 .iter()
                 .find(|position| position.topic == spec.topic && position.partition == number)
-                .map(|position| position.resume)
+                .map(|position| position.resume.clone())
         };
         let closed = positions
             .iter()
@@ -87,8 +90,14 @@ impl Flow {
             .iter()
             .map(|state| {
                 let start = state.start_offset;
-                let fresh = Resume { read: start, replay: start, largest: None, closed };
-                Partition::new(state, resume_of(state.partition).unwrap_or(fresh), bounded)
+                let fresh = || Resume {
+                    read: start,
+                    replay: start,
+                    largest: None,
+                    closed,
+                    refused: Refused::default(),
+                };
+                Partition::new(state, resume_of(state.partition).unwrap_or_else(fresh), bounded)
             })
             .collect();
         let largest = partitions.iter().map(|partition| partition.resume.largest);
@@ -222,7 +231,7 @@ impl Flow {
             counts.bytes_in += entry.size_bytes as u64;
         }
         match entry.bad {
-            Some(reason) => self.step.dead(self.source, origin, reason.into_string()),
+            Some(bad) => self.step.dead(self.source, origin, bad.reason),
             None => {
                 counts.records_out += 1;
                 order.push(Drawn { partition: at, time: taken.time, origin });
@@ -358,20 +367,14 @@ impl Flow {
 
     fn positions(&mut self, closed: i64) -> Vec<Position> {
         let mut positions = Vec::with_capacity(self.partitions.len());
-        for (at, partition) in self.partitions.iter().enumerate() {
-            let resume = if partition.is_replaying() {
-                partition.resume
-            } else {
-                let read = partition.position();
-                let needed =
-                    self.operators.values_mut().filter_map(|operator| operator.windows()?.needs(at)).min();
-                Resume { read, replay: needed.unwrap_or(read), largest: self.marks.largest(at), closed }
-            };
+        for (at, partition) in self.partitions.iter_mut().enumerate() {
+            let needs =
+                self.operators.values_mut().filter_map(|operator| operator.windows()?.needs(at)).min();
             positions.push(Position {
                 topic: self.topic.clone(),
                 partition: partition.number,
                 topic_id: self.topic_id.clone(),
-                resume,
+                resume: partition.seal(needs, self.marks.largest(at), closed),
             });
         }
         positions

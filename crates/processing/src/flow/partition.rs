@@ -5,13 +5,14 @@ use std::ops::Range;
 
 use logmill_record::{Batch, BatchError, Offset, TimestampMs};
 
+use super::refused::Refused;
 use crate::backend::{Fetched, PartitionState};
-use crate::operator::{Decoder, Entry, Taken};
+use crate::operator::{Belief, Decoder, Entry, Taken};
 use crate::sqlite::Resume;
 
 /// A time this far past the moment the node stored the record is not believed: one such record would close the
-/// windows of all others. Measured against the time of storing, not of reading, so that it comes out the same when
-/// the record is read again.
+/// windows of all others. Measured against the time of storing, not of reading: a run that is far behind judges as one
+/// that keeps up.
 const AHEAD_MS: i64 = 60 * 60 * 1_000;
 
 /// A batch that records were decoded from; kept until the step that took the last of them is committed.
@@ -31,7 +32,10 @@ pub(super) struct Partition {
     stable_end: Offset,
     /// Where a bounded run ends.
     until: Option<Offset>,
+    /// Where this run went on from.
     pub(super) resume: Resume,
+    /// What was refused for its time, of all that has been taken and could be replayed.
+    refused: Refused,
     entries: VecDeque<Entry>,
     buffered_bytes: usize,
     held: VecDeque<Held>,
@@ -45,6 +49,7 @@ impl Partition {
             next_fetch: resume.replay,
             stable_end: state.stable_end,
             until: bounded.then_some(state.stable_end),
+            refused: resume.refused.clone(),
             resume,
             entries: VecDeque::new(),
             buffered_bytes: 0,
@@ -110,9 +115,9 @@ impl Partition {
                 if batch.header().attributes.is_control() || last_offset < from {
                     continue;
                 }
-                let limit = chunk.appended_at.0.saturating_add(AHEAD_MS);
+                let belief = belief(&self.resume, &self.refused, chunk.appended_at);
                 let before = self.entries.len();
-                decoder.decode(at, &batch, from..until, limit, &mut self.entries)?;
+                decoder.decode(at, &batch, from..until, belief, &mut self.entries)?;
                 self.buffered_bytes +=
                     self.entries.range(before..).map(|entry| entry.size_bytes).sum::<usize>();
                 if self.entries.len() > before {
@@ -133,6 +138,9 @@ impl Partition {
     pub(super) fn take(&mut self, at: usize, watermark: i64) -> Option<(Taken, Entry)> {
         let entry = self.entries.pop_front()?;
         self.buffered_bytes = self.buffered_bytes.saturating_sub(entry.size_bytes);
+        if entry.bad.as_ref().is_some_and(|bad| bad.is_ahead) {
+            self.refused.insert(entry.offset);
+        }
         let taken = Taken {
             partition: at,
             offset: entry.offset,
@@ -153,8 +161,8 @@ impl Partition {
     ) -> Result<(), BatchError> {
         let mut known = VecDeque::new();
         for held in &self.held {
-            let limit = held.appended_at.0.saturating_add(AHEAD_MS);
-            decoder.decode(at, &held.batch, offsets.clone(), limit, &mut known)?;
+            let belief = belief(&self.resume, &self.refused, held.appended_at);
+            decoder.decode(at, &held.batch, offsets.clone(), belief, &mut known)?;
         }
         Ok(())
     }
@@ -171,6 +179,17 @@ impl Partition {
         (!held.appended_at_estimated).then_some(held.appended_at)
     }
 
+    /// Where a later run is to go on: `needs` is the smallest offset that an open window holds.
+    pub(super) fn seal(&mut self, needs: Option<Offset>, largest: Option<i64>, closed: i64) -> Resume {
+        if self.is_replaying() {
+            return self.resume.clone();
+        }
+        let read = self.position();
+        let replay = needs.unwrap_or(read);
+        self.refused.remove_before(replay);
+        Resume { read, replay, largest, closed, refused: self.refused.clone() }
+    }
+
     /// Lets go of the batches that no record waits in.
     pub(super) fn release(&mut self) {
         let position = self.position();
@@ -178,4 +197,9 @@ impl Partition {
             self.held.pop_front();
         }
     }
+}
+
+/// What is believed of a batch that was stored at this time.
+fn belief<'a>(resume: &Resume, refused: &'a Refused, appended_at: TimestampMs) -> Belief<'a> {
+    Belief { judged: resume.read, refused, limit: appended_at.0.saturating_add(AHEAD_MS) }
 }

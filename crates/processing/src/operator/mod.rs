@@ -21,7 +21,7 @@ use logmill_record::Offset;
 
 pub(crate) use each::Each;
 pub(crate) use sink::{TableSink, TopicSink};
-pub(crate) use source::{Decoder, Drawn, Entry, SourceDecoder};
+pub(crate) use source::{Belief, Decoder, Drawn, Entry, SourceDecoder};
 pub(crate) use step::{Counts, Letter, OutRecord, Step, Taken, Why};
 pub(crate) use window::WindowOperator;
 

@@ -7,6 +7,7 @@ use logmill_record::{Batch, BatchError, Offset, Record, TimestampMs};
 
 use super::{ErasedBatch, Item, Origin, erase, guarded};
 use crate::codec::Codec;
+use crate::flow::Refused;
 use crate::topic::TimeOf;
 
 /// Times outside would overflow when a window or a disorder is added: about 146 million years on either side.
@@ -21,7 +22,41 @@ pub(crate) struct Entry {
     /// Key and value, in bytes.
     pub(crate) size_bytes: usize,
     /// Why it is set aside; such a record has no value in the decoder.
-    pub(crate) bad: Option<Box<str>>,
+    pub(crate) bad: Option<Box<Bad>>,
+}
+
+/// Why a source sets a record aside.
+#[derive(Clone, Debug)]
+pub(crate) struct Bad {
+    pub(crate) reason: String,
+    /// It is for its time, which is not believed.
+    pub(crate) is_ahead: bool,
+}
+
+impl From<String> for Bad {
+    fn from(reason: String) -> Self {
+        Self { reason, is_ahead: false }
+    }
+}
+
+/// Which event times of a batch are believed.
+///
+/// A verdict is taken once: when a record is read again, the time at which it was stored may be known less exactly
+/// than at first, and another verdict would count what has a letter, or lose what was counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Belief<'a> {
+    /// Every record before it has its verdict.
+    pub(crate) judged: Offset,
+    /// Those of them that were refused.
+    pub(crate) refused: &'a Refused,
+    /// The largest time that is believed of the others.
+    pub(crate) limit: i64,
+}
+
+impl Belief<'_> {
+    fn refuses(&self, offset: Offset, time: i64) -> bool {
+        if offset < self.judged { self.refused.contains(offset) } else { time > self.limit }
+    }
 }
 
 /// A value to take out of the decoder: the next one of this partition.
@@ -35,13 +70,12 @@ pub(crate) struct Drawn {
 /// A source whose `T` is forgotten.
 pub(crate) trait Decoder: Send {
     /// Decodes the records of `offsets`, keeps the good ones, and reports all of them in `entries`.
-    /// `limit` is the largest time that is believed.
     fn decode(
         &mut self,
         partition: usize,
         batch: &Batch,
         offsets: Range<Offset>,
-        limit: i64,
+        belief: Belief<'_>,
         entries: &mut VecDeque<Entry>,
     ) -> Result<(), BatchError>;
 
@@ -69,21 +103,24 @@ impl<T> SourceDecoder<T> {
         Self { codec, time, ready: queues(), aside: queues() }
     }
 
-    fn read(&self, batch: &Batch, record: &Record<'_>, limit: i64) -> Result<(T, i64), String> {
+    fn read(&self, batch: &Batch, record: &Record<'_>, belief: Belief<'_>) -> Result<(T, i64), Bad> {
         let value = (self.codec.decode)(batch, record)?;
         let time = match &self.time {
-            Some(time) => time(&value).ok_or("it has no event time")?,
-            None if record.timestamp == TimestampMs::NONE => return Err("it has no timestamp".to_owned()),
+            Some(time) => time(&value).ok_or_else(|| "it has no event time".to_owned())?,
+            None if record.timestamp == TimestampMs::NONE => {
+                return Err("it has no timestamp".to_owned().into());
+            }
             None => record.timestamp.0,
         };
         if !TIME_RANGE_MS.contains(&time) {
-            return Err(format!("its event time, {time} ms, is out of range"));
+            return Err(format!("its event time, {time} ms, is out of range").into());
         }
-        if time > limit {
-            return Err(format!(
+        if belief.refuses(record.offset, time) {
+            let reason = format!(
                 "its event time, {time} ms, is more than an hour after the node stored it: one such record would \
                  close the windows of all others"
-            ));
+            );
+            return Err(Bad { reason, is_ahead: true });
         }
         Ok((value, time))
     }
@@ -95,7 +132,7 @@ impl<T: Send + 'static> Decoder for SourceDecoder<T> {
         partition: usize,
         batch: &Batch,
         offsets: Range<Offset>,
-        limit: i64,
+        belief: Belief<'_>,
         entries: &mut VecDeque<Entry>,
     ) -> Result<(), BatchError> {
         for record in batch.records()? {
@@ -104,12 +141,13 @@ impl<T: Send + 'static> Decoder for SourceDecoder<T> {
                 continue;
             }
             let size_bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
-            let (time, bad) = match guarded(|| self.read(batch, &record, limit)).flatten() {
+            let read = guarded(|| self.read(batch, &record, belief)).map_err(Bad::from).flatten();
+            let (time, bad) = match read {
                 Ok((value, time)) => {
                     self.ready[partition].push_back(value);
                     (time, None)
                 }
-                Err(reason) => (i64::MIN, Some(reason.into_boxed_str())),
+                Err(bad) => (i64::MIN, Some(Box::new(bad))),
             };
             entries.push_back(Entry { offset: record.offset, time, size_bytes, bad });
         }

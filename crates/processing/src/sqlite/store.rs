@@ -5,7 +5,7 @@
 //! | table | row per | columns |
 //! |---|---|---|
 //! | `logmill_pipelines` | pipeline | `format`; `epoch`: moved on by each run that opens the file; `steps`: the stateful steps as JSON |
-//! | `logmill_positions` | source partition | `topic_id`; `read_offset`: all before it is handled; `replay_offset`: the smallest offset that an open window needs, else the read position; `largest_time_ms`: the largest event time read; `closed_ms`: every window that ends at or before it was emitted |
+//! | `logmill_positions` | source partition | `topic_id`; `read_offset`: all before it is handled; `replay_offset`: the smallest offset that an open window needs, else the read position; `largest_time_ms`: the largest event time read; `closed_ms`: every window that ends at or before it was emitted; `refused`: the offsets from `replay_offset` on that were refused for their time, as JSON `[[from, to], …]`, each `to` not included; NULL if there are none |
 //!
 //! Opening and checking is one transaction: a run that is refused leaves nothing behind, and does not fence the run
 //! that works. Each commit names the epoch it was opened with; no row changed means that a later run has the file.
@@ -13,14 +13,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use logmill_record::Offset;
-use rusqlite::types::Value;
+use logmill_record::{Offset, OffsetOutOfRange};
+use rusqlite::types::{Type, Value};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::TableSpec;
 use super::error::failed;
 use super::table::Table;
 use crate::error::{Error, ErrorKind};
+use crate::flow::Refused;
 
 /// The format of our own tables.
 const FORMAT: i64 = 1;
@@ -43,6 +44,7 @@ CREATE TABLE IF NOT EXISTS logmill_positions (
     replay_offset INTEGER NOT NULL,
     largest_time_ms INTEGER,
     closed_ms INTEGER,
+    refused TEXT,
     PRIMARY KEY (pipeline, topic, partition)
 );";
 
@@ -56,7 +58,7 @@ pub(crate) struct Position {
 }
 
 /// Where to go on in a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Resume {
     /// Every record before it is handled.
     pub(crate) read: Offset,
@@ -66,6 +68,8 @@ pub(crate) struct Resume {
     pub(crate) largest: Option<i64>,
     /// The closed watermark; `i64::MIN` if nothing was ever closed.
     pub(crate) closed: i64,
+    /// What was refused for its time, from `replay` on.
+    pub(crate) refused: Refused,
 }
 
 /// The open database.
@@ -199,7 +203,7 @@ fn check_pipeline(tx: &Transaction<'_>, path: &Path, pipeline: &str, steps: &str
 
 fn load(tx: &Transaction<'_>, pipeline: &str) -> rusqlite::Result<Vec<Position>> {
     let mut statement = tx.prepare(
-        "SELECT topic, partition, topic_id, read_offset, replay_offset, largest_time_ms, closed_ms
+        "SELECT topic, partition, topic_id, read_offset, replay_offset, largest_time_ms, closed_ms, refused
          FROM logmill_positions WHERE pipeline = ?1 ORDER BY topic, partition",
     )?;
     let offset = |row: &Row<'_>, column: usize| {
@@ -216,10 +220,30 @@ fn load(tx: &Transaction<'_>, pipeline: &str) -> rusqlite::Result<Vec<Position>>
                 replay: offset(row, 4)?,
                 largest: row.get(5)?,
                 closed: row.get::<_, Option<i64>>(6)?.unwrap_or(i64::MIN),
+                refused: refused(row, 7)?,
             },
         })
     })?;
     positions.collect()
+}
+
+fn refused(row: &Row<'_>, column: usize) -> rusqlite::Result<Refused> {
+    let Some(text) = row.get::<_, Option<String>>(column)? else { return Ok(Refused::default()) };
+    let wrong = |error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error);
+    let ranges: Vec<(u64, u64)> = serde_json::from_str(&text).map_err(|error| wrong(error.into()))?;
+    let ranges = ranges
+        .into_iter()
+        .map(|(from, to)| Ok(Offset::try_from(from)?..Offset::try_from(to)?))
+        .collect::<Result<_, OffsetOutOfRange>>()
+        .map_err(|error| wrong(error.into()))?;
+    Refused::from_ranges(ranges).ok_or_else(|| wrong("the ranges of refused offsets are not in order".into()))
+}
+
+/// As [`refused`] reads it.
+fn refused_text(refused: &Refused) -> Option<String> {
+    let ranges: Vec<_> = refused.ranges().iter().map(|range| [range.start.0, range.end.0]).collect();
+    let text = || serde_json::to_string(&ranges).expect("invariant: numbers always have a JSON form");
+    (!ranges.is_empty()).then(text)
 }
 
 fn save(tx: &Transaction<'_>, pipeline: &str, position: &Position) -> rusqlite::Result<()> {
@@ -227,12 +251,13 @@ fn save(tx: &Transaction<'_>, pipeline: &str, position: &Position) -> rusqlite::
     let closed = (resume.closed != i64::MIN).then_some(resume.closed);
     tx.prepare_cached(
         "INSERT INTO logmill_positions
-             (pipeline, topic, partition, topic_id, read_offset, replay_offset, largest_time_ms, closed_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             (pipeline, topic, partition, topic_id, read_offset, replay_offset, largest_time_ms, closed_ms,
+              refused)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
          ON CONFLICT (pipeline, topic, partition) DO UPDATE SET
              topic_id = excluded.topic_id, read_offset = excluded.read_offset,
              replay_offset = excluded.replay_offset, largest_time_ms = excluded.largest_time_ms,
-             closed_ms = excluded.closed_ms",
+             closed_ms = excluded.closed_ms, refused = excluded.refused",
     )?
     .execute(params![
         pipeline,
@@ -242,7 +267,8 @@ fn save(tx: &Transaction<'_>, pipeline: &str, position: &Position) -> rusqlite::
         i64::from(resume.read),
         i64::from(resume.replay),
         resume.largest,
-        closed
+        closed,
+        refused_text(&resume.refused)
     ])?;
     Ok(())
 }

@@ -4,6 +4,7 @@ mod letters;
 mod positions;
 mod recovery;
 mod time;
+mod verdict;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -6,10 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::Offset;
 use crate::{Aggregate, hours};
 
 const WINDOW_MS: i64 = 60_000;
 const DISORDER_MS: i64 = 20_000;
+/// A time that is not believed of a record that is stored while a test runs. All good ones are long before.
+const AHEAD_AT: i64 = EPOCH_MS + 10 * 3_600_000;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Event {
@@ -79,11 +82,27 @@ fn plan(db: &Path) -> Plan {
     pipeline.build().unwrap()
 }
 
+/// A record to append.
+#[derive(Clone, Debug)]
+enum Put {
+    Event {
+        key: u8,
+        /// After the largest time so far.
+        after_ms: i64,
+        value: i64,
+    },
+    /// An event whose time is not believed.
+    Ahead {
+        key: u8,
+    },
+    Nonsense,
+}
+
 /// What happens next.
 #[derive(Clone, Debug)]
 enum Action {
-    /// Records for one partition, in one batch: (key, time after the largest so far, value), or nonsense.
-    Append(usize, Vec<Option<(u8, i64, i64)>>),
+    /// Records for one partition, in one batch.
+    Append(usize, Vec<Put>),
     /// A step, by a run that is there or one that is started, which dies at this stage.
     Step(Death),
     /// A run to the end.
@@ -101,8 +120,10 @@ enum Death {
 
 fn actions(partitions: usize) -> impl Strategy<Value = Vec<Action>> {
     let record = prop_oneof![
-        12 => (0_u8..4, -DISORDER_MS..60_000_i64, -50_i64..200).prop_map(Some),
-        1 => Just(None),
+        12 => (0_u8..4, -DISORDER_MS..60_000_i64, -50_i64..200)
+            .prop_map(|(key, after_ms, value)| Put::Event { key, after_ms, value }),
+        2 => (0_u8..4).prop_map(|key| Put::Ahead { key }),
+        1 => Just(Put::Nonsense),
     ];
     let append = (0..partitions, prop::collection::vec(record, 1..8))
         .prop_map(|(at, records)| Action::Append(at, records));
@@ -126,27 +147,39 @@ struct World {
     db: std::path::PathBuf,
     every: std::time::Duration,
     run: Option<Run>,
+    /// By how much the times of storing are off that a run is told of what an earlier one has handled; one after
+    /// the other, by run.
+    off_ms: std::iter::Cycle<std::vec::IntoIter<i64>>,
     largest: Vec<i64>,
     events: Vec<Event>,
-    nonsense: usize,
+    /// Records that the source sets aside.
+    bad: usize,
     /// How often records may have been written to topics without the commit beside them.
     unsure: usize,
 }
 
 impl World {
-    fn append(&mut self, partition: usize, records: &[Option<(u8, i64, i64)>]) {
+    fn append(&mut self, partition: usize, records: &[Put]) {
+        let json = |event: &Event| serde_json::to_string(event).unwrap();
         let mut values = Vec::new();
         for record in records {
-            let Some((key, ahead, value)) = *record else {
-                self.nonsense += 1;
-                values.push("{".to_owned());
-                continue;
-            };
-            let at = self.largest[partition] + ahead;
-            self.largest[partition] = self.largest[partition].max(at);
-            let event = Event { key, at, value };
-            values.push(serde_json::to_string(&event).unwrap());
-            self.events.push(event);
+            match *record {
+                Put::Event { key, after_ms, value } => {
+                    let at = self.largest[partition] + after_ms;
+                    self.largest[partition] = self.largest[partition].max(at);
+                    let event = Event { key, at, value };
+                    values.push(json(&event));
+                    self.events.push(event);
+                }
+                Put::Ahead { key } => {
+                    self.bad += 1;
+                    values.push(json(&Event { key, at: AHEAD_AT, value: 1 }));
+                }
+                Put::Nonsense => {
+                    self.bad += 1;
+                    values.push("{".to_owned());
+                }
+            }
         }
         let records: Vec<_> = values
             .iter()
@@ -170,6 +203,9 @@ impl World {
         for position in &output.positions {
             assert!(position.resume.closed >= closed, "the watermark went back");
             assert!(position.resume.replay <= position.resume.read);
+            for refused in position.resume.refused.ranges() {
+                assert!(position.resume.replay <= refused.start && refused.end <= position.resume.read);
+            }
         }
     }
 
@@ -179,10 +215,30 @@ impl World {
         closed.unwrap_or(None).unwrap_or(i64::MIN)
     }
 
+    /// Starts a run, to which what was handled before seems to be stored at another time.
+    fn open(&mut self, bounded: bool) -> Run {
+        let run = open_with(&self.plan, &self.memory, Mode { every: self.every, bounded }).unwrap();
+        let off_ms = self.off_ms.next().unwrap();
+        let read = self.read();
+        *self.memory.misdated.lock() = Some(Box::new(move |partition, batch| {
+            let handled = read.get(&partition).is_some_and(|read| batch.header().last_offset() < *read);
+            if handled { off_ms } else { 0 }
+        }));
+        run
+    }
+
+    /// How far each partition is handled.
+    fn read(&self) -> BTreeMap<u32, Offset> {
+        let db = Connection::open(&self.db).unwrap();
+        let mut query = db.prepare("SELECT partition, read_offset FROM logmill_positions").unwrap();
+        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)));
+        rows.unwrap().map(Result::unwrap).map(|(at, read)| (at, Offset::try_from(read).unwrap())).collect()
+    }
+
     fn step(&mut self, death: Death) {
         let mut run = match self.run.take() {
             Some(run) => run,
-            None => open_with(&self.plan, &self.memory, Mode { every: self.every, bounded: false }).unwrap(),
+            None => self.open(false),
         };
         run.gather();
         if death == Death::AfterGather || !run.engine.has_work() {
@@ -206,7 +262,7 @@ impl World {
 
     fn run_to_end(&mut self) {
         self.run = None;
-        let mut run = open_with(&self.plan, &self.memory, Mode { every: self.every, bounded: true }).unwrap();
+        let mut run = self.open(true);
         loop {
             run.stop.reset();
             let gathered = run.engine.gather().unwrap();
@@ -262,7 +318,7 @@ impl World {
             .collect();
         let poisoned =
             self.events.iter().filter(|event| event.value % 5 != 0 && is_poison(event.value)).count();
-        assert_eq!(places.len(), self.nonsense + poisoned);
+        assert_eq!(places.len(), self.bad + poisoned);
         if self.unsure == 0 {
             assert_eq!(dead.len(), places.len(), "each once, where no run died between topics and commit");
         }
@@ -288,6 +344,7 @@ proptest! {
         (partitions, actions) in (1_usize..4).prop_flat_map(|partitions| (Just(partitions), actions(partitions))),
         batches_per_fetch in 1_usize..4,
         every_ms in prop_oneof![Just(0_u64), Just(1_000)],
+        off_ms in prop::collection::vec(-2 * EPOCH_MS..2 * EPOCH_MS, 1..4),
     ) {
         let dir = tempfile::tempdir().unwrap();
         let db = dir.path().join("p.db");
@@ -300,9 +357,10 @@ proptest! {
             db,
             every: crate::millis(every_ms),
             run: None,
+            off_ms: off_ms.into_iter().cycle(),
             largest: vec![0; partitions],
             events: Vec::new(),
-            nonsense: 0,
+            bad: 0,
             unsure: 0,
         };
         for action in &actions {

@@ -24,7 +24,11 @@ fn value(name: &str, hits: i64) -> Vec<Value> {
     vec![Value::Text(name.to_owned()), Value::Integer(hits), Value::Null]
 }
 
-fn refused(path: &Path) -> Error {
+fn refused_of(ranges: &[(u64, u64)]) -> Refused {
+    Refused::from_ranges(ranges.iter().map(|&(from, to)| Offset(from)..Offset(to)).collect()).unwrap()
+}
+
+fn fails(path: &Path) -> Error {
     open(path).unwrap_err()
 }
 
@@ -58,14 +62,18 @@ fn rows_are_upserted_into_a_table_made_for_them() {
 fn positions_come_back_as_they_were_committed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("rows.db");
-    let position = |topic: &str, partition, largest, closed| Position {
+    let position = |topic: &str, partition, largest, closed, ranges| Position {
         topic: topic.to_owned(),
         partition,
         topic_id: "id".to_owned(),
-        resume: Resume { read: Offset::MAX, replay: Offset(3), largest, closed },
+        resume: Resume { read: Offset::MAX, replay: Offset(3), largest, closed, refused: refused_of(ranges) },
     };
-    let positions =
-        [position("a", 0, Some(-7), i64::MIN), position("a", 1, None, i64::MAX), position("b", 0, None, -1)];
+    let last = Offset::MAX.0;
+    let positions = [
+        position("a", 0, Some(-7), i64::MIN, &[(3, 4), (7, 9)]),
+        position("a", 1, None, i64::MAX, &[(last - 1, last)]),
+        position("b", 0, None, -1, &[]),
+    ];
     open(&path).unwrap().commit(&[vec![]], &positions).unwrap();
 
     let mut checked = Vec::new();
@@ -106,11 +114,11 @@ fn a_table_that_exists_has_to_have_the_same_columns() {
         "name TEXT, hits INTEGER, level REAL, PRIMARY KEY (name, hits)",
     ] {
         make(columns);
-        let error = refused(&path);
+        let error = fails(&path);
         assert_eq!(error.kind(), ErrorKind::Invalid);
     }
     make("name TEXT PRIMARY KEY, hits TEXT");
-    let error = refused(&path).to_string();
+    let error = fails(&path).to_string();
     assert!(
         error.ends_with(
             "table \"my \\\"table\\\"\" exists with other columns: it has (name TEXT, hits TEXT; key name), the \
@@ -150,7 +158,7 @@ fn commits_survive_a_power_cut() {
 fn what_sqlite_cannot_do_is_a_sentence() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("nowhere/rows.db");
-    let error = refused(&missing);
+    let error = fails(&missing);
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(
         error.to_string(),
@@ -160,13 +168,13 @@ fn what_sqlite_cannot_do_is_a_sentence() {
             missing.display()
         )
     );
-    assert_eq!(refused(dir.path()).kind(), ErrorKind::NotFound, "a directory");
+    assert_eq!(fails(dir.path()).kind(), ErrorKind::NotFound, "a directory");
 
     let text = dir.path().join("text");
     tempfile::NamedTempFile::new_in(dir.path()).unwrap().persist(&text).unwrap();
     let mut file = std::fs::OpenOptions::new().write(true).open(&text).unwrap();
     std::io::Write::write_all(&mut file, &[b'x'; 4096]).unwrap();
-    let error = refused(&text);
+    let error = fails(&text);
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("it is not an SQLite database"), "{error}");
 }
@@ -181,7 +189,7 @@ fn a_lock_that_is_not_given_back_and_a_full_disk_are_named() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let error = store.commit(&[vec![value("a", 1)]], &[]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
-    assert_eq!(refused(&path).kind(), ErrorKind::Busy);
+    assert_eq!(fails(&path).kind(), ErrorKind::Busy);
     other.execute_batch("ROLLBACK").unwrap();
     store.commit(&[vec![value("a", 1)]], &[]).unwrap();
 
@@ -199,9 +207,24 @@ fn a_newer_format_is_not_touched() {
     drop(open(&path).unwrap());
     let db = Connection::open(&path).unwrap();
     db.execute("UPDATE logmill_pipelines SET format = 2", []).unwrap();
-    let error = refused(&path);
+    let error = fails(&path);
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("has format 2, and this version knows 1"), "{error}");
+}
+
+#[test]
+fn refused_offsets_that_cannot_be_read_are_not_taken_for_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.db");
+    drop(open(&path).unwrap());
+    let db = Connection::open(&path).unwrap();
+    db.execute("INSERT INTO logmill_positions VALUES ('p', 't', 0, 'id', 9, 1, NULL, NULL, NULL)", [])
+        .unwrap();
+    for text in ["", "[1,2]", "[[2,3],[1,2]]", "[[-1,2]]", "[[1,9223372036854775808]]"] {
+        db.execute("UPDATE logmill_positions SET refused = ?1", [text]).unwrap();
+        let error = fails(&path).to_string();
+        assert!(error.contains("cannot read the pipeline's position"), "{text:?}: {error}");
+    }
 }
 
 #[test]
@@ -212,11 +235,17 @@ fn a_table_that_is_gone_is_not_made_anew_without_its_rows() {
         topic: "t".to_owned(),
         partition: 0,
         topic_id: "id".to_owned(),
-        resume: Resume { read: Offset(1), replay: Offset(1), largest: None, closed: i64::MIN },
+        resume: Resume {
+            read: Offset(1),
+            replay: Offset(1),
+            largest: None,
+            closed: i64::MIN,
+            refused: Refused::default(),
+        },
     };
     open(&path).unwrap().commit(&[vec![value("a", 1)]], &[position]).unwrap();
     Connection::open(&path).unwrap().execute("DROP TABLE \"my \"\"table\"\"\"", []).unwrap();
-    let error = refused(&path);
+    let error = fails(&path);
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("is not there, but the pipeline has a position"), "{error}");
 }
@@ -242,23 +271,30 @@ fn format_1_is_understood() {
             replay_offset INTEGER NOT NULL,
             largest_time_ms INTEGER,
             closed_ms INTEGER,
+            refused TEXT,
             PRIMARY KEY (pipeline, topic, partition)
         );
         CREATE TABLE \"my \"\"table\"\"\" (name TEXT PRIMARY KEY, hits INTEGER, level REAL);
         INSERT INTO logmill_pipelines VALUES ('p', 1, 7, '{\"s\":\"count over tumbling windows of 60000 ms\"}');
-        INSERT INTO logmill_positions VALUES ('p', 't', 2, 'id', 40, 30, 1000, 900), ('p', 't', 3, 'id', 0, 0, NULL, NULL);";
+        INSERT INTO logmill_positions VALUES 
+            ('p', 't', 2, 'id', 40, 30, 1000, 900, '[[31,32],[35,40]]'), ('p', 't', 3, 'id', 0, 0, NULL, NULL, NULL);";
     Connection::open(&path).unwrap().execute_batch(written).unwrap();
 
     let table = rows_of(&path);
     let steps = "{\"s\":\"count over tumbling windows of 60000 ms\"}";
     let (mut store, positions) = Store::open(&path, "p", steps, &[&table.spec], |_| Ok(())).unwrap();
 
-    let resumes: Vec<_> = positions.iter().map(|position| (position.partition, position.resume)).collect();
+    let resumes: Vec<_> =
+        positions.iter().map(|position| (position.partition, position.resume.clone())).collect();
+    let resume = |read, replay, largest, closed, ranges| {
+        let (read, replay, refused) = (Offset(read), Offset(replay), refused_of(ranges));
+        Resume { read, replay, largest, closed, refused }
+    };
     assert_eq!(
         resumes,
         [
-            (2, Resume { read: Offset(40), replay: Offset(30), largest: Some(1_000), closed: 900 }),
-            (3, Resume { read: Offset(0), replay: Offset(0), largest: None, closed: i64::MIN }),
+            (2, resume(40, 30, Some(1_000), 900, &[(31, 32), (35, 40)])),
+            (3, resume(0, 0, None, i64::MIN, &[])),
         ]
     );
     assert_eq!(store.epoch, 8);
