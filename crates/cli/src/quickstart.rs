@@ -21,7 +21,7 @@ use crate::node::Node;
 use crate::output::{Output, to_f64};
 use feed::Feed;
 use ingest::Ingested;
-use report::{Capacity, Delays, Percentiles, Report, Throughput};
+use report::{Capacity, Delays, Percentiles, Report, Throughput, bytes_per_s};
 use results::DeadLetters;
 
 /// The events.
@@ -123,8 +123,9 @@ impl Done {
         let stored_bytes: u64 = topic.partitions.iter().map(|partition| partition.stored_bytes).sum();
         let mean_stored_bytes = (records > 0).then(|| to_f64(stored_bytes) / to_f64(records));
         let rate_per_s = ingested.rate_per_s();
+        // Windows that a killed run left open give rows without a record being read for the first time.
+        let worked = run.records_in() > 0 || run.records_out() > 0;
         let processing_rate_per_s = (run.records_in() > 0).then(|| run.rate_per_s());
-        let per_record = |bytes: u64, count: u64| to_f64(bytes) / to_f64(count);
         let stored_bytes_per_s = mean_stored_bytes.zip(rate_per_s).map(|(bytes, rate)| bytes * rate);
         let program = std::env::current_exe().map_err(|error| {
             Failure::new(Exit::Failed, format!("cannot tell where this program is: {error}"))
@@ -149,8 +150,8 @@ impl Done {
                 seconds_until_full: stored_bytes_per_s.map(|rate| to_f64(node.available_bytes) / rate),
             },
             throughput_bytes_per_s: Throughput {
-                produced: rate_per_s.map(|rate| rate * per_record(ingested.bytes, ingested.produced)),
-                read: processing_rate_per_s.map(|rate| rate * per_record(run.bytes_in(), run.records_in())),
+                in_: ingested.bytes_per_s(),
+                out: if worked { bytes_per_s(run.bytes_out(), run.elapsed) } else { None },
             },
             table,
             dead_reasons: dead.reasons.clone(),

@@ -10,14 +10,18 @@ use logmill_client::{
 };
 use logmill_record::Offset;
 use logmill_tests::{Node, Program, free_port};
-use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use crate::logmill;
 
 const PARTITIONS: u32 = 2;
 const KILLS: u32 = 6;
+/// So many records are acknowledged before the first kill, and again before each other one.
+const ACKNOWLEDGED_BEFORE_KILL: u64 = 300;
 const TOPIC: &str = "t";
+/// Nothing that is waited for takes nearly as long.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What became of a record, as the client told it.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +55,8 @@ fn a_killed_node_loses_doubles_and_reorders_nothing() {
     let stored = count(|told| matches!(told, Told::Stored(_)));
     let unknown = count(|told| *told == Told::Unknown);
     println!("{} records sent, {stored} acknowledged, {unknown} of unknown outcome", ledger.len());
-    assert!(stored > 1_000 && unknown > 0, "the kills came in the middle");
+    assert!(stored as u64 >= u64::from(KILLS) * ACKNOWLEDGED_BEFORE_KILL, "{stored}");
+    assert!(unknown > 0, "no kill found records under way");
 
     let node = start(&logmill(), &data, port);
     for partition in 0..PARTITIONS {
@@ -70,16 +75,17 @@ async fn produce_through_kills(mut node: Node, data: &Path, port: u16) -> Ledger
         ProducerOptions { max_batch_bytes: 4_096, max_buffered_bytes: 1 << 20, ..Default::default() };
     let producer = client.producer(options).unwrap();
     let (sender, deliveries) = mpsc::unbounded_channel();
+    let (acknowledged, progress) = watch::channel(0);
     let sending = async {
         tokio::select! {
             () = send_forever(&producer, &sender) => {}
-            () = kill_and_restart(&mut node, data, port) => {}
+            () = kill_and_restart(&mut node, data, port, progress) => {}
         }
         drop(sender);
         // Its own error is one that a delivery reports as well.
         let _ = producer.close().await;
     };
-    let ((), ledger) = tokio::join!(sending, gather(deliveries));
+    let ((), ledger) = tokio::join!(sending, gather(deliveries, acknowledged));
     // The last one, too, ends without warning.
     node.kill();
     ledger
@@ -97,22 +103,33 @@ async fn send_forever(producer: &Producer, sent: &mpsc::UnboundedSender<((u32, u
     }
 }
 
-async fn kill_and_restart(node: &mut Node, data: &Path, port: u16) {
-    for kill in 0..KILLS {
-        sleep(Duration::from_millis(150 + u64::from(kill) * 37)).await;
+/// Kills the node as soon as it has acknowledged enough: more is always under way then.
+async fn kill_and_restart(node: &mut Node, data: &Path, port: u16, mut acknowledged: watch::Receiver<u64>) {
+    for _ in 0..KILLS {
+        more(&mut acknowledged).await;
         let next = data.to_owned();
         node.kill();
         *node = tokio::task::spawn_blocking(move || start(&logmill(), &next, port)).await.unwrap();
     }
-    sleep(Duration::from_millis(200)).await;
+    more(&mut acknowledged).await;
 }
 
-async fn gather(mut deliveries: mpsc::UnboundedReceiver<((u32, u64), Delivery)>) -> Ledger {
+async fn more(acknowledged: &mut watch::Receiver<u64>) {
+    let enough = *acknowledged.borrow_and_update() + ACKNOWLEDGED_BEFORE_KILL;
+    let waiting = acknowledged.wait_for(|count| *count >= enough);
+    timeout(LIMIT, waiting).await.expect("the node goes on acknowledging").unwrap();
+}
+
+async fn gather(
+    mut deliveries: mpsc::UnboundedReceiver<((u32, u64), Delivery)>,
+    acknowledged: watch::Sender<u64>,
+) -> Ledger {
     let mut ledger = Ledger::new();
     while let Some((record, delivery)) = deliveries.recv().await {
         let told = match delivery.await {
             Ok(Delivered { partition, offset, .. }) => {
                 assert_eq!(partition, record.0);
+                acknowledged.send_modify(|count| *count += 1);
                 Told::Stored(offset)
             }
             Err(error) if error.kind() == ErrorKind::OutcomeUnknown => Told::Unknown,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use logmill_record::murmur2_partition;
 use logmill_tests::{Node, check_table};
 use serde_json::{Value, json};
 
@@ -126,20 +127,31 @@ fn assert_letters(data: &Path, unusable: &[(Value, &str)]) {
 #[test]
 fn features_without_a_usable_time_are_produced_last() {
     let dir = tempfile::tempdir().unwrap();
-    let feed = dir.path().join("feed.json");
+    let (feed, data) = (dir.path().join("feed.json"), dir.path().join("data"));
+    // Order is a partition's: features whose ids all lead to the same one of the four.
+    let mut ids = (0..).map(|n| format!("q{n}")).filter(|id| murmur2_partition(id.as_bytes(), 4) == 0);
+    let [text, newer, beyond, older, null] = std::array::from_fn(|_| ids.next().unwrap());
     let features = [
-        broken("late", |f| f["properties"]["time"] = json!("x")),
-        quake("b", 1_517_400_000_001, 1.0),
-        quake("a", 5, 1.0),
+        broken(&text, |f| f["properties"]["time"] = json!("x")),
+        quake(&newer, 1_517_400_000_001, 1.0),
+        broken(&beyond, |f| f["properties"]["time"] = json!(i64::MAX)),
+        quake(&older, 5, 1.0),
+        broken(&null, |f| f["properties"]["time"] = Value::Null),
     ];
     write_feed(&feed, &features);
-    let document = quickstart(&dir.path().join("data"), &["--input", feed.to_str().unwrap()]);
-    assert_eq!(document["dead"], 1);
-    assert_eq!(document["rows"], 2);
+    let document = quickstart(&data, &["--input", feed.to_str().unwrap()]);
+    assert_eq!((&document["dead"], &document["rows"]), (&json!(3), &json!(2)));
+
+    let node = Node::start(&logmill(), &data);
+    let records = logmill().at(node.url()).ok(["consume", "earthquakes", "--json"]);
+    let records: Vec<Value> = records.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(records.iter().all(|record| record["partition"] == records[0]["partition"]), "{records:?}");
+    let keys: Vec<_> = records.iter().map(|record| record["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, [older, newer, text, beyond, null], "by time, and then in the feed's order");
 }
 
 #[test]
-fn a_feed_of_nothing_but_broken_features_finishes_or_says_why_not() {
+fn a_feed_of_nothing_but_broken_features_gives_letters_and_no_row() {
     let dir = tempfile::tempdir().unwrap();
     let feed = dir.path().join("feed.json");
     write_feed(&feed, &vec![json!({ "id": "x" }); 500]);
@@ -149,4 +161,6 @@ fn a_feed_of_nothing_but_broken_features_finishes_or_says_why_not() {
         (&document["records"], &document["dead"], &document["rows"]),
         (&json!(500), &json!(500), &json!(0))
     );
+    assert!(document["throughput_bytes_per_s"]["in"].as_f64().unwrap() > 0.0);
+    assert_eq!(document["throughput_bytes_per_s"]["out"], 0.0, "it read records, and wrote none");
 }

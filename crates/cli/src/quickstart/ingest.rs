@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::feed::{Feature, Feed};
-use super::report::Percentiles;
+use super::report::{Percentiles, bytes_per_s};
 use super::results::each_record;
 use super::{SOURCE, SOURCE_PARTITIONS};
 use crate::failure::Failure;
@@ -23,7 +23,8 @@ use crate::output::{delay_histogram, to_f64};
 pub(super) struct Ingested {
     pub(super) produced: u64,
     /// Keys and values of what was produced.
-    pub(super) bytes: u64,
+    bytes: u64,
+    /// From the first send to the last acknowledgement.
     elapsed: Duration,
     /// From sending a record to its durable acknowledgement, in µs.
     delay_us: Histogram<u64>,
@@ -33,6 +34,11 @@ impl Ingested {
     /// `None` where nothing was missing.
     pub(super) fn rate_per_s(&self) -> Option<f64> {
         (self.produced > 0).then(|| to_f64(self.produced) / self.elapsed.as_secs_f64())
+    }
+
+    /// `None` where nothing was missing.
+    pub(super) fn bytes_per_s(&self) -> Option<f64> {
+        if self.produced > 0 { bytes_per_s(self.bytes, self.elapsed) } else { None }
     }
 
     pub(super) fn delay(&self) -> Percentiles {

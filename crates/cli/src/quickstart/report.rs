@@ -3,6 +3,8 @@
 //! What could not be measured in this run is `null` in the document and "–" for people: a second
 //! run that had nothing to produce has no rate of producing.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -94,10 +96,9 @@ pub(super) struct Capacity {
 pub(super) struct Throughput {
     /// Bytes of records produced per second.
     #[serde(rename = "in")]
-    pub(super) produced: Option<f64>,
-    /// Bytes of records that the pipeline read per second.
-    #[serde(rename = "out")]
-    pub(super) read: Option<f64>,
+    pub(super) in_: Option<f64>,
+    /// Bytes of rows and records that the pipeline wrote per second.
+    pub(super) out: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -201,8 +202,8 @@ impl Report {
                 "Throughput",
                 format!(
                     "{} in, {} out",
-                    bytes_per_s(self.throughput_bytes_per_s.produced),
-                    bytes_per_s(self.throughput_bytes_per_s.read)
+                    bytes_per_s(self.throughput_bytes_per_s.in_),
+                    bytes_per_s(self.throughput_bytes_per_s.out)
                 ),
             ),
         ]
@@ -214,6 +215,11 @@ impl Percentiles {
         let ms = |value: Option<f64>| value.map_or_else(none, |value| format!("{value:.1} ms"));
         format!("p50 {}, p99 {}", ms(self.p50), ms(self.p99))
     }
+}
+
+/// `None` before any time has passed.
+pub(super) fn bytes_per_s(bytes: u64, elapsed: Duration) -> Option<f64> {
+    (!elapsed.is_zero()).then(|| to_f64(bytes) / elapsed.as_secs_f64())
 }
 
 fn none() -> String {

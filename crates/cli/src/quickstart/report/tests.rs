@@ -27,7 +27,7 @@ fn report(table: Vec<Row>) -> Report {
             disk_total_bytes: 250_000_000_000,
             seconds_until_full: None,
         },
-        throughput_bytes_per_s: Throughput { produced: None, read: Some(8_000_000.0) },
+        throughput_bytes_per_s: Throughput { in_: None, out: Some(8_000_000.0) },
         table,
         dead_reasons: Vec::new(),
         next: [String::new(), String::new(), String::new()],
@@ -59,4 +59,19 @@ fn what_was_not_measured_is_a_dash_and_null() {
     assert_eq!(document["delay_ms"]["processed"]["p99"], 40.0);
     assert_eq!(document["throughput_bytes_per_s"]["out"], 8_000_000.0);
     assert!(document["throughput_bytes_per_s"]["in"].is_null());
+}
+
+#[test]
+fn throughput_is_bytes_by_time_under_the_names_of_the_guide() {
+    let of = |bytes| bytes_per_s(bytes, Duration::from_millis(250));
+    assert_eq!((of(1_000_000), of(0)), (Some(4_000_000.0), Some(0.0)));
+    assert_eq!(bytes_per_s(1, Duration::ZERO), None);
+    let report = Report {
+        throughput_bytes_per_s: Throughput { in_: of(1_000_000), out: of(5_000) },
+        ..report(Vec::new())
+    };
+    let document = serde_json::to_value(&report).expect("a report is JSON");
+    assert_eq!(document["throughput_bytes_per_s"], serde_json::json!({ "in": 4_000_000.0, "out": 20_000.0 }));
+    let [.., (name, text)] = report.quantities();
+    assert_eq!((name, text.as_str()), ("Throughput", "4.0 MB/s in, 20.0 kB/s out"));
 }
