@@ -1,4 +1,4 @@
-//! `logmill quickstart` killed at any moment, in the middle of a window among them: the next run
+//! `logmill quickstart` killed at one moment or another, in the middle of a window among them: the next run
 //! finishes the work, and the table is what it would have been.
 
 use std::fs;
@@ -37,19 +37,21 @@ fn finish_and_check(data: &Path) {
 }
 
 #[test]
-fn killed_at_any_moment_the_next_run_finishes_the_work() {
+fn killed_at_twelve_points_of_its_time_the_next_run_finishes_the_work() {
     let dir = tempfile::tempdir().unwrap();
     let clock = SystemClock::new();
     // How long an undisturbed run takes here.
     let _ = quickstart(&dir.path().join("measure"), &[]);
     let whole = clock.monotonic();
     let rounds: u32 = 12;
+    let mut killed = 0;
     for round in 0..rounds {
         let data = dir.path().join(format!("data-{round}"));
         let clock = SystemClock::new();
-        run_until(&data, &[], || clock.monotonic() >= whole * round / rounds);
+        killed += u32::from(run_until(&data, &[], || clock.monotonic() >= whole * round / rounds));
         finish_and_check(&data);
     }
+    assert!(killed > 1, "the runs ended before they could be killed");
 }
 
 #[test]
@@ -58,7 +60,9 @@ fn killed_again_and_again_over_one_directory_it_still_ends_right() {
     let data = dir.path().join("data");
     for round in 1..=10 {
         let clock = SystemClock::new();
-        if !run_until(&data, &[], || clock.monotonic() >= Duration::from_millis(30 * round)) {
+        let killed = run_until(&data, &[], || clock.monotonic() >= Duration::from_millis(30 * round));
+        assert!(killed || round > 1, "it ended before it could be killed");
+        if !killed {
             break;
         }
     }
@@ -69,16 +73,40 @@ fn killed_again_and_again_over_one_directory_it_still_ends_right() {
 fn killed_in_mid_window_it_goes_on_in_the_window() {
     let dir = tempfile::tempdir().unwrap();
     let part = dir.path().join("part.json");
-    for round in 0..4 {
+    let mut in_mid_window = 0;
+    for round in 0.. {
         let data = dir.path().join(format!("data-{round}"));
+        let database = data.join("quakes.db");
         // Ends in the middle of a day: its position, and where open windows begin, are committed.
-        write_oldest(&part, 300 + 250 * round);
+        write_oldest(&part, 300 + 100 * round);
         let document = quickstart(&data, &["--input", part.to_str().unwrap()]);
         check_table(&part, &path(&document, "sqlite"));
-        // The next run is killed while it works on the rest of that day.
-        let clock = SystemClock::new();
-        run_until(&data, &[], || clock.monotonic() >= Duration::from_millis(40 + 60 * round as u64));
+        // The next run has stored the rest of that day, and is killed when its pipeline opens the file.
+        let before = fingerprint(&database);
+        let killed = run_until(&data, &[], || fingerprint(&database) != before);
+        let place = Place::read(&database);
+        in_mid_window += u32::from(killed && place.open_windows && place.handled < 1_707);
         finish_and_check(&data);
+        if in_mid_window == 4 {
+            break;
+        }
+        assert!(round < 11, "only {in_mid_window} of {} runs could be killed in a window", round + 1);
+    }
+}
+
+/// How far a pipeline has come, as it is committed.
+struct Place {
+    handled: i64,
+    open_windows: bool,
+}
+
+impl Place {
+    fn read(database: &Path) -> Self {
+        const SQL: &str = "SELECT sum(read_offset), max(replay_offset < read_offset) FROM logmill_positions";
+        let database = rusqlite::Connection::open(database).unwrap();
+        database
+            .query_row(SQL, (), |row| Ok(Self { handled: row.get(0)?, open_windows: row.get(1)? }))
+            .unwrap()
     }
 }
 
