@@ -21,3 +21,14 @@ macro_rules! program {
         $crate::Program::new(env!("CARGO_BIN_EXE_logmill-node"))
     };
 }
+
+/// What the documents show compiles, and runs unless they say otherwise.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../docs/embedding.md")]
+    mod embedding {}
+    #[doc = include_str!("../../docs/pipelines.md")]
+    mod pipelines {}
+}
