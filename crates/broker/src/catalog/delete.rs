@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use logmill_log::Log;
+use logmill_log::env::Work;
 use uuid::Uuid;
 
 use super::directories::{TOPICS, deleted_dir, remove_tree, topic_dir};
 use super::record::Event;
 use super::state::TopicState;
 use crate::broker::Core;
-use crate::error::Error;
+use crate::error::{Error, Reason};
 
 /// What is left on disk of a topic that does not exist any more.
 #[derive(Debug)]
@@ -26,24 +28,53 @@ pub(crate) fn delete(core: &Arc<Core>, name: &str) -> Result<(), Error> {
     let topic = core.catalog.topic(name)?;
     let id = topic.topic.id;
     let doing = format!("the deletion of topic {name:?}");
-    core.metadata.write(id, &Event::Deleted, core.config.env.clock.now(), &doing)?;
-
+    let deleted = core.metadata.write(id, &Event::Deleted, core.config.env.clock.now(), &doing);
+    if let Err(error) = deleted {
+        if error.reason() == Reason::OutcomeUnknown {
+            // The next start may take the topic away, so nothing more may be called durable in it.
+            fence(&topic, &deletion_unknown(&topic.topic.name).because(error.clone()));
+        }
+        return Err(error);
+    }
     core.catalog.remove(name, id);
-    end(&topic);
-    let dirs = rename(core, id);
+    fence(&topic, &Error::topic_not_found(&topic.topic.name));
     tracing::info!(topic = name, id = %id, "deleted a topic");
-    take_away(core, Leftover { id, dirs, recorded: true });
+    end(core, topic);
     Ok(())
 }
 
-/// Whoever still writes or waits hears that the topic is gone.
-fn end(topic: &TopicState) {
-    for partition in &topic.partitions {
-        if let (Ok(lane), Ok(log)) = (partition.lane(), partition.log()) {
-            lane.refuse(Error::topic_not_found(&topic.topic.name));
-            log.retire();
-        }
+/// Ends the topic's logs, on which whoever still waits hears that the topic is gone, and then takes it away.
+/// In the background: a log ends when its sync has, and one that hangs is to hold up no other change.
+fn end(core: &Arc<Core>, topic: Arc<TopicState>) {
+    let Some(held) = core.background.take(1) else { return };
+    let scheduler = Arc::clone(&core.config.env.scheduler);
+    let core = Arc::clone(core);
+    let end = move || {
+        topic.partitions.iter().filter_map(|partition| partition.log().ok()).for_each(Log::retire);
+        let id = topic.topic.id;
+        // Its files are let go before they are unlinked.
+        drop(topic);
+        let dirs = rename(&core, id);
+        take_away(&core, Leftover { id, dirs, recorded: true });
+        drop(held);
+    };
+    scheduler.spawn(Work::Background, Box::new(end));
+}
+
+/// The topic takes nothing more, for the reason given.
+fn fence(topic: &TopicState, why: &Error) {
+    for lane in topic.partitions.iter().filter_map(|partition| partition.lane().ok()) {
+        lane.refuse(why.clone());
     }
+}
+
+/// Whether the topic is deleted is known at the next start.
+fn deletion_unknown(topic: &str) -> Error {
+    let message = format!(
+        "topic {topic:?} takes nothing since a sync failed while it was being deleted: check the disk and start \
+         the node again, and see whether the topic is there"
+    );
+    Error::new(Reason::MetadataFailed, message).with("topic", topic)
 }
 
 /// Gives the directory its new name; returns where it may be. The deletion is decided already: should this

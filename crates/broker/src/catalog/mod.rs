@@ -6,8 +6,8 @@
 //! fail.
 //!
 //! * Create: directories and `meta`, synced; then the record *created*, synced; then the answer.
-//! * Delete: the record *deleted*, synced; then the directory is renamed; then the answer. Unlinking follows
-//!   in the background, and the record *gone*.
+//! * Delete: the record *deleted*, synced; then the answer. In the background the logs end, which waits for
+//!   syncs that are going on; the directory is renamed and unlinked; then the record *gone*.
 //!
 //! A crash between any two of these leaves a topic that is whole, or one that the next start takes away.
 //!

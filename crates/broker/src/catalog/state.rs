@@ -156,7 +156,7 @@ impl Partition {
             Ok(open) => {
                 let stats = open.log.stats();
                 let error = match &stats.state {
-                    LogState::Open => None,
+                    LogState::Open => open.lane.refusal(),
                     LogState::ReadOnly(error) | LogState::Poisoned(error) => Some(self.name.failed(error)),
                     _ => Some(open.lane.refusal().unwrap_or_else(Error::closing)),
                 };

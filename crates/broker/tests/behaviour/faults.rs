@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use logmill_broker::{Config, Limits, Reason};
+use logmill_log::env::Work;
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 
 use crate::common::hook_fs::{Call, Gate, hooked};
@@ -190,6 +192,72 @@ fn metadata_that_cannot_be_opened_again_fails_and_says_so() {
     let node = simulated(&sim);
     assert!(node.broker.open_report().failed.is_empty());
     assert_eq!(node.read_all("kept", 0).unwrap(), ["x"]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_topic_of_which_the_deletion_is_uncertain_takes_nothing() {
+    let mut sim = Sim::new(7);
+    let node = simulated(&sim);
+    node.create("doubtful", 2).unwrap();
+    node.create("kept", 1).unwrap();
+    node.say("doubtful", 1, "before").unwrap();
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/metadata/*").always());
+    assert_eq!(node.delete("doubtful").unwrap_err().reason(), Reason::OutcomeUnknown);
+    for partition in 0..2 {
+        let error = node.say("doubtful", partition, "lost").unwrap_err();
+        assert_eq!(error.reason(), Reason::MetadataFailed, "{error}");
+        assert!(error.message().contains("start the node again"), "{error}");
+    }
+    let described = node.wait(node.broker.describe_topic(&node.context, "doubtful")).unwrap();
+    assert_eq!(described.partitions[0].error.as_ref().unwrap().reason(), Reason::MetadataFailed);
+    assert_eq!(node.read_all("doubtful", 1).unwrap(), ["before"]);
+    node.say("kept", 0, "x").unwrap();
+
+    sim.fs.clear_rules();
+    sim.crash();
+    let node = simulated(&sim);
+    match node.say("doubtful", 0, "after") {
+        Ok(_) => assert_eq!(node.read_all("doubtful", 1).unwrap(), ["before"]),
+        Err(error) => assert_eq!(error.reason(), Reason::TopicNotFound),
+    }
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_sync_that_hangs_holds_up_no_other_topic_when_its_own_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (gate, armed) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
+    let hang = {
+        let (gate, armed) = (Arc::clone(&gate), Arc::clone(&armed));
+        move |call, path: &Path| {
+            let data = path.ends_with("0/00000000000000000000.log");
+            if call == Call::Sync && data && armed.swap(false, Ordering::SeqCst) {
+                gate.pass();
+            }
+            Ok(())
+        }
+    };
+    let node = Node::open(with_env(&dir, hooked(hang)));
+    node.create("t", 1).unwrap();
+    armed.store(true, Ordering::SeqCst);
+    let produced = node.broker.produce(&node.context, records("t", Some(0), ["x"]));
+    gate.wait_for_someone();
+    // So that a deletion that waits for the sync fails this test, and does not hang it.
+    let late = Arc::clone(&gate);
+    let scheduler = Arc::clone(&node.broker.config().env.scheduler);
+    scheduler.spawn_after(Work::Read, Duration::from_secs(10), Box::new(move || late.open()));
+
+    node.delete("t").unwrap();
+    node.create("t", 1).unwrap();
+    node.create("u", 1).unwrap();
+    node.delete("u").unwrap();
+    assert!(!gate.is_open(), "the changes waited for the sync");
+    gate.open();
+    // Stored before the deletion ended the log, or refused because of it.
+    if let Err(error) = node.wait(produced).unwrap().remove(0).outcome {
+        assert_eq!(error.reason(), Reason::TopicNotFound, "{error}");
+    }
     node.broker.close().unwrap();
 }
 

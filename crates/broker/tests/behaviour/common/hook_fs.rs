@@ -12,6 +12,7 @@ use logmill_log::env::{Entry, Env, File, FileStatus, Fs, Lock, Map, OpenMode, Sp
 pub(crate) enum Call {
     Lock,
     Write,
+    Sync,
 }
 
 pub(crate) type Hook = Arc<dyn Fn(Call, &Path) -> io::Result<()> + Send + Sync>;
@@ -92,6 +93,7 @@ impl File for HookFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        (self.hook)(Call::Sync, &self.path)?;
         self.file.sync_data()
     }
 
@@ -127,6 +129,10 @@ impl Gate {
     pub(crate) fn open(&self) {
         self.state.lock().0 = true;
         self.changed.notify_all();
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.state.lock().0
     }
 
     /// Waits until somebody waits at the gate.
