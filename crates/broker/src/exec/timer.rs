@@ -66,7 +66,7 @@ impl Timer {
                 Self(shared).ring(due);
             }
         };
-        self.0.env.scheduler.spawn_after(Work::Background, delay, Box::new(task));
+        self.0.env.scheduler.spawn_after(Work::Wake, delay, Box::new(task));
     }
 
     fn ring(&self, armed: Duration) {
