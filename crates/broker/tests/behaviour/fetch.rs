@@ -267,7 +267,7 @@ fn deletion_and_closing_end_those_who_wait() {
     };
     let (on_deleted, on_closed) = (wait("u"), wait("t"));
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let deleted = scope.spawn(|| {
             let error = node.wait(on_deleted).unwrap().remove(0).error.unwrap();
             assert_eq!(error.reason(), Reason::TopicNotFound, "{error}");
         });
@@ -277,6 +277,8 @@ fn deletion_and_closing_end_those_who_wait() {
         });
         std::thread::park_timeout(Duration::from_millis(50));
         node.delete("u").unwrap();
+        // A moment later, and a node that closes ends everyone's wait.
+        deleted.join().unwrap();
         node.broker.close().unwrap();
     });
 }
