@@ -51,7 +51,7 @@ fn exit_of(kind: ErrorKind) -> Exit {
         ErrorKind::Timeout => Exit::TimedOut,
         ErrorKind::NotFound | ErrorKind::OutOfRange => Exit::NotFound,
         ErrorKind::AlreadyExists | ErrorKind::Conflict => Exit::Conflict,
-        ErrorKind::Invalid => Exit::Usage,
+        ErrorKind::Invalid | ErrorKind::TooLarge => Exit::Usage,
         ErrorKind::Denied => Exit::Denied,
         // Full, unknown, damaged, foreign: nothing that a script could tell apart by a number.
         _ => Exit::Failed,
@@ -75,6 +75,7 @@ mod tests {
         for (kind, code) in [
             (ErrorKind::Exhausted, 1),
             (ErrorKind::Invalid, 2),
+            (ErrorKind::TooLarge, 2),
             (ErrorKind::Unavailable, 3),
             (ErrorKind::Denied, 4),
             (ErrorKind::NotFound, 5),

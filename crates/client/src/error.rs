@@ -53,8 +53,11 @@ pub enum ErrorKind {
     NotFound,
     /// The topic exists already.
     AlreadyExists,
-    /// The request is not allowed as it is: a name, a size, a count, an address. It fails again if repeated.
+    /// The request is not allowed as it is: a name, a count, an address. It fails again if repeated.
     Invalid,
+    /// A record, a batch or a message is larger than its receiver takes. It fails again if repeated; less at
+    /// once may succeed.
+    TooLarge,
     /// The offset is before the partition's first kept record, or past its end.
     OutOfRange,
     /// The node does not allow it to this caller.
@@ -70,7 +73,8 @@ pub enum ErrorKind {
     Corrupt,
     /// The producer or subscription was closed before.
     Closed,
-    /// What answers at the address is no Logmill node, or one that does not know the call.
+    /// What answers at the address is no Logmill node, or one that does not know the call; or a batch was
+    /// read that this version cannot take apart, such as a compressed one.
     Unsupported,
     /// The node failed inside, or answered something that makes no sense.
     Internal,
@@ -150,6 +154,7 @@ impl ErrorKind {
             ErrorKind::NotFound
             | ErrorKind::AlreadyExists
             | ErrorKind::Invalid
+            | ErrorKind::TooLarge
             | ErrorKind::OutOfRange
             | ErrorKind::Denied
             | ErrorKind::Conflict

@@ -83,11 +83,12 @@ impl From<Vec<FetchFrom>> for Fetch {
 impl Client {
     /// Reads from partitions, once: what there is, which after `max_wait` may be nothing. One entry for each
     /// partition asked for, in the same order; one that cannot be read carries its
-    /// [error](PartitionData::error) and does not hold up the others.
+    /// [error](PartitionData::error) and does not hold up the others. A position by time is looked up
+    /// first, which all of them wait for.
     ///
     /// # Errors
-    /// Those of every call, and [`NotFound`](crate::ErrorKind::NotFound) for a position by time in a
-    /// partition that is not there.
+    /// Those of every call, and those of the look-up of a position by time, for the whole call:
+    /// [`NotFound`](crate::ErrorKind::NotFound) if its partition is not there, for instance.
     ///
     /// ```no_run
     /// use logmill_client::{Client, Fetch, FetchFrom, Position};

@@ -61,5 +61,6 @@ impl Places {
 /// Whether a partition is not worth asking for on the next stream. One that only failed may be healed by the
 /// restart of its node that ends the present stream.
 fn is_lasting(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::NotFound | ErrorKind::OutOfRange | ErrorKind::Invalid | ErrorKind::Denied)
+    use ErrorKind::{Denied, Invalid, NotFound, OutOfRange, TooLarge};
+    matches!(kind, NotFound | OutOfRange | Invalid | TooLarge | Denied)
 }
