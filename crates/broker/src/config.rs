@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use logmill_log::LogOptions;
 use logmill_log::env::Env;
 
 use crate::topic::{Setting, SettingSource};
@@ -22,11 +23,11 @@ pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The directory that holds everything. Made if it is not there, but not its parent.
+    /// The directory that holds everything. Made, with its parents, if it is not there.
     pub data_dir: PathBuf,
     /// The machine: files, clock, randomness, threads.
     pub env: Env,
-    /// The size at which a partition goes on in a new segment file, in bytes: `segment.bytes`.
+    /// The size at which a partition goes on in a new segment file, in bytes, at most 1 GiB: `segment.bytes`.
     pub segment_bytes: u64,
     /// The largest record batch that is taken, in bytes: `max.message.bytes`.
     pub max_message_bytes: usize,
@@ -64,7 +65,11 @@ impl Config {
             fixed("message.timestamp.type", "CreateTime"),
             fixed("retention.bytes", "-1"),
             fixed("retention.ms", "-1"),
-            configured("segment.bytes", self.segment_bytes, DEFAULT_SEGMENT_BYTES),
+            configured(
+                "segment.bytes",
+                self.segment_bytes.min(LogOptions::MAX_SEGMENT_BYTES),
+                DEFAULT_SEGMENT_BYTES,
+            ),
         ]
     }
 }

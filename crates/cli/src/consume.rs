@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use logmill_client::{Client, FetchFrom, FetchedRecord, PartitionData, PartitionInfo, Position, Subscribe};
+use logmill_client::{
+    Client, ErrorKind, FetchFrom, FetchedRecord, PartitionData, PartitionInfo, Position, Subscribe,
+};
 use logmill_record::Offset;
 use tokio::sync::mpsc;
 
@@ -62,7 +64,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let client = args.server.connect().await?;
-    let Plan { from, mut ends } = plan(&client, &args).await?;
+    let Plan { from, mut ends, damage } = plan(&client, &args).await?;
     let mut output = Output::stdout();
     let printer = Printer { json: args.json, sanitize: output.is_terminal(), topic: &args.topic };
     let mut left = args.count.unwrap_or(u64::MAX);
@@ -83,7 +85,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             ends.remove(&data.partition);
         }
     }
-    output.flush()
+    output.flush()?;
+    match damage {
+        // All there is has been printed, which is not all there was.
+        Some(error) if left > 0 => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 type Incoming = mpsc::Receiver<Result<PartitionData, logmill_client::Error>>;
@@ -108,6 +115,8 @@ async fn next_data(incoming: &mut Incoming, output: &mut Output) -> Result<Parti
 struct Plan {
     from: Vec<FetchFrom>,
     ends: HashMap<u32, Offset>,
+    /// What is damaged: a partition can end before what was acknowledged.
+    damage: Option<logmill_client::Error>,
 }
 
 async fn plan(client: &Client, args: &Args) -> Result<Plan, Failure> {
@@ -126,7 +135,9 @@ async fn plan(client: &Client, args: &Args) -> Result<Plan, Failure> {
         From::Offset(offset) => Position::Offset(Offset(offset)),
         From::Time(time) => Position::Time(time),
     };
-    let mut plan = Plan { from: Vec::new(), ends: HashMap::new() };
+    let damaged = |info: &PartitionInfo| info.error.clone().filter(|it| it.kind() == ErrorKind::Corrupt);
+    let damage = partitions.iter().find_map(damaged);
+    let mut plan = Plan { from: Vec::new(), ends: HashMap::new(), damage };
     for partitions in partitions.chunks(PARTITIONS_AT_ONCE) {
         let asked: Vec<_> = partitions.iter().map(|info| (info.partition, position)).collect();
         let starts = client.list_offsets(topic, &asked).await?;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::{Exit, Failure};
@@ -32,6 +33,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let cannot = |error| Failure::new(Exit::Failed, format!("cannot wait for signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    raise_file_limit();
     let mut node = Node::start(&args.data_dir, args.listen).await?;
     announce(&node, &args)?;
     let why = tokio::select! {
@@ -43,6 +45,18 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     node.stop().await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Every partition keeps a file open: as many as this user may have, where the usual limit is for
+/// programs that mind descriptors above 1,023.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current < limit.maximum || limit.maximum.is_none() {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "cannot raise the limit of open files; see `ulimit -n`");
+        }
+    }
 }
 
 /// A node goes on serving when whoever started it does not read the line.

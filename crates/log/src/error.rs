@@ -74,6 +74,10 @@ impl Error {
                 (ErrorKind::Denied, "; give this user the right to write there, or choose another directory")
             }
             io::ErrorKind::NotFound => (ErrorKind::NotFound, "; check the path"),
+            // EMFILE and ENFILE have no kind of their own.
+            _ if matches!(source.raw_os_error(), Some(23 | 24)) => {
+                (ErrorKind::Io, "; let this process have more open files (ulimit -n) and start it again")
+            }
             _ => (ErrorKind::Io, "; look at the system's log for what is wrong with the disk"),
         };
         let message = format!("cannot {what} {}: {source}{advice}", path.display());

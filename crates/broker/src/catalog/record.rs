@@ -39,7 +39,6 @@ use logmill_record::TimestampMs;
 use uuid::Uuid;
 
 use crate::names::MAX_PARTITIONS;
-use crate::topic::Topic;
 
 const VERSION: u8 = 1;
 const KIND_CREATED: u8 = 1;
@@ -65,17 +64,6 @@ pub(super) struct Identity {
     pub(super) partition_count: u32,
     pub(super) internal: bool,
     pub(super) created_at: TimestampMs,
-}
-
-impl From<&Topic> for Identity {
-    fn from(topic: &Topic) -> Self {
-        Self {
-            name: topic.name.clone(),
-            partition_count: topic.partition_count,
-            internal: topic.internal,
-            created_at: topic.created_at,
-        }
-    }
 }
 
 /// Why bytes of the metadata log cannot be read.

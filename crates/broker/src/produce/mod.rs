@@ -37,7 +37,8 @@ pub struct Produce {
     pub payload: Payload,
     /// When to answer.
     pub acks: Acks,
-    /// When the sender sent it, by its clock: what the delay from produced to stored is measured from.
+    /// When the sender sent it, by its clock: for the delay from produced to stored, which this version only
+    /// logs.
     pub sent_at: Option<TimestampMs>,
 }
 

@@ -14,6 +14,8 @@ use super::{Error, ErrorKind};
 
 /// The reason of an append whose outcome nobody knows, the node's and ours.
 const OUTCOME_UNKNOWN: &str = "OUTCOME_UNKNOWN";
+/// The reason of what is larger than its receiver takes, the node's and ours.
+const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
 
 /// The node at the other end, as errors name it.
 #[derive(Clone, Debug)]
@@ -156,12 +158,14 @@ fn message_too_large(status: &Status) -> Error {
          reply",
         status.message()
     );
-    Error::new(ErrorKind::Invalid, "MESSAGE_TOO_LARGE", message)
+    Error::new(ErrorKind::TooLarge, MESSAGE_TOO_LARGE, message)
 }
 
 fn kind(code: Code, reason: &str) -> ErrorKind {
-    if reason == OUTCOME_UNKNOWN {
-        return ErrorKind::OutcomeUnknown;
+    match reason {
+        OUTCOME_UNKNOWN => return ErrorKind::OutcomeUnknown,
+        MESSAGE_TOO_LARGE => return ErrorKind::TooLarge,
+        _ => {}
     }
     match code {
         Code::Unavailable | Code::Cancelled => ErrorKind::Unavailable,

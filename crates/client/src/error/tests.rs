@@ -89,7 +89,9 @@ fn an_append_that_was_refused_or_never_sent_did_not_happen() {
         (refusal(Code::Unavailable, "NODE_CLOSING"), ErrorKind::Unavailable),
         (refusal(Code::ResourceExhausted, "DISK_FULL"), ErrorKind::Exhausted),
         (Status::not_found("no such topic"), ErrorKind::NotFound),
-        (Status::out_of_range("message too large"), ErrorKind::Invalid),
+        (Status::out_of_range("message too large"), ErrorKind::TooLarge),
+        (refusal(Code::InvalidArgument, "MESSAGE_TOO_LARGE"), ErrorKind::TooLarge),
+        (refusal(Code::InvalidArgument, "RECORD_INVALID"), ErrorKind::Invalid),
     ];
     for (status, kind) in cases {
         assert_eq!(peer().append_error(&status).kind(), kind, "{status:?}");

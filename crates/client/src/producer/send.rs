@@ -24,7 +24,7 @@ impl Producer {
     ///
     /// # Errors
     /// The record was not taken and is not sent: [`NotFound`](ErrorKind::NotFound) for a topic or partition
-    /// that is not there, [`Invalid`](ErrorKind::Invalid) for one that is larger than the node takes (the
+    /// that is not there, [`TooLarge`](ErrorKind::TooLarge) for one that is larger than the node takes (the
     /// delivery fails in the same way if the node has not been reached yet),
     /// [`Exhausted`](ErrorKind::Exhausted) if the buffer stayed full for the delivery timeout,
     /// [`Unavailable`](ErrorKind::Unavailable) or [`Timeout`](ErrorKind::Timeout) if the topic could not be

@@ -88,7 +88,7 @@ pub(super) fn too_large(topic: &str, size_bytes: usize, limit_bytes: usize) -> E
         "a batch of {size_bytes} bytes for topic {topic} was not sent, because the node takes at most \
          {limit_bytes} bytes: send smaller records, or raise the node's setting max.message.bytes"
     );
-    Error::new(ErrorKind::Invalid, "MESSAGE_TOO_LARGE", message).with_metadata([
+    Error::new(ErrorKind::TooLarge, "MESSAGE_TOO_LARGE", message).with_metadata([
         ("topic", topic.to_owned()),
         ("size_bytes", size_bytes.to_string()),
         ("max_bytes", limit_bytes.to_string()),

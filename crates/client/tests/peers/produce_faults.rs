@@ -252,7 +252,7 @@ async fn a_record_over_the_nodes_limit_is_refused_here() {
     let producer = node.client().await.producer(ProducerOptions::default()).unwrap();
     let large = send(&producer, 0, "x".repeat(3_000)).await;
     let error = timeout(SOON, large).await.unwrap().unwrap_err();
-    assert_eq!((error.kind(), error.reason()), (ErrorKind::Invalid, "MESSAGE_TOO_LARGE"));
+    assert_eq!((error.kind(), error.reason()), (ErrorKind::TooLarge, "MESSAGE_TOO_LARGE"));
     let text = error.to_string();
     assert!(text.contains("2000 bytes") && text.contains("max.message.bytes"), "{text}");
 

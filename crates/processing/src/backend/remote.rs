@@ -180,7 +180,7 @@ fn failed(error: logmill_client::Error) -> BackendError {
         ErrorKind::Timeout => BackendErrorKind::Timeout,
         ErrorKind::OutcomeUnknown => BackendErrorKind::OutcomeUnknown,
         ErrorKind::NotFound => BackendErrorKind::NotFound,
-        ErrorKind::Invalid if error.reason() == "MESSAGE_TOO_LARGE" => BackendErrorKind::TooLarge,
+        ErrorKind::TooLarge => BackendErrorKind::TooLarge,
         ErrorKind::Invalid => BackendErrorKind::Invalid,
         ErrorKind::OutOfRange => BackendErrorKind::OutOfRange,
         ErrorKind::Exhausted => BackendErrorKind::Full,

@@ -109,7 +109,7 @@ async fn a_record_over_the_limit_is_refused_and_one_below_it_arrives() {
     let producer = client.producer(ProducerOptions::default()).unwrap();
     let delivery = producer.send(ProducerRecord::new("t", vec![7; 2 << 20])).await.unwrap();
     let error: Error = delivery.await.unwrap_err();
-    assert_eq!((error.kind(), error.reason()), (ErrorKind::Invalid, "MESSAGE_TOO_LARGE"));
+    assert_eq!((error.kind(), error.reason()), (ErrorKind::TooLarge, "MESSAGE_TOO_LARGE"));
     assert!(error.to_string().contains("1048588"), "{error}");
     // The limit counts the batch: a value of 1 MiB and its batch's header are more than 1 MiB and 12 bytes.
     let refused = producer.send(ProducerRecord::new("t", vec![7; 1 << 20])).await;
