@@ -77,11 +77,14 @@ fn answer(error: &clap::Error, args: &[OsString]) -> (String, Option<Exit>) {
                 Some(ContextValue::String(name)) => name.as_str(),
                 _ => "",
             };
-            let help = deepest_command(args).render_help();
-            (
-                format!("logmill: there is no command '{unknown}'; these there are:\n\n{help}"),
-                Some(Exit::Usage),
-            )
+            let parent = deepest_command(args);
+            let known: Vec<&str> = parent.get_subcommands().map(clap::Command::get_name).collect();
+            let name = parent.get_bin_name().unwrap_or("logmill");
+            let known = known.join(", ");
+            let text = format!(
+                "logmill: there is no command '{unknown}': there are {known}; '{name} --help' says more\n"
+            );
+            (text, Some(Exit::Usage))
         }
         _ => {
             let name = deepest_command(args).get_bin_name().unwrap_or("logmill").to_owned();
@@ -132,6 +135,8 @@ fn start_tracing(default: &str) -> Result<(), Failure> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(ansi)
+        // A line that cannot be written is dropped: reporting that on the same stream panics.
+        .log_internal_errors(false)
         .try_init();
     Ok(())
 }
@@ -185,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn no_command_and_an_unknown_one_get_the_help() {
+    fn no_command_gets_the_help_and_an_unknown_one_the_commands_there_are() {
         let (text, exit) = told("logmill");
         assert!(exit == Some(Exit::Usage) && text.contains("quickstart"), "{text}");
         let (text, exit) = told("logmill qickstart");

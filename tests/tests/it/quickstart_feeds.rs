@@ -125,6 +125,20 @@ fn assert_letters(data: &Path, unusable: &[(Value, &str)]) {
 }
 
 #[test]
+fn a_feature_larger_than_a_record_can_be_is_set_aside_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (feed, data) = (dir.path().join("feed.json"), dir.path().join("data"));
+    let large = broken("large", |f| f["properties"]["place"] = json!("x".repeat(1_500_000)));
+    let larger = broken("larger", |f| f["properties"]["place"] = json!("x".repeat(5_000_000)));
+    write_feed(&feed, &[large, quake("good", 1_517_500_000_000, 4.5), larger]);
+    for produced in [1, 0] {
+        let document = quickstart(&data, &["--input", feed.to_str().unwrap()]);
+        let found = (&document["produced"], &document["dead"], &document["rows"]);
+        assert_eq!(found, (&json!(produced), &json!(2), &json!(1)), "{document}");
+    }
+}
+
+#[test]
 fn features_without_a_usable_time_are_produced_last() {
     let dir = tempfile::tempdir().unwrap();
     let (feed, data) = (dir.path().join("feed.json"), dir.path().join("data"));

@@ -1,12 +1,13 @@
 //! The feed into its topic: each feature once, durable before it counts, its delay measured.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
+use logmill_broker::DEFAULT_MAX_MESSAGE_BYTES;
 use logmill_client::{Client, Delivery, ErrorKind, Producer, ProducerOptions, ProducerRecord};
 use logmill_log::env::{Clock, SystemClock};
 use sha2::{Digest, Sha256};
@@ -18,6 +19,11 @@ use super::results::each_record;
 use super::{SOURCE, SOURCE_PARTITIONS};
 use crate::failure::Failure;
 use crate::output::{delay_histogram, to_f64};
+
+/// A batch and a record take so much beside key and value, at most.
+const BATCH_OVERHEAD_BYTES: usize = 128;
+/// The header that says which step set a record aside.
+const STEP: &str = "logmill.step";
 
 /// What was produced, and how fast.
 pub(super) struct Ingested {
@@ -51,7 +57,11 @@ impl Ingested {
 
 /// Creates the topic of the events, unless an earlier run has.
 pub(super) async fn ensure_topic(client: &Client) -> Result<(), Failure> {
-    match client.create_topic(SOURCE, Some(SOURCE_PARTITIONS)).await {
+    ensure(client, SOURCE, SOURCE_PARTITIONS).await
+}
+
+async fn ensure(client: &Client, topic: &str, partitions: u32) -> Result<(), Failure> {
+    match client.create_topic(topic, Some(partitions)).await {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error.into()),
@@ -70,7 +80,9 @@ pub(super) async fn produce_missing(client: &Client, feed: &Feed) -> Result<Inge
         *stored.entry(identity).or_default() += 1;
     })
     .await?;
-    let missing = feed.features.iter().filter(|feature| {
+    let (fitting, too_large): (Vec<_>, Vec<_>) = feed.features.iter().partition(|feature| fits(feature));
+    set_aside(client, &too_large).await?;
+    let missing = fitting.into_iter().filter(|feature| {
         match stored.get_mut(&identity(Some(&feature.key), Some(&feature.value))) {
             Some(count) if *count > 0 => {
                 *count -= 1;
@@ -80,6 +92,43 @@ pub(super) async fn produce_missing(client: &Client, feed: &Feed) -> Result<Inge
         }
     });
     produce(client, missing.cloned().collect()).await
+}
+
+/// Whether a record can hold it: the node of the quickstart takes batches up to the default size.
+fn fits(feature: &Feature) -> bool {
+    feature.key.len() + feature.value.len() + BATCH_OVERHEAD_BYTES <= DEFAULT_MAX_MESSAGE_BYTES
+}
+
+/// Features that no record can hold become dead letters without their value, once each.
+async fn set_aside(client: &Client, features: &[&Feature]) -> Result<(), Failure> {
+    if features.is_empty() {
+        return Ok(());
+    }
+    let dead = format!("{SOURCE}.dead");
+    ensure(client, &dead, 1).await?;
+    let mut known = HashSet::new();
+    each_record(client, &dead, |letter| {
+        if letter.headers.iter().any(|(name, value)| name == STEP && value.as_deref() == Some(b"produce")) {
+            known.extend(letter.key.clone());
+        }
+    })
+    .await?;
+    let producer = client.producer(ProducerOptions::default())?;
+    for feature in features.iter().filter(|feature| !known.contains(&feature.key)) {
+        let omitted = feature.value.len().to_string();
+        let record = ProducerRecord {
+            topic: Arc::from(&*dead),
+            key: Some(feature.key.clone()),
+            timestamp: feature.time,
+            ..ProducerRecord::default()
+        }
+        .header(STEP, "produce")
+        .header("logmill.error", "it is larger than a record can be")
+        .header("logmill.value.omitted", omitted);
+        let _answered_by_close =
+            producer.send(record).await.map_err(|error| of_feature(&feature.key, error))?;
+    }
+    Ok(producer.close().await?)
 }
 
 type Identity = [u8; 32];

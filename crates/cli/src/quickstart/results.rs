@@ -57,7 +57,7 @@ pub(super) async fn dead_letters(client: &Client) -> Result<DeadLetters, Failure
             Some(String::from_utf8_lossy(value).into_owned())
         };
         let origin = (header("logmill.origin.partition"), header("logmill.origin.offset"));
-        if seen.insert((origin, letter.value.clone())) {
+        if seen.insert((origin, letter.key.clone(), letter.value.clone())) {
             *counts
                 .entry(header("logmill.error").unwrap_or_else(|| "no reason given".to_owned()))
                 .or_default() += 1;
