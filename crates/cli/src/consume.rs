@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use logmill_client::{
-    Client, ErrorKind, FetchFrom, FetchedRecord, PartitionData, PartitionInfo, Position, Subscribe,
+    Client, Fetch, FetchFrom, FetchedRecord, PartitionData, PartitionInfo, Position, Subscribe,
 };
 use logmill_record::Offset;
 use tokio::sync::mpsc;
@@ -64,7 +64,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let client = args.server.connect().await?;
-    let Plan { from, mut ends, damage } = plan(&client, &args).await?;
+    let Plan { from, mut ends, suspects } = plan(&client, &args).await?;
     let mut output = Output::stdout();
     let printer = Printer { json: args.json, sanitize: output.is_terminal(), topic: &args.topic };
     let mut left = args.count.unwrap_or(u64::MAX);
@@ -86,11 +86,19 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         }
     }
     output.flush()?;
-    match damage {
-        // All there is has been printed, which is not all there was.
-        Some(error) if left > 0 => Err(error.into()),
-        _ => Ok(()),
+    if left > 0 { report_damage(&client, &suspects).await } else { Ok(()) }
+}
+
+/// All there is has been printed: that is not all there was if a read at the end meets damage.
+async fn report_damage(client: &Client, ends: &[FetchFrom]) -> Result<(), Failure> {
+    for ends in ends.chunks(PARTITIONS_AT_ONCE) {
+        for data in client.fetch(Fetch::from(ends.to_vec())).await? {
+            if let Some(error) = data.error {
+                return Err(error.into());
+            }
+        }
     }
+    Ok(())
 }
 
 type Incoming = mpsc::Receiver<Result<PartitionData, logmill_client::Error>>;
@@ -115,8 +123,8 @@ async fn next_data(incoming: &mut Incoming, output: &mut Output) -> Result<Parti
 struct Plan {
     from: Vec<FetchFrom>,
     ends: HashMap<u32, Offset>,
-    /// What is damaged: a partition can end before what was acknowledged.
-    damage: Option<logmill_client::Error>,
+    /// The ends of partitions that something is wrong with: they can lie before what was acknowledged.
+    suspects: Vec<FetchFrom>,
 }
 
 async fn plan(client: &Client, args: &Args) -> Result<Plan, Failure> {
@@ -135,9 +143,12 @@ async fn plan(client: &Client, args: &Args) -> Result<Plan, Failure> {
         From::Offset(offset) => Position::Offset(Offset(offset)),
         From::Time(time) => Position::Time(time),
     };
-    let damaged = |info: &PartitionInfo| info.error.clone().filter(|it| it.kind() == ErrorKind::Corrupt);
-    let damage = partitions.iter().find_map(damaged);
-    let mut plan = Plan { from: Vec::new(), ends: HashMap::new(), damage };
+    let suspects = partitions
+        .iter()
+        .filter(|info| info.error.is_some())
+        .map(|info| FetchFrom::new(topic.as_str(), info.partition, info.end_offset))
+        .collect();
+    let mut plan = Plan { from: Vec::new(), ends: HashMap::new(), suspects };
     for partitions in partitions.chunks(PARTITIONS_AT_ONCE) {
         let asked: Vec<_> = partitions.iter().map(|info| (info.partition, position)).collect();
         let starts = client.list_offsets(topic, &asked).await?;

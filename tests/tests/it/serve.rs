@@ -76,3 +76,33 @@ fn stopped_under_load_it_exits_0_and_keeps_what_it_acknowledged() {
         }
     }
 }
+
+#[test]
+fn what_damage_took_is_missed_at_every_start_and_by_every_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let node = Node::start(&logmill(), &data);
+    let here = logmill().at(node.url());
+    here.ok(["topic", "create", "a"]);
+    here.ok_with(["produce", "a"], b"1\n2\n");
+    here.ok_with(["produce", "a"], b"3\n4\n");
+    assert_eq!(node.terminate(), 0);
+    let topic = std::fs::read_dir(data.join("topics")).unwrap().next().unwrap().unwrap().path();
+    let segment = topic.join("0/00000000000000000000.log");
+    let cut = std::fs::metadata(&segment).unwrap().len() - 10;
+    std::fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(cut).unwrap();
+    for _start in 0..2 {
+        let node = Node::start(&logmill(), &data);
+        let here = logmill().at(node.url());
+        for args in [&["consume", "a"][..], &["consume", "a", "--from", "2"]] {
+            let outcome = here.run(args);
+            assert_ne!(outcome.code, 0, "{outcome:?}");
+            assert!(outcome.stderr.contains("offsets 2 to 3 cannot be read"), "{outcome:?}");
+            assert_eq!(outcome.stdout, if args.len() == 2 { "1\n2\n" } else { "" });
+        }
+        assert_eq!(here.ok(["consume", "a", "-n", "2"]), "1\n2\n");
+        assert_ne!(here.run_with(["produce", "a"], b"x\n").code, 0);
+        assert_eq!(node.terminate(), 0);
+    }
+    assert_eq!(std::fs::metadata(&segment).unwrap().len(), cut, "nothing was cut off");
+}
