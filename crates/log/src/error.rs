@@ -10,6 +10,15 @@ use std::sync::Arc;
 use logmill_record::Offset;
 
 /// What kind of failure an [`Error`] is. Match on this, never on the text.
+///
+/// ```
+/// use logmill_log::{Error, ErrorKind};
+///
+/// /// Whether the same call may succeed later.
+/// fn worth_another_try(error: &Error) -> bool {
+///     matches!(error.kind(), ErrorKind::Full | ErrorKind::Locked)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -45,6 +54,21 @@ pub enum ErrorKind {
 
 /// A failure of the log, with its place and its cause. Cheap to clone: one failed sync is the
 /// answer to everyone who waits for it.
+///
+/// ```
+/// use logmill_log::{ErrorKind, Log, LogOptions, SetOptions};
+/// use logmill_record::Offset;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path(), SetOptions::default(), LogOptions::default())?;
+/// let error = log.read(Offset(10), 1 << 20).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::OutOfRange);
+/// assert_eq!(error.path(), Some(dir.path()));
+/// println!("{error}"); // what happened, to what, and what to do
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Error(Arc<Inner>);
 

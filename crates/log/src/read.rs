@@ -4,6 +4,28 @@ use bytes::Bytes;
 use logmill_record::{Offset, TimestampMs};
 
 /// Whole record batches that were appended at about the same time.
+///
+/// ```
+/// use logmill_log::{Log, LogOptions, SetOptions};
+/// use logmill_record::{Batch, BatchBuilder, NewRecord, Offset, TimestampMs};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let log = Log::open(dir.path(), SetOptions::default(), LogOptions::default())?;
+/// # let mut batch = BatchBuilder::new();
+/// # batch.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"hello"), headers: &[] })?;
+/// # log.append(&[batch.build()?])?.wait()?;
+/// for chunk in log.read(Offset(0), 1 << 20)?.chunks {
+///     let about = if chunk.appended_at_estimated { "at the latest" } else { "" };
+///     println!("up to offset {}, appended {about} at {}", chunk.next_offset, chunk.appended_at.0);
+///     let mut batches = chunk.batches;
+///     while let Some(batch) = Batch::split_from(&mut batches)? {
+///         assert_eq!(batch.records()?.count(), 1);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Chunk {
@@ -18,7 +40,26 @@ pub struct Chunk {
     pub next_offset: Offset,
 }
 
-/// What a read found.
+/// What a read found. Reading on from `next_offset` until it is `end_offset` reads everything:
+///
+/// ```
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path(), SetOptions::default(), LogOptions::default())?;
+/// let mut next = log.start_offset();
+/// loop {
+///     let out = log.read(next, 1 << 20)?;
+///     println!("{} bytes", out.chunks.iter().map(|chunk| chunk.batches.len()).sum::<usize>());
+///     next = out.next_offset;
+///     if next == out.end_offset {
+///         break;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ReadOut {

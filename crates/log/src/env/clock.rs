@@ -6,6 +6,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use logmill_record::TimestampMs;
 
 /// Where the time comes from.
+///
+/// ```
+/// use logmill_log::env::{Clock, SystemClock};
+///
+/// let clock = SystemClock::new();
+/// let before = clock.monotonic();
+/// assert!(clock.now().0 > 1_700_000_000_000, "milliseconds since 1970");
+/// assert!(clock.monotonic() >= before);
+/// ```
 pub trait Clock: fmt::Debug + Send + Sync {
     /// The wall time. It can jump, also backwards.
     fn now(&self) -> TimestampMs;
@@ -14,7 +23,13 @@ pub trait Clock: fmt::Debug + Send + Sync {
     fn monotonic(&self) -> Duration;
 }
 
-/// The machine's clocks.
+/// The machine's clocks; see [`Clock`].
+///
+/// ```
+/// use logmill_log::env::{Clock, SystemClock};
+///
+/// println!("{} ms since 1970", SystemClock::new().now().0);
+/// ```
 #[derive(Debug)]
 pub struct SystemClock {
     started: Instant,

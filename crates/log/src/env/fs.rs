@@ -9,6 +9,21 @@ use std::sync::Arc;
 use logmill_record::TimestampMs;
 
 /// How to open a file.
+///
+/// ```
+/// use std::io::ErrorKind;
+/// use logmill_log::env::{Fs, OpenMode, StdFs};
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("file");
+/// assert_eq!(StdFs.open(&path, OpenMode::Read).unwrap_err().kind(), ErrorKind::NotFound);
+/// StdFs.open(&path, OpenMode::CreateNew)?;
+/// assert_eq!(StdFs.open(&path, OpenMode::CreateNew).unwrap_err().kind(), ErrorKind::AlreadyExists);
+/// StdFs.open(&path, OpenMode::ReadWrite)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
     /// For reading; it must exist.
@@ -20,6 +35,17 @@ pub enum OpenMode {
 }
 
 /// A name in a directory.
+///
+/// ```
+/// use logmill_log::env::{Entry, Fs, StdFs};
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let dir = tempfile::tempdir()?;
+/// StdFs.create_dir(&dir.path().join("orders"))?;
+/// assert_eq!(StdFs.list(dir.path())?, [Entry { name: "orders".into(), is_dir: true }]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
     /// The name, without the directory.
@@ -29,6 +55,18 @@ pub struct Entry {
 }
 
 /// How large a file is and when it was last written.
+///
+/// ```
+/// use logmill_log::env::{FileStatus, Fs, OpenMode, StdFs};
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let dir = tempfile::tempdir()?;
+/// let file = StdFs.open(&dir.path().join("file"), OpenMode::CreateNew)?;
+/// let FileStatus { len, modified } = file.status()?;
+/// assert!(len == 0 && modified.0 > 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStatus {
     /// Length in bytes.
@@ -38,6 +76,17 @@ pub struct FileStatus {
 }
 
 /// Space on a file system.
+///
+/// ```
+/// use std::path::Path;
+/// use logmill_log::env::{Fs, Space, StdFs};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let Space { available_bytes, total_bytes } = StdFs.space(Path::new("/"))?;
+/// assert!(available_bytes <= total_bytes);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
     /// Bytes that can still be written.
@@ -47,6 +96,36 @@ pub struct Space {
 }
 
 /// Directories. Changes to a directory last only from its `sync_dir` on.
+///
+/// A program that has storage of its own writes one of these, and of [`File`]; this one forbids
+/// to remove anything:
+///
+/// ```
+/// use std::io;
+/// use std::path::Path;
+/// use std::sync::Arc;
+/// use logmill_log::env::{Entry, File, Fs, Lock, OpenMode, Space, StdFs};
+///
+/// #[derive(Debug)]
+/// struct KeepAll(StdFs);
+///
+/// impl Fs for KeepAll {
+///     fn remove_file(&self, _: &Path) -> io::Result<()> {
+///         Err(io::ErrorKind::PermissionDenied.into())
+///     }
+///     fn remove_dir(&self, _: &Path) -> io::Result<()> {
+///         Err(io::ErrorKind::PermissionDenied.into())
+///     }
+///     # fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> { self.0.open(path, mode) }
+///     # fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> { self.0.list(dir) }
+///     # fn create_dir(&self, dir: &Path) -> io::Result<()> { self.0.create_dir(dir) }
+///     # fn rename(&self, from: &Path, to: &Path) -> io::Result<()> { self.0.rename(from, to) }
+///     # fn sync_dir(&self, dir: &Path) -> io::Result<()> { self.0.sync_dir(dir) }
+///     # fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> { self.0.lock(path) }
+///     # fn space(&self, dir: &Path) -> io::Result<Space> { self.0.space(dir) }
+///     // ... and the rest handed on to `self.0`
+/// }
+/// ```
 pub trait Fs: fmt::Debug + Send + Sync {
     /// Opens or creates a file.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
@@ -79,9 +158,40 @@ pub trait Fs: fmt::Debug + Send + Sync {
 }
 
 /// A held lock; dropping it gives it back.
+///
+/// ```
+/// use std::io::ErrorKind;
+/// use logmill_log::env::{Fs, StdFs};
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("lock");
+/// let lock = StdFs.lock(&path)?;
+/// assert_eq!(StdFs.lock(&path).map(drop).unwrap_err().kind(), ErrorKind::WouldBlock);
+/// drop(lock);
+/// StdFs.lock(&path)?;
+/// # Ok(())
+/// # }
+/// ```
 pub trait Lock: fmt::Debug + Send + Sync {}
 
 /// An open file. Bytes written last only from the next successful `sync_data` on.
+///
+/// ```
+/// use std::io::IoSlice;
+/// use logmill_log::env::{Fs, OpenMode, StdFs};
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let dir = tempfile::tempdir()?;
+/// let file = StdFs.open(&dir.path().join("file"), OpenMode::CreateNew)?;
+/// file.write_at(&[IoSlice::new(b"record")], 0)?;
+/// file.sync_data()?;
+/// let mut buf = [0; 4];
+/// assert_eq!(file.read_at(&mut buf, 2)?, 4);
+/// assert_eq!(&buf, b"cord");
+/// # Ok(())
+/// # }
+/// ```
 pub trait File: fmt::Debug + Send + Sync {
     /// Reads into `buf` from `position`; returns how many bytes were read, 0 at the end.
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize>;
@@ -105,6 +215,20 @@ pub trait File: fmt::Debug + Send + Sync {
 }
 
 /// A file's bytes in memory.
+///
+/// ```
+/// use std::io::IoSlice;
+/// use logmill_log::env::{Fs, OpenMode, StdFs};
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let dir = tempfile::tempdir()?;
+/// let file = StdFs.open(&dir.path().join("file"), OpenMode::CreateNew)?;
+/// file.write_at(&[IoSlice::new(b"record")], 0)?;
+/// let map = file.map(6)?;
+/// assert_eq!((*map).as_ref(), b"record");
+/// # Ok(())
+/// # }
+/// ```
 pub trait Map: AsRef<[u8]> + fmt::Debug + Send + Sync {
     /// Brings a range into memory, so that an error of the disk is an error here and not a fault
     /// at the first touch. `Unsupported` where the kernel cannot.

@@ -3,11 +3,17 @@
 use std::fmt;
 use std::time::Duration;
 
-/// A piece of background work. It runs once, to its end, and may spawn others.
+/// A piece of background work. It runs once, to its end, and may spawn others; see [`Scheduler`].
 pub type Task = Box<dyn FnOnce() + Send>;
 
 /// What kind of work a task does. Each kind has threads of its own, so that a device that stalls
 /// one kind does not hold up the others.
+///
+/// ```
+/// use logmill_log::env::Work;
+///
+/// assert_eq!(Work::ALL.len(), 5);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Work {
     /// Syncing files.
@@ -29,6 +35,18 @@ impl Work {
 
 /// Runs tasks: on threads of its own in production, one after another in seeded order in a
 /// simulation.
+///
+/// ```
+/// use std::sync::mpsc;
+/// use std::time::Duration;
+/// use logmill_log::env::{Env, Work};
+///
+/// let env = Env::real();
+/// let (sender, receiver) = mpsc::channel();
+/// let task = move || sender.send("done").unwrap();
+/// env.scheduler.spawn_after(Work::Background, Duration::from_millis(1), Box::new(task));
+/// assert_eq!(receiver.recv(), Ok("done"));
+/// ```
 pub trait Scheduler: fmt::Debug + Send + Sync {
     /// Runs `task` as soon as possible. Never runs it before returning.
     fn spawn(&self, work: Work, task: Task);

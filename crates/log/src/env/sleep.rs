@@ -37,7 +37,17 @@ pub fn sleep(scheduler: &dyn Scheduler, duration: Duration) -> Sleep {
     sleep
 }
 
-/// See [`sleep`].
+/// Time that has to pass: what [`sleep`] returns. Dropping it leaves nobody to wake.
+///
+/// ```
+/// use std::time::Duration;
+/// use logmill_log::env::{Sleep, block_on, sleep};
+/// use logmill_log::env::Env;
+///
+/// let env = Env::real();
+/// let nap: Sleep = sleep(&*env.scheduler, Duration::from_millis(1));
+/// block_on(&*env.scheduler, nap);
+/// ```
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct Sleep(Arc<Mutex<State>>);

@@ -15,6 +15,21 @@ use super::map::FileMap;
 use super::{Entry, File, FileStatus, Fs, Lock, Map, OpenMode, Space};
 
 /// Files of the operating system.
+///
+/// ```
+/// use std::io::IoSlice;
+/// use logmill_log::env::{Fs, OpenMode, StdFs};
+///
+/// # fn main() -> std::io::Result<()> {
+/// # let dir = tempfile::tempdir()?;
+/// let file = StdFs.open(&dir.path().join("note"), OpenMode::CreateNew)?;
+/// file.write_at(&[IoSlice::new(b"said "), IoSlice::new(b"and done")], 0)?;
+/// file.sync_data()?;
+/// StdFs.sync_dir(dir.path())?; // and its name lasts too
+/// assert_eq!(file.status()?.len, 13);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct StdFs;
 

@@ -17,6 +17,16 @@ use super::{Clock, Scheduler, SystemClock, Task, Work};
 const IDLE_BEFORE_EXIT: Duration = Duration::from_secs(5);
 
 /// Threads that run tasks; dropping it joins them. Tasks not yet started by then are dropped.
+///
+/// ```
+/// use std::sync::mpsc;
+/// use logmill_log::env::{Scheduler, ThreadPool, Work};
+///
+/// let pool = ThreadPool::new();
+/// let (sender, receiver) = mpsc::channel();
+/// pool.spawn(Work::Read, Box::new(move || sender.send(std::thread::current().id()).unwrap()));
+/// assert_ne!(receiver.recv().unwrap(), std::thread::current().id());
+/// ```
 pub struct ThreadPool {
     crews: [Arc<Crew>; 5],
     timer: Arc<Timer>,

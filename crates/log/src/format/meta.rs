@@ -12,6 +12,21 @@ use crate::error::Error;
 const MAGIC: [u8; 4] = *b"LMME";
 
 /// What is known of a log without opening it.
+///
+/// ```
+/// use logmill_log::{LogOptions, LogSet, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let set = LogSet::open(dir.path(), SetOptions::default())?;
+/// let log = set.create("orders", b"currency=EUR", LogOptions::default())?;
+/// let meta = set.read_meta("orders")?;
+/// assert_eq!(meta.id, log.id());
+/// assert_eq!(meta.owner.as_ref(), b"currency=EUR");
+/// assert_eq!(meta.start_offset.get(), 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogMeta {

@@ -16,6 +16,27 @@ use crate::error::Error;
 /// disk. As a future it resolves when they are.
 ///
 /// Dropping a receipt takes nothing back: the records are written and will be synced.
+///
+/// ```
+/// use logmill_log::env::block_on;
+/// use logmill_log::{Log, LogOptions, Receipt, SetOptions};
+/// use logmill_record::{BatchBuilder, NewRecord, Offset, TimestampMs};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let log = Log::open(dir.path(), SetOptions::default(), LogOptions::default())?;
+/// # let mut batch = BatchBuilder::new();
+/// # batch.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"hello"), headers: &[] })?;
+/// # let batch = batch.build()?;
+/// let receipt: Receipt = log.append(std::slice::from_ref(&batch))?;
+/// assert_eq!(receipt.first_offset(), Offset(0));
+/// receipt.wait()?; // on a thread ...
+///
+/// let receipt = log.append(&[batch])?;
+/// block_on(&*log.env().scheduler, async { receipt.await })?; // ... or in any runtime
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "an append is durable only when its receipt says so"]
 pub struct Receipt {
@@ -80,7 +101,27 @@ impl Drop for Receipt {
     }
 }
 
-/// Resolves when readers can see past an offset, or with the error that ends the log.
+/// Resolves when readers can see past an offset, or with the error that ends the log: what
+/// [`Log::beyond`](super::Log::beyond) returns.
+///
+/// ```
+/// use logmill_log::env::block_on;
+/// use logmill_log::{Beyond, Log, LogOptions, SetOptions};
+/// use logmill_record::{BatchBuilder, NewRecord, Offset, TimestampMs};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let log = Log::open(dir.path(), SetOptions::default(), LogOptions::default())?;
+/// # let mut batch = BatchBuilder::new();
+/// # batch.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"hello"), headers: &[] })?;
+/// # let batch = batch.build()?;
+/// let first: Beyond = log.beyond(Offset(0));
+/// let receipt = log.append(&[batch])?;
+/// block_on(&*log.env().scheduler, first)?; // there is something to read at offset 0
+/// # drop(receipt);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct Beyond {
@@ -111,7 +152,7 @@ impl Drop for Beyond {
 }
 
 /// What a step that could not go on waits for: room, or the end of a roll. When it resolves, try
-/// the step again.
+/// the step again; see [`Step`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct WaitFor {
@@ -142,6 +183,33 @@ impl Drop for WaitFor {
 }
 
 /// The outcome of a step that never blocks.
+///
+/// ```
+/// use logmill_log::{Error, Log, LogOptions, Receipt, SetOptions, Step, WaitFor};
+/// use logmill_record::{Batch, BatchBuilder, NewRecord, TimestampMs};
+///
+/// /// Appends without holding up a thread.
+/// async fn append(log: &Log, batches: &[Batch]) -> Result<Receipt, Error> {
+///     loop {
+///         match log.try_append(batches)? {
+///             Step::Done(receipt) => return Ok(receipt),
+///             Step::Wait(room) => {
+///                 let room: WaitFor = room;
+///                 room.await;
+///             }
+///         }
+///     }
+/// }
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let log = Log::open(dir.path(), SetOptions::default(), LogOptions::default())?;
+/// # let mut batch = BatchBuilder::new();
+/// # batch.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"hello"), headers: &[] })?;
+/// # let batches = [batch.build()?];
+/// # logmill_log::env::block_on(&*log.env().scheduler, append(&log, &batches))?.wait()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub enum Step<T> {
     /// It is done.

@@ -48,6 +48,22 @@ pub use scheduler::SeededScheduler;
 use crate::env::Env;
 
 /// A simulated machine and the seed that drives it.
+///
+/// ```
+/// use logmill_log::sim::Sim;
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), logmill_log::Error> {
+/// let mut sim = Sim::new(7);
+/// let log = Log::open("/data", SetOptions::new(sim.env()), LogOptions::default())?;
+/// let id = log.id();
+///
+/// let env = sim.crash(); // the power goes; what `log` was can do nothing any more
+/// let log = Log::open("/data", SetOptions::new(env), LogOptions::default())?;
+/// assert_eq!(log.id(), id);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Sim {
     /// The disk and its faults. It stays the same over crashes.

@@ -5,6 +5,13 @@ use std::time::Duration;
 use super::SimRandom;
 
 /// The calls to a file system, by kind.
+///
+/// ```
+/// use logmill_log::sim::Op;
+///
+/// assert!(Op::SyncData.changes(), "it changes what lasts");
+/// assert!(!Op::Read.changes());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Op {
@@ -61,6 +68,18 @@ impl Op {
 
 /// What happens instead of success. A call that fails changes nothing, syncs excepted: see
 /// [`FaultFs`](super::FaultFs).
+///
+/// ```
+/// use std::path::Path;
+/// use logmill_log::env::{Fs, OpenMode};
+/// use logmill_log::sim::{Fault, Op, Rule, Sim};
+///
+/// let sim = Sim::new(1);
+/// sim.fs.inject(Rule::new(Fault::NoSpace).on(Op::Create));
+/// let full = sim.fs.open(Path::new("/file"), OpenMode::CreateNew).map(drop).unwrap_err();
+/// assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+/// assert!(sim.fs.open(Path::new("/file"), OpenMode::CreateNew).is_ok(), "only once");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
