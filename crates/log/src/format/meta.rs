@@ -34,15 +34,27 @@ pub struct LogMeta {
     pub id: Uuid,
     /// The first offset that is kept.
     pub start_offset: Offset,
+    /// Compaction may have left gaps below this offset; above it a gap is damage.
+    pub gaps_below: Offset,
+    /// Compaction has been through all below this offset: there each key has one record.
+    pub clean_below: Offset,
     /// What the owner stored with the log when it was created.
     pub owner: Bytes,
 }
 
 impl LogMeta {
+    /// Of a new log.
+    pub(crate) fn new(id: Uuid, owner: Bytes) -> Self {
+        let zero = Offset::ZERO;
+        Self { id, start_offset: zero, gaps_below: zero, clean_below: zero, owner }
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new(MAGIC);
         writer.bytes(self.id.as_bytes());
         writer.u64(self.start_offset.get());
+        writer.u64(self.gaps_below.get());
+        writer.u64(self.clean_below.get());
         writer.u32(u32::try_from(self.owner.len()).expect("create() bounds the owner's bytes"));
         writer.bytes(&self.owner);
         writer.finish()
@@ -52,8 +64,10 @@ impl LogMeta {
         let mut reader = Reader::open(path, bytes, MAGIC)?;
         let id = Uuid::from_bytes(reader.array()?);
         let start_offset = reader.offset()?;
+        let gaps_below = reader.offset()?;
+        let clean_below = reader.offset()?;
         let owner_len = reader.u32()? as usize;
         let owner = Bytes::copy_from_slice(reader.bytes(owner_len)?);
-        Ok(Self { id, start_offset, owner })
+        Ok(Self { id, start_offset, gaps_below, clean_below, owner })
     }
 }

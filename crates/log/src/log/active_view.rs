@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::format::atomic;
 use crate::format::index::Row;
 use crate::read::Chunk;
-use crate::segment::{DATA, Damage, Placement, find_record, path, take, walk};
+use crate::segment::{DATA, Damage, Gaps, Placement, find_record, path, take, walk};
 
 /// So far may the batch that is asked for lie behind the start of its row, unless it is large.
 const ROW_SPAN: u64 = 40 * 1024;
@@ -117,7 +117,7 @@ impl ActiveView {
         loop {
             let left = self.end - first.position;
             let bytes = self.read_bytes(first.position, len.min(left))?;
-            let walked = walk(&bytes, first.offset);
+            let walked = walk(&bytes, first.offset, Gaps::None);
             let taken = take(&bytes, &walked.batches, from, max_bytes)
                 .map_err(|damage| self.corrupt(first, damage))?;
             if !taken.range.is_empty() {
@@ -177,7 +177,7 @@ impl ActiveView {
         while mark.position < self.end {
             let left = self.end - mark.position;
             let bytes = self.read_bytes(mark.position, len.min(left))?;
-            let walked = walk(&bytes, mark.offset);
+            let walked = walk(&bytes, mark.offset, Gaps::None);
             let found = find_record(&bytes, &walked.batches, at, start);
             if let Some(found) = found.map_err(|damage| self.corrupt(&mark, damage))? {
                 return Ok(Some(found));

@@ -169,7 +169,7 @@ fn head(stamp: &[u8; STAMP_LEN], batch: &Batch) -> [u8; HEAD_LEN] {
 
 fn place(state: &mut State, header: &BatchHeader, head: &[u8; HEAD_LEN], appended_at: TimestampMs) {
     let recent = Recent { offset: state.written_end(), position: state.active.len(), appended_at };
-    let placed = Placed { epoch: state.epoch, appended_at, estimated: false };
+    let placed = Placed { base_offset: recent.offset, epoch: state.epoch, appended_at, estimated: false };
     state.active.index.push(head, header, placed);
     state.active.remember(recent);
 }

@@ -23,7 +23,7 @@ use crate::format::checkpoint::Durable;
 use crate::format::index::{FOOTER_LEN, Footer, MIN_LEN, Rows};
 use crate::format::meta::LogMeta;
 use crate::options::LogOptions;
-use crate::segment::{DATA, INDEX, IndexBuilder, Placed, Scan, Sealed, base_of, path, rebuild, scan};
+use crate::segment::{DATA, Gaps, INDEX, IndexBuilder, Placed, Scan, Sealed, base_of, path, rebuild, scan};
 use crate::set::SetInner;
 
 /// Files are copied and written again in pieces of this size.
@@ -51,7 +51,7 @@ pub(crate) fn open(
     options: LogOptions,
     set: Weak<SetInner>,
 ) -> Result<Arc<LogInner>, Error> {
-    let recovery = Recovery { fs: Arc::clone(&env.fs), dir, expected };
+    let recovery = Recovery { fs: Arc::clone(&env.fs), dir, meta, expected };
     recovery.settle_names(set_dir)?;
     let bases = recovery.list()?;
     let (sealed, last) = match bases.split_last() {
@@ -103,6 +103,7 @@ struct Opened {
 struct Recovery<'a> {
     fs: Arc<dyn Fs>,
     dir: &'a Path,
+    meta: &'a LogMeta,
     expected: Expected,
 }
 
@@ -159,7 +160,9 @@ impl Recovery<'_> {
         let data_path = path(self.dir, base, DATA);
         let file = self.open_file(&data_path, OpenMode::Read)?;
         let status = file.status().map_err(|error| Error::io("look at", &data_path, error))?;
-        let sealed = |footer, unwritten| Sealed::new(Arc::clone(&self.fs), self.dir, footer, end, unwritten);
+        let gaps = if base < self.meta.gaps_below { Gaps::Below(end) } else { Gaps::None };
+        let sealed =
+            |footer, unwritten| Sealed::new(Arc::clone(&self.fs), self.dir, footer, end, gaps, unwritten);
         if let Some(footer) = self.footer(base)
             && footer.data_len == status.len
             && footer.next_offset == end
@@ -167,7 +170,7 @@ impl Recovery<'_> {
             return Ok(sealed(footer, None));
         }
         let (index, found) =
-            rebuild(&*file, base, status).map_err(|error| Error::io("read", &data_path, error))?;
+            rebuild(&*file, base, status, gaps).map_err(|error| Error::io("read", &data_path, error))?;
         if let Some(what) = &found.damage {
             tracing::error!(file = %data_path.display(), position = found.end, what, "a sealed segment is damaged");
         } else {
@@ -234,8 +237,7 @@ impl Recovery<'_> {
         let base = floor.active_base;
         let mut index = IndexBuilder::new(base);
         let mut push = |head: &[u8; _], header: &logmill_record::BatchHeader| {
-            let placed = Placed { epoch: header.leader_epoch, appended_at: status.modified, estimated: true };
-            index.push(head, header, placed);
+            index.push(head, header, Placed::found(header, status));
         };
         let before = Scan {
             file: &*file,
@@ -243,6 +245,7 @@ impl Recovery<'_> {
             from: 0,
             offset: base,
             to: floor.position.min(status.len),
+            gaps: Gaps::None,
             crc: false,
         };
         let promised = scan(&before, &mut push).map_err(|error| Error::io("read", data_path, error))?;
@@ -254,8 +257,15 @@ impl Recovery<'_> {
             let active = Active::new(file, index);
             return Ok(Opened { active, durable, promised: Some(floor), phase: Phase::ReadOnly(error) });
         }
-        let after =
-            Scan { file: &*file, base, from: floor.position, offset: floor.end, to: status.len, crc: true };
+        let after = Scan {
+            file: &*file,
+            base,
+            from: floor.position,
+            offset: floor.end,
+            to: status.len,
+            gaps: Gaps::None,
+            crc: true,
+        };
         let tail = scan(&after, &mut push).map_err(|error| Error::io("read", data_path, error))?;
         let write_failed = |error| Error::io("write again and sync", data_path, error);
         // Before anything else, since it needs no space: readers are about to see these bytes.

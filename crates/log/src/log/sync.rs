@@ -18,7 +18,7 @@ use crate::env::{File, Fs, OpenMode};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
 use crate::format::checkpoint::Durable;
-use crate::segment::{DATA, INDEX, IndexBuilder, Sealed, path};
+use crate::segment::{DATA, Gaps, INDEX, IndexBuilder, Sealed, path};
 
 impl LogInner {
     /// One step of a log's background work: sync what is written, then roll if asked to.
@@ -102,7 +102,8 @@ impl LogInner {
         match self.begin_segment(footer.base, &index, footer.next_offset) {
             Ok(active) => {
                 let fs = Arc::clone(&self.env.fs);
-                let sealed = Arc::new(Sealed::new(fs, &self.dir, footer, footer.next_offset, None));
+                let sealed =
+                    Arc::new(Sealed::new(fs, &self.dir, footer, footer.next_offset, Gaps::None, None));
                 let mut state = self.state.lock();
                 if !matches!(state.phase, Phase::Rolling) {
                     // Given up meanwhile; the empty segment is found at the next open.

@@ -3,6 +3,7 @@
 use logmill_record::{BatchHeader, Offset, TimestampMs};
 
 use super::walk::{HEAD_LEN, crc32c_extend};
+use crate::env::FileStatus;
 use crate::format::index::{Footer, Row, Rows, encode};
 
 /// A row for so many bytes of data.
@@ -45,9 +46,8 @@ impl IndexBuilder {
     /// Adds the batch that `head` begins, which lies at the end of what has been added.
     pub(crate) fn push(&mut self, head: &[u8; HEAD_LEN], header: &BatchHeader, placed: Placed) {
         let position = self.footer.data_len;
-        let first = self.footer.next_offset;
         if self.starts_row(position, placed.appended_at) {
-            let relative = first.get() - self.footer.base.get();
+            let relative = placed.base_offset.get() - self.footer.base.get();
             self.rows.push(Row {
                 relative_offset: u32::try_from(relative)
                     .expect("append and scan bound a segment to 2^32 offsets"),
@@ -64,7 +64,7 @@ impl IndexBuilder {
         }
         footer.last_epoch = placed.epoch;
         footer.last_appended_at = placed.appended_at;
-        footer.next_offset = first.saturating_add(u64::from(header.last_offset_delta) + 1);
+        footer.next_offset = placed.base_offset.saturating_add(u64::from(header.last_offset_delta) + 1);
         footer.data_len += header.total_len as u64;
         footer.batches += 1;
         footer.records += u64::from(header.record_count);
@@ -100,7 +100,21 @@ impl IndexBuilder {
 /// What the log adds to a batch when it places it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Placed {
+    pub(crate) base_offset: Offset,
     pub(crate) epoch: i32,
     pub(crate) appended_at: TimestampMs,
     pub(crate) estimated: bool,
+}
+
+impl Placed {
+    /// Of a batch found in a file of which nothing else is known: the file's own time is an upper
+    /// bound of when it was appended.
+    pub(crate) fn found(header: &BatchHeader, file: FileStatus) -> Self {
+        Self {
+            base_offset: header.base_offset,
+            epoch: header.leader_epoch,
+            appended_at: file.modified,
+            estimated: true,
+        }
+    }
 }

@@ -1,9 +1,12 @@
 //! Segments: one file of bare record batches each, and the index that finds them.
 //!
 //! Only the last segment of a log, the active one, is written. A sealed segment never changes;
-//! readers hold it by an `Arc` and go on reading after its files were unlinked.
+//! readers hold it by an `Arc` and go on reading after its files were unlinked or, by compaction,
+//! replaced. Offsets are contiguous, but for gaps where compaction took batches out; the last
+//! batch of a segment always stays, so that the next offset follows from the data.
 
 mod builder;
+mod gaps;
 mod scan;
 mod sealed;
 mod walk;
@@ -13,6 +16,7 @@ use std::path::{Path, PathBuf};
 use logmill_record::Offset;
 
 pub(crate) use builder::{IndexBuilder, Placed};
+pub(crate) use gaps::Gaps;
 pub(crate) use scan::{Scan, rebuild, scan};
 pub(crate) use sealed::Sealed;
 pub(crate) use walk::{Damage, HEAD_LEN, Placement, find_record, take, walk};

@@ -5,6 +5,7 @@ use std::io;
 use bytes::Bytes;
 use logmill_record::{BatchHeader, HEADER_LEN, Offset, check_crc};
 
+use super::Gaps;
 use super::builder::{IndexBuilder, Placed};
 use super::walk::HEAD_LEN;
 use crate::env::{File, FileStatus};
@@ -23,6 +24,8 @@ pub(crate) struct Scan<'a> {
     pub(crate) offset: Offset,
     /// Where to end.
     pub(crate) to: u64,
+    /// Whether offsets may be missing.
+    pub(crate) gaps: Gaps,
     /// Check whole batches against their CRC, or headers only.
     pub(crate) crc: bool,
 }
@@ -67,12 +70,12 @@ pub(crate) fn rebuild(
     file: &dyn File,
     base: Offset,
     status: FileStatus,
+    gaps: Gaps,
 ) -> io::Result<(IndexBuilder, Found)> {
     let mut index = IndexBuilder::new(base);
-    let whole = Scan { file, base, from: 0, offset: base, to: status.len, crc: false };
+    let whole = Scan { file, base, from: 0, offset: base, to: status.len, gaps, crc: false };
     let found = scan(&whole, |head, header| {
-        let placed = Placed { epoch: header.leader_epoch, appended_at: status.modified, estimated: true };
-        index.push(head, header, placed);
+        index.push(head, header, Placed::found(header, status));
     })?;
     Ok((index, found))
 }
@@ -86,9 +89,8 @@ fn good_batch(scan: &Scan<'_>, window: &mut Window<'_>, at: &Found) -> io::Resul
         Ok(header) => header,
         Err(error) => return Ok(Err(error.to_string())),
     };
-    if header.base_offset != at.next_offset {
-        let (claimed, expected) = (header.base_offset, at.next_offset);
-        return Ok(Err(format!("a batch claims offset {claimed} where {expected} follows")));
+    if let Err(what) = scan.gaps.check(&header, at.next_offset) {
+        return Ok(Err(what));
     }
     if header.total_len as u64 > rest {
         return Ok(Err(format!("a batch claims {} bytes where {rest} follow", header.total_len)));

@@ -5,6 +5,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use logmill_record::{Batch, BatchError, BatchHeader, Offset, TimestampMs, check_crc};
 
+use super::Gaps;
+
 /// The first bytes of a batch, from its base offset to its CRC: what index checksums cover.
 pub(crate) const HEAD_LEN: usize = 21;
 
@@ -62,8 +64,8 @@ pub(crate) struct Walk {
     pub(crate) cut_off: Option<usize>,
 }
 
-/// Walks `bytes`, whose first batch must begin at `first`.
-pub(crate) fn walk(bytes: &[u8], first: Offset) -> Walk {
+/// Walks `bytes`, whose first batch must begin at `first`, or behind it where there may be gaps.
+pub(crate) fn walk(bytes: &[u8], first: Offset, gaps: Gaps) -> Walk {
     let mut walk = Walk { batches: Vec::new(), check: 0, damage: None, cut_off: None };
     let (mut at, mut expected) = (0, first);
     while at < bytes.len() {
@@ -80,9 +82,8 @@ pub(crate) fn walk(bytes: &[u8], first: Offset) -> Walk {
                 break;
             }
         };
-        if header.base_offset != expected {
-            let claimed = header.base_offset;
-            walk.damage = damage(format!("a batch claims offset {claimed} where {expected} follows"));
+        if let Err(what) = gaps.check(&header, expected) {
+            walk.damage = damage(what);
             break;
         }
         if header.total_len > rest.len() {
@@ -106,7 +107,7 @@ pub(crate) struct Taken {
     pub(crate) next_offset: Offset,
 }
 
-/// The whole batches from the one that holds `from`, up to about `max_bytes` but at least one,
+/// The whole batches from the one that holds `from`, or the first behind it, up to about `max_bytes` but at least one,
 /// each checked against its CRC. Damage in the first is an error; before a later one the take ends.
 pub(crate) fn take(
     bytes: &[u8],

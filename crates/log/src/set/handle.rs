@@ -154,7 +154,7 @@ impl LogSet {
             Err(error) => return Err(Error::io("create", &data, error)),
         }
         let id = self.inner.env.new_uuid();
-        let meta = LogMeta { id, start_offset: Offset::ZERO, owner: Bytes::copy_from_slice(owner) };
+        let meta = LogMeta::new(id, Bytes::copy_from_slice(owner));
         // Written last: a directory without it is no log.
         atomic::replace(fs, &dir.join(META), &meta.encode())?;
         self.open_in_turn(path, options)
