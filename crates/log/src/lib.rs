@@ -60,6 +60,15 @@
 //! is saved aside and cut; before it, it is corruption, which is named and never deleted. Opening
 //! costs the unsynced tail, never the length of the log.
 //!
+//! # What is kept
+//!
+//! Everything, unless the owner says otherwise: [`LogOptions::retention_age`] and
+//! [`LogOptions::retention_bytes`] let whole segments go from the front, by the time at which they
+//! were appended and by their size, and [`Log::set_start_offset`] moves the start by hand, also into
+//! the middle of a segment. The start is on disk before the first file goes: no crash brings back
+//! what was below it, or takes what was not. A reader keeps the bytes that it holds; its next read
+//! below the start is [`OutOfRange`](ErrorKind::OutOfRange) and names the range there is.
+//!
 //! # When the disk fails
 //!
 //! A failed sync is not tried again: the kernel marks the pages clean all the same, and the second
@@ -76,7 +85,7 @@
 //!
 //! # What is not here yet
 //!
-//! Retention, compaction, relaxed durability, budgets for open files and maps, `verify` and
+//! Compaction, relaxed durability, budgets for open files and maps, `verify` and
 //! `repair`. Compressed batches are stored and served, not looked into.
 #![deny(missing_docs)]
 

@@ -1,5 +1,7 @@
 //! What can be set on a set of logs, and on a log.
 
+use std::time::Duration;
+
 use crate::env::Env;
 
 /// How a [`LogSet`](crate::LogSet) works.
@@ -35,6 +37,8 @@ impl Default for SetOptions {
 pub struct LogOptions {
     pub(crate) segment_bytes: u64,
     pub(crate) max_unsynced_bytes: u64,
+    pub(crate) retention_age: Option<Duration>,
+    pub(crate) retention_bytes: Option<u64>,
 }
 
 impl LogOptions {
@@ -56,11 +60,35 @@ impl LogOptions {
         self.max_unsynced_bytes = bytes;
         self
     }
+
+    /// Segments go when their last record was appended longer ago than this (Kafka's
+    /// `retention.ms`); `None` keeps them for ever, which is the default.
+    ///
+    /// It goes by the node's clock at the append, never by the records' own timestamps. A clock
+    /// that goes back, or a time of append that was lost with an index, makes it late, not early.
+    #[must_use]
+    pub fn retention_age(mut self, age: Option<Duration>) -> Self {
+        self.retention_age = age;
+        self
+    }
+
+    /// The oldest segments go as long as so many bytes remain without them (Kafka's
+    /// `retention.bytes`); `None`, the default, sets no limit.
+    #[must_use]
+    pub fn retention_bytes(mut self, bytes: Option<u64>) -> Self {
+        self.retention_bytes = bytes;
+        self
+    }
 }
 
 impl Default for LogOptions {
-    /// Segments of 128 MiB, 16 MiB unsynced.
+    /// Segments of 128 MiB, 16 MiB unsynced, everything kept.
     fn default() -> Self {
-        Self { segment_bytes: 128 << 20, max_unsynced_bytes: 16 << 20 }
+        Self {
+            segment_bytes: 128 << 20,
+            max_unsynced_bytes: 16 << 20,
+            retention_age: None,
+            retention_bytes: None,
+        }
     }
 }

@@ -9,6 +9,9 @@ use uuid::Uuid;
 use super::{Reader, Writer};
 use crate::error::Error;
 
+/// The file's name.
+pub(crate) const FILE: &str = "meta";
+
 const MAGIC: [u8; 4] = *b"LMME";
 
 /// What is known of a log without opening it.

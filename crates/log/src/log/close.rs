@@ -22,9 +22,15 @@ impl LogInner {
         }
     }
 
+    /// Waits for whoever removes or replaces segment files; who comes later finds the log closing.
+    fn wait_for_removals(&self) {
+        drop(self.kept.lock());
+    }
+
     /// Syncs, writes the active segment's index, and ends the log.
     pub(crate) fn close(self: &Arc<Self>) -> Result<(), Error> {
         self.state.lock().closing = true;
+        self.wait_for_removals();
         self.wait_until(|state| !state.task_queued && !matches!(state.phase, Phase::Undoing));
         let (outcome, index) = {
             let mut state = self.state.lock();
@@ -55,6 +61,7 @@ impl LogInner {
             state.phase = Phase::Closed;
         }
         self.waiters.end(closed());
+        self.wait_for_removals();
         // The last handle may go inside the task itself, which cannot wait for its own end.
         let me = std::thread::current().id();
         self.wait_until(|state| state.task_runs_on.is_none_or(|thread| thread == me));
@@ -68,6 +75,7 @@ impl LogInner {
             state.phase = Phase::Closed;
         }
         self.waiters.end(closed());
+        self.wait_for_removals();
         self.wait_until(|state| !state.task_queued);
     }
 }

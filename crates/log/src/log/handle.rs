@@ -224,13 +224,62 @@ impl Log {
         state.roll_error.take().map_or(Ok(()), Err)
     }
 
+    /// Forgets the records below `offset`: the log starts there from now on, also after a crash,
+    /// and a read below it is `OutOfRange`. Segments that hold nothing else are removed; `offset`
+    /// may lie inside one. An offset at or below the start changes nothing. Returns where the log
+    /// starts now.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfRange` past what readers can see; `Poisoned`, `Closed`; `Full`, `Io` if it could not
+    /// be made to last, or if files could not be removed: these are tried again later.
+    ///
+    /// ```
+    /// use logmill_log::{ErrorKind, Log, LogOptions, SetOptions};
+    /// use logmill_record::{BatchBuilder, NewRecord, Offset, TimestampMs};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path(), SetOptions::default(), LogOptions::default())?;
+    /// for value in [b"a", b"b", b"c"] {
+    ///     let mut batch = BatchBuilder::new();
+    ///     let record = NewRecord { timestamp: TimestampMs(0), key: None, value: Some(value), headers: &[] };
+    ///     batch.push(&record)?;
+    ///     log.append(&[batch.build()?])?.wait()?;
+    /// }
+    /// assert_eq!(log.set_start_offset(Offset(2))?, Offset(2));
+    /// assert_eq!(log.read(Offset(1), 100).unwrap_err().kind(), ErrorKind::OutOfRange);
+    /// assert_eq!(log.read(Offset(2), 100)?.next_offset, Offset(3));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_start_offset(&self, offset: Offset) -> Result<Offset, Error> {
+        self.inner.set_start_offset(offset)
+    }
+
+    /// Removes the oldest segments as far as [`LogOptions::retention_age`] and
+    /// [`LogOptions::retention_bytes`] say, now; sealing the active one first if all of it is too
+    /// old. Returns where the log starts now.
+    ///
+    /// A damaged segment goes when its time has come, as any other, and the program's log says so;
+    /// a log that was opened [read-only](LogState::ReadOnly) loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::set_start_offset`]; `ReadOnly`, `Corrupt` for a log that was opened read-only.
+    pub fn apply_retention(&self) -> Result<Offset, Error> {
+        if self.inner.active_expired() {
+            self.roll()?;
+        }
+        self.inner.retain()
+    }
+
     /// How the log stands.
     #[must_use]
     pub fn stats(&self) -> LogStats {
         let state = self.inner.state.lock();
         LogStats {
-            stored_bytes: state.sealed.iter().map(|segment| segment.data_len()).sum::<u64>()
-                + state.active.len(),
+            stored_bytes: state.stored_bytes(),
             segments: state.sealed.len() + 1,
             start_offset: state.start_offset,
             end_offset: state.durable.end,

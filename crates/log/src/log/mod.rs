@@ -1,7 +1,8 @@
 //! One log: an ordered sequence of records, in a directory of segments.
 //!
-//! Lock order: a log's state, then its waiters; neither is held during any I/O but the one write
-//! of an append. A log knows its set only weakly; handles keep the set alive.
+//! Lock order: what a log keeps, then its state, then its waiters. The first is held while segment
+//! files are removed or replaced; neither of the others during any I/O but the one write of an
+//! append. A log knows its set only weakly; handles keep the set alive.
 
 mod active_view;
 mod append;
@@ -10,6 +11,7 @@ mod futures;
 mod handle;
 mod read;
 mod recover;
+mod retention;
 mod state;
 mod sync;
 mod waiters;
@@ -23,6 +25,7 @@ use uuid::Uuid;
 pub use futures::{Beyond, Receipt, Step, WaitFor};
 pub use handle::{Log, LogState, LogStats};
 pub(crate) use recover::{Expected, open};
+use retention::Kept;
 use state::State;
 use waiters::Waiters;
 
@@ -38,6 +41,7 @@ pub(crate) struct LogInner {
     env: Env,
     options: LogOptions,
     set: Weak<SetInner>,
+    kept: Mutex<Kept>,
     state: Mutex<State>,
     waiters: Waiters,
 }

@@ -13,17 +13,29 @@ use crate::segment::{DATA, Sealed, path};
 
 impl LogInner {
     pub(super) fn read(&self, from: Offset, max_bytes: usize) -> Result<ReadOut, Error> {
-        let (source, start_offset, end_offset) = {
-            let state = self.state.lock();
-            (self.source(&state, from, max_bytes)?, state.start_offset, state.durable.end)
-        };
-        let chunks = match source {
-            Source::End => Vec::new(),
-            Source::Sealed(segment) => segment.read(from, max_bytes)?,
-            Source::Active(view) => view.read(from, max_bytes)?,
+        let (chunks, start_offset, end_offset) = loop {
+            let (source, start_offset, end_offset) = {
+                let state = self.state.lock();
+                (self.source(&state, from, max_bytes)?, state.start_offset, state.durable.end)
+            };
+            let chunks = match source {
+                Source::End => Vec::new(),
+                Source::Sealed(segment) => match segment.read(from, max_bytes) {
+                    // Removed or replaced meanwhile, before its files were open.
+                    Err(_) if !self.holds(&segment) => continue,
+                    read => read?,
+                },
+                Source::Active(view) => view.read(from, max_bytes)?,
+            };
+            break (chunks, start_offset, end_offset);
         };
         let next_offset = chunks.last().map_or(from, |chunk| chunk.next_offset);
         Ok(ReadOut { start_offset, end_offset, next_offset, chunks })
+    }
+
+    /// Whether a segment is still one of the log's.
+    fn holds(&self, segment: &Arc<Sealed>) -> bool {
+        self.state.lock().sealed.iter().any(|held| Arc::ptr_eq(held, segment))
     }
 
     /// Where `from` is, and all that is needed to read there without the lock.
@@ -31,7 +43,8 @@ impl LogInner {
         if matches!(state.phase, Phase::Closed) {
             return Err(closed());
         }
-        let (start, end) = (state.start_offset, state.durable.end);
+        // A damaged log can end before its start.
+        let (start, end) = (state.start_offset, state.durable.end.max(state.start_offset));
         if from < start || from > end {
             let message = format!(
                 "offset {from} is out of range: {} has offsets {start} to {end}; start at one of these",
@@ -62,22 +75,28 @@ impl LogInner {
 
     /// The first record at or after `at`, as its offset and timestamp.
     pub(super) fn find_time(&self, at: TimestampMs) -> Result<Option<(Offset, TimestampMs)>, Error> {
-        let (sealed, view, start) = {
-            let state = self.state.lock();
-            if matches!(state.phase, Phase::Closed) {
-                return Err(closed());
+        'search: loop {
+            let (sealed, view, start) = {
+                let state = self.state.lock();
+                if matches!(state.phase, Phase::Closed) {
+                    return Err(closed());
+                }
+                (Arc::clone(&state.sealed), ActiveView::at_time(self, &state, at), state.start_offset)
+            };
+            for segment in
+                sealed.iter().filter(|segment| segment.end() > start && segment.max_timestamp() >= at)
+            {
+                match segment.find_time(at, start) {
+                    Ok(None) => {}
+                    // Removed or replaced meanwhile, before its files were open.
+                    Err(_) if !self.holds(segment) => continue 'search,
+                    found => return found,
+                }
             }
-            (Arc::clone(&state.sealed), ActiveView::at_time(self, &state, at), state.start_offset)
-        };
-        for segment in sealed.iter().filter(|segment| segment.end() > start && segment.max_timestamp() >= at)
-        {
-            if let Some(found) = segment.find_time(at, start)? {
-                return Ok(Some(found));
-            }
-        }
-        match view {
-            Some(view) => view.find_time(at, start),
-            None => Ok(None),
+            return match view {
+                Some(view) => view.find_time(at, start),
+                None => Ok(None),
+            };
         }
     }
 }

@@ -14,6 +14,7 @@ use logmill_record::Offset;
 use parking_lot::Mutex;
 
 use super::LogInner;
+use super::retention::{Kept, remove_segments};
 use super::state::{Active, Phase, State};
 use super::waiters::Waiters;
 use crate::env::{Env, File, FileStatus, Fs, OpenMode};
@@ -23,7 +24,9 @@ use crate::format::checkpoint::Durable;
 use crate::format::index::{FOOTER_LEN, Footer, MIN_LEN, Rows};
 use crate::format::meta::LogMeta;
 use crate::options::LogOptions;
-use crate::segment::{DATA, Gaps, INDEX, IndexBuilder, Placed, Scan, Sealed, base_of, path, rebuild, scan};
+use crate::segment::{
+    DATA, Gaps, INDEX, IndexBuilder, Placed, Scan, Sealed, base_of, base_with, path, rebuild, scan,
+};
 use crate::set::SetInner;
 
 /// Files are copied and written again in pieces of this size.
@@ -53,7 +56,8 @@ pub(crate) fn open(
 ) -> Result<Arc<LogInner>, Error> {
     let recovery = Recovery { fs: Arc::clone(&env.fs), dir, meta, expected };
     recovery.settle_names(set_dir)?;
-    let bases = recovery.list()?;
+    let names = recovery.list()?;
+    let (bases, doomed) = recovery.without_those_below_start(names);
     let (sealed, last) = match bases.split_last() {
         Some((last, earlier)) => (recovery.sealed(earlier, *last)?, *last),
         None => (Vec::new(), recovery.first_segment(meta.start_offset)?),
@@ -86,6 +90,7 @@ pub(crate) fn open(
         env: env.clone(),
         options,
         set,
+        kept: Mutex::new(Kept { meta: meta.clone(), doomed }),
         state: Mutex::new(state),
         waiters,
     }))
@@ -98,6 +103,12 @@ struct Opened {
     /// What was promised beyond that.
     promised: Option<Durable>,
     phase: Phase,
+}
+
+/// The files of a log, by the base offsets in their names, in order.
+struct Names {
+    bases: Vec<Offset>,
+    indexed: Vec<Offset>,
 }
 
 struct Recovery<'a> {
@@ -121,19 +132,39 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// The base offsets of the segments, in order; left-overs of a crash are removed.
-    fn list(&self) -> Result<Vec<Offset>, Error> {
+    /// The segments there are; left-overs of a crash are removed.
+    fn list(&self) -> Result<Names, Error> {
         let entries = self.fs.list(self.dir).map_err(|error| Error::io("list", self.dir, error))?;
-        let mut bases = Vec::new();
+        let mut names = Names { bases: Vec::new(), indexed: Vec::new() };
         for entry in entries {
             if let Some(base) = base_of(&entry.name) {
-                bases.push(base);
+                names.bases.push(base);
+            } else if let Some(base) = base_with(&entry.name, INDEX) {
+                names.indexed.push(base);
             } else if entry.name.ends_with(TEMPORARY) {
                 let path = self.dir.join(&entry.name);
                 self.fs.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
             }
         }
-        Ok(bases)
+        Ok(names)
+    }
+
+    /// Finishes a removal of segments that was cut off: what lies wholly below the start was to go,
+    /// and so was an index there whose data is gone already. Those that cannot be removed now are
+    /// tried again later.
+    fn without_those_below_start(&self, names: Names) -> (Vec<Offset>, Vec<Offset>) {
+        let Names { mut bases, indexed } = names;
+        let start = self.meta.start_offset;
+        let below = bases.iter().skip(1).filter(|next| **next <= start).count();
+        let orphan = |base: &Offset| *base < start && bases.binary_search(base).is_err();
+        let mut doomed: Vec<Offset> = indexed.into_iter().filter(orphan).collect();
+        doomed.extend(bases.drain(..below));
+        if !doomed.is_empty()
+            && let Err(error) = remove_segments(&*self.fs, self.dir, &mut doomed)
+        {
+            tracing::warn!(log = %self.dir.display(), %error, "cannot remove segments below the log's start");
+        }
+        (bases, doomed)
     }
 
     /// A log without any segment: its creation was cut off, or its files are gone.

@@ -60,6 +60,11 @@ impl State {
         self.active.index.footer().next_offset
     }
 
+    /// Bytes of batches in its segments.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        self.sealed.iter().map(|segment| segment.data_len()).sum::<u64>() + self.active.len()
+    }
+
     pub(super) fn unsynced_bytes(&self) -> u64 {
         self.active.len() - self.durable.position
     }

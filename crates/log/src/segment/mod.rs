@@ -25,6 +25,8 @@ pub(crate) use walk::{Damage, HEAD_LEN, Placement, find_record, take, walk};
 pub(crate) const DATA: &str = "log";
 /// The ending of index files.
 pub(crate) const INDEX: &str = "index";
+/// The endings of all files of a segment, the data first.
+pub(crate) const ENDINGS: [&str; 2] = [DATA, INDEX];
 
 /// The path of a segment's file with the given ending.
 pub(crate) fn path(dir: &Path, base: Offset, ending: &str) -> PathBuf {
@@ -33,7 +35,12 @@ pub(crate) fn path(dir: &Path, base: Offset, ending: &str) -> PathBuf {
 
 /// The base offset in the name of a data file; `None` for any other file.
 pub(crate) fn base_of(name: &str) -> Option<Offset> {
-    let digits = name.strip_suffix(".log")?;
+    base_with(name, DATA)
+}
+
+/// The base offset in the name of a segment's file with the given ending.
+pub(crate) fn base_with(name: &str, ending: &str) -> Option<Offset> {
+    let digits = name.strip_suffix(ending)?.strip_suffix('.')?;
     if digits.len() != 20 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }

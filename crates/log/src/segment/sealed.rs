@@ -76,6 +76,16 @@ impl Sealed {
         self.footer.data_len
     }
 
+    /// When its last batch was appended, or an upper bound.
+    pub(crate) fn last_appended_at(&self) -> TimestampMs {
+        self.footer.last_appended_at
+    }
+
+    /// Whether data is known to be missing at its end.
+    pub(crate) fn is_short(&self) -> bool {
+        self.footer.next_offset < self.end
+    }
+
     pub(crate) fn max_timestamp(&self) -> TimestampMs {
         self.footer.max_timestamp
     }

@@ -13,12 +13,10 @@ use super::{Held, SetInner, dir};
 use crate::env::{Env, OpenMode, Space};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
-use crate::format::meta::LogMeta;
+use crate::format::meta::{FILE as META, LogMeta};
 use crate::log::{self, Expected, Log, LogInner, LogState};
 use crate::options::{LogOptions, SetOptions};
 use crate::segment::{self, DATA};
-
-const META: &str = "meta";
 
 /// A data directory with many logs, their shared checkpoint and their workers. Cheap to clone.
 ///
