@@ -4,9 +4,11 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::attributes::Compression;
 use crate::error::BatchError;
-use crate::header::{BatchHeader, CRC_STARTS_AT, Compression};
-use crate::record::{Records, check_records};
+use crate::header::{BatchHeader, CRC_STARTS_AT};
+use crate::inflate::{InflateLimits, Inflater, inflate_batch};
+use crate::record::{Records, check_produced, check_stored};
 use crate::units::Offset;
 
 /// One whole batch whose header has been parsed and whose CRC is right. A clone shares the bytes.
@@ -81,34 +83,89 @@ impl Batch {
         &self.bytes
     }
 
-    /// The records, in order, borrowed from the batch.
-    ///
-    /// # Errors
-    /// [`UnsupportedCompression`](BatchError::UnsupportedCompression) if they are compressed. A record that
-    /// does not add up is the iterator's error, and its last item.
-    pub fn records(&self) -> Result<Records<'_>, BatchError> {
-        self.check_readable()?;
-        Ok(Records::new(&self.header, &self.bytes))
+    pub(crate) fn into_parts(self) -> (BatchHeader, Bytes) {
+        (self.header, self.bytes)
     }
 
-    /// Walks every record without handing it out: the check for batches that come in from outside.
+    /// The records, in order, borrowed from a batch that is not compressed.
+    ///
+    /// # Errors
+    /// [`Compressed`](BatchError::Compressed) if they are compressed: [`records_with`](Batch::records_with) and
+    /// [`inflate`](Batch::inflate) read them all. A record that does not add up is the iterator's error, and
+    /// its last item.
+    pub fn records(&self) -> Result<Records<'_>, BatchError> {
+        match self.header.attributes.compression() {
+            Compression::None => Ok(Records::new(&self.header, &self.bytes)),
+            compression => Err(BatchError::Compressed { compression }),
+        }
+    }
+
+    /// The records, in order, borrowed from the batch, or from the `inflater` if the batch is compressed.
+    ///
+    /// # Errors
+    /// Bytes that are not what the codec writes, or [that grow too far](BatchError::InflatesTooFar);
+    /// [`UnsupportedCompression`](BatchError::UnsupportedCompression) for a codec that the program was built
+    /// without. A record that does not add up is the iterator's error, and its last item.
+    pub fn records_with<'a>(&'a self, inflater: &'a mut Inflater) -> Result<Records<'a>, BatchError> {
+        let (header, bytes) = inflater.inflate(&self.header, &self.bytes)?;
+        Ok(Records::new(&header, bytes))
+    }
+
+    /// The same batch as if it had never been compressed, for records that outlive it as slices of its
+    /// [`bytes`](Batch::bytes). Shares its memory if it is not compressed.
+    ///
+    /// # Errors
+    /// As [`records_with`](Batch::records_with).
+    ///
+    /// ```
+    /// use logmill_record::{BatchBuilder, InflateLimits, NewRecord, TimestampMs};
+    ///
+    /// let mut builder = BatchBuilder::new();
+    /// builder.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"v"), headers: &[] })?;
+    /// let batch = builder.build()?.inflate(&InflateLimits::default())?;
+    /// let value = batch.records()?.next().unwrap()?.value.map(|value| batch.bytes().slice_ref(value));
+    /// assert_eq!(value, Some("v".into()));
+    /// # Ok::<(), logmill_record::BatchError>(())
+    /// ```
+    pub fn inflate(&self, limits: &InflateLimits) -> Result<Batch, BatchError> {
+        match self.header.attributes.compression() {
+            Compression::None => Ok(self.clone()),
+            _ => inflate_batch(self, limits),
+        }
+    }
+
+    /// Whether this is what a producer may send: the check for batches that come in from outside.
     ///
     /// Every length and count fits, offset deltas are 0, 1, 2 … up to the header's last, timestamps do not
-    /// overflow and their largest is the header's, header keys are UTF-8, and nothing is left over.
+    /// overflow and their largest is the header's, header keys are UTF-8, nothing is left over, and it is not
+    /// a batch that only a log writes: one without records, of control records, or with a delete horizon.
+    /// A compressed batch is held to the limits that are the default.
     ///
     /// # Errors
-    /// The first thing that does not add up; [`UnsupportedCompression`](BatchError::UnsupportedCompression) if
-    /// the records are compressed.
+    /// The first thing that does not add up.
     pub fn check_records(&self) -> Result<(), BatchError> {
-        self.check_readable()?;
-        check_records(&self.header, &self.bytes)
+        self.check_records_with(&mut Inflater::default())
     }
 
-    fn check_readable(&self) -> Result<(), BatchError> {
-        match self.header.attributes.compression() {
-            Compression::None => Ok(()),
-            compression => Err(BatchError::UnsupportedCompression { compression }),
-        }
+    /// As [`check_records`](Batch::check_records), with the limits and the memory of `inflater`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_records_with(&self, inflater: &mut Inflater) -> Result<(), BatchError> {
+        let (header, bytes) = inflater.inflate(&self.header, &self.bytes)?;
+        check_produced(&header, bytes)
+    }
+
+    /// Whether this is what a log may hold: less than what a producer is held to.
+    ///
+    /// Compaction leaves gaps between offsets, batches whose latest record is gone, and batches without any;
+    /// the log writes control batches. Every length, count and header key is checked as for a producer.
+    ///
+    /// # Errors
+    /// The first thing that does not add up.
+    pub fn check_stored_with(&self, inflater: &mut Inflater) -> Result<(), BatchError> {
+        let (header, bytes) = inflater.inflate(&self.header, &self.bytes)?;
+        check_stored(&header, bytes)
     }
 }
 

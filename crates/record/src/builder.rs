@@ -1,12 +1,28 @@
 //! Makes a batch, record by record.
 
-use crate::batch::{Batch, crc32c};
+use crate::attributes::{Attributes, Compression};
+use crate::batch::Batch;
+use crate::codec;
+use crate::encode::Plan;
 use crate::error::BatchError;
-use crate::header::{Attributes, BatchHeader, HEADER_LEN, MAX_BATCH_LEN};
+use crate::header::{BatchHeader, HEADER_LEN, MAX_BATCH_LEN};
+use crate::inflate::seal;
+use crate::options::BatchOptions;
 use crate::units::{Offset, TimestampMs};
-use crate::varint::{put_varint, put_varlong, varint_len, varlong_len};
 
 /// A record to be put into a batch.
+///
+/// ```
+/// use logmill_record::{NewRecord, TimestampMs};
+///
+/// let record = NewRecord {
+///     timestamp: TimestampMs(1_700_000_000_000),
+///     key: Some(b"sensor-7"),
+///     value: Some(b"21.5"),
+///     headers: &[("unit", Some(b"C")), ("unit", None)],
+/// };
+/// assert_eq!(record.headers.len(), 2);
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct NewRecord<'a> {
     /// The record's own time.
@@ -19,9 +35,10 @@ pub struct NewRecord<'a> {
     pub headers: &'a [(&'a str, Option<&'a [u8]>)],
 }
 
-/// Collects records into one uncompressed batch, and knows its exact size at every moment.
+/// Collects records into one batch, and knows the size of it at every moment.
 ///
-/// The batch has base offset 0, leader epoch 0 and no producer; its base timestamp is that of its first record.
+/// What kind of batch it is, is said beforehand by [`BatchOptions`]: uncompressed, with base offset 0 and
+/// without a producer, if nothing is. Its base timestamp is that of its first record.
 ///
 /// ```
 /// use logmill_record::{BatchBuilder, NewRecord, TimestampMs};
@@ -49,53 +66,101 @@ pub struct NewRecord<'a> {
 /// ```
 #[derive(Clone, Debug)]
 pub struct BatchBuilder {
-    /// Room for the header, then the records.
+    options: BatchOptions,
+    /// Room for the header, then the records, not compressed yet.
     bytes: Vec<u8>,
     count: u32,
+    /// Of the next record, unless it comes with an offset of its own.
+    next_delta: u32,
     base_timestamp: TimestampMs,
     max_timestamp: TimestampMs,
 }
 
-/// What a record will take in this batch.
-struct Plan {
-    timestamp_delta: i64,
-    offset_delta: i32,
-    body_len: i32,
-    batch_len: usize,
-}
-
 impl BatchBuilder {
-    /// An empty builder.
+    /// An empty builder of a plain batch.
     #[must_use]
     pub fn new() -> BatchBuilder {
         BatchBuilder::with_capacity(HEADER_LEN)
     }
 
-    /// An empty builder with room for a batch of `size_bytes`, so that it does not grow by doubling.
+    /// An empty builder with room for a plain batch of `size_bytes`, so that it does not grow by doubling.
     #[must_use]
     pub fn with_capacity(size_bytes: usize) -> BatchBuilder {
-        let mut bytes = Vec::with_capacity(size_bytes.max(HEADER_LEN));
-        bytes.resize(HEADER_LEN, 0);
-        BatchBuilder { bytes, count: 0, base_timestamp: TimestampMs::NONE, max_timestamp: TimestampMs::NONE }
+        BatchBuilder::with_options(BatchOptions::new(), size_bytes)
     }
 
-    /// Adds a record.
+    /// An empty builder of such a batch, with room for `size_bytes` of it before compression.
+    #[must_use]
+    pub fn with_options(options: BatchOptions, size_bytes: usize) -> BatchBuilder {
+        let mut bytes = Vec::with_capacity(size_bytes.max(HEADER_LEN));
+        bytes.resize(HEADER_LEN, 0);
+        BatchBuilder {
+            options,
+            bytes,
+            count: 0,
+            next_delta: 0,
+            base_timestamp: options.delete_horizon.unwrap_or(TimestampMs::NONE),
+            max_timestamp: TimestampMs::NONE,
+        }
+    }
+
+    /// Adds a record, at the offset after the one before.
     ///
     /// # Errors
     /// [`TooLarge`](BatchError::TooLarge) if the batch would pass [`MAX_BATCH_LEN`], and
     /// [`TimestampSpan`](BatchError::TimestampSpan); the builder is then as it was.
     pub fn push(&mut self, record: &NewRecord<'_>) -> Result<(), BatchError> {
         let plan = self.plan(record)?;
+        self.take(record, &plan);
+        Ok(())
+    }
+
+    /// Adds a record at an offset of its own, as compaction does, which leaves gaps.
+    ///
+    /// # Errors
+    /// [`OutOfRange`](BatchError::OutOfRange) if the offset is not behind the one before, or lies 2³¹ or more
+    /// behind the base; and as [`push`](BatchBuilder::push). The builder is then as it was.
+    ///
+    /// ```
+    /// use logmill_record::{BatchBuilder, BatchOptions, NewRecord, Offset, TimestampMs};
+    ///
+    /// // What compaction leaves of offsets 100 to 119.
+    /// let options = BatchOptions::new().offsets(Offset(100), Offset(119));
+    /// let mut builder = BatchBuilder::with_options(options, 0);
+    /// let record = NewRecord { timestamp: TimestampMs(5), key: Some(b"k"), value: None, headers: &[] };
+    /// builder.push_at(Offset(107), &record)?;
+    /// let batch = builder.build()?;
+    /// assert_eq!(batch.records()?.next().unwrap()?.offset, Offset(107));
+    /// assert_eq!(batch.header().next_offset(), Offset(120));
+    /// # Ok::<(), logmill_record::BatchError>(())
+    /// ```
+    pub fn push_at(&mut self, offset: Offset, record: &NewRecord<'_>) -> Result<(), BatchError> {
+        let base = self.options.base_offset;
+        let smallest = base.saturating_add(self.next_delta.into());
+        let delta = offset.checked_sub(base).and_then(|delta| i32::try_from(delta).ok());
+        let Some(delta) = delta.filter(|_| offset >= smallest) else {
+            return Err(BatchError::OutOfRange {
+                field: "offset",
+                value: offset.into(),
+                min: smallest.into(),
+                max: base.saturating_add(i32::MAX.cast_unsigned().into()).into(),
+            });
+        };
+        let plan = self.plan_at(delta, record)?;
+        self.next_delta = delta.cast_unsigned();
+        self.take(record, &plan);
+        Ok(())
+    }
+
+    fn take(&mut self, record: &NewRecord<'_>, plan: &Plan) {
         if self.count == 0 {
-            self.base_timestamp = record.timestamp;
+            self.base_timestamp = self.options.delete_horizon.unwrap_or(record.timestamp);
             self.max_timestamp = record.timestamp;
         }
         self.max_timestamp = self.max_timestamp.max(record.timestamp);
         self.count += 1;
-        self.bytes.reserve(plan.batch_len - self.bytes.len());
-        self.write(record, &plan);
-        debug_assert_eq!(self.bytes.len(), plan.batch_len);
-        Ok(())
+        self.next_delta += 1;
+        plan.write(record, &mut self.bytes);
     }
 
     /// How many records are in it.
@@ -110,86 +175,88 @@ impl BatchBuilder {
         self.count == 0
     }
 
-    /// The exact size of the batch if it were built now, in bytes.
+    /// The size of the batch if it were built now, in bytes: exact if it is not compressed, before compression
+    /// if it is.
+    ///
+    /// What compression makes of it is known when it is built; a producer multiplies by what came out of the
+    /// batches before. See also [`max_size_bytes`](BatchBuilder::max_size_bytes).
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The exact size of the batch if `record` were added and it were built then, in bytes; `usize::MAX` for a
-    /// record that [`push`](BatchBuilder::push) refuses.
+    /// As [`size_bytes`](BatchBuilder::size_bytes), if `record` were added; `usize::MAX` for a record that
+    /// [`push`](BatchBuilder::push) refuses.
     #[must_use]
     pub fn size_with(&self, record: &NewRecord<'_>) -> usize {
         self.plan(record).map_or(usize::MAX, |plan| plan.batch_len)
     }
 
+    /// What the built batch cannot pass, in bytes: records that do not shrink become a little larger when they
+    /// are compressed.
+    #[must_use]
+    pub fn max_size_bytes(&self) -> usize {
+        HEADER_LEN + codec::max_len(self.options.compression, self.bytes.len() - HEADER_LEN)
+    }
+
     /// Finishes the batch.
     ///
     /// # Errors
-    /// [`Empty`](BatchError::Empty) without a record.
-    pub fn build(mut self) -> Result<Batch, BatchError> {
-        if self.count == 0 {
-            return Err(BatchError::Empty);
-        }
-        let mut header = BatchHeader {
-            base_offset: Offset::ZERO,
-            total_len: self.bytes.len(),
+    /// [`Empty`](BatchError::Empty) without a record, unless the options say which
+    /// [`offsets`](BatchOptions::offsets) it covers; [`OutOfRange`](BatchError::OutOfRange) for records past
+    /// those offsets, or past [`Offset::MAX`], or a level that the codec does not have;
+    /// [`UnsupportedCompression`](BatchError::UnsupportedCompression) for a codec that the program was built
+    /// without.
+    pub fn build(self) -> Result<Batch, BatchError> {
+        let last_offset_delta = self.last_offset_delta()?;
+        let attributes = self.options.attributes();
+        let bytes = match attributes.compression() {
+            Compression::None => self.bytes,
+            _ => compress(attributes, self.options.level, &self.bytes)?,
+        };
+        let header = BatchHeader {
+            base_offset: self.options.base_offset,
+            total_len: bytes.len(),
             leader_epoch: 0,
             crc: 0,
-            attributes: Attributes::PLAIN,
-            last_offset_delta: self.count - 1,
+            attributes,
+            last_offset_delta,
             base_timestamp: self.base_timestamp,
-            max_timestamp: self.max_timestamp,
-            producer_id: -1,
-            producer_epoch: -1,
-            base_sequence: -1,
+            max_timestamp: self.options.append_time.unwrap_or(self.max_timestamp),
+            producer_id: self.options.producer_id,
+            producer_epoch: self.options.producer_epoch,
+            base_sequence: self.options.base_sequence,
             record_count: self.count,
         };
-        self.write_header(&header);
-        header.crc = crc32c(&self.bytes);
-        self.write_header(&header);
-        Ok(Batch::from_parts(header, self.bytes.into()))
+        header.check_counts()?;
+        Ok(seal(header, bytes))
     }
 
-    fn write_header(&mut self, header: &BatchHeader) {
-        let room =
-            self.bytes.first_chunk_mut::<HEADER_LEN>().expect("invariant: made with the header's room");
-        header.write(room);
+    fn last_offset_delta(&self) -> Result<u32, BatchError> {
+        let Some(last) = self.options.last_offset else {
+            return self.next_delta.checked_sub(1).ok_or(BatchError::Empty);
+        };
+        let base = self.options.base_offset;
+        let delta = last.checked_sub(base).and_then(|delta| u32::try_from(delta).ok());
+        let fits = |delta: &u32| *delta <= i32::MAX.cast_unsigned() && delta + 1 >= self.next_delta;
+        delta.filter(fits).ok_or(BatchError::OutOfRange {
+            field: "last offset",
+            value: last.into(),
+            min: base.saturating_add(self.next_delta.saturating_sub(1).into()).into(),
+            max: base.saturating_add(i32::MAX.cast_unsigned().into()).into(),
+        })
     }
 
     fn plan(&self, record: &NewRecord<'_>) -> Result<Plan, BatchError> {
-        let base = if self.count == 0 { record.timestamp.0 } else { self.base_timestamp.0 };
-        let timestamp = record.timestamp.0;
-        let timestamp_delta =
-            timestamp.checked_sub(base).ok_or(BatchError::TimestampSpan { base, timestamp })?;
-        let offset_delta = self.count.cast_signed();
-
-        let body_len = 1 // attributes
-            + varlong_len(timestamp_delta) as u64
-            + varint_len(offset_delta) as u64
-            + content_len(record);
-        let too_large = |size| BatchError::TooLarge { size };
-        let body_len = i32::try_from(body_len).map_err(|_| too_large(self.bytes.len() as u64 + body_len))?;
-        let batch_len = self.bytes.len() + varint_len(body_len) + body_len.cast_unsigned() as usize;
-        if batch_len > MAX_BATCH_LEN {
-            return Err(too_large(batch_len as u64));
-        }
-        Ok(Plan { timestamp_delta, offset_delta, body_len, batch_len })
+        self.plan_at(self.next_delta.cast_signed(), record)
     }
 
-    fn write(&mut self, record: &NewRecord<'_>, plan: &Plan) {
-        let out = &mut self.bytes;
-        put_varint(out, plan.body_len);
-        out.push(0); // attributes: none are defined
-        put_varlong(out, plan.timestamp_delta);
-        put_varint(out, plan.offset_delta);
-        put_nullable(out, record.key);
-        put_nullable(out, record.value);
-        put_varint(out, fits_i32(record.headers.len()));
-        for (key, value) in record.headers {
-            put_nullable(out, Some(key.as_bytes()));
-            put_nullable(out, *value);
-        }
+    fn plan_at(&self, offset_delta: i32, record: &NewRecord<'_>) -> Result<Plan, BatchError> {
+        let base = match self.count {
+            0 => self.options.delete_horizon.unwrap_or(record.timestamp),
+            _ => self.base_timestamp,
+        };
+        Plan::new(record, base.0, offset_delta, self.bytes.len())
     }
 }
 
@@ -199,42 +266,19 @@ impl Default for BatchBuilder {
     }
 }
 
-/// What key, value and headers take, with their lengths. Saturates: headers may share memory, so that their
-/// sum can pass what memory holds.
-fn content_len(record: &NewRecord<'_>) -> u64 {
-    let mut len = nullable_len(record.key)
-        .saturating_add(nullable_len(record.value))
-        .saturating_add(length_len(record.headers.len()));
-    for (key, value) in record.headers {
-        len = len.saturating_add(nullable_len(Some(key.as_bytes()))).saturating_add(nullable_len(*value));
+/// Room for a header, and the compressed form of the records in `plain`, which has that room too.
+pub(crate) fn compress(
+    attributes: Attributes,
+    level: Option<i32>,
+    plain: &[u8],
+) -> Result<Vec<u8>, BatchError> {
+    let records = plain.get(HEADER_LEN..).unwrap_or_default();
+    let mut out = vec![0; HEADER_LEN];
+    if !records.is_empty() {
+        codec::compress(attributes.compression(), level, records, &mut out)?;
     }
-    len.min(u64::from(u32::MAX))
-}
-
-fn nullable_len(bytes: Option<&[u8]>) -> u64 {
-    match bytes {
-        Some(bytes) => length_len(bytes.len()) + bytes.len() as u64,
-        None => 1,
+    if out.len() > MAX_BATCH_LEN {
+        return Err(BatchError::TooLarge { size: out.len() as u64 });
     }
-}
-
-/// What a length takes. One that does not fit is refused as part of its record; its own size does not matter.
-fn length_len(len: usize) -> u64 {
-    varint_len(i32::try_from(len).unwrap_or(i32::MAX)) as u64
-}
-
-#[inline]
-fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
-    match bytes {
-        Some(bytes) => {
-            put_varint(out, fits_i32(bytes.len()));
-            out.extend_from_slice(bytes);
-        }
-        None => put_varint(out, -1),
-    }
-}
-
-/// Every part of a record is shorter than the record, whose length was checked.
-fn fits_i32(len: usize) -> i32 {
-    i32::try_from(len).unwrap_or(i32::MAX)
+    Ok(out)
 }

@@ -1,6 +1,7 @@
 //! What can be wrong with a batch, by kind, with the field, the value and the limit that it broke.
 
-use crate::header::{Compression, MAX_BATCH_LEN};
+use crate::attributes::Compression;
+use crate::header::MAX_BATCH_LEN;
 
 /// Why a batch was refused.
 ///
@@ -55,11 +56,41 @@ pub enum BatchError {
         /// The checksum of the bytes.
         computed: u32,
     },
-    /// A known compression whose records this version cannot read.
-    #[error("records compressed with {compression} cannot be read by this version: send them uncompressed")]
+    /// A compression that this program was built without.
+    #[error(
+        "records compressed with {compression} cannot be read or written: the program was built without the \
+         feature `{compression}` of logmill-record"
+    )]
     UnsupportedCompression {
         /// The compression of the batch.
         compression: Compression,
+    },
+    /// The records were asked for where only uncompressed ones can be borrowed.
+    #[error("the records are compressed with {compression}: they can be read after inflating them")]
+    Compressed {
+        /// The compression of the batch.
+        compression: Compression,
+    },
+    /// Bytes that are not what the codec writes.
+    #[error("the records are not what {compression} writes: {problem}")]
+    NotInflated {
+        /// The compression of the batch.
+        compression: Compression,
+        /// What the codec says about them.
+        problem: String,
+    },
+    /// Compressed records that are larger than the reader allows.
+    #[error(
+        "{compressed} bytes compressed with {compression} inflate to more than the {limit} that are allowed: \
+         send fewer records in a batch"
+    )]
+    InflatesTooFar {
+        /// The compression of the batch.
+        compression: Compression,
+        /// How many bytes they are compressed.
+        compressed: usize,
+        /// How many bytes they may be.
+        limit: usize,
     },
     /// A compression that the format does not define.
     #[error("compression code {code} is not defined: record batch v2 has codes 0 to 4")]
@@ -80,10 +111,16 @@ pub enum BatchError {
     Record {
         /// The record's place in the batch, from 0.
         index: u32,
-        /// Where the record starts, in bytes from the start of the batch.
+        /// Where the record starts, in bytes from the start of the batch as it is uncompressed.
         position: usize,
         /// What is wrong with it.
         problem: RecordProblem,
+    },
+    /// A batch of a kind that only a log writes, where one of a producer was expected.
+    #[error("{what} are written by the log itself: a producer does not send them")]
+    NotForProducers {
+        /// The kind.
+        what: &'static str,
     },
     /// A batch without records was asked for.
     #[error("a batch needs at least one record")]
@@ -139,11 +176,16 @@ impl BatchError {
             BatchError::CrcMismatch { .. } => BatchErrorKind::Corrupt,
             BatchError::UnsupportedMagic { .. }
             | BatchError::UnsupportedCompression { .. }
+            | BatchError::Compressed { .. }
             | BatchError::UnknownCompression { .. } => BatchErrorKind::Unsupported,
-            BatchError::TooLarge { .. } | BatchError::TimestampSpan { .. } => BatchErrorKind::TooLarge,
+            BatchError::TooLarge { .. }
+            | BatchError::TimestampSpan { .. }
+            | BatchError::InflatesTooFar { .. } => BatchErrorKind::TooLarge,
             BatchError::TrailingBytes { .. }
             | BatchError::OutOfRange { .. }
             | BatchError::MaxTimestamp { .. }
+            | BatchError::NotInflated { .. }
+            | BatchError::NotForProducers { .. }
             | BatchError::Record { .. }
             | BatchError::Empty => BatchErrorKind::Invalid,
         }

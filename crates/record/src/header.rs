@@ -1,7 +1,6 @@
 //! The 61 bytes in front of every batch, and the checks that make their claims safe to act on.
 
-use std::fmt;
-
+use crate::attributes::{Attributes, Compression};
 use crate::error::BatchError;
 use crate::units::{Offset, TimestampMs};
 
@@ -20,99 +19,6 @@ pub(crate) const MAGIC: u8 = 2;
 
 /// The smallest record: length, attributes, two deltas, key length, value length and header count, a byte each.
 const MIN_RECORD_LEN: usize = 7;
-
-/// How the records of a batch are compressed; the producer's choice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Compression {
-    /// Not at all.
-    #[default]
-    None,
-    /// gzip (RFC 1952).
-    Gzip,
-    /// Snappy, in the framing of xerial's snappy-java.
-    Snappy,
-    /// LZ4 frames.
-    Lz4,
-    /// Zstandard (RFC 8878).
-    Zstd,
-}
-
-impl fmt::Display for Compression {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Compression::None => "none",
-            Compression::Gzip => "gzip",
-            Compression::Snappy => "snappy",
-            Compression::Lz4 => "lz4",
-            Compression::Zstd => "zstd",
-        })
-    }
-}
-
-/// Whose time the timestamps of a batch are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TimestampType {
-    /// The producer's, record by record.
-    CreateTime,
-    /// The broker's: every record has the batch's largest timestamp, when it was appended.
-    LogAppendTime,
-}
-
-/// The attribute bits of a batch: 0 to 2 compression, 3 timestamp type, 4 transactional, 5 control.
-///
-/// Bits that this version does not know are kept and ignored, as Kafka does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attributes {
-    bits: i16,
-    compression: Compression,
-}
-
-impl Attributes {
-    /// Of a batch as a plain producer sends it: uncompressed, with create time.
-    pub(crate) const PLAIN: Attributes = Attributes { bits: 0, compression: Compression::None };
-
-    fn parse(bits: i16) -> Result<Attributes, BatchError> {
-        let compression = match bits & 0b111 {
-            0 => Compression::None,
-            1 => Compression::Gzip,
-            2 => Compression::Snappy,
-            3 => Compression::Lz4,
-            4 => Compression::Zstd,
-            code => return Err(BatchError::UnknownCompression { code: code.to_le_bytes()[0] }),
-        };
-        Ok(Attributes { bits, compression })
-    }
-
-    /// The bits as they stand in the header.
-    #[must_use]
-    pub const fn bits(self) -> i16 {
-        self.bits
-    }
-
-    /// How the records are compressed.
-    #[must_use]
-    pub const fn compression(self) -> Compression {
-        self.compression
-    }
-
-    /// Whose time the timestamps are.
-    #[must_use]
-    pub const fn timestamp_type(self) -> TimestampType {
-        if self.bits & 0b1000 == 0 { TimestampType::CreateTime } else { TimestampType::LogAppendTime }
-    }
-
-    /// Whether the batch is part of a transaction.
-    #[must_use]
-    pub const fn is_transactional(self) -> bool {
-        self.bits & 0b1_0000 != 0
-    }
-
-    /// Whether the batch holds a control record, such as the end of a transaction, which no application reads.
-    #[must_use]
-    pub const fn is_control(self) -> bool {
-        self.bits & 0b10_0000 != 0
-    }
-}
 
 /// The header of a batch.
 ///
@@ -133,9 +39,10 @@ pub struct BatchHeader {
     pub attributes: Attributes,
     /// The offset of the last record, counted from `base_offset`. Stays when compaction takes records out.
     pub last_offset_delta: u32,
-    /// What the timestamps of the records are counted from.
+    /// What the timestamps of the records are counted from: that of the first record, or the
+    /// [delete horizon](BatchHeader::delete_horizon).
     pub base_timestamp: TimestampMs,
-    /// The largest timestamp of the records.
+    /// The largest timestamp of the records, or their only one: the time of append.
     pub max_timestamp: TimestampMs,
     /// The idempotent producer that made the batch; -1 is none.
     pub producer_id: i64,
@@ -143,7 +50,7 @@ pub struct BatchHeader {
     pub producer_epoch: i16,
     /// The first record's number among those of that producer; -1 is none.
     pub base_sequence: i32,
-    /// How many records there are: `last_offset_delta + 1`, or fewer in a compacted batch.
+    /// How many records there are: `last_offset_delta + 1`, or fewer in a compacted batch, down to none.
     pub record_count: u32,
 }
 
@@ -198,7 +105,7 @@ impl BatchHeader {
     }
 
     /// The counts against each other, and against the bytes that the batch has for its records.
-    fn check_counts(&self) -> Result<(), BatchError> {
+    pub(crate) fn check_counts(&self) -> Result<(), BatchError> {
         let offsets = u64::from(self.last_offset_delta) + 1;
         let room = match self.attributes.compression() {
             Compression::None => ((self.total_len - HEADER_LEN) / MIN_RECORD_LEN) as u64,
@@ -236,7 +143,15 @@ impl BatchHeader {
         self.last_offset().next()
     }
 
-    /// Writes the header with everything but the CRC, which is of bytes that follow.
+    /// From when on tombstones and transaction markers of the batch may be removed, if compaction has said so:
+    /// [KIP-534](https://cwiki.apache.org/confluence/display/KAFKA/KIP-534%3A+Retain+tombstones+and+transaction+markers+for+approximately+delete.retention.ms+milliseconds).
+    /// It stands where the base timestamp does otherwise.
+    #[must_use]
+    pub const fn delete_horizon(&self) -> Option<TimestampMs> {
+        if self.attributes.has_delete_horizon() { Some(self.base_timestamp) } else { None }
+    }
+
+    /// Writes the header as it is, with the CRC that it has.
     pub(crate) fn write(&self, out: &mut [u8; HEADER_LEN]) {
         let batch_length = self.batch_length();
         out[0..8].copy_from_slice(&i64::from(self.base_offset).to_be_bytes());
@@ -244,7 +159,7 @@ impl BatchHeader {
         out[12..16].copy_from_slice(&self.leader_epoch.to_be_bytes());
         out[MAGIC_AT] = MAGIC;
         out[17..21].copy_from_slice(&self.crc.to_be_bytes());
-        out[21..23].copy_from_slice(&self.attributes.bits.to_be_bytes());
+        out[21..23].copy_from_slice(&self.attributes.bits().to_be_bytes());
         out[23..27].copy_from_slice(&self.last_offset_delta.to_be_bytes());
         out[27..35].copy_from_slice(&self.base_timestamp.0.to_be_bytes());
         out[35..43].copy_from_slice(&self.max_timestamp.0.to_be_bytes());

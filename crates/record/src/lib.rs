@@ -77,19 +77,30 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod attributes;
 mod batch;
 mod builder;
+mod codec;
+mod control;
+mod encode;
 mod error;
 mod header;
+mod inflate;
+mod options;
 mod partition;
 mod record;
+mod rewrite;
 mod units;
 mod varint;
 
+pub use attributes::{Attributes, Compression, TimestampType};
 pub use batch::{Batch, check_crc, stamped_prefix};
 pub use builder::{BatchBuilder, NewRecord};
+pub use control::{ControlRecord, ControlType};
 pub use error::{BatchError, BatchErrorKind, RecordProblem};
-pub use header::{Attributes, BatchHeader, Compression, HEADER_LEN, MAX_BATCH_LEN, TimestampType};
+pub use header::{BatchHeader, HEADER_LEN, MAX_BATCH_LEN};
+pub use inflate::{InflateLimits, Inflater};
+pub use options::BatchOptions;
 pub use partition::murmur2_partition;
 pub use record::{Header, Headers, Record, Records};
 pub use units::{Offset, OffsetOutOfRange, TimestampMs};

@@ -5,8 +5,9 @@
 
 use std::iter::FusedIterator;
 
+use crate::attributes::TimestampType;
 use crate::error::{BatchError, RecordProblem};
-use crate::header::{BatchHeader, HEADER_LEN, TimestampType};
+use crate::header::{BatchHeader, HEADER_LEN};
 use crate::units::{Offset, TimestampMs};
 use crate::varint::Reader;
 
@@ -90,6 +91,11 @@ impl<'a> Records<'a> {
         };
         Records { walk: Walk::new(header, batch), base_offset: header.base_offset, append_time }
     }
+
+    /// Where the next record starts, in bytes from the start of the batch.
+    pub(crate) fn position(&self) -> usize {
+        self.walk.batch_len - self.walk.reader.remaining()
+    }
 }
 
 impl<'a> Iterator for Records<'a> {
@@ -119,7 +125,7 @@ impl<'a> Iterator for Records<'a> {
 impl FusedIterator for Records<'_> {}
 
 /// See [`Batch::check_records`](crate::Batch::check_records); `batch` is the whole batch, uncompressed.
-pub(crate) fn check_records(header: &BatchHeader, batch: &[u8]) -> Result<(), BatchError> {
+pub(crate) fn check_produced(header: &BatchHeader, batch: &[u8]) -> Result<(), BatchError> {
     let expected = u64::from(header.last_offset_delta) + 1;
     if u64::from(header.record_count) != expected {
         return Err(BatchError::OutOfRange {
@@ -129,17 +135,41 @@ pub(crate) fn check_records(header: &BatchHeader, batch: &[u8]) -> Result<(), Ba
             max: expected.cast_signed(),
         });
     }
-    let mut max_timestamp = i64::MIN;
-    // As many deltas as records, growing and none past the last: they can only be 0, 1, 2 …
-    for raw in Walk::new(header, batch) {
-        max_timestamp = max_timestamp.max(raw?.timestamp.0);
+    if header.attributes.is_control() {
+        return Err(BatchError::NotForProducers { what: "control batches" });
     }
-    if header.attributes.timestamp_type() == TimestampType::CreateTime
-        && max_timestamp != header.max_timestamp.0
-    {
-        return Err(BatchError::MaxTimestamp { header: header.max_timestamp.0, records: max_timestamp });
+    if header.attributes.has_delete_horizon() {
+        return Err(BatchError::NotForProducers { what: "delete horizons" });
+    }
+    // As many deltas as records, growing and none past the last: they can only be 0, 1, 2 …
+    let largest = largest_timestamp(header, batch)?;
+    if is_create_time(header) && largest != header.max_timestamp.0 {
+        return Err(BatchError::MaxTimestamp { header: header.max_timestamp.0, records: largest });
     }
     Ok(())
+}
+
+/// See [`Batch::check_stored_with`](crate::Batch::check_stored_with); `batch` is the whole batch, uncompressed.
+pub(crate) fn check_stored(header: &BatchHeader, batch: &[u8]) -> Result<(), BatchError> {
+    let largest = largest_timestamp(header, batch)?;
+    // Records that compaction took out may have been the latest.
+    if is_create_time(header) && largest > header.max_timestamp.0 {
+        return Err(BatchError::MaxTimestamp { header: header.max_timestamp.0, records: largest });
+    }
+    Ok(())
+}
+
+fn is_create_time(header: &BatchHeader) -> bool {
+    header.attributes.timestamp_type() == TimestampType::CreateTime
+}
+
+/// Walks every record; `i64::MIN` if there are none.
+fn largest_timestamp(header: &BatchHeader, batch: &[u8]) -> Result<i64, BatchError> {
+    let mut largest = i64::MIN;
+    for raw in Walk::new(header, batch) {
+        largest = largest.max(raw?.timestamp.0);
+    }
+    Ok(largest)
 }
 
 /// A record as it stands in the batch, its headers checked.
