@@ -92,6 +92,7 @@
 pub mod env;
 mod error;
 mod format;
+mod histogram;
 mod log;
 mod options;
 mod read;
@@ -102,7 +103,8 @@ pub mod sim;
 
 pub use error::{Error, ErrorKind};
 pub use format::meta::LogMeta;
-pub use log::{Beyond, Log, LogState, LogStats, Receipt, Step, WaitFor};
-pub use options::{LogOptions, SetOptions};
+pub use histogram::Histogram;
+pub use log::{Appended, Beyond, Log, LogState, LogStats, Receipt, Step, WaitFor};
+pub use options::{Durability, LogOptions, SetOptions};
 pub use read::{Chunk, ReadOut};
-pub use set::LogSet;
+pub use set::{LogSet, SetStats};

@@ -4,19 +4,32 @@ use std::time::Duration;
 
 use crate::env::Env;
 
-/// How a [`LogSet`](crate::LogSet) works.
+/// How a [`LogSet`](crate::LogSet) works: the machine it runs on and what all its logs share.
+///
+/// ```
+/// use logmill_log::SetOptions;
+///
+/// let frugal = SetOptions::default().maintenance_interval(std::time::Duration::from_secs(60));
+/// ```
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct SetOptions {
-    /// The machine: file system, clock, randomness, scheduler.
-    pub env: Env,
+    pub(crate) env: Env,
+    pub(crate) maintenance_interval: Duration,
 }
 
 impl SetOptions {
     /// The defaults, on the given machine.
     #[must_use]
     pub fn new(env: Env) -> Self {
-        Self { env }
+        Self { env, maintenance_interval: Duration::from_secs(10) }
+    }
+
+    /// How often the set looks after its logs: rolls segments by age, applies retention, compacts,
+    /// and lets go of the memory of idle ones. Ten seconds unless set; at least a millisecond.
+    #[must_use]
+    pub fn maintenance_interval(mut self, interval: Duration) -> Self {
+        self.maintenance_interval = interval.max(Duration::from_millis(1));
+        self
     }
 }
 
@@ -24,6 +37,38 @@ impl Default for SetOptions {
     fn default() -> Self {
         Self::new(Env::real())
     }
+}
+
+/// When readers see what was appended.
+///
+/// ```
+/// use std::time::Duration;
+/// use logmill_log::{Durability, LogOptions};
+///
+/// let relaxed = Durability::Relaxed { flush_interval: Duration::from_millis(200) };
+/// let metrics = LogOptions::default().durability(relaxed);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// Once it is on disk: what a reader has seen never vanishes. Every append is synced, many of
+    /// them with one sync.
+    #[default]
+    Durable,
+    /// At once. What was appended is synced `flush_interval` after the first append that is not
+    /// synced yet, sooner if [`max_unsynced_bytes`](LogOptions::max_unsynced_bytes) or the set's
+    /// budget of dirty bytes is half used, and at once if somebody waits for a
+    /// [`Receipt`](crate::Receipt), which here too means *on disk*.
+    ///
+    /// **A crash can take back what readers have seen, and its offsets are used again** for other
+    /// records. The leader epoch moves on at every open, so a reader that keeps the epoch beside
+    /// the offset can tell: at an offset it knows, a batch with a higher epoch is not the one it
+    /// has seen. A power cut loses at most what came after the last sync; a killed process loses
+    /// nothing.
+    Relaxed {
+        /// How long an append may stay unsynced.
+        flush_interval: Duration,
+    },
 }
 
 /// How a [`Log`](crate::Log) works.
@@ -36,7 +81,9 @@ impl Default for SetOptions {
 #[derive(Clone, Copy, Debug)]
 pub struct LogOptions {
     pub(crate) segment_bytes: u64,
+    pub(crate) segment_age: Option<Duration>,
     pub(crate) max_unsynced_bytes: u64,
+    pub(crate) durability: Durability,
     pub(crate) retention_age: Option<Duration>,
     pub(crate) retention_bytes: Option<u64>,
 }
@@ -47,17 +94,34 @@ impl LogOptions {
     pub const MAX_SEGMENT_BYTES: u64 = 1 << 30;
 
     /// A segment is sealed and the next begun before it grows past so many bytes, at most
-    /// [`MAX_SEGMENT_BYTES`](Self::MAX_SEGMENT_BYTES).
+    /// [`MAX_SEGMENT_BYTES`](Self::MAX_SEGMENT_BYTES). 128 MiB unless set.
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes.min(Self::MAX_SEGMENT_BYTES);
         self
     }
 
-    /// Appends wait while so many bytes have been written and not yet synced.
+    /// A segment is sealed and the next begun so long after its first append, so that retention
+    /// and compaction, which take whole segments, reach the records of a slow log too. Looked at
+    /// once every [`maintenance_interval`](SetOptions::maintenance_interval). Time is counted by a
+    /// clock that does not jump; over a restart, by the time of append. No limit unless set.
+    #[must_use]
+    pub fn segment_age(mut self, age: Option<Duration>) -> Self {
+        self.segment_age = age;
+        self
+    }
+
+    /// Appends wait while so many bytes have been written and not yet synced. 16 MiB unless set.
     #[must_use]
     pub fn max_unsynced_bytes(mut self, bytes: u64) -> Self {
         self.max_unsynced_bytes = bytes;
+        self
+    }
+
+    /// When readers see what was appended. [`Durability::Durable`] unless set.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
         self
     }
 
@@ -82,11 +146,12 @@ impl LogOptions {
 }
 
 impl Default for LogOptions {
-    /// Segments of 128 MiB, 16 MiB unsynced, everything kept.
     fn default() -> Self {
         Self {
             segment_bytes: 128 << 20,
+            segment_age: None,
             max_unsynced_bytes: 16 << 20,
+            durability: Durability::Durable,
             retention_age: None,
             retention_bytes: None,
         }

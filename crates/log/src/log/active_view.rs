@@ -1,4 +1,4 @@
-//! Reading the active segment: a snapshot of what is durable in it, read without the log's lock.
+//! Reading the active segment: a snapshot of what readers see of it, read without the log's lock.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,14 +20,14 @@ const ROW_SPAN: u64 = 40 * 1024;
 /// Searches read so much at a time.
 const PIECE_LEN: u64 = 256 * 1024;
 
-/// The durable part of the active segment, from some batch on.
+/// The part of the active segment that readers see, from some batch on.
 pub(super) struct ActiveView {
     file: Arc<dyn File>,
     path: PathBuf,
     /// Where runs of batches with one time of append begin, in order. The first holds or precedes
     /// what is looked for.
     marks: Vec<Mark>,
-    /// The end of the durable bytes, and the offset there.
+    /// The end of what readers see, and the offset there.
     end: u64,
     end_offset: Offset,
 }
@@ -105,8 +105,8 @@ impl ActiveView {
             file: Arc::clone(&state.active.file),
             path: path(&log.dir, state.active.base(), DATA),
             marks,
-            end: state.durable.position,
-            end_offset: state.durable.end,
+            end: state.visible().position,
+            end_offset: state.visible().end,
         }
     }
 

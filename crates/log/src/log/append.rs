@@ -6,18 +6,32 @@ use std::sync::Arc;
 
 use logmill_record::{Batch, BatchHeader, Offset, TimestampMs, stamped_prefix};
 
-use super::LogInner;
 use super::futures::{Receipt, Step, WaitFor};
-use super::state::{Phase, Recent, State};
-use crate::env::{File, Work};
+use super::state::{Phase, Recent, Since, State};
+use super::{Appended, LogInner};
+use crate::env::File;
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
+use crate::options::{Durability, LogOptions};
 use crate::segment::{DATA, HEAD_LEN, Placed, path};
 
 /// What the log writes instead of a batch's own first bytes: base offset, length, epoch.
 const STAMP_LEN: usize = 16;
 
 impl LogInner {
+    /// Works by `options` from now on.
+    pub(super) fn set_options(self: &Arc<Self>, options: LogOptions) {
+        let mut state = self.state.lock();
+        state.options = options;
+        if options.durability == Durability::Durable {
+            state.wanted = state.written_end();
+        }
+        self.schedule_sync(&mut state);
+        drop(state);
+        // More may fit now.
+        self.waiters.progressed();
+    }
+
     /// Appends all of `batches` or nothing, or says what to wait for.
     pub(super) fn try_append(self: &Arc<Self>, batches: &[Batch]) -> Result<Step<Receipt>, Error> {
         let size = measure(batches)?;
@@ -28,14 +42,19 @@ impl LogInner {
         let must_wait = matches!(state.phase, Phase::Rolling | Phase::Undoing)
             || self.must_roll(&mut state, size)?
             || (state.unsynced_bytes() > 0
-                && state.unsynced_bytes() + size.bytes > self.options.max_unsynced_bytes);
+                && state.unsynced_bytes() + size.bytes > state.options.max_unsynced_bytes);
         if must_wait {
+            if state.takes_syncs() {
+                state.wanted = state.written_end();
+                self.schedule_sync(&mut state);
+            }
             return Ok(Step::Wait(WaitFor::new(Arc::clone(self), seen)));
         }
         let first = state.written_end();
         let next = first.checked_add(size.offsets).ok_or_else(|| {
             Error::new(ErrorKind::Invalid, "the log has used up its offsets; create another")
         })?;
+        let begun = self.env.clock.monotonic();
         let appended_at = match self.write(&mut state, batches) {
             Ok(appended_at) => appended_at,
             Err(error) => {
@@ -47,9 +66,23 @@ impl LogInner {
                 return Err(self.undo(&*file, &data, len, Error::io("append to", &data, error)));
             }
         };
-        self.queue_sync(&mut state);
+        let relaxed = state.options.durability != Durability::Durable;
+        if relaxed {
+            state.show_written();
+        }
+        if !relaxed || state.unsynced_bytes() > state.options.max_unsynced_bytes / 2 {
+            state.wanted = next;
+        }
+        let must_ask = state.wanted < next;
+        self.schedule_sync(&mut state);
         drop(state);
-        Ok(Step::Done(Receipt::new(Arc::clone(self), first, next, appended_at)))
+        if relaxed {
+            self.waiters.publish_visible(next);
+        }
+        let appended =
+            Appended { appends: 1, batches: batches.len() as u64, records: size.records, bytes: size.bytes };
+        self.note_append(appended, self.env.clock.monotonic().saturating_sub(begun));
+        Ok(Step::Done(Receipt::new(Arc::clone(self), first, next, appended_at, must_ask)))
     }
 
     /// Starts a roll if the segment is full; the appender waits for it.
@@ -57,7 +90,7 @@ impl LogInner {
         let active = &state.active;
         let relative_end = state.written_end().get() - active.base().get() + size.offsets;
         let full =
-            active.len() + size.bytes > self.options.segment_bytes || relative_end > u64::from(u32::MAX);
+            active.len() + size.bytes > state.options.segment_bytes || relative_end > u64::from(u32::MAX);
         if !full || active.len() == 0 {
             return Ok(false);
         }
@@ -65,7 +98,8 @@ impl LogInner {
             return Err(error);
         }
         state.phase = Phase::Rolling;
-        self.queue_sync(state);
+        state.roll_awaited = true;
+        self.schedule_sync(state);
         Ok(true)
     }
 
@@ -81,6 +115,7 @@ impl LogInner {
         let last = state.active.index.rows().last().map_or(TimestampMs(i64::MIN), |row| row.appended_at);
         // The wall clock can jump back; the time of append does not.
         let appended_at = self.env.clock.now().max(last);
+        state.active.since.get_or_insert_with(|| Since::now(&*self.env.clock));
         for (batch, stamp) in batches.iter().zip(&stamps) {
             place(state, batch.header(), &head(stamp, batch), appended_at);
         }
@@ -99,9 +134,7 @@ impl LogInner {
                 if matches!(state.phase, Phase::Undoing) {
                     state.phase = Phase::Open;
                 }
-                if state.unsynced_bytes() > 0 {
-                    self.queue_sync(&mut state);
-                }
+                self.schedule_sync(&mut state);
                 drop(state);
                 self.waiters.progressed();
                 return failed;
@@ -114,15 +147,6 @@ impl LogInner {
         self.waiters.end(unknown.clone());
         unknown
     }
-
-    /// Puts the log in the queue for a sync, once.
-    pub(super) fn queue_sync(self: &Arc<Self>, state: &mut State) {
-        if !state.task_queued {
-            state.task_queued = true;
-            let log = Arc::clone(self);
-            self.env.scheduler.spawn(Work::Sync, Box::new(move || log.sync_step()));
-        }
-    }
 }
 
 /// What a group of batches takes.
@@ -130,12 +154,14 @@ impl LogInner {
 struct Size {
     bytes: u64,
     offsets: u64,
+    records: u64,
 }
 
 fn measure(batches: &[Batch]) -> Result<Size, Error> {
-    let mut size = Size { bytes: 0, offsets: 0 };
+    let mut size = Size { bytes: 0, offsets: 0, records: 0 };
     for batch in batches {
         size.bytes += batch.bytes().len() as u64;
+        size.records += u64::from(batch.header().record_count);
         size.offsets += u64::from(batch.header().last_offset_delta) + 1;
     }
     if batches.is_empty() {

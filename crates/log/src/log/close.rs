@@ -29,7 +29,12 @@ impl LogInner {
 
     /// Syncs, writes the active segment's index, and ends the log.
     pub(crate) fn close(self: &Arc<Self>) -> Result<(), Error> {
-        self.state.lock().closing = true;
+        {
+            let mut state = self.state.lock();
+            state.closing = true;
+            state.wanted = state.written_end();
+            self.schedule_sync(&mut state);
+        }
         self.wait_for_removals();
         self.wait_until(|state| !state.task_queued && !matches!(state.phase, Phase::Undoing));
         let (outcome, index) = {

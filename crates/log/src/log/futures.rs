@@ -8,12 +8,13 @@ use std::task::{Context, Poll};
 use logmill_record::{Offset, TimestampMs};
 
 use super::LogInner;
-use super::waiters::Ticket;
+use super::waiters::{End, Ticket};
 use crate::env::block_on;
 use crate::error::Error;
 
 /// What an append returns: which offsets the records have, and a way to wait until they are on
-/// disk. As a future it resolves when they are.
+/// disk. As a future it resolves when they are, also where readers see records sooner
+/// ([`Durability::Relaxed`](crate::Durability::Relaxed)): polling it asks for a sync now.
 ///
 /// Dropping a receipt takes nothing back: the records are written and will be synced.
 ///
@@ -44,6 +45,8 @@ pub struct Receipt {
     first_offset: Offset,
     next_offset: Offset,
     appended_at: TimestampMs,
+    /// No sync has been asked for yet: the first poll does.
+    must_ask: bool,
     ticket: Ticket,
 }
 
@@ -53,8 +56,9 @@ impl Receipt {
         first_offset: Offset,
         next_offset: Offset,
         appended_at: TimestampMs,
+        must_ask: bool,
     ) -> Self {
-        Self { log, first_offset, next_offset, appended_at, ticket: Ticket::default() }
+        Self { log, first_offset, next_offset, appended_at, must_ask, ticket: Ticket::default() }
     }
 
     /// The offset of the first record appended.
@@ -91,7 +95,11 @@ impl Future for Receipt {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        this.log.waiters.poll_end(this.next_offset, &mut this.ticket, context)
+        let poll = this.log.waiters.poll_end(End::Durable, this.next_offset, &mut this.ticket, context);
+        if poll.is_pending() && std::mem::take(&mut this.must_ask) {
+            this.log.want_durable(this.next_offset);
+        }
+        poll
     }
 }
 
@@ -141,7 +149,7 @@ impl Future for Beyond {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        this.log.waiters.poll_end(this.offset.next(), &mut this.ticket, context)
+        this.log.waiters.poll_end(End::Visible, this.offset.next(), &mut this.ticket, context)
     }
 }
 

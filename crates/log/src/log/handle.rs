@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::LogInner;
 use super::futures::{Beyond, Receipt, Step};
 use super::state::Phase;
+use super::stats::LogStats;
 use crate::env::{Env, block_on, sleep};
 use crate::error::Error;
 use crate::options::{LogOptions, SetOptions};
@@ -50,40 +51,6 @@ use crate::set::LogSet;
 pub struct Log {
     inner: Arc<LogInner>,
     set: LogSet,
-}
-
-/// How a log stands.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct LogStats {
-    /// Bytes of record batches in its segment files.
-    pub stored_bytes: u64,
-    /// Segment files, the active one included.
-    pub segments: usize,
-    /// The first offset that is kept.
-    pub start_offset: Offset,
-    /// The offset after the last record that readers can see.
-    pub end_offset: Offset,
-    /// The offset after the last record written.
-    pub written_end: Offset,
-    /// The epoch that is stamped into batches now.
-    pub epoch: i32,
-    /// Whether it can be written.
-    pub state: LogState,
-}
-
-/// Whether a log can be written, and if not, why.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum LogState {
-    /// It can.
-    Open,
-    /// Damage was found when it was opened.
-    ReadOnly(Error),
-    /// A sync failed; open it again.
-    Poisoned(Error),
-    /// It was closed.
-    Closed,
 }
 
 impl Log {
@@ -177,9 +144,16 @@ impl Log {
         self.inner.state.lock().start_offset
     }
 
-    /// The offset after the last record that readers can see: everything below it is on disk.
+    /// The offset after the last record that readers can see. Unless the log is
+    /// [relaxed](crate::Durability::Relaxed), everything below it is on disk.
     #[must_use]
     pub fn end_offset(&self) -> Offset {
+        self.inner.waiters.visible_end()
+    }
+
+    /// The offset after the last record that is on disk.
+    #[must_use]
+    pub fn durable_end(&self) -> Offset {
         self.inner.waiters.durable_end()
     }
 
@@ -277,21 +251,14 @@ impl Log {
     /// How the log stands.
     #[must_use]
     pub fn stats(&self) -> LogStats {
-        let state = self.inner.state.lock();
-        LogStats {
-            stored_bytes: state.stored_bytes(),
-            segments: state.sealed.len() + 1,
-            start_offset: state.start_offset,
-            end_offset: state.durable.end,
-            written_end: state.written_end(),
-            epoch: state.epoch,
-            state: match &state.phase {
-                Phase::Open | Phase::Rolling | Phase::Undoing => LogState::Open,
-                Phase::ReadOnly(error) => LogState::ReadOnly(error.clone()),
-                Phase::Poisoned(error) => LogState::Poisoned(error.clone()),
-                Phase::Closed => LogState::Closed,
-            },
-        }
+        self.inner.stats()
+    }
+
+    /// Changes how the log works from now on. A segment that is too large or too old by the new
+    /// options is sealed at the next append or the next look at its age. What readers have seen
+    /// they go on seeing, also when a relaxed log becomes a durable one.
+    pub fn set_options(&self, options: LogOptions) {
+        self.inner.set_options(options);
     }
 
     /// Closes the log: syncs what is written, writes the index, and takes no more calls. The next

@@ -13,34 +13,38 @@ mod read;
 mod recover;
 mod retention;
 mod state;
+mod stats;
 mod sync;
 mod waiters;
 
 use std::path::PathBuf;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 pub use futures::{Beyond, Receipt, Step, WaitFor};
-pub use handle::{Log, LogState, LogStats};
+pub use handle::Log;
 pub(crate) use recover::{Expected, open};
 use retention::Kept;
 use state::State;
+pub(crate) use stats::Counters;
+pub use stats::{Appended, LogState, LogStats};
 use waiters::Waiters;
 
 use crate::env::Env;
 use crate::format::checkpoint::Durable;
-use crate::options::LogOptions;
-use crate::set::SetInner;
+use crate::set::{SetInner, Shared};
 
 /// What the handles and tasks of a log share.
 pub(crate) struct LogInner {
     pub(crate) id: Uuid,
     pub(crate) dir: PathBuf,
     env: Env,
-    options: LogOptions,
     set: Weak<SetInner>,
+    shared: Arc<Shared>,
+    counters: Counters,
     kept: Mutex<Kept>,
     state: Mutex<State>,
     waiters: Waiters,
@@ -65,8 +69,17 @@ impl LogInner {
         self.state.lock().poisoned
     }
 
-    /// Tells the set that more has become durable.
-    fn note_synced(&self, bytes: u64) {
+    fn note_append(&self, appended: Appended, took: Duration) {
+        self.counters.note_append(appended);
+        self.shared.counters.note_append(appended);
+        self.shared.append_time.record(took);
+    }
+
+    /// Counts a sync, and tells the set that more has become durable.
+    fn note_synced(&self, bytes: u64, took: Duration) {
+        self.counters.note_sync(bytes);
+        self.shared.counters.note_sync(bytes);
+        self.shared.sync_time.record(took);
         if let Some(set) = self.set.upgrade() {
             set.note_synced(bytes);
         }

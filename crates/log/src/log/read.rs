@@ -16,7 +16,7 @@ impl LogInner {
         let (chunks, start_offset, end_offset) = loop {
             let (source, start_offset, end_offset) = {
                 let state = self.state.lock();
-                (self.source(&state, from, max_bytes)?, state.start_offset, state.durable.end)
+                (self.source(&state, from, max_bytes)?, state.start_offset, state.visible().end)
             };
             let chunks = match source {
                 Source::End => Vec::new(),
@@ -44,7 +44,7 @@ impl LogInner {
             return Err(closed());
         }
         // A damaged log can end before its start.
-        let (start, end) = (state.start_offset, state.durable.end.max(state.start_offset));
+        let (start, end) = (state.start_offset, state.visible().end.max(state.start_offset));
         if from < start || from > end {
             let message = format!(
                 "offset {from} is out of range: {} has offsets {start} to {end}; start at one of these",

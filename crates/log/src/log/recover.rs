@@ -13,10 +13,10 @@ use std::sync::{Arc, Weak};
 use logmill_record::Offset;
 use parking_lot::Mutex;
 
-use super::LogInner;
 use super::retention::{Kept, remove_segments};
 use super::state::{Active, Phase, State};
 use super::waiters::Waiters;
+use super::{Counters, LogInner};
 use crate::env::{Env, File, FileStatus, Fs, OpenMode};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic::{self, TEMPORARY};
@@ -27,7 +27,7 @@ use crate::options::LogOptions;
 use crate::segment::{
     DATA, Gaps, INDEX, IndexBuilder, Placed, Scan, Sealed, base_of, base_with, path, rebuild, scan,
 };
-use crate::set::SetInner;
+use crate::set::{SetInner, Shared};
 
 /// Files are copied and written again in pieces of this size.
 const PIECE_LEN: u64 = 1 << 20;
@@ -52,7 +52,7 @@ pub(crate) fn open(
     meta: &LogMeta,
     expected: Expected,
     options: LogOptions,
-    set: Weak<SetInner>,
+    (set, shared): (Weak<SetInner>, Arc<Shared>),
 ) -> Result<Arc<LogInner>, Error> {
     let recovery = Recovery { fs: Arc::clone(&env.fs), dir, meta, expected };
     recovery.settle_names(set_dir)?;
@@ -62,20 +62,26 @@ pub(crate) fn open(
         Some((last, earlier)) => (recovery.sealed(earlier, *last)?, *last),
         None => (Vec::new(), recovery.first_segment(meta.start_offset)?),
     };
-    let Opened { active, durable, promised, phase } = recovery.active(last)?;
+    let Opened { mut active, durable, promised, phase } = recovery.active(last)?;
     if let Phase::ReadOnly(error) = &phase {
         tracing::error!(log = %dir.display(), %error, "the log is damaged and opened for reading only");
     }
+    active.set_since(&*env.clock);
     let state = State {
         phase,
         poisoned: false,
         closing: false,
         sealed: Arc::new(sealed),
         active,
+        options,
         durable,
+        visible: durable,
+        wanted: durable.end,
+        flush_armed: false,
         promised,
         task_queued: false,
         task_runs_on: None,
+        roll_awaited: false,
         roll_error: None,
         epoch: expected.epoch,
         start_offset: meta.start_offset,
@@ -88,8 +94,9 @@ pub(crate) fn open(
         id: meta.id,
         dir: dir.to_owned(),
         env: env.clone(),
-        options,
         set,
+        shared,
+        counters: Counters::default(),
         kept: Mutex::new(Kept { meta: meta.clone(), doomed }),
         state: Mutex::new(state),
         waiters,

@@ -76,8 +76,8 @@ impl LogInner {
         for segment in state.sealed.iter() {
             let rest = stored - segment.data_len();
             let too_old =
-                self.options.retention_age.is_some_and(|age| older(segment.last_appended_at(), age, now));
-            let too_much = self.options.retention_bytes.is_some_and(|bytes| rest >= bytes);
+                state.options.retention_age.is_some_and(|age| older(segment.last_appended_at(), age, now));
+            let too_much = state.options.retention_bytes.is_some_and(|bytes| rest >= bytes);
             if !too_old && !too_much {
                 break;
             }
@@ -93,7 +93,7 @@ impl LogInner {
         let last = state.active.index.footer().last_appended_at;
         matches!(state.phase, Phase::Open)
             && state.active.len() > 0
-            && self.options.retention_age.is_some_and(|age| older(last, age, self.env.clock.now()))
+            && state.options.retention_age.is_some_and(|age| older(last, age, self.env.clock.now()))
     }
 
     fn persist_start(&self, kept: &mut MutexGuard<'_, Kept>, start: Offset) -> Result<(), Error> {

@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::ThreadId;
+use std::time::Duration;
 
 use logmill_record::{Offset, TimestampMs};
 
-use crate::env::File;
+use crate::env::{Clock, File};
 use crate::error::{Error, ErrorKind};
 use crate::format::checkpoint::Durable;
+use crate::options::LogOptions;
 use crate::segment::{IndexBuilder, Sealed};
 
 /// Exact append times and positions are kept for so many of the newest batches, for readers at
@@ -41,13 +43,22 @@ pub(super) struct State {
     pub(super) closing: bool,
     pub(super) sealed: Arc<Vec<Arc<Sealed>>>,
     pub(super) active: Active,
+    pub(super) options: LogOptions,
     pub(super) durable: Durable,
+    /// How far readers see: what is durable, or, of a relaxed log, what is written.
+    pub(super) visible: Durable,
+    /// Up to here a sync is asked for now; what is written beyond waits for the flush interval.
+    pub(super) wanted: Offset,
+    /// A timer runs that asks for a sync.
+    pub(super) flush_armed: bool,
     /// What the checkpoint says and the file no longer holds: damage that was found at open.
     pub(super) promised: Option<Durable>,
     /// A sync task is queued or running.
     pub(super) task_queued: bool,
     /// The thread that runs it.
     pub(super) task_runs_on: Option<ThreadId>,
+    /// Somebody waits for the roll that is under way, and wants to hear of its failure.
+    pub(super) roll_awaited: bool,
     /// Why the last roll failed, for the append that asked for it.
     pub(super) roll_error: Option<Error>,
     /// Stamped into batches.
@@ -56,6 +67,31 @@ pub(super) struct State {
 }
 
 impl State {
+    /// How far readers see.
+    pub(super) fn visible(&self) -> Durable {
+        self.visible
+    }
+
+    /// Everything up to there is on disk, and readers may see it.
+    pub(super) fn set_durable(&mut self, durable: Durable) {
+        self.durable = durable;
+        // Readers of a relaxed log have seen more, and go on seeing it.
+        if durable.end >= self.visible.end {
+            self.visible = durable;
+        }
+    }
+
+    /// Lets readers see all that is written.
+    pub(super) fn show_written(&mut self) {
+        let (active_base, end, position) = (self.active.base(), self.written_end(), self.active.len());
+        self.visible = Durable { active_base, end, position };
+    }
+
+    /// The log is as it was left by appends: no roll, no failure.
+    pub(super) fn takes_syncs(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Rolling)
+    }
+
     pub(super) fn written_end(&self) -> Offset {
         self.active.index.footer().next_offset
     }
@@ -90,6 +126,33 @@ pub(super) struct Active {
     pub(super) file: Arc<dyn File>,
     pub(super) index: IndexBuilder,
     pub(super) recent: VecDeque<Recent>,
+    /// Since when it holds anything.
+    pub(super) since: Option<Since>,
+}
+
+/// A moment by a clock that does not jump: it may lie before this process began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Since {
+    monotonic: Duration,
+    /// How long before that it was.
+    before: Duration,
+}
+
+impl Since {
+    /// A moment by the wall clock. One that has not come yet, because the clock was set back,
+    /// counts as now.
+    pub(super) fn of(at: TimestampMs, clock: &dyn Clock) -> Self {
+        let before_ms = u64::try_from(clock.now().0.saturating_sub(at.0)).unwrap_or(0);
+        Self { monotonic: clock.monotonic(), before: Duration::from_millis(before_ms) }
+    }
+
+    pub(super) fn now(clock: &dyn Clock) -> Self {
+        Self { monotonic: clock.monotonic(), before: Duration::ZERO }
+    }
+
+    pub(super) fn age(&self, clock: &dyn Clock) -> Duration {
+        clock.monotonic().saturating_sub(self.monotonic).saturating_add(self.before)
+    }
 }
 
 /// One of the newest batches.
@@ -102,7 +165,12 @@ pub(super) struct Recent {
 
 impl Active {
     pub(super) fn new(file: Arc<dyn File>, index: IndexBuilder) -> Self {
-        Self { file, index, recent: VecDeque::new() }
+        Self { file, index, recent: VecDeque::new(), since: None }
+    }
+
+    /// Learns from the index since when the segment holds anything.
+    pub(super) fn set_since(&mut self, clock: &dyn Clock) {
+        self.since = self.index.rows().first().map(|row| Since::of(row.appended_at, clock));
     }
 
     pub(super) fn base(&self) -> Offset {

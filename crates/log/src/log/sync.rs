@@ -2,7 +2,8 @@
 //!
 //! A log with unsynced bytes has one task in the set's queue. The task notes how far the log is
 //! written, syncs, publishes, and queues itself again at the back if more has come meanwhile:
-//! appends that arrive during a sync share the next one. A failed sync is never tried again: the
+//! appends that arrive during a sync share the next one. What a relaxed log has written waits for
+//! its flush interval, unless somebody asks for it to be on disk. A failed sync is never tried again: the
 //! kernel marks the pages clean all the same, so a second one would succeed and lie.
 
 use std::io;
@@ -14,13 +15,59 @@ use logmill_record::Offset;
 
 use super::LogInner;
 use super::state::{Active, Phase, State};
-use crate::env::{File, Fs, OpenMode};
+use crate::env::{File, Fs, OpenMode, Work};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
 use crate::format::checkpoint::Durable;
+use crate::options::Durability;
 use crate::segment::{DATA, Gaps, INDEX, IndexBuilder, Sealed, path};
 
 impl LogInner {
+    /// Sees to it that what is unsynced will be synced: now if somebody asks for it or a roll
+    /// waits, else when the flush interval of a relaxed log is over.
+    pub(super) fn schedule_sync(self: &Arc<Self>, state: &mut State) {
+        if !state.takes_syncs() {
+            return;
+        }
+        if matches!(state.phase, Phase::Rolling) || state.wanted > state.durable.end {
+            self.queue_sync(state);
+        } else if state.unsynced_bytes() > 0 {
+            self.arm_flush(state);
+        }
+    }
+
+    /// Puts the log in the queue for a sync, once.
+    fn queue_sync(self: &Arc<Self>, state: &mut State) {
+        if !state.task_queued {
+            state.task_queued = true;
+            let log = Arc::clone(self);
+            self.env.scheduler.spawn(Work::Sync, Box::new(move || log.sync_step()));
+        }
+    }
+
+    fn arm_flush(self: &Arc<Self>, state: &mut State) {
+        let Durability::Relaxed { flush_interval } = state.options.durability else { return };
+        if !state.flush_armed {
+            state.flush_armed = true;
+            let log = Arc::downgrade(self);
+            let flush = move || {
+                let Some(log) = log.upgrade() else { return };
+                let mut state = log.state.lock();
+                state.flush_armed = false;
+                state.wanted = state.written_end();
+                log.schedule_sync(&mut state);
+            };
+            self.env.scheduler.spawn_after(Work::Sync, flush_interval, Box::new(flush));
+        }
+    }
+
+    /// Asks for a sync of what is written up to `end`, if there is none on its way.
+    pub(super) fn want_durable(self: &Arc<Self>, end: Offset) {
+        let mut state = self.state.lock();
+        state.wanted = state.wanted.max(end);
+        self.schedule_sync(&mut state);
+    }
+
     /// One step of a log's background work: sync what is written, then roll if asked to.
     pub(super) fn sync_step(self: Arc<Self>) {
         self.state.lock().task_runs_on = Some(thread::current().id());
@@ -31,10 +78,7 @@ impl LogInner {
         let mut state = self.state.lock();
         state.task_queued = false;
         state.task_runs_on = None;
-        let alive = matches!(state.phase, Phase::Open | Phase::Rolling);
-        if alive && (state.unsynced_bytes() > 0 || matches!(state.phase, Phase::Rolling)) {
-            self.queue_sync(&mut state);
-        }
+        self.schedule_sync(&mut state);
         drop(state);
         self.waiters.progressed();
     }
@@ -42,15 +86,17 @@ impl LogInner {
     fn sync_once(&self) -> Result<(), Error> {
         let (file, target) = {
             let state = self.state.lock();
-            if !matches!(state.phase, Phase::Open | Phase::Rolling) || state.unsynced_bytes() == 0 {
+            if !state.takes_syncs() || state.unsynced_bytes() == 0 {
                 return Ok(());
             }
             let active_base = state.active.base();
             let target = Durable { active_base, end: state.written_end(), position: state.active.len() };
             (Arc::clone(&state.active.file), target)
         };
+        let begun = self.env.clock.monotonic();
         file.sync_data()
             .map_err(|error| Error::io("sync", &path(&self.dir, target.active_base, DATA), error))?;
+        let took = self.env.clock.monotonic().saturating_sub(begun);
         let newly = {
             let mut state = self.state.lock();
             if state.poisoned || matches!(state.phase, Phase::Undoing) {
@@ -59,11 +105,11 @@ impl LogInner {
                 return Ok(());
             }
             let newly = target.position - state.durable.position;
-            state.durable = target;
+            state.set_durable(target);
             newly
         };
-        self.waiters.publish(target.end);
-        self.note_synced(newly);
+        self.waiters.publish_durable(target.end);
+        self.note_synced(newly, took);
         Ok(())
     }
 
@@ -112,7 +158,8 @@ impl LogInner {
                 let mut segments = state.sealed.to_vec();
                 segments.push(sealed);
                 state.sealed = Arc::new(segments);
-                state.durable = Durable { active_base: active.base(), end: footer.next_offset, position: 0 };
+                let active_base = active.base();
+                state.set_durable(Durable { active_base, end: footer.next_offset, position: 0 });
                 state.active = active;
                 state.phase = Phase::Open;
             }
@@ -121,7 +168,7 @@ impl LogInner {
                 let mut state = self.state.lock();
                 if matches!(state.phase, Phase::Rolling) {
                     state.phase = Phase::Open;
-                    state.roll_error = Some(error);
+                    state.roll_error = state.roll_awaited.then_some(error);
                 }
             }
             Err(RollError::Sync(error)) => self.poison(&error),
@@ -141,12 +188,31 @@ impl LogInner {
     pub(super) fn request_roll(self: &Arc<Self>) -> Result<(), Error> {
         let mut state = self.state.lock();
         state.check_open()?;
-        if matches!(state.phase, Phase::Open) && state.active.len() > 0 {
-            state.roll_error = None;
-            state.phase = Phase::Rolling;
-            self.queue_sync(&mut state);
+        state.roll_error = None;
+        state.roll_awaited = true;
+        if matches!(state.phase, Phase::Open) {
+            self.start_roll(&mut state);
         }
         Ok(())
+    }
+
+    /// Seals the active segment if its first append was too long ago. Nobody waits for it: if it
+    /// fails, the next look tries again.
+    pub(crate) fn roll_if_old(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        let Some(most) = state.options.segment_age else { return };
+        let old = state.active.since.is_some_and(|since| since.age(&*self.env.clock) >= most);
+        if old && matches!(state.phase, Phase::Open) && !state.closing {
+            state.roll_awaited = false;
+            self.start_roll(&mut state);
+        }
+    }
+
+    fn start_roll(self: &Arc<Self>, state: &mut State) {
+        if state.active.len() > 0 {
+            state.phase = Phase::Rolling;
+            self.schedule_sync(state);
+        }
     }
 }
 

@@ -12,17 +12,28 @@ use parking_lot::Mutex;
 
 use crate::error::Error;
 
-/// The durable end of a log and everyone who waits for it to move.
+/// Which end of a log somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum End {
+    /// What is on disk.
+    Durable,
+    /// What readers see.
+    Visible,
+}
+
+/// The ends of a log and everyone who waits for them to move.
 #[derive(Debug)]
 pub(crate) struct Waiters {
     durable_end: AtomicU64,
+    visible_end: AtomicU64,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// By the offset that the end must reach, then by registration.
-    for_end: BTreeMap<(Offset, u64), Waker>,
+    for_durable: BTreeMap<(Offset, u64), Waker>,
+    for_visible: BTreeMap<(Offset, u64), Waker>,
     /// Those who wait for any progress: of a sync, a roll, or of closing.
     for_progress: BTreeMap<u64, Waker>,
     next_id: u64,
@@ -34,27 +45,47 @@ struct State {
 
 /// A waiter's place, for going away without a trace.
 #[derive(Debug, Default)]
-pub(crate) struct Ticket(Option<(Option<Offset>, u64)>);
+pub(crate) struct Ticket(Option<(Option<(End, Offset)>, u64)>);
 
 impl Waiters {
     pub(crate) fn new(durable_end: Offset) -> Self {
-        Self { durable_end: AtomicU64::new(durable_end.get()), state: Mutex::default() }
+        let end = durable_end.get();
+        Self { durable_end: AtomicU64::new(end), visible_end: AtomicU64::new(end), state: Mutex::default() }
     }
 
     pub(crate) fn durable_end(&self) -> Offset {
-        Offset(self.durable_end.load(Ordering::Acquire))
+        self.end_of(End::Durable)
     }
 
-    /// Moves the durable end forward and wakes whoever it reaches.
-    pub(crate) fn publish(&self, end: Offset) {
+    pub(crate) fn visible_end(&self) -> Offset {
+        self.end_of(End::Visible)
+    }
+
+    fn end_of(&self, which: End) -> Offset {
+        Offset(match which {
+            End::Durable => self.durable_end.load(Ordering::Acquire),
+            End::Visible => self.visible_end.load(Ordering::Acquire),
+        })
+    }
+
+    /// Moves both ends forward, to what is durable now, and wakes whoever they reach.
+    pub(crate) fn publish_durable(&self, end: Offset) {
         debug_assert!(end >= self.durable_end(), "the durable end never goes back");
         self.durable_end.store(end.get(), Ordering::Release);
-        let reached = {
+        // Readers may have been shown more.
+        self.visible_end.fetch_max(end.get(), Ordering::AcqRel);
+        let (receipts, readers) = {
             let mut state = self.state.lock();
-            let later = state.for_end.split_off(&(end.next(), 0));
-            std::mem::replace(&mut state.for_end, later)
+            (reached(&mut state.for_durable, end), reached(&mut state.for_visible, end))
         };
-        reached.into_values().for_each(Waker::wake);
+        receipts.into_values().chain(readers.into_values()).for_each(Waker::wake);
+    }
+
+    /// Shows readers what is written up to `end`. Several appenders may come here out of order.
+    pub(crate) fn publish_visible(&self, end: Offset) {
+        self.visible_end.fetch_max(end.get(), Ordering::AcqRel);
+        let readers = reached(&mut self.state.lock().for_visible, end);
+        readers.into_values().for_each(Waker::wake);
     }
 
     /// Tells those who wait for room, for a roll or for closing to look again.
@@ -69,12 +100,12 @@ impl Waiters {
 
     /// The end will not move again: everyone gets the error.
     pub(crate) fn end(&self, error: Error) {
-        let for_end = {
+        let (receipts, readers) = {
             let mut state = self.state.lock();
             state.ended.get_or_insert(error);
-            std::mem::take(&mut state.for_end)
+            (std::mem::take(&mut state.for_durable), std::mem::take(&mut state.for_visible))
         };
-        for_end.into_values().for_each(Waker::wake);
+        receipts.into_values().chain(readers.into_values()).for_each(Waker::wake);
         self.progressed();
     }
 
@@ -83,27 +114,28 @@ impl Waiters {
         self.state.lock().progress
     }
 
-    /// Ready when the durable end has reached `offset`, or never will.
+    /// Ready when that end has reached `offset`, or never will.
     pub(crate) fn poll_end(
         &self,
+        which: End,
         offset: Offset,
         ticket: &mut Ticket,
         context: &Context<'_>,
     ) -> Poll<Result<(), Error>> {
-        if self.durable_end() >= offset {
+        if self.end_of(which) >= offset {
             self.forget(ticket);
             return Poll::Ready(Ok(()));
         }
         let mut state = self.state.lock();
-        if self.durable_end() >= offset {
+        if self.end_of(which) >= offset {
             return Poll::Ready(Ok(()));
         }
         if let Some(error) = &state.ended {
             return Poll::Ready(Err(error.clone()));
         }
         let id = state.id_of(ticket);
-        state.for_end.insert((offset, id), context.waker().clone());
-        *ticket = Ticket(Some((Some(offset), id)));
+        state.for_end(which).insert((offset, id), context.waker().clone());
+        *ticket = Ticket(Some((Some((which, offset)), id)));
         Poll::Pending
     }
 
@@ -121,16 +153,29 @@ impl Waiters {
 
     /// Removes a waiter that no longer waits.
     pub(crate) fn forget(&self, ticket: &mut Ticket) {
-        let Some((offset, id)) = ticket.0.take() else { return };
+        let Some((end, id)) = ticket.0.take() else { return };
         let mut state = self.state.lock();
-        match offset {
-            Some(offset) => state.for_end.remove(&(offset, id)),
+        match end {
+            Some((which, offset)) => state.for_end(which).remove(&(offset, id)),
             None => state.for_progress.remove(&id),
         };
     }
 }
 
+/// Takes out whoever waits for an offset up to `end`.
+fn reached(waiting: &mut BTreeMap<(Offset, u64), Waker>, end: Offset) -> BTreeMap<(Offset, u64), Waker> {
+    let later = waiting.split_off(&(end.next(), 0));
+    std::mem::replace(waiting, later)
+}
+
 impl State {
+    fn for_end(&mut self, which: End) -> &mut BTreeMap<(Offset, u64), Waker> {
+        match which {
+            End::Durable => &mut self.for_durable,
+            End::Visible => &mut self.for_visible,
+        }
+    }
+
     fn id_of(&mut self, ticket: &Ticket) -> u64 {
         ticket.0.map_or_else(
             || {

@@ -9,7 +9,7 @@ use logmill_record::Offset;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::{Held, SetInner, dir};
+use super::{Held, SetInner, Shared, dir};
 use crate::env::{Env, OpenMode, Space};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
@@ -34,7 +34,7 @@ use crate::segment::{self, DATA};
 /// ```
 #[derive(Clone, Debug)]
 pub struct LogSet {
-    inner: Arc<SetInner>,
+    pub(super) inner: Arc<SetInner>,
     _held: Arc<Held>,
 }
 
@@ -69,6 +69,9 @@ impl LogSet {
             checkpoint_due: AtomicBool::new(false),
             synced_since: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            maintenance_interval: options.maintenance_interval,
+            maintenance_armed: AtomicBool::new(false),
+            shared: Arc::new(Shared::new()),
             turns: Mutex::default(),
             lock: Mutex::new(Some(lock)),
         };
@@ -214,8 +217,12 @@ impl LogSet {
         }
         let dir = self.inner.dir.join(path);
         let dirs = (&*self.inner.dir, &*dir);
-        let inner = log::open(&self.inner.env, dirs, &meta, expected, options, Arc::downgrade(&self.inner))?;
-        self.inner.logs.lock().insert(path.to_owned(), Arc::clone(&inner));
+        let set = (Arc::downgrade(&self.inner), Arc::clone(&self.inner.shared));
+        let inner = log::open(&self.inner.env, dirs, &meta, expected, options, set)?;
+        let mut logs = self.inner.logs.lock();
+        logs.insert(path.to_owned(), Arc::clone(&inner));
+        self.inner.arm_maintenance();
+        drop(logs);
         Ok(Log::new(inner, self.clone()))
     }
 

@@ -7,16 +7,22 @@
 mod checkpointer;
 mod dir;
 mod handle;
+mod maintain;
+mod shared;
+mod stats;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 pub use handle::LogSet;
+pub(crate) use shared::Shared;
+pub use stats::SetStats;
 
 use crate::env::{Env, Lock};
 use crate::format::checkpoint::Checkpoint;
@@ -40,6 +46,10 @@ pub(crate) struct SetInner {
     checkpoint_due: AtomicBool,
     synced_since: AtomicU64,
     closed: AtomicBool,
+    maintenance_interval: Duration,
+    /// The maintenance task is set. Cleared under the lock of `logs`.
+    maintenance_armed: AtomicBool,
+    shared: Arc<Shared>,
     /// Who opens a log holds its path's lock: before any other.
     turns: Mutex<BTreeMap<PathBuf, Arc<Mutex<()>>>>,
     /// Given back when the last handle goes, or at close.

@@ -1,0 +1,173 @@
+//! How a log stands, in numbers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use logmill_record::{Offset, TimestampMs};
+
+use super::LogInner;
+use super::state::{Phase, State};
+use crate::error::Error;
+
+/// How a log stands.
+///
+/// ```
+/// use logmill_log::{Log, LogOptions, SetOptions};
+/// use logmill_record::{BatchBuilder, NewRecord, TimestampMs};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path(), SetOptions::default(), LogOptions::default())?;
+/// let mut batch = BatchBuilder::new();
+/// batch.push(&NewRecord { timestamp: TimestampMs(7), key: None, value: Some(b"x"), headers: &[] })?;
+/// log.append(&[batch.build()?])?.wait()?;
+///
+/// let stats = log.stats();
+/// assert_eq!((stats.appended.batches, stats.appended.records), (1, 1));
+/// assert_eq!(stats.max_timestamp, Some(TimestampMs(7)));
+/// assert_eq!(stats.unsynced_bytes, 0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LogStats {
+    /// Bytes of record batches in its segment files.
+    pub stored_bytes: u64,
+    /// Bytes written and not known to be on disk.
+    pub unsynced_bytes: u64,
+    /// Segment files, the active one included.
+    pub segments: usize,
+    /// The first offset that is kept.
+    pub start_offset: Offset,
+    /// The offset after the last record that readers can see.
+    pub end_offset: Offset,
+    /// The offset after the last record that is on disk.
+    pub durable_end: Offset,
+    /// The offset after the last record written.
+    pub written_end: Offset,
+    /// When the newest record was appended, by the node's clock; `None` if none is kept.
+    pub last_appended_at: Option<TimestampMs>,
+    /// The largest timestamp of the records kept, as their producers set it; `None` if none is.
+    pub max_timestamp: Option<TimestampMs>,
+    /// The epoch that is stamped into batches now.
+    pub epoch: i32,
+    /// What was appended since it was opened.
+    pub appended: Appended,
+    /// Syncs of its data since it was opened.
+    pub syncs: u64,
+    /// Bytes that these syncs put on disk.
+    pub synced_bytes: u64,
+    /// Whether it can be written.
+    pub state: LogState,
+}
+
+/// How much was appended. See [`LogStats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Appended {
+    /// Calls that appended, each of which wrote once.
+    pub appends: u64,
+    /// Batches in them.
+    pub batches: u64,
+    /// Records in these, markers included.
+    pub records: u64,
+    /// Bytes of the batches.
+    pub bytes: u64,
+}
+
+/// Whether a log can be written, and if not, why. See [`LogStats`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum LogState {
+    /// It can.
+    Open,
+    /// Damage was found when it was opened.
+    ReadOnly(Error),
+    /// A sync failed; open it again.
+    Poisoned(Error),
+    /// It was closed.
+    Closed,
+}
+
+/// Counts what was appended and synced.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    appends: AtomicU64,
+    batches: AtomicU64,
+    records: AtomicU64,
+    bytes: AtomicU64,
+    syncs: AtomicU64,
+    synced_bytes: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn note_append(&self, appended: Appended) {
+        self.appends.fetch_add(appended.appends, Ordering::Relaxed);
+        self.batches.fetch_add(appended.batches, Ordering::Relaxed);
+        self.records.fetch_add(appended.records, Ordering::Relaxed);
+        self.bytes.fetch_add(appended.bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_sync(&self, bytes: u64) {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.synced_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn appended(&self) -> Appended {
+        Appended {
+            appends: self.appends.load(Ordering::Relaxed),
+            batches: self.batches.load(Ordering::Relaxed),
+            records: self.records.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn synced_bytes(&self) -> u64 {
+        self.synced_bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl LogInner {
+    pub(crate) fn stats(&self) -> LogStats {
+        let state = self.state.lock();
+        LogStats {
+            stored_bytes: state.stored_bytes(),
+            unsynced_bytes: state.unsynced_bytes(),
+            segments: state.sealed.len() + 1,
+            start_offset: state.start_offset,
+            end_offset: state.visible().end,
+            durable_end: state.durable.end,
+            written_end: state.written_end(),
+            last_appended_at: state.last_appended_at(),
+            max_timestamp: state.max_timestamp(),
+            epoch: state.epoch,
+            appended: self.counters.appended(),
+            syncs: self.counters.syncs(),
+            synced_bytes: self.counters.synced_bytes(),
+            state: match &state.phase {
+                Phase::Open | Phase::Rolling | Phase::Undoing => LogState::Open,
+                Phase::ReadOnly(error) => LogState::ReadOnly(error.clone()),
+                Phase::Poisoned(error) => LogState::Poisoned(error.clone()),
+                Phase::Closed => LogState::Closed,
+            },
+        }
+    }
+}
+
+impl State {
+    fn last_appended_at(&self) -> Option<TimestampMs> {
+        let active = self.active.index.footer();
+        let sealed = || self.sealed.last().map(|segment| segment.last_appended_at());
+        if active.batches > 0 { Some(active.last_appended_at) } else { sealed() }
+    }
+
+    fn max_timestamp(&self) -> Option<TimestampMs> {
+        let active = self.active.index.footer();
+        let active = (active.batches > 0).then_some(active.max_timestamp);
+        self.sealed.iter().map(|segment| segment.max_timestamp()).chain(active).max()
+    }
+}

@@ -1,0 +1,50 @@
+//! Looking after the logs: once every maintenance interval, while any log is open.
+//!
+//! One task on the background workers, which sets itself again; it holds the set only weakly. What
+//! is due in a log is decided and done by that log: see the methods called here.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::SetInner;
+use crate::env::Work;
+
+impl SetInner {
+    /// A log was opened: from now on it is looked after.
+    pub(super) fn arm_maintenance(self: &Arc<Self>) {
+        if !self.maintenance_armed.swap(true, Ordering::AcqRel) {
+            self.spawn_maintenance();
+        }
+    }
+
+    fn spawn_maintenance(self: &Arc<Self>) {
+        let set = Arc::downgrade(self);
+        let tick = move || {
+            let Some(set) = set.upgrade() else { return };
+            if set.maintain() {
+                set.spawn_maintenance();
+            }
+        };
+        self.env.scheduler.spawn_after(Work::Background, self.maintenance_interval, Box::new(tick));
+    }
+
+    /// Looks after every open log once; false if there is none.
+    fn maintain(&self) -> bool {
+        let logs: Vec<_> = {
+            let logs = self.logs.lock();
+            if logs.is_empty() || self.closed.load(Ordering::Acquire) {
+                // Under the registry's lock: who opens a log next sees it and sets the task again.
+                self.maintenance_armed.store(false, Ordering::Release);
+                return false;
+            }
+            logs.values().cloned().collect()
+        };
+        for log in logs {
+            if self.closed.load(Ordering::Acquire) {
+                break;
+            }
+            log.roll_if_old();
+        }
+        true
+    }
+}
