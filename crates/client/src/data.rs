@@ -75,10 +75,11 @@ impl PartitionData {
 
     /// The records, from the offset asked for, each with keys and values of its own that share the memory of
     /// the reply. Ends after the first error: the partition's own, [`Corrupt`](ErrorKind::Corrupt) for a batch that
-    /// is not what was written, [`Unsupported`](ErrorKind::Unsupported) for one that is compressed.
+    /// is not what was written, [`Unsupported`](ErrorKind::Unsupported) for one whose compression is a feature that
+    /// this program was built without.
     ///
     /// To borrow records instead of owning them, go through [`Chunk::batches`] and
-    /// [`Batch::records`].
+    /// [`Batch::records_with`].
     #[must_use]
     pub fn records(&self) -> Records<'_> {
         Records::new(self, self.floor.max(self.start_offset))
@@ -105,10 +106,12 @@ impl Chunk {
     /// The batches one by one, each with its checksum verified. Ends after the first error.
     ///
     /// ```no_run
+    /// # use logmill_record::Inflater;
     /// # fn example(data: logmill_client::PartitionData) -> Result<(), logmill_record::BatchError> {
+    /// let mut inflater = Inflater::default();
     /// for chunk in &data.chunks {
     ///     for batch in chunk.batches() {
-    ///         for record in batch?.records()? {
+    ///         for record in batch?.records_with(&mut inflater)? {
     ///             let record = record?;
     ///             println!("{}: {} bytes", record.offset, record.value.map_or(0, <[u8]>::len));
     ///         }

@@ -74,7 +74,7 @@ pub enum ErrorKind {
     /// The producer or subscription was closed before.
     Closed,
     /// What answers at the address is no Logmill node, or one that does not know the call; or a batch was
-    /// read that this version cannot take apart, such as a compressed one.
+    /// read that this version cannot take apart, such as one whose codec it was built without.
     Unsupported,
     /// The node failed inside, or answered something that makes no sense.
     Internal,

@@ -76,13 +76,14 @@ pub struct Inflater {
     limits: InflateLimits,
     /// The last batch, as it is uncompressed: room for the header, then the records.
     bytes: Vec<u8>,
+    contexts: codec::Contexts,
 }
 
 impl Inflater {
     /// One with these limits.
     #[must_use]
     pub fn new(limits: InflateLimits) -> Inflater {
-        Inflater { limits, bytes: Vec::new() }
+        Inflater { limits, ..Inflater::default() }
     }
 
     /// The limits.
@@ -103,7 +104,7 @@ impl Inflater {
         if self.bytes.capacity() > KEPT_BYTES {
             self.bytes = Vec::new();
         }
-        let inflated = inflate(header, batch, &self.limits, &mut self.bytes)?;
+        let inflated = inflate(&mut self.contexts, header, batch, &self.limits, &mut self.bytes)?;
         Ok((inflated, &self.bytes))
     }
 }
@@ -111,7 +112,7 @@ impl Inflater {
 /// As [`Inflater::inflate`], for keeps: a whole batch with a header and CRC of its own.
 pub(crate) fn inflate_batch(batch: &Batch, limits: &InflateLimits) -> Result<Batch, BatchError> {
     let mut bytes = Vec::new();
-    let header = inflate(batch.header(), batch.bytes(), limits, &mut bytes)?;
+    let header = inflate(&mut codec::Contexts::default(), batch.header(), batch.bytes(), limits, &mut bytes)?;
     if bytes.capacity() / 2 > bytes.len() {
         bytes.shrink_to_fit();
     }
@@ -133,6 +134,7 @@ fn put_header(header: &BatchHeader, bytes: &mut [u8]) {
 
 /// Puts room for a header and the inflated records into `out`.
 fn inflate(
+    contexts: &mut codec::Contexts,
     header: &BatchHeader,
     batch: &[u8],
     limits: &InflateLimits,
@@ -144,7 +146,7 @@ fn inflate(
     // Kafka's compaction can leave a batch with a codec and without records; there is nothing to inflate.
     if !(compressed.is_empty() && header.record_count == 0) {
         let max_len = HEADER_LEN + limits.allowance(compressed.len());
-        codec::inflate(header.attributes.compression(), compressed, out, max_len)?;
+        codec::inflate(contexts, header.attributes.compression(), compressed, out, max_len)?;
     }
     let mut inflated = header.clone();
     inflated.attributes = header.attributes.with_compression(Compression::None);

@@ -10,7 +10,10 @@ mod common;
 
 use bytes::Bytes;
 use common::{RawBatch, RawRecord, crc32c, fix_crc};
-use logmill_record::{Batch, BatchBuilder, BatchErrorKind, BatchHeader, NewRecord, Offset, TimestampMs};
+use logmill_record::{
+    Batch, BatchBuilder, BatchErrorKind, BatchHeader, BatchOptions, Compression, Inflater, NewRecord, Offset,
+    Record, TimestampMs, TimestampType,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -36,7 +39,14 @@ fn records() -> impl Strategy<Value = Vec<Owned>> {
 }
 
 fn build(records: &[Owned]) -> Batch {
-    let mut builder = BatchBuilder::new();
+    let (batch, announced) = build_with(records, BatchOptions::new());
+    assert_eq!(batch.bytes().len(), announced);
+    batch
+}
+
+/// And the most bytes that the builder said it would take.
+fn build_with(records: &[Owned], options: BatchOptions) -> (Batch, usize) {
+    let mut builder = BatchBuilder::with_options(options, 0);
     for record in records {
         let headers: Vec<_> =
             record.headers.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
@@ -50,10 +60,8 @@ fn build(records: &[Owned]) -> Batch {
         builder.push(&record).unwrap();
         assert_eq!(builder.size_bytes(), announced);
     }
-    let announced = builder.size_bytes();
-    let batch = builder.build().unwrap();
-    assert_eq!(batch.bytes().len(), announced);
-    batch
+    let most = builder.max_size_bytes();
+    (builder.build().unwrap(), most)
 }
 
 /// Everything that can be asked of some bytes, for its panics.
@@ -66,9 +74,13 @@ fn walk(bytes: &Bytes) {
 }
 
 fn walk_records(batch: &Batch) {
-    let checked = batch.check_records();
-    let Ok(records) = batch.records() else {
-        assert_eq!(checked.unwrap_err().kind(), BatchErrorKind::Unsupported);
+    let mut inflater = Inflater::default();
+    let checked = batch.check_records_with(&mut inflater);
+    let stored = batch.check_stored_with(&mut inflater);
+    let _ = batch.control_record();
+    let Ok(records) = batch.records_with(&mut inflater) else {
+        checked.unwrap_err();
+        stored.unwrap_err();
         return;
     };
     let mut read = 0;
@@ -84,9 +96,124 @@ fn walk_records(batch: &Batch) {
         }
     }
     assert!(read <= batch.header().record_count);
+    assert!(stored.is_err() || all_right, "the check accepted what the iterator refuses");
     if checked.is_ok() {
-        assert!(all_right, "the check accepted what the iterator refuses");
+        stored.unwrap();
         assert_eq!(read, batch.header().last_offset_delta + 1);
+    }
+    let kept = batch.retain_records(&mut inflater, None, |record| record.offset.get() % 2 == 0);
+    assert_eq!(kept.is_ok(), all_right);
+}
+
+/// Every codec that this build has, and none.
+fn codecs() -> impl Strategy<Value = Compression> {
+    let built_in = [
+        (Compression::None, true),
+        (Compression::Gzip, cfg!(feature = "gzip")),
+        (Compression::Snappy, cfg!(feature = "snappy")),
+        (Compression::Lz4, cfg!(feature = "lz4")),
+        (Compression::Zstd, cfg!(feature = "zstd")),
+    ];
+    let there: Vec<_> = built_in.into_iter().filter(|(_, there)| *there).map(|(codec, _)| codec).collect();
+    prop::sample::select(there)
+}
+
+fn options() -> impl Strategy<Value = BatchOptions> {
+    let producer = proptest::option::of((0..i64::MAX, 0..i16::MAX, 0..i32::MAX));
+    let append_time = proptest::option::of(any::<i64>());
+    let horizon = proptest::option::of(0..2_000_000_000_000_i64);
+    (codecs(), producer, append_time, horizon, any::<bool>()).prop_map(
+        |(compression, producer, append_time, horizon, transactional)| {
+            let mut options = BatchOptions::new().compression(compression);
+            if let Some((id, epoch, sequence)) = producer {
+                options = options.producer(id, epoch, sequence);
+            }
+            if let Some(at) = append_time {
+                options = options.log_append_time(TimestampMs(at));
+            }
+            if let Some(at) = horizon {
+                options = options.delete_horizon(TimestampMs(at));
+            }
+            if transactional { options.transactional() } else { options }
+        },
+    )
+}
+
+fn assert_same(record: &Record<'_>, expected: &Owned) {
+    assert_eq!(record.key, expected.key.as_deref());
+    assert_eq!(record.value, expected.value.as_deref());
+    let headers: Vec<_> = record.headers().map(|header| (header.key, header.value)).collect();
+    let expected: Vec<_> =
+        expected.headers.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
+    assert_eq!(headers, expected);
+}
+
+proptest! {
+    /// Codec, producer, whose time it is, delete horizon: each comes back whatever the others are.
+    #[test]
+    fn every_kind_of_batch_comes_back_as_it_went_in(records in records(), options in options()) {
+        let (built, most) = build_with(&records, options);
+        prop_assert!(built.bytes().len() <= most);
+        let batch = Batch::parse(built.bytes().clone()).unwrap();
+        prop_assert_eq!(batch.header(), built.header());
+        let header = batch.header();
+        let mut inflater = Inflater::default();
+        batch.check_stored_with(&mut inflater).unwrap();
+        prop_assert_eq!(batch.check_records_with(&mut inflater).is_ok(), header.delete_horizon().is_none());
+        let inflated = batch.inflate(&inflater.limits()).unwrap();
+        prop_assert_eq!(&Batch::parse(inflated.bytes().clone()).unwrap(), &inflated);
+        let again = build_with(&records, options.compression(Compression::None)).0;
+        prop_assert_eq!(inflated, again);
+
+        let append_time = header.attributes.timestamp_type() == TimestampType::LogAppendTime;
+        let mut read = batch.records_with(&mut inflater).unwrap();
+        for (i, expected) in records.iter().enumerate() {
+            let record = read.next().unwrap().unwrap();
+            let timestamp = if append_time { header.max_timestamp } else { TimestampMs(expected.timestamp) };
+            prop_assert_eq!((record.offset, record.timestamp), (Offset(i as u64), timestamp));
+            assert_same(&record, expected);
+        }
+        prop_assert!(read.next().is_none());
+    }
+
+    /// Against the plainest model of it: a list that is filtered.
+    #[test]
+    fn what_compaction_keeps_is_what_a_list_would_keep(
+        records in records(), options in options(), kept in vec(any::<bool>(), 80), horizon in proptest::option::of(0..i64::MAX / 4),
+    ) {
+        let (batch, _) = build_with(&records, options);
+        let mut inflater = Inflater::default();
+        let compacted = batch
+            .retain_records(&mut inflater, horizon.map(TimestampMs), |record| kept[usize::try_from(record.offset.get()).unwrap()])
+            .unwrap();
+        prop_assert_eq!(&Batch::parse(compacted.bytes().clone()).unwrap(), &compacted);
+        compacted.check_stored_with(&mut inflater).unwrap();
+        let (was, is) = (batch.header(), compacted.header());
+        prop_assert_eq!((is.base_offset, is.last_offset()), (was.base_offset, was.last_offset()));
+        prop_assert_eq!(
+            (is.producer_id, is.producer_epoch, is.base_sequence),
+            (was.producer_id, was.producer_epoch, was.base_sequence)
+        );
+        prop_assert_eq!(is.attributes.timestamp_type(), was.attributes.timestamp_type());
+        prop_assert_eq!(is.attributes.is_transactional(), was.attributes.is_transactional());
+
+        let mut expected = records.iter().enumerate().filter(|(i, _)| kept[*i]);
+        let append_time = is.attributes.timestamp_type() == TimestampType::LogAppendTime;
+        let mut largest = i64::MIN;
+        for record in compacted.records_with(&mut inflater).unwrap() {
+            let (i, expected) = expected.next().unwrap();
+            let record = record.unwrap();
+            let timestamp = if append_time { was.max_timestamp } else { TimestampMs(expected.timestamp) };
+            prop_assert_eq!((record.offset, record.timestamp), (Offset(i as u64), timestamp));
+            assert_same(&record, expected);
+            largest = largest.max(timestamp.0);
+        }
+        prop_assert!(expected.next().is_none());
+        if is.record_count > 0 {
+            prop_assert_eq!(is.attributes.compression(), was.attributes.compression());
+            prop_assert_eq!(is.max_timestamp, TimestampMs(largest));
+            prop_assert_eq!(is.delete_horizon(), horizon.map(TimestampMs).or(was.delete_horizon()));
+        }
     }
 }
 
@@ -108,12 +235,7 @@ proptest! {
             let record = read.next().unwrap().unwrap();
             prop_assert_eq!(record.offset, Offset(i as u64));
             prop_assert_eq!(record.timestamp, TimestampMs(expected.timestamp));
-            prop_assert_eq!(record.key, expected.key.as_deref());
-            prop_assert_eq!(record.value, expected.value.as_deref());
-            let headers: Vec<_> = record.headers().map(|header| (header.key, header.value)).collect();
-            let expected: Vec<_> =
-                expected.headers.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
-            prop_assert_eq!(headers, expected);
+            assert_same(&record, expected);
         }
         prop_assert!(read.next().is_none());
     }

@@ -1,11 +1,14 @@
 //! Stored batches made plain records, for readers who do not know the format.
 
 use bytes::Bytes;
-use logmill_record::{Batch, BatchError, Offset, TimestampMs, TimestampType};
+use logmill_record::{Batch, BatchError, BatchErrorKind, InflateLimits, Offset, TimestampMs, TimestampType};
 
 use crate::error::{Error, Reason};
 
-/// A record as it was stored. Its bytes are slices of the batch's, not copies.
+/// So many are made at a time: a megabyte of batch may inflate to millions of records.
+const RECORDS_AT_A_TIME: usize = 1 << 16;
+
+/// A record as it was stored. Its bytes are slices of the batch's, as it is inflated, and not copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodedRecord {
     /// The record's offset in its partition.
@@ -35,11 +38,12 @@ impl DecodedRecord {
 /// The records of whole batches, one after another, from the offset `from` on. Control batches, which no
 /// application reads, are left out.
 ///
-/// An error is the iterator's last item: [`DataCorrupt`](Reason::DataCorrupt), which bytes that came from a
-/// fetch do not give.
+/// An error is the iterator's last item: [`BatchUnsupported`](Reason::BatchUnsupported) for a codec that the
+/// program was built without, and [`DataCorrupt`](Reason::DataCorrupt), which bytes that came from a fetch do
+/// not give.
 #[must_use]
 pub fn decode(batches: Bytes, from: Offset) -> DecodedRecords {
-    DecodedRecords { batches, from, records: Vec::new().into_iter() }
+    DecodedRecords { batches, from, batch: None, records: Vec::new().into_iter() }
 }
 
 /// See [`decode`].
@@ -47,7 +51,9 @@ pub fn decode(batches: Bytes, from: Offset) -> DecodedRecords {
 pub struct DecodedRecords {
     batches: Bytes,
     from: Offset,
-    /// Of the batch that is being taken apart.
+    /// The batch that is being taken apart, inflated, as long as it may have more records.
+    batch: Option<Batch>,
+    /// Of that batch.
     records: std::vec::IntoIter<DecodedRecord>,
 }
 
@@ -59,12 +65,9 @@ impl Iterator for DecodedRecords {
             if let Some(record) = self.records.next() {
                 return Some(Ok(record));
             }
-            let batch = match Batch::split_from(&mut self.batches) {
-                Ok(batch) => batch?,
-                Err(error) => return Some(Err(self.fail(error))),
-            };
-            match records(&batch, self.from) {
-                Ok(records) => self.records = records.into_iter(),
+            match self.refill() {
+                Ok(true) => {}
+                Ok(false) => return None,
                 Err(error) => return Some(Err(self.fail(error))),
             }
         }
@@ -72,19 +75,42 @@ impl Iterator for DecodedRecords {
 }
 
 impl DecodedRecords {
+    /// Takes more of the batch apart, or comes to the next one; `false` at the end.
+    fn refill(&mut self) -> Result<bool, BatchError> {
+        if self.batch.is_none() {
+            let Some(next) = Batch::split_from(&mut self.batches)? else { return Ok(false) };
+            let wanted = !next.header().attributes.is_control() && next.header().last_offset() >= self.from;
+            self.batch = if wanted { Some(next.inflate(&InflateLimits::default())?) } else { None };
+        }
+        let Some(batch) = self.batch.take() else { return Ok(true) };
+        let records = records(&batch, self.from)?;
+        if let Some(last) = records.last()
+            && records.len() == RECORDS_AT_A_TIME
+        {
+            self.from = last.offset.next();
+            self.batch = Some(batch);
+        }
+        self.records = records.into_iter();
+        Ok(true)
+    }
+
     fn fail(&mut self, error: BatchError) -> Error {
         self.batches.clear();
-        Error::new(Reason::DataCorrupt, format!("a stored batch cannot be read: {error}")).because(error)
+        self.batch = None;
+        let reason = match error.kind() {
+            BatchErrorKind::Unsupported => Reason::BatchUnsupported,
+            _ => Reason::DataCorrupt,
+        };
+        Error::new(reason, format!("a stored batch cannot be read: {error}")).because(error)
     }
 }
 
+/// The first records of an uncompressed batch from the offset `from` on.
 fn records(batch: &Batch, from: Offset) -> Result<Vec<DecodedRecord>, BatchError> {
-    let attributes = batch.header().attributes;
-    if attributes.is_control() {
-        return Ok(Vec::new());
-    }
+    let timestamp_type = batch.header().attributes.timestamp_type();
     let own = |bytes: Option<&[u8]>| bytes.map(|bytes| batch.bytes().slice_ref(bytes));
-    let mut decoded = Vec::with_capacity(batch.header().record_count as usize);
+    let count = batch.header().record_count as usize;
+    let mut decoded = Vec::with_capacity(count.min(RECORDS_AT_A_TIME));
     for record in batch.records()? {
         let record = record?;
         if record.offset < from {
@@ -93,18 +119,21 @@ fn records(batch: &Batch, from: Offset) -> Result<Vec<DecodedRecord>, BatchError
         decoded.push(DecodedRecord {
             offset: record.offset,
             timestamp: record.timestamp,
-            timestamp_type: attributes.timestamp_type(),
+            timestamp_type,
             key: own(record.key),
             value: own(record.value),
             headers: record.headers().map(|header| (header.key.to_owned(), own(header.value))).collect(),
         });
+        if decoded.len() == RECORDS_AT_A_TIME {
+            break;
+        }
     }
     Ok(decoded)
 }
 
 #[cfg(test)]
 mod tests {
-    use logmill_record::{BatchBuilder, NewRecord, stamped_prefix};
+    use logmill_record::{BatchBuilder, BatchOptions, Compression, NewRecord, stamped_prefix};
 
     use super::*;
 
@@ -140,6 +169,33 @@ mod tests {
         assert_eq!(seen, [(11, &Some("b".into())), (13, &Some("c".into()))]);
         assert_eq!(records[0].headers, [("h".to_owned(), Some("1".into())), ("h".to_owned(), None)]);
         assert_eq!(records[0].size_bytes(), 1 + 3);
+    }
+
+    #[test]
+    fn records_of_a_compressed_batch_come_in_parts_and_all_of_them() {
+        let options = BatchOptions::new().compression(Compression::Zstd);
+        let mut builder = BatchBuilder::with_options(options, 0);
+        for value in 0..150_000_u32 {
+            let new = NewRecord {
+                timestamp: TimestampMs(7),
+                key: None,
+                value: Some(&value.to_be_bytes()),
+                headers: &[],
+            };
+            builder.push(&new).unwrap();
+        }
+        let run = [builder.build().unwrap().bytes().to_vec(), stored(150_000, &["a"], 0)].concat();
+        let mut expected = 5..150_000_u32;
+        let mut records = decode(run.into(), Offset(5)).map(Result::unwrap);
+        for record in records.by_ref().take(149_995) {
+            let value = expected.next().unwrap();
+            assert_eq!(
+                (record.offset.get(), &record.value.unwrap()[..]),
+                (value.into(), &value.to_be_bytes()[..])
+            );
+        }
+        assert_eq!(records.next().unwrap().value, Some("a".into()));
+        assert!(records.next().is_none());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use logmill_record::{
-    Batch, BatchBuilder, BatchError, BatchErrorKind, NewRecord, TimestampMs, TimestampType,
+    Batch, BatchBuilder, BatchError, BatchErrorKind, Inflater, NewRecord, TimestampMs, TimestampType,
 };
 
 use super::{Payload, ProduceRecord};
@@ -25,8 +25,8 @@ pub(crate) fn check_counts(records: usize, headers: usize, limits: &Limits) -> R
     check(headers, "headers", "max_headers_per_request", limits.max_headers_per_request)
 }
 
-/// Checks a batch that a producer made, whole: header, CRC, every record.
-pub(super) fn check(bytes: Bytes, max_message_bytes: usize) -> Result<Batch, Error> {
+/// Checks a batch that a producer made, whole: header, CRC, every record, as far as they may be inflated.
+pub(super) fn check(bytes: Bytes, max_message_bytes: usize, inflater: &mut Inflater) -> Result<Batch, Error> {
     check_size(bytes.len(), max_message_bytes)?;
     let batch = Batch::parse(bytes).map_err(refuse)?;
     let header = batch.header();
@@ -51,7 +51,7 @@ pub(super) fn check(bytes: Bytes, max_message_bytes: usize) -> Result<Batch, Err
              CreateTime: clear attribute bit 3",
         ));
     }
-    batch.check_records().map_err(refuse)?;
+    batch.check_records_with(inflater).map_err(refuse)?;
     Ok(batch)
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use logmill_log::env::{Scheduler, Work};
 use logmill_log::{Beyond, ErrorKind, Log, Receipt, Step};
-use logmill_record::{Batch, Offset, TimestampMs};
+use logmill_record::{Batch, Inflater, Offset, TimestampMs};
 use parking_lot::Mutex;
 
 use super::{ProduceRecord, ingest};
@@ -41,9 +41,9 @@ impl Load {
         }
     }
 
-    fn into_batches(self, max_message_bytes: usize) -> Result<Vec<Batch>, Error> {
+    fn into_batches(self, max_message_bytes: usize, inflater: &mut Inflater) -> Result<Vec<Batch>, Error> {
         match self {
-            Self::Batch(bytes) => ingest::check(bytes, max_message_bytes).map(|batch| vec![batch]),
+            Self::Batch(bytes) => ingest::check(bytes, max_message_bytes, inflater).map(|batch| vec![batch]),
             Self::Records(records, now) => ingest::build(&records, now, max_message_bytes),
         }
     }
@@ -221,8 +221,10 @@ impl Shared {
     fn check(&self, entries: Vec<Entry>) -> (Vec<Batch>, Vec<Ready>) {
         let mut batches = Vec::with_capacity(entries.len());
         let mut group = Vec::with_capacity(entries.len());
+        // Given back with the group: what thousands of lanes kept would be too much.
+        let mut inflater = Inflater::default();
         for Entry { load, answer, _held, .. } in entries {
-            match load.into_batches(self.max_message_bytes) {
+            match load.into_batches(self.max_message_bytes, &mut inflater) {
                 Ok(checked) => {
                     let records = checked.iter().map(|batch| u64::from(batch.header().record_count)).sum();
                     batches.extend(checked);

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use logmill_broker::{
     Acks, Config, Fetch, FetchFrom, Limits, Payload, Position, Produce, ProduceRecord, Reason, decode,
 };
-use logmill_record::{Batch, TimestampMs, murmur2_partition};
+use logmill_record::{
+    Batch, BatchBuilder, BatchOptions, Compression, NewRecord, TimestampMs, murmur2_partition,
+};
 
 use crate::common::{Node, batch, config, failure, keyed, produce_batch, record, records};
 
@@ -177,6 +179,41 @@ fn changed(change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
     bytes.into()
 }
 
+/// A few kilobytes of zeros that would be a hundred megabytes.
+fn bomb() -> Bytes {
+    let zeros = vec![0; 100 << 20];
+    let options = BatchOptions::new().compression(Compression::Zstd);
+    let mut builder = BatchBuilder::with_options(options, 101 << 20);
+    let record = NewRecord { timestamp: TimestampMs(0), key: None, value: Some(&zeros), headers: &[] };
+    builder.push(&record).unwrap();
+    let batch = builder.build().unwrap();
+    assert!(batch.bytes().len() < 20_000);
+    batch.bytes().clone()
+}
+
+#[test]
+fn compressed_batches_are_stored_as_they_came_and_read_as_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::open(config(&dir));
+    node.create("t", 1).unwrap();
+    let codecs = [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+    for compression in codecs {
+        let mut builder = BatchBuilder::with_options(BatchOptions::new().compression(compression), 0);
+        for value in ["same", "same", "other"] {
+            let record = NewRecord {
+                timestamp: TimestampMs(7),
+                key: None,
+                value: Some(value.as_bytes()),
+                headers: &[],
+            };
+            builder.push(&record).unwrap();
+        }
+        node.produce(produce_batch("t", 0, builder.build().unwrap().bytes().clone())).unwrap();
+    }
+    assert_eq!(node.read_all("t", 0).unwrap(), ["same", "same", "other"].repeat(4));
+    node.broker.close().unwrap();
+}
+
 #[test]
 fn batches_are_checked_whole() {
     let dir = tempfile::tempdir().unwrap();
@@ -185,7 +222,7 @@ fn batches_are_checked_whole() {
     let mut flipped = batch(["a"]).bytes().to_vec();
     *flipped.last_mut().unwrap() ^= 1;
     let two = [batch(["a"]).bytes().to_vec(), batch(["b"]).bytes().to_vec()].concat();
-    let cases: [(&str, Bytes, Reason); 11] = [
+    let cases: [(&str, Bytes, Reason); 13] = [
         ("nothing", Bytes::new(), Reason::BatchInvalid),
         ("a wrong checksum", flipped.into(), Reason::BatchInvalid),
         ("two batches", two.into(), Reason::BatchInvalid),
@@ -195,7 +232,9 @@ fn batches_are_checked_whole() {
         ("append time", changed(|bytes| bytes[22] |= 0x08), Reason::BatchInvalid),
         ("a transaction", changed(|bytes| bytes[22] |= 0x10), Reason::BatchUnsupported),
         ("a producer id", changed(|bytes| bytes[43..51].fill(0)), Reason::BatchUnsupported),
-        ("compression", changed(|bytes| bytes[22] |= 0x04), Reason::BatchUnsupported),
+        ("compression that is none", changed(|bytes| bytes[22] |= 0x04), Reason::BatchInvalid),
+        ("an unknown compression", changed(|bytes| bytes[22] |= 0x05), Reason::BatchUnsupported),
+        ("a bomb", bomb(), Reason::MessageTooLarge),
         ("an old format", changed(|bytes| bytes[16] = 1), Reason::BatchUnsupported),
     ];
     for (what, bytes, reason) in cases {

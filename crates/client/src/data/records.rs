@@ -1,13 +1,13 @@
 //! The records of a partition's data, with memory of their own.
 
 use bytes::Bytes;
-use logmill_record::{Batch, BatchError, Offset, Record, TimestampMs};
+use logmill_record::{Batch, BatchError, InflateLimits, Offset, Record, TimestampMs};
 
 use super::{Chunk, PartitionData};
 use crate::Error;
 
 /// A record as it was stored. Keys, values and the values of headers share the memory of the reply that they
-/// came in: a program that keeps a few of them for long should copy them.
+/// came in, or that their batch was inflated to: a program that keeps a few of them for long should copy them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FetchedRecord {
@@ -72,6 +72,7 @@ impl<'a> Records<'a> {
         if batch.header().attributes.is_control() || batch.header().last_offset() < self.floor {
             return Ok(Vec::new());
         }
+        let batch = batch.inflate(&InflateLimits::default())?;
         let mut records = Vec::new();
         for record in batch.records()? {
             let record = record?;
@@ -108,7 +109,7 @@ impl Iterator for Records<'_> {
 }
 
 fn owned(batch: &Bytes, record: &Record<'_>, appended_at: TimestampMs) -> FetchedRecord {
-    // Everything in a record that can be read lies in its batch: compressed batches cannot be read.
+    // Everything in a record lies in its batch, as it is inflated.
     let share = |bytes: &[u8]| batch.slice_ref(bytes);
     FetchedRecord {
         offset: record.offset,

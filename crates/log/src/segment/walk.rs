@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use logmill_record::{Batch, BatchError, BatchHeader, Offset, TimestampMs, check_crc};
+use logmill_record::{Batch, BatchError, BatchHeader, Inflater, Offset, TimestampMs, check_crc};
 
 use super::Gaps;
 
@@ -144,10 +144,11 @@ pub(crate) fn find_record(
 ) -> Result<Option<(Offset, TimestampMs)>, Damage> {
     let may_hold =
         |batch: &&Placement| batch.header.max_timestamp >= at && batch.header.last_offset() >= start;
+    let mut inflater = Inflater::default();
     for placed in batches.iter().filter(may_hold) {
         let damage = |error: BatchError| placed.damage(&error);
         let batch = Batch::parse(bytes.slice(placed.at..placed.end())).map_err(damage)?;
-        for record in batch.records().map_err(damage)? {
+        for record in batch.records_with(&mut inflater).map_err(damage)? {
             let record = record.map_err(damage)?;
             if record.timestamp >= at && record.offset >= start {
                 return Ok(Some((record.offset, record.timestamp)));

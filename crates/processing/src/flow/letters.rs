@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use logmill_record::{BatchError, Offset, TimestampMs};
+use logmill_record::{BatchError, InflateLimits, Offset, TimestampMs};
 
 use super::{Flow, unreadable};
 use crate::error::Error;
@@ -74,6 +74,7 @@ impl Flow {
                     continue;
                 }
                 let unreadable = |error: BatchError| unreadable(&self.topic, partition, error);
+                let batch = batch.inflate(&InflateLimits::default()).map_err(unreadable)?;
                 for record in batch.records().map_err(unreadable)? {
                     let record = record.map_err(unreadable)?;
                     let Some(original) = originals.get_mut(&(at, record.offset)) else { continue };

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use logmill_record::{Batch, BatchError, Offset, Record, TimestampMs};
+use logmill_record::{Batch, BatchError, InflateLimits, Offset, Record, TimestampMs};
 
 use super::{ErasedBatch, Item, Origin, erase, guarded};
 use crate::codec::Codec;
@@ -135,6 +135,7 @@ impl<T: Send + 'static> Decoder for SourceDecoder<T> {
         belief: Belief<'_>,
         entries: &mut VecDeque<Entry>,
     ) -> Result<(), BatchError> {
+        let batch = &batch.inflate(&InflateLimits::default())?;
         for record in batch.records()? {
             let record = record?;
             if !offsets.contains(&record.offset) {

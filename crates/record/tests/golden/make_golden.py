@@ -3,7 +3,8 @@
 
 The encoder is kafka-python 3.0.12, a Kafka client in pure Python:
 
-    python3 -m venv venv && venv/bin/pip install kafka-python==3.0.12
+    python3 -m venv venv
+    venv/bin/pip install kafka-python==3.0.12 python-snappy==0.7.3 lz4==4.4.5 zstandard==0.25.0
     venv/bin/python crates/record/tests/golden/make_golden.py
 
 Each batch is `NAME.bin`, described in `batches.json`: its header as that client reads it back, its records as they
@@ -17,6 +18,8 @@ offset and leader epoch, which lie before the CRC, afterwards. Every batch is re
 The time is fixed, because gzip writes it into its header: a second run changes no byte.
 """
 
+import contextlib
+import gzip
 import importlib.metadata
 import json
 import pathlib
@@ -24,6 +27,9 @@ import random
 import struct
 import unittest.mock
 
+import lz4.frame
+import snappy
+import zstandard
 from kafka.partitioner.default import murmur2
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
@@ -130,6 +136,31 @@ def compressible():
     return [record(T0 + i, b"key-%d" % i, b"the same words again and again " * 4) for i in range(20)]
 
 
+def large():
+    """Several blocks of every codec; its lz4 links them, its snappy is xerial's."""
+    return [record(T0, b"k", b"%d and so on and so on" % 7, times=9000, step_ms=250)]
+
+
+def gzip_members(data):
+    return gzip.compress(data[:1000], mtime=0) + gzip.compress(data[1000:], mtime=0)
+
+
+def snappy_bare(data):
+    """One block and no framing, as librdkafka sends it."""
+    return snappy.compress(data)
+
+
+def lz4_linked(data):
+    """Blocks that reach into the ones before, with every checksum."""
+    return lz4.frame.compress(data, block_linked=True, block_size=4, block_checksum=True, content_checksum=True)
+
+
+def zstd_streamed(data):
+    """Without the size of the content in the frame's header, as Kafka's Java client sends it."""
+    compressor = zstandard.ZstdCompressor(write_content_size=False).compressobj()
+    return compressor.compress(data) + compressor.flush()
+
+
 BATCHES = {
     "plain": dict(records=plain(), builder=True),
     "nulls": dict(records=nulls(), builder=True),
@@ -148,6 +179,17 @@ BATCHES = {
     "stored": dict(records=headers(), stamp=(9_007_199_254_740_993, 41)),
     "compacted": dict(records=plain(), offsets=[2, 3, 17, 500, 9_000], stamp=(1_000, 7)),
     "gzip": dict(records=compressible(), codec=DefaultRecordBatchBuilder.CODEC_GZIP),
+    "snappy": dict(records=compressible(), codec=DefaultRecordBatchBuilder.CODEC_SNAPPY),
+    "lz4": dict(records=compressible(), codec=DefaultRecordBatchBuilder.CODEC_LZ4),
+    "zstd": dict(records=compressible(), codec=DefaultRecordBatchBuilder.CODEC_ZSTD),
+    "gzip_large": dict(records=large(), codec=DefaultRecordBatchBuilder.CODEC_GZIP),
+    "snappy_large": dict(records=large(), codec=DefaultRecordBatchBuilder.CODEC_SNAPPY),
+    "lz4_large": dict(records=large(), codec=DefaultRecordBatchBuilder.CODEC_LZ4),
+    "zstd_large": dict(records=large(), codec=DefaultRecordBatchBuilder.CODEC_ZSTD),
+    "gzip_members": dict(records=large(), codec=DefaultRecordBatchBuilder.CODEC_GZIP, encode=gzip_members),
+    "snappy_bare": dict(records=compressible(), codec=DefaultRecordBatchBuilder.CODEC_SNAPPY, encode=snappy_bare),
+    "lz4_linked": dict(records=large(), codec=DefaultRecordBatchBuilder.CODEC_LZ4, encode=lz4_linked),
+    "zstd_streamed": dict(records=large(), codec=DefaultRecordBatchBuilder.CODEC_ZSTD, encode=zstd_streamed),
 }
 
 
@@ -178,6 +220,14 @@ def make(spec):
         struct.pack_into(">q", raw, 0, base_offset)
         struct.pack_into(">i", raw, 12, epoch)
     return bytes(raw)
+
+
+def encoding(spec):
+    """Another writer of the same codec in place of the client's."""
+    if "encode" not in spec:
+        return contextlib.nullcontext()
+    codec = ["none", "gzip", "snappy", "lz4", "zstd"][spec["codec"]]
+    return unittest.mock.patch(f"kafka.record.default_records.{codec}_encode", spec["encode"])
 
 
 def read_back(raw, spec):
@@ -243,7 +293,7 @@ def main():
     assert "kafka-python==" + importlib.metadata.version("kafka-python") == CLIENT
     lines = []
     for name, spec in BATCHES.items():
-        with unittest.mock.patch("time.time", return_value=0):
+        with unittest.mock.patch("time.time", return_value=0), encoding(spec):
             raw = make(spec)
         (HERE / f"{name}.bin").write_bytes(raw)
         entry = {
