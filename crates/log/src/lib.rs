@@ -69,6 +69,44 @@
 //! what was below it, or takes what was not. A reader keeps the bytes that it holds; its next read
 //! below the start is [`OutOfRange`](ErrorKind::OutOfRange) and names the range there is.
 //!
+//! # Compaction
+//!
+//! A log whose records have keys can be kept as small as its keys are few: with
+//! [`LogOptions::compaction`], of all records with the same key only the last stays, and a reader of
+//! the whole log still learns the last value of each. What stays keeps its offset and its time of
+//! append; where records went, offsets are missing, and a reader that asks for one gets the next.
+//! Records without a key stay. A record with a key and no value is a *tombstone*: it deletes its
+//! key, and goes itself when readers have had [time to see
+//! it](CompactionOptions::delete_retention).
+//!
+//! Only sealed segments are compacted, each written anew beside the old one and renamed over it, so
+//! that a crash leaves the one or the other. What cannot be written, for want of space or for
+//! another reason, leaves the log as it was. Damage stops compaction before it: a record that
+//! cannot be read may be the only one of its key. [`Log::compact`] does it all at once.
+//!
+//! ```
+//! use logmill_log::{CompactionOptions, Log, LogOptions, SetOptions};
+//! use logmill_record::{Batch, BatchBuilder, NewRecord, Offset, TimestampMs};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! let compacted = LogOptions::default().compaction(Some(CompactionOptions::default()));
+//! let log = Log::open(dir.path(), SetOptions::default(), compacted)?;
+//! for (key, value) in [("a", "1"), ("b", "2"), ("a", "3")] {
+//!     let (key, value) = (Some(key.as_bytes()), Some(value.as_bytes()));
+//!     let mut batch = BatchBuilder::new();
+//!     batch.push(&NewRecord { timestamp: TimestampMs(0), key, value, headers: &[] })?;
+//!     log.append(&[batch.build()?])?.wait()?;
+//! }
+//! log.roll()?; // only sealed segments are compacted
+//! log.compact()?;
+//!
+//! let first = Batch::parse(log.read(Offset(0), 1)?.chunks[0].batches.clone())?;
+//! assert_eq!(first.header().base_offset, Offset(1), "the first value of a is gone");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # When the disk fails
 //!
 //! A failed sync is not tried again: the kernel marks the pages clean all the same, and the second
@@ -85,10 +123,11 @@
 //!
 //! # What is not here yet
 //!
-//! Compaction, relaxed durability, budgets for open files and maps, `verify` and
+//! Relaxed durability, budgets for open files and maps, `verify` and
 //! `repair`. Compressed batches are stored and served, not looked into.
 #![deny(missing_docs)]
 
+mod compaction;
 pub mod env;
 mod error;
 mod format;
@@ -101,6 +140,7 @@ mod set;
 #[cfg(feature = "sim")]
 pub mod sim;
 
+pub use compaction::{Compacted, CompactionOptions};
 pub use error::{Error, ErrorKind};
 pub use format::meta::LogMeta;
 pub use histogram::Histogram;

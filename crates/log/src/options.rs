@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::compaction::CompactionOptions;
 use crate::env::Env;
 
 /// How a [`LogSet`](crate::LogSet) works: the machine it runs on and what all its logs share.
@@ -86,6 +87,7 @@ pub struct LogOptions {
     pub(crate) durability: Durability,
     pub(crate) retention_age: Option<Duration>,
     pub(crate) retention_bytes: Option<u64>,
+    pub(crate) compaction: Option<CompactionOptions>,
 }
 
 impl LogOptions {
@@ -143,6 +145,14 @@ impl LogOptions {
         self.retention_bytes = bytes;
         self
     }
+
+    /// Keeps the last record of each key (Kafka's `cleanup.policy=compact`); `None`, the default,
+    /// keeps all. Retention by age and size, where set, goes on beside it.
+    #[must_use]
+    pub fn compaction(mut self, options: Option<CompactionOptions>) -> Self {
+        self.compaction = options;
+        self
+    }
 }
 
 impl Default for LogOptions {
@@ -154,6 +164,7 @@ impl Default for LogOptions {
             durability: Durability::Durable,
             retention_age: None,
             retention_bytes: None,
+            compaction: None,
         }
     }
 }

@@ -23,7 +23,9 @@ use bytes::Bytes;
 use logmill_record::{Offset, TimestampMs};
 
 use super::VERSION;
+use super::atomic::read_exact;
 use super::codec::{check_prefix, damaged};
+use crate::env::{Fs, OpenMode};
 use crate::error::Error;
 
 const MAGIC: [u8; 4] = *b"LMIX";
@@ -118,6 +120,19 @@ pub(crate) struct Footer {
 }
 
 impl Footer {
+    /// Reads the footer of an index file; `None` if there is no file, or none that makes sense.
+    pub(crate) fn read(fs: &dyn Fs, path: &Path) -> Option<Self> {
+        let file = fs.open(path, OpenMode::Read).ok()?;
+        let len = file.status().ok()?.len;
+        let at = len.checked_sub(FOOTER_LEN as u64).filter(|_| len >= MIN_LEN)?;
+        let (mut prefix, mut footer) = ([0; PREFIX_LEN], [0; FOOTER_LEN]);
+        read_exact(&*file, &mut prefix, 0).ok()?;
+        read_exact(&*file, &mut footer, at).ok()?;
+        Self::decode(path, &prefix, &footer, len)
+            .inspect_err(|error| tracing::warn!(%error, "an index is not used and will be rebuilt"))
+            .ok()
+    }
+
     /// Reads a footer and checks it, with the index file's length, for its own consistency.
     pub(crate) fn decode(path: &Path, prefix: &[u8], footer: &[u8], file_len: u64) -> Result<Self, Error> {
         check_prefix(path, prefix, MAGIC)?;

@@ -24,6 +24,7 @@ impl LogInner {
 
     /// Waits for whoever removes or replaces segment files; who comes later finds the log closing.
     fn wait_for_removals(&self) {
+        self.end_compaction();
         drop(self.kept.lock());
     }
 

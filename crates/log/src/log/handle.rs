@@ -14,6 +14,7 @@ use super::LogInner;
 use super::futures::{Beyond, Receipt, Step};
 use super::state::Phase;
 use super::stats::LogStats;
+use crate::compaction::Compacted;
 use crate::env::{Env, block_on, sleep};
 use crate::error::Error;
 use crate::options::{LogOptions, SetOptions};
@@ -246,6 +247,18 @@ impl Log {
             self.roll()?;
         }
         self.inner.retain()
+    }
+
+    /// Compacts the log now: of all records with the same key in its sealed segments only the last
+    /// stays. A log that was not opened with [`LogOptions::compaction`] is refused.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`; `Full`, `Io`, `Corrupt`: what was compacted until then stays so, the rest is as
+    /// it was. Compaction stops at damage, since what lies before it may hold the only whole record
+    /// of a key. `Poisoned`, `ReadOnly`, `Closed`.
+    pub fn compact(&self) -> Result<Compacted, Error> {
+        self.inner.compact()
     }
 
     /// How the log stands.

@@ -1,16 +1,18 @@
 //! One log: an ordered sequence of records, in a directory of segments.
 //!
-//! Lock order: what a log keeps, then its state, then its waiters. The first is held while segment
-//! files are removed or replaced; neither of the others during any I/O but the one write of an
-//! append. A log knows its set only weakly; handles keep the set alive.
+//! Lock order: a log's compactor, what it keeps, its state, its waiters. The first is held for a step
+//! of compaction, the second while segment files are removed or replaced; neither of the others
+//! during any I/O but the one write of an append. A log knows its set only weakly; handles keep the set alive.
 
 mod active_view;
 mod append;
 mod close;
+mod compact;
 mod futures;
 mod handle;
 mod read;
 mod recover;
+mod replace;
 mod retention;
 mod state;
 mod stats;
@@ -24,6 +26,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use compact::Compactor;
 pub use futures::{Beyond, Receipt, Step, WaitFor};
 pub use handle::Log;
 pub(crate) use recover::{Expected, open};
@@ -45,6 +48,7 @@ pub(crate) struct LogInner {
     set: Weak<SetInner>,
     shared: Arc<Shared>,
     counters: Counters,
+    compactor: Mutex<Compactor>,
     kept: Mutex<Kept>,
     state: Mutex<State>,
     waiters: Waiters,

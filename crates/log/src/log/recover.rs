@@ -6,6 +6,7 @@
 //! again in place and synced before readers see it: after a kill it may be in the page cache
 //! only, and after a failed sync the cache can hold clean pages that never reached the disk.
 
+use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -13,6 +14,7 @@ use std::sync::{Arc, Weak};
 use logmill_record::Offset;
 use parking_lot::Mutex;
 
+use super::replace::{base_of_cleaned, settle};
 use super::retention::{Kept, remove_segments};
 use super::state::{Active, Phase, State};
 use super::waiters::Waiters;
@@ -21,7 +23,7 @@ use crate::env::{Env, File, FileStatus, Fs, OpenMode};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic::{self, TEMPORARY};
 use crate::format::checkpoint::Durable;
-use crate::format::index::{FOOTER_LEN, Footer, MIN_LEN, Rows};
+use crate::format::index::{Footer, Rows};
 use crate::format::meta::LogMeta;
 use crate::options::LogOptions;
 use crate::segment::{
@@ -98,6 +100,7 @@ pub(crate) fn open(
         shared,
         counters: Counters::default(),
         kept: Mutex::new(Kept { meta: meta.clone(), doomed }),
+        compactor: Mutex::default(),
         state: Mutex::new(state),
         waiters,
     }))
@@ -116,6 +119,8 @@ struct Opened {
 struct Names {
     bases: Vec<Offset>,
     indexed: Vec<Offset>,
+    /// Segments whose compaction was cut off.
+    cleaned: BTreeSet<Offset>,
 }
 
 struct Recovery<'a> {
@@ -142,16 +147,21 @@ impl Recovery<'_> {
     /// The segments there are; left-overs of a crash are removed.
     fn list(&self) -> Result<Names, Error> {
         let entries = self.fs.list(self.dir).map_err(|error| Error::io("list", self.dir, error))?;
-        let mut names = Names { bases: Vec::new(), indexed: Vec::new() };
+        let mut names = Names { bases: Vec::new(), indexed: Vec::new(), cleaned: BTreeSet::new() };
         for entry in entries {
             if let Some(base) = base_of(&entry.name) {
                 names.bases.push(base);
+            } else if let Some(base) = base_of_cleaned(&entry.name) {
+                names.cleaned.insert(base);
             } else if let Some(base) = base_with(&entry.name, INDEX) {
                 names.indexed.push(base);
             } else if entry.name.ends_with(TEMPORARY) {
                 let path = self.dir.join(&entry.name);
                 self.fs.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
             }
+        }
+        for base in &names.cleaned {
+            settle(&*self.fs, self.dir, *base)?;
         }
         Ok(names)
     }
@@ -160,7 +170,7 @@ impl Recovery<'_> {
     /// and so was an index there whose data is gone already. Those that cannot be removed now are
     /// tried again later.
     fn without_those_below_start(&self, names: Names) -> (Vec<Offset>, Vec<Offset>) {
-        let Names { mut bases, indexed } = names;
+        let Names { mut bases, indexed, .. } = names;
         let start = self.meta.start_offset;
         let below = bases.iter().skip(1).filter(|next| **next <= start).count();
         let orphan = |base: &Offset| *base < start && bases.binary_search(base).is_err();
@@ -226,20 +236,7 @@ impl Recovery<'_> {
 
     /// The footer of a segment's index, if there is one that makes sense.
     fn footer(&self, base: Offset) -> Option<Footer> {
-        let index_path = path(self.dir, base, INDEX);
-        let file = self.fs.open(&index_path, OpenMode::Read).ok()?;
-        let len = file.status().ok()?.len;
-        let at = len.checked_sub(FOOTER_LEN as u64).filter(|_| len >= MIN_LEN)?;
-        let (mut prefix, mut footer) = ([0; 8], [0; FOOTER_LEN]);
-        atomic::read_exact(&*file, &mut prefix, 0).ok()?;
-        atomic::read_exact(&*file, &mut footer, at).ok()?;
-        match Footer::decode(&index_path, &prefix, &footer, len) {
-            Ok(footer) => (footer.base == base).then_some(footer),
-            Err(error) => {
-                tracing::warn!(%error, "an index is not used and will be rebuilt");
-                None
-            }
-        }
+        Footer::read(&*self.fs, &path(self.dir, base, INDEX)).filter(|footer| footer.base == base)
     }
 
     /// The active segment: nothing is read if it was closed cleanly.

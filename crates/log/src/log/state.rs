@@ -96,6 +96,15 @@ impl State {
         self.active.index.footer().next_offset
     }
 
+    /// Lets readers find `fresh` where they found `old`.
+    pub(super) fn put_in_place_of(&mut self, old: &Arc<Sealed>, fresh: Arc<Sealed>) {
+        let mut sealed = self.sealed.to_vec();
+        if let Some(place) = sealed.iter_mut().find(|segment| Arc::ptr_eq(segment, old)) {
+            *place = fresh;
+        }
+        self.sealed = Arc::new(sealed);
+    }
+
     /// Bytes of batches in its segments.
     pub(super) fn stored_bytes(&self) -> u64 {
         self.sealed.iter().map(|segment| segment.data_len()).sum::<u64>() + self.active.len()

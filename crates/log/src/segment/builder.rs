@@ -91,6 +91,11 @@ impl IndexBuilder {
         &self.footer
     }
 
+    /// Sets when the last append was, where the batches that are left do not tell.
+    pub(crate) fn set_last_appended_at(&mut self, at: TimestampMs) {
+        self.footer.last_appended_at = at;
+    }
+
     /// The index file, and its footer.
     pub(crate) fn encode(&self) -> (Vec<u8>, Footer) {
         encode(&self.rows, &self.footer)

@@ -5,21 +5,25 @@
 //! replaced. Offsets are contiguous, but for gaps where compaction took batches out; the last
 //! batch of a segment always stays, so that the next offset follows from the data.
 
+mod batches;
 mod builder;
 mod gaps;
 mod scan;
 mod sealed;
+mod times;
 mod walk;
 
 use std::path::{Path, PathBuf};
 
 use logmill_record::Offset;
 
+pub(crate) use batches::Batches;
 pub(crate) use builder::{IndexBuilder, Placed};
 pub(crate) use gaps::Gaps;
 pub(crate) use scan::{Scan, rebuild, scan};
 pub(crate) use sealed::Sealed;
-pub(crate) use walk::{Damage, HEAD_LEN, Placement, find_record, take, walk};
+pub(crate) use times::AppendTimes;
+pub(crate) use walk::{Damage, HEAD_LEN, Placement, crc32c_extend, find_record, take, walk};
 
 /// The ending of data files.
 pub(crate) const DATA: &str = "log";

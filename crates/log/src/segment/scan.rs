@@ -46,7 +46,7 @@ pub(crate) fn scan(
     scan: &Scan<'_>,
     mut visit: impl FnMut(&[u8; HEAD_LEN], &BatchHeader),
 ) -> io::Result<Found> {
-    let mut window = Window { file: scan.file, start: scan.from, bytes: Bytes::new(), limit: scan.to };
+    let mut window = Window::new(scan.file, scan.to);
     let mut found = Found { end: scan.from, next_offset: scan.offset, damage: None };
     while found.end < scan.to {
         match good_batch(scan, &mut window, &found)? {
@@ -80,9 +80,9 @@ pub(crate) fn rebuild(
     Ok((index, found))
 }
 
-type Good = Result<([u8; HEAD_LEN], BatchHeader), String>;
+pub(super) type Good = Result<([u8; HEAD_LEN], BatchHeader), String>;
 
-fn good_batch(scan: &Scan<'_>, window: &mut Window<'_>, at: &Found) -> io::Result<Good> {
+pub(super) fn good_batch(scan: &Scan<'_>, window: &mut Window<'_>, at: &Found) -> io::Result<Good> {
     let rest = scan.to - at.end;
     let head_bytes = window.get(at.end, rest.min(HEADER_LEN as u64))?;
     let header = match BatchHeader::parse(&head_bytes) {
@@ -113,16 +113,20 @@ fn good_batch(scan: &Scan<'_>, window: &mut Window<'_>, at: &Found) -> io::Resul
 }
 
 /// The piece of the file that is in memory.
-struct Window<'a> {
+pub(super) struct Window<'a> {
     file: &'a dyn File,
     start: u64,
     bytes: Bytes,
     limit: u64,
 }
 
-impl Window<'_> {
+impl<'a> Window<'a> {
+    pub(super) fn new(file: &'a dyn File, limit: u64) -> Self {
+        Self { file, start: 0, bytes: Bytes::new(), limit }
+    }
+
     /// `len` bytes from `position`, which the caller knows to lie below the limit.
-    fn get(&mut self, position: u64, len: u64) -> io::Result<Bytes> {
+    pub(super) fn get(&mut self, position: u64, len: u64) -> io::Result<Bytes> {
         let held = self.start..self.start + self.bytes.len() as u64;
         if position < held.start || position + len > held.end {
             let piece = PIECE_LEN.max(len).min(self.limit - position);

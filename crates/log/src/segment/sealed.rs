@@ -10,7 +10,7 @@ use logmill_record::{Offset, TimestampMs};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::walk::{Damage, Placement, Walk, find_record, take, walk};
-use super::{DATA, Gaps, INDEX, path, rebuild};
+use super::{AppendTimes, Batches, DATA, Gaps, INDEX, path, rebuild};
 use crate::env::{File, Fs, Map, OpenMode};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
@@ -79,6 +79,31 @@ impl Sealed {
     /// When its last batch was appended, or an upper bound.
     pub(crate) fn last_appended_at(&self) -> TimestampMs {
         self.footer.last_appended_at
+    }
+
+    pub(crate) fn footer(&self) -> &Footer {
+        &self.footer
+    }
+
+    pub(crate) fn records(&self) -> u64 {
+        self.footer.records
+    }
+
+    /// Opens the data, for reading all of it.
+    pub(crate) fn open_data(&self) -> Result<Arc<dyn File>, Error> {
+        let data_path = self.data_path();
+        let _names = self.names()?;
+        self.fs.open(&data_path, OpenMode::Read).map_err(|error| Error::io("open", &data_path, error))
+    }
+
+    /// The batches of the segment, whose data is `file` at `data_path`.
+    pub(crate) fn batches<'a>(&self, file: &'a dyn File, data_path: &'a Path) -> Batches<'a> {
+        Batches::new(file, data_path, self.footer.data_len, self.footer.base, self.end)
+    }
+
+    /// When its batches were appended.
+    pub(crate) fn append_times(&self) -> Result<AppendTimes, Error> {
+        Ok(AppendTimes::new(self.load()?.rows.clone(), self.footer.last_appended_at))
     }
 
     /// Whether data is known to be missing at its end.
@@ -279,7 +304,6 @@ impl Sealed {
 
     /// The right to give the files' names to others. Who sets it to true must put another view in
     /// this one's place before giving it back.
-    #[expect(dead_code, reason = "compaction, which replaces files, comes next")]
     pub(crate) fn replace_names(&self) -> RwLockWriteGuard<'_, bool> {
         self.replaced.write()
     }

@@ -1,0 +1,217 @@
+//! Compaction of this log, in steps of one segment each.
+//!
+//! Who steps a run holds the compactor's lock, which is taken before what the log keeps. A step
+//! that fails ends the run: what earlier steps replaced stands, each on its own, and nothing
+//! behind the failure is touched. Damage is such a failure, so nothing behind it goes.
+
+use std::sync::Arc;
+
+use logmill_record::{BatchHeader, Offset, TimestampMs};
+
+use super::LogInner;
+use super::state::State;
+use crate::compaction::{
+    Compacted, CompactionOptions, KeyMap, Pass, Rewrite, Rewritten, Run, discard, note_keys,
+};
+use crate::error::{Error, ErrorKind};
+use crate::segment::{Batches, DATA, HEAD_LEN, Placed, Sealed, crc32c_extend, path};
+
+/// The run that is under way, and how the last one went.
+#[derive(Debug, Default)]
+pub(super) struct Compactor {
+    run: Option<Run>,
+    last: Option<Result<Compacted, Error>>,
+    /// A sync of the directory failed: which of two files a name stands for after a power cut is
+    /// not known, so nothing is replaced any more until the log is opened again.
+    broken: Option<Error>,
+}
+
+impl LogInner {
+    /// Compacts now, up to the last sealed segment that may be, however little there is to gain.
+    pub(super) fn compact(&self) -> Result<Compacted, Error> {
+        self.begin_run()?;
+        while self.compact_step()? {}
+        self.compactor.lock().last.clone().unwrap_or_else(|| Ok(Compacted::default()))
+    }
+
+    /// Waits for the step that is under way, which ends early once the log is closing, and frees
+    /// the run's memory.
+    pub(super) fn end_compaction(&self) {
+        self.compactor.lock().run = None;
+    }
+
+    /// Begins a run unless one is under way.
+    fn begin_run(&self) -> Result<(), Error> {
+        let Some(options) = self.state.lock().options.compaction else {
+            let message = format!("{} is not a compacted log; open it as one", self.dir.display());
+            return Err(Error::new(ErrorKind::Invalid, message).at_path(&self.dir));
+        };
+        let mut compactor = self.compactor.lock();
+        let now = self.env.clock.now();
+        let clean_below = self.kept.lock().meta.clean_below;
+        let (range, records) = {
+            let state = self.state.lock();
+            state.check_open()?;
+            let segments = compactable(&state, &options, now);
+            let limit = segments.last().map_or(clean_below, |last| last.end());
+            let from = clean_below.max(state.start_offset).min(limit);
+            let dirty = segments.iter().filter(|segment| segment.end() > from);
+            (from..limit, dirty.map(|segment| segment.records()).sum())
+        };
+        if compactor.run.is_none() {
+            let keys = KeyMap::new(&*self.env.random, options.key_map_bytes, records);
+            compactor.run = Some(Run::new(options, now, range, keys));
+        }
+        Ok(())
+    }
+
+    /// Goes one segment further; false once there is nothing left to do.
+    fn compact_step(&self) -> Result<bool, Error> {
+        let mut compactor = self.compactor.lock();
+        let Some(mut run) = compactor.run.take() else { return Ok(false) };
+        let stepped = match &compactor.broken {
+            Some(error) => Err(error.clone()),
+            None => self.step(&mut run, &mut compactor.broken),
+        };
+        match stepped {
+            Ok(true) => {
+                compactor.run = Some(run);
+                Ok(true)
+            }
+            Ok(false) => {
+                compactor.last = Some(Ok(run.done));
+                Ok(false)
+            }
+            Err(error) => {
+                tracing::warn!(log = %self.dir.display(), %error, "compaction has stopped");
+                compactor.last = Some(Err(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    fn step(&self, run: &mut Run, broken: &mut Option<Error>) -> Result<bool, Error> {
+        match &run.pass {
+            Pass::Note { at, .. } => {
+                let at = *at;
+                match self.segment_at(at, run.limit)? {
+                    Some(segment) => self.note_segment(run, &segment)?,
+                    None => run.clean_to(at),
+                }
+                Ok(true)
+            }
+            Pass::Clean { cleaner, at } => {
+                let (end, next_horizon) = (cleaner.end, cleaner.next_horizon);
+                match self.segment_at(*at, run.limit)?.filter(|segment| segment.base() < end) {
+                    Some(segment) => {
+                        self.clean_segment(run, &segment, broken)?;
+                        Ok(true)
+                    }
+                    None => {
+                        self.persist_clean_below(end)?;
+                        Ok(run.next_pass(end, next_horizon))
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first segment that ends behind `at`, if it ends at or before `limit`.
+    fn segment_at(&self, at: Offset, limit: Offset) -> Result<Option<Arc<Sealed>>, Error> {
+        let state = self.state.lock();
+        state.check_open()?;
+        let next = state.sealed.partition_point(|segment| segment.end() <= at);
+        Ok(state.sealed.get(next).filter(|segment| segment.end() <= limit).cloned())
+    }
+
+    fn note_segment(&self, run: &mut Run, segment: &Sealed) -> Result<(), Error> {
+        let Pass::Note { from, at } = &mut run.pass else { return Ok(()) };
+        let data_path = path(&self.dir, segment.base(), DATA);
+        let file = segment.open_data()?;
+        let mut batches = segment.batches(&*file, &data_path);
+        while let Some((_, batch)) = batches.next()? {
+            self.state.lock().check_open()?;
+            if let Some(full) = note_keys(&mut run.keys, &batch, *from, &mut run.inflater) {
+                run.clean_to(full);
+                return Ok(());
+            }
+        }
+        *at = segment.end();
+        Ok(())
+    }
+
+    fn clean_segment(
+        &self,
+        run: &mut Run,
+        segment: &Arc<Sealed>,
+        broken: &mut Option<Error>,
+    ) -> Result<(), Error> {
+        let rewritten = self.rewrite(run, segment).and_then(|rewritten| match rewritten {
+            Some(rewritten) => self.replace(segment, &rewritten, broken).map(|_| Some(rewritten)),
+            None => Ok(None),
+        });
+        let rewritten = rewritten.inspect_err(|_| {
+            // Of what was renamed already nothing is left to remove.
+            if broken.is_none() {
+                let _ = discard(&*self.env.fs, &self.dir, segment.base());
+            }
+        })?;
+        if let Some(Rewritten { footer, .. }) = rewritten {
+            run.done.segments += 1;
+            run.done.bytes_before += segment.data_len();
+            run.done.bytes_after += footer.data_len;
+        }
+        if let Pass::Clean { at, .. } = &mut run.pass {
+            *at = segment.end();
+        }
+        Ok(())
+    }
+
+    /// Writes what is left of a segment beside it; `None` if that is everything.
+    fn rewrite(&self, run: &mut Run, segment: &Sealed) -> Result<Option<Rewritten>, Error> {
+        let Pass::Clean { cleaner, .. } = &mut run.pass else { return Ok(None) };
+        let data_path = path(&self.dir, segment.base(), DATA);
+        let file = segment.open_data()?;
+        let mut times = segment.append_times()?;
+        let mut rewrite = Rewrite::new(&*self.env.fs, &self.dir, segment.base(), &*file);
+        let mut batches: Batches<'_> = segment.batches(&*file, &data_path);
+        let mut check = 0;
+        while let Some((position, batch)) = batches.next()? {
+            self.state.lock().check_open()?;
+            let head: &[u8; HEAD_LEN] = batch.bytes().first_chunk().expect("a batch has a header");
+            check = crc32c_extend(check, head);
+            let cleaned = cleaner.clean(&run.keys, &batch);
+            let (before, after) = (batch.header(), cleaned.header());
+            if after.record_count == 0 && before.next_offset() < segment.end() && !must_stay(before) {
+                rewrite.leave_out(position)?;
+                continue;
+            }
+            let (appended_at, estimated) = times.of(position);
+            let base_offset = after.base_offset;
+            let placed = Placed { base_offset, epoch: after.leader_epoch, appended_at, estimated };
+            rewrite.keep(position, &cleaned, after != before, placed)?;
+        }
+        if check != segment.footer().headers_crc {
+            let what = "the headers of its batches are not those that were written";
+            return Err(Error::corrupt(&data_path, 0, segment.base()..segment.end(), what));
+        }
+        rewrite.finish(segment.footer())
+    }
+}
+
+/// Whether a batch stays also without records: what is known of a producer is in its batches.
+fn must_stay(header: &BatchHeader) -> bool {
+    header.producer_id >= 0
+}
+
+/// The segments that may be compacted: sealed, whole, and old enough.
+fn compactable<'a>(state: &'a State, options: &CompactionOptions, now: TimestampMs) -> &'a [Arc<Sealed>] {
+    let min_age_ms = i64::try_from(options.min_age.as_millis()).unwrap_or(i64::MAX);
+    let may_be = |segment: &&Arc<Sealed>| {
+        segment.end() <= state.durable.end
+            && !segment.is_short()
+            && now.0.saturating_sub(segment.last_appended_at().0) >= min_age_ms
+    };
+    let count = state.sealed.iter().take_while(may_be).count();
+    &state.sealed[..count]
+}

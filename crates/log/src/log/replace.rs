@@ -1,0 +1,114 @@
+//! Putting files in the place of a segment's, so that a crash leaves the old or the new.
+//!
+//! The new files lie beside the old ones under names of their own, synced, and their names are
+//! made to last. Then the data file is renamed over the old one, which is the commit point, and
+//! that is made to last before the index follows: so an index never stands beside data that is
+//! older than it. What a crash leaves in between is settled at the next open: a new index that is
+//! true of the data takes its place, any other goes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use logmill_record::Offset;
+
+use super::LogInner;
+use crate::compaction::{CLEANED, Rewritten, cleaned_path, discard};
+use crate::env::{Fs, OpenMode};
+use crate::error::Error;
+use crate::format::index::{Footer, Rows};
+use crate::format::{atomic, meta};
+use crate::segment::{DATA, Gaps, INDEX, Sealed, path, rebuild};
+
+impl LogInner {
+    /// Puts the files that were written for `old` in its place. False if it has gone meanwhile.
+    /// An error that leaves open which file a name will stand for is put in `broken` too.
+    pub(super) fn replace(
+        &self,
+        old: &Arc<Sealed>,
+        new: &Rewritten,
+        broken: &mut Option<Error>,
+    ) -> Result<bool, Error> {
+        let fs = &*self.env.fs;
+        let sync = || fs.sync_dir(&self.dir).map_err(|error| Error::io("sync", &self.dir, error));
+        let rename = |ending| {
+            let (from, to) =
+                (cleaned_path(&self.dir, old.base(), ending), path(&self.dir, old.base(), ending));
+            fs.rename(&from, &to).map_err(|error| Error::io("replace", &to, error))
+        };
+        let mut kept = self.kept.lock();
+        let is_there = {
+            let state = self.state.lock();
+            state.check_open()?;
+            state.sealed.iter().any(|segment| Arc::ptr_eq(segment, old))
+        };
+        if !is_there {
+            discard(fs, &self.dir, old.base()).map_err(|error| Error::io("clean up", &self.dir, error))?;
+            return Ok(false);
+        }
+        if kept.meta.gaps_below < old.end() {
+            let meta = meta::LogMeta { gaps_below: old.end(), ..kept.meta.clone() };
+            atomic::replace(fs, &self.dir.join(meta::FILE), &meta.encode())?;
+            kept.meta = meta;
+        }
+        sync()?;
+        let mut replaced = old.replace_names();
+        rename(DATA)?;
+        *replaced = true;
+        let data_synced = sync();
+        let index_renamed = data_synced.and_then(|()| rename(INDEX));
+        let unwritten = index_renamed.is_err().then(|| Rows::from_rows(&new.rows));
+        let gaps = Gaps::Below(old.end());
+        let fresh = Sealed::new(Arc::clone(&self.env.fs), &self.dir, new.footer, old.end(), gaps, unwritten);
+        self.state.lock().put_in_place_of(old, Arc::new(fresh));
+        drop(replaced);
+        let outcome = index_renamed.and_then(|()| sync());
+        outcome.inspect_err(|error| *broken = Some(error.clone()))?;
+        Ok(true)
+    }
+
+    /// Notes durably that compaction has been through all below `end`.
+    pub(super) fn persist_clean_below(&self, end: Offset) -> Result<(), Error> {
+        let mut kept = self.kept.lock();
+        self.state.lock().check_open()?;
+        if kept.meta.clean_below < end {
+            let meta = meta::LogMeta { clean_below: end, ..kept.meta.clone() };
+            atomic::replace(&*self.env.fs, &self.dir.join(meta::FILE), &meta.encode())?;
+            kept.meta = meta;
+        }
+        Ok(())
+    }
+}
+
+/// Finishes or takes back the replacing of a segment that was cut off, at open.
+pub(super) fn settle(fs: &dyn Fs, dir: &Path, base: Offset) -> Result<(), Error> {
+    let new_index = cleaned_path(dir, base, INDEX);
+    if let Some(footer) = Footer::read(fs, &new_index)
+        && is_true_of(fs, &path(dir, base, DATA), &footer)?
+    {
+        let index = path(dir, base, INDEX);
+        tracing::info!(log = %dir.display(), %base, "finished a compaction that was cut off");
+        fs.rename(&new_index, &index).map_err(|error| Error::io("replace", &index, error))?;
+    }
+    discard(fs, dir, base)
+        .and_then(|()| fs.sync_dir(dir))
+        .map_err(|error| Error::io("clean up after compaction in", dir, error))
+}
+
+/// Whether the batches in a data file are those that an index was written for.
+fn is_true_of(fs: &dyn Fs, data: &Path, footer: &Footer) -> Result<bool, Error> {
+    let Ok(file) = fs.open(data, OpenMode::Read) else { return Ok(false) };
+    let failed = |error| Error::io("read", data, error);
+    let status = file.status().map_err(failed)?;
+    if status.len != footer.data_len {
+        return Ok(false);
+    }
+    let gaps = Gaps::Below(footer.next_offset);
+    let (index, found) = rebuild(&*file, footer.base, status, gaps).map_err(failed)?;
+    Ok(found.damage.is_none() && index.footer().headers_crc == footer.headers_crc)
+}
+
+/// The base offset in the name of a file that was to replace another.
+pub(super) fn base_of_cleaned(name: &str) -> Option<Offset> {
+    let name = name.strip_suffix(CLEANED)?.strip_suffix('.')?;
+    [DATA, INDEX].into_iter().find_map(|ending| crate::segment::base_with(name, ending))
+}

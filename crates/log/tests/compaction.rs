@@ -1,0 +1,386 @@
+//! Compaction by key: what stays, what goes, and that no crash, full disk or damage makes it take
+//! more than it may.
+#![cfg(feature = "sim")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test may stop where it fails"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use logmill_log::sim::{Fault, Op, Rule, Sim};
+use logmill_log::{CompactionOptions, ErrorKind, Log, LogOptions, SetOptions};
+use logmill_record::{Batch, BatchBuilder, Inflater, NewRecord, Offset, TimestampMs};
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// A record as a test knows it: key and value, each perhaps null.
+type Entry = (Option<u8>, Option<u64>);
+type Records = BTreeMap<u64, Entry>;
+
+fn small() -> LogOptions {
+    LogOptions::default().segment_bytes(600).compaction(Some(CompactionOptions::default()))
+}
+
+fn tiny_map() -> LogOptions {
+    LogOptions::default()
+        .segment_bytes(600)
+        .compaction(Some(CompactionOptions::default().key_map_bytes(24 * 4)))
+}
+
+fn open(sim: &Sim, options: LogOptions) -> Log {
+    Log::open("/data", SetOptions::new(sim.env()), options).unwrap()
+}
+
+fn batch(entries: &[Entry]) -> Batch {
+    let mut builder = BatchBuilder::new();
+    for (key, value) in entries {
+        let (key, value) = (key.map(|key| [key]), value.map(u64::to_be_bytes));
+        builder
+            .push(&NewRecord {
+                timestamp: TimestampMs(1_000),
+                key: key.as_ref().map(<[u8; 1]>::as_slice),
+                value: value.as_ref().map(<[u8; 8]>::as_slice),
+                headers: &[],
+            })
+            .unwrap();
+    }
+    builder.build().unwrap()
+}
+
+/// Appends a batch and notes it in the model.
+fn append(log: &Log, model: &mut Records, entries: &[Entry]) {
+    let receipt = log.append(&[batch(entries)]).unwrap();
+    let first = receipt.first_offset().get();
+    receipt.wait().unwrap();
+    model.extend((first..).zip(entries.iter().copied()));
+}
+
+/// Every record that is there, by its offset; checks that a reader gets on from everywhere.
+fn records(log: &Log) -> Records {
+    let mut found = Records::new();
+    let mut next = log.start_offset();
+    while next < log.end_offset() {
+        let out = log.read(next, 700).unwrap();
+        assert!(out.next_offset > next, "a reader goes on from {next}");
+        for chunk in &out.chunks {
+            let mut rest = chunk.batches.clone();
+            while let Some(batch) = Batch::split_from(&mut rest).unwrap() {
+                assert!(batch.header().last_offset() >= next, "nothing below what was asked for");
+                for record in batch.records_with(&mut Inflater::default()).unwrap() {
+                    let record = record.unwrap();
+                    if record.offset < next {
+                        continue;
+                    }
+                    let key = record.key.map(|key| key[0]);
+                    let value = record.value.map(|value| u64::from_be_bytes(value.try_into().unwrap()));
+                    assert_eq!(record.timestamp, TimestampMs(1_000));
+                    let last = found.last_key_value().map(|(offset, _)| *offset);
+                    assert!(last.is_none_or(|last| last < record.offset.get()), "offsets grow");
+                    found.insert(record.offset.get(), (key, value));
+                }
+                assert!(batch.header().next_offset() <= chunk.next_offset);
+            }
+        }
+        next = out.next_offset;
+    }
+    found
+}
+
+/// What a table made from the records would hold.
+fn view(records: &Records) -> BTreeMap<u8, (u64, u64)> {
+    let mut view = BTreeMap::new();
+    for (offset, (key, value)) in records {
+        match (key, value) {
+            (Some(key), Some(value)) => drop(view.insert(*key, (*offset, *value))),
+            (Some(key), None) => drop(view.remove(key)),
+            (None, _) => {}
+        }
+    }
+    view
+}
+
+/// What compaction must leave alone, whatever it does: see each assertion.
+fn check(log: &Log, model: &Records) -> Records {
+    let found = records(log);
+    let start = log.start_offset().get();
+    let kept: Records = model.range(start..).map(|(offset, entry)| (*offset, *entry)).collect();
+    for (offset, entry) in &found {
+        assert_eq!(kept.get(offset), Some(entry), "the record at {offset} is the one that was written");
+    }
+    for (offset, (key, _)) in &kept {
+        assert!(key.is_some() || found.contains_key(offset), "the record without a key at {offset} stays");
+    }
+    // A value whose key came below the start too is judged by what is visible.
+    assert_eq!(view(&found), view(&kept), "the last value of each key stays, and no older one returns");
+    found
+}
+
+/// Fills a log with records of few keys, with some tombstones and some without a key.
+fn fill(log: &Log, model: &mut Records, random: &logmill_log::sim::SimRandom, batches: u64, keys: u64) {
+    for _ in 0..batches {
+        let entries: Vec<Entry> = (0..=random.below(4))
+            .map(|_| {
+                let key = (!random.one_in(20)).then(|| random.below(keys) as u8);
+                (key, (!random.one_in(6)).then(|| random.below(1 << 40)))
+            })
+            .collect();
+        append(log, model, &entries);
+    }
+}
+
+/// What a compacted log with all segments sealed holds: per key its last record, if a value.
+fn least(model: &Records) -> Records {
+    let mut last = BTreeMap::new();
+    for (offset, (key, _)) in model {
+        if let Some(key) = key {
+            last.insert(*key, *offset);
+        }
+    }
+    let is_last = |offset: &u64, key: Option<u8>| key.is_none_or(|key| last[&key] == *offset);
+    model.iter().filter(|(offset, (key, _))| is_last(offset, *key)).map(|(o, e)| (*o, *e)).collect()
+}
+
+#[test]
+fn of_each_key_the_last_record_stays_where_it_was() {
+    for (options, passes) in [(small(), 1), (tiny_map(), 4)] {
+        let sim = Sim::new(3);
+        let log = open(&sim, options);
+        let mut model = Records::new();
+        fill(&log, &mut model, &sim.random(), 60, 12);
+        log.roll().unwrap();
+        let before = log.stats().stored_bytes;
+        let compacted = log.compact().unwrap();
+        assert!(compacted.passes >= passes, "{compacted:?}");
+        assert!(compacted.key_map_bytes <= 64 << 20 && compacted.segments > 3, "{compacted:?}");
+        assert_eq!(before - log.stats().stored_bytes, compacted.bytes_before - compacted.bytes_after);
+        let found = check(&log, &model);
+        if passes == 1 {
+            assert_eq!(found, least(&model));
+        }
+        assert_eq!(log.end_offset().get(), model.len() as u64);
+        // From every offset, also from those that are gone.
+        for from in 0..model.len() as u64 {
+            let out = log.read(Offset(from), 1).unwrap();
+            assert!(out.next_offset > Offset(from) && !out.chunks.is_empty());
+        }
+        assert_eq!(
+            log.find_time(TimestampMs(1_000)).unwrap().unwrap().0.get(),
+            *found.keys().next().unwrap()
+        );
+        // Nothing is left to do, and nothing is done.
+        assert_eq!(log.compact().unwrap().segments, 0);
+        log.set().close().unwrap();
+        let log = open(&sim, options);
+        assert_eq!(check(&log, &model), found);
+        assert!(!sim.fs.files().iter().any(|path| path.to_string_lossy().contains("cleaned")));
+    }
+}
+
+#[test]
+fn a_map_within_its_budget_leaves_the_same_records() {
+    let sim = Sim::new(5);
+    let log = open(&sim, tiny_map());
+    let mut model = Records::new();
+    fill(&log, &mut model, &sim.random(), 80, 30);
+    log.roll().unwrap();
+    let compacted = log.compact().unwrap();
+    assert!(compacted.key_map_bytes <= 24 * 4, "{compacted:?}");
+    assert!(compacted.passes > 10, "{compacted:?}");
+    assert_eq!(check(&log, &model), least(&model));
+}
+
+#[test]
+fn the_active_segment_and_young_ones_are_left_alone() {
+    let sim = Sim::new(3);
+    let options = small().compaction(Some(CompactionOptions::default().min_age(Duration::from_secs(100))));
+    let log = open(&sim, options);
+    let mut model = Records::new();
+    fill(&log, &mut model, &sim.random(), 30, 4);
+    assert_eq!(log.compact().unwrap().segments, 0);
+    assert_eq!(records(&log), model);
+    sim.clock.advance(Duration::from_secs(100));
+    append(&log, &mut model, &[(Some(0), Some(1))]);
+    assert!(log.compact().unwrap().segments > 0);
+    let found = check(&log, &model);
+    assert!(found.len() < model.len() && found.contains_key(&(model.len() as u64 - 1)));
+}
+
+#[test]
+fn a_tombstone_goes_when_readers_have_had_time_to_see_it() {
+    let sim = Sim::new(3);
+    let log = open(&sim, small());
+    let mut model = Records::new();
+    append(&log, &mut model, &[(Some(1), Some(10)), (Some(2), Some(20))]);
+    append(&log, &mut model, &[(Some(1), None), (Some(3), Some(30))]);
+    // So that the tombstone does not lie in the segment's last batch.
+    append(&log, &mut model, &[(Some(4), Some(40))]);
+    log.roll().unwrap();
+    log.compact().unwrap();
+    assert_eq!(records(&log).keys().copied().collect::<Vec<_>>(), [1, 2, 3, 4]);
+    sim.clock.advance(DAY - Duration::from_secs(1));
+    log.compact().unwrap();
+    assert_eq!(records(&log).keys().copied().collect::<Vec<_>>(), [1, 2, 3, 4], "a second too early");
+    sim.clock.advance(Duration::from_secs(1));
+    log.compact().unwrap();
+    assert_eq!(records(&log).keys().copied().collect::<Vec<_>>(), [1, 3, 4]);
+    check(&log, &model);
+}
+
+#[test]
+fn the_last_batch_of_a_segment_stays_without_records() {
+    let sim = Sim::new(3);
+    let log = open(&sim, small());
+    let mut model = Records::new();
+    append(&log, &mut model, &[(Some(1), Some(10)), (Some(1), Some(11))]);
+    log.roll().unwrap();
+    append(&log, &mut model, &[(Some(1), Some(12))]);
+    log.roll().unwrap();
+    log.compact().unwrap();
+    assert_eq!(records(&log).keys().copied().collect::<Vec<_>>(), [2]);
+    let out = log.read(Offset(0), 1).unwrap();
+    let emptied = Batch::parse(out.chunks[0].batches.clone()).unwrap();
+    assert_eq!((emptied.header().record_count, emptied.header().next_offset()), (0, Offset(2)));
+    // Also without its index the next offset follows from the data.
+    log.set().close().unwrap();
+    for path in sim.fs.files() {
+        if path.extension().is_some_and(|ending| ending == "index") {
+            sim.fs.truncate(&path, 5).unwrap();
+        }
+    }
+    let log = open(&sim, small());
+    assert_eq!(check(&log, &model).len(), 1);
+    assert_eq!(log.end_offset(), Offset(3));
+}
+
+#[test]
+fn times_of_append_outlive_compaction() {
+    let sim = Sim::new(3);
+    let options = small().retention_age(Some(Duration::from_secs(1_000)));
+    let log = open(&sim, options);
+    let mut model = Records::new();
+    let mut times = BTreeMap::new();
+    for n in 0..40 {
+        append(&log, &mut model, &[(Some(n % 7), Some(n.into()))]);
+        let at = log.read(Offset(n.into()), 1).unwrap().chunks[0].appended_at;
+        times.insert(u64::from(n), at);
+        sim.clock.advance(Duration::from_secs(10));
+    }
+    log.roll().unwrap();
+    let end = sim.clock.clone();
+    log.compact().unwrap();
+    for offset in records(&log).keys() {
+        let chunk = &log.read(Offset(*offset), 1).unwrap().chunks[0];
+        assert!(chunk.appended_at >= times[offset], "late, never early");
+        assert!(chunk.appended_at.0 - times[offset].0 < 100_000, "and not by the time of compaction");
+    }
+    end.advance(Duration::from_secs(680));
+    assert!(log.apply_retention().unwrap() > Offset(0), "compaction makes nothing younger");
+    check(&log, &model);
+}
+
+#[test]
+fn who_did_not_ask_for_compaction_gets_none() {
+    let sim = Sim::new(3);
+    let log = open(&sim, LogOptions::default());
+    assert_eq!(log.compact().unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+#[test]
+fn what_cannot_be_written_leaves_the_log_as_it_was() {
+    for (fault, op, path) in [
+        (Fault::NoSpace, Op::Write, "*cleaned"),
+        (Fault::NoSpace, Op::Create, "*cleaned"),
+        (Fault::NoSpace, Op::Write, "*meta*"),
+        (Fault::Io, Op::SyncData, "*cleaned"),
+        (Fault::Io, Op::Read, "*.log"),
+        (Fault::Io, Op::Open, "*.log"),
+        (Fault::Io, Op::Rename, "*.log.cleaned"),
+        (Fault::Io, Op::Rename, "*.index.cleaned"),
+        (Fault::Io, Op::SyncDir, "*"),
+    ] {
+        for nth in 1..6 {
+            let sim = Sim::new(nth);
+            let log = open(&sim, small());
+            let mut model = Records::new();
+            fill(&log, &mut model, &sim.random(), 40, 6);
+            sim.fs.inject(Rule::new(fault).on(op).path(path).nth(nth));
+            let outcome = log.compact();
+            sim.fs.clear_rules();
+            if sim.fs.faults() > 0 {
+                let kind = outcome.unwrap_err().kind();
+                assert!(matches!(kind, ErrorKind::Full | ErrorKind::Io), "{kind:?}");
+            }
+            check(&log, &model);
+            append(&log, &mut model, &[(Some(1), Some(5))]);
+            let after_commit = matches!(op, Op::SyncDir) || path == "*.index.cleaned";
+            if !after_commit {
+                let left = |path: &std::path::PathBuf| path.to_string_lossy().contains("cleaned");
+                assert!(!sim.fs.files().iter().any(left), "{:?}", sim.fs.files());
+                log.compact().unwrap();
+            }
+            check(&log, &model);
+            log.set().close().unwrap();
+            let log = open(&sim, small());
+            check(&log, &model);
+            log.compact().unwrap();
+            check(&log, &model);
+        }
+    }
+}
+
+#[test]
+fn compaction_stops_at_damage_and_says_so() {
+    let sim = Sim::new(4);
+    let log = open(&sim, small());
+    let mut model = Records::new();
+    fill(&log, &mut model, &sim.random(), 40, 6);
+    log.roll().unwrap();
+    let logs = sim.fs.files().into_iter().filter(|path| path.extension().is_some_and(|e| e == "log"));
+    let damaged = logs.clone().nth(2).unwrap();
+    sim.fs.flip(&damaged, 100, 3).unwrap();
+    let before: Vec<_> = logs.clone().map(|path| sim.fs.read_file(path).unwrap()).collect();
+    let error = log.compact().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert_eq!(error.path(), Some(damaged.as_path()));
+    let after: Vec<_> = logs.map(|path| sim.fs.read_file(path).unwrap()).collect();
+    assert_eq!(before, after);
+}
+
+/// Crashes at every change that a compaction makes to the disk.
+#[test]
+fn a_crash_at_any_point_of_a_compaction_leaves_each_key_its_last_value() {
+    let mut points = 0;
+    for seed in 0..8 {
+        for nth in 1.. {
+            let mut sim = Sim::new(seed);
+            let options = if seed % 2 == 0 { small() } else { tiny_map() };
+            let log = open(&sim, options);
+            let mut model = Records::new();
+            fill(&log, &mut model, &sim.random(), 20, 5);
+            log.roll().unwrap();
+            sim.fs.power_off_at(nth);
+            let outcome = log.compact();
+            if !sim.fs.is_off() {
+                outcome.unwrap();
+                break;
+            }
+            points += 1;
+            drop(log);
+            sim.crash();
+            let log = open(&sim, options);
+            check(&log, &model);
+            let left = |path: &std::path::PathBuf| path.to_string_lossy().contains("cleaned");
+            assert!(!sim.fs.files().iter().any(left), "seed {seed}, point {nth}");
+            log.compact().unwrap();
+            assert_eq!(check(&log, &model), least(&model), "seed {seed}, point {nth}");
+        }
+    }
+    println!("crash points: {points}");
+    assert!(points > 300);
+}
