@@ -10,11 +10,13 @@ use crate::env::Env;
 /// ```
 /// use logmill_log::SetOptions;
 ///
-/// let frugal = SetOptions::default().maintenance_interval(std::time::Duration::from_secs(60));
+/// let frugal = SetOptions::default().max_open_files(64).max_dirty_bytes(16 << 20);
 /// ```
 #[derive(Clone, Debug)]
 pub struct SetOptions {
     pub(crate) env: Env,
+    pub(crate) max_open_files: usize,
+    pub(crate) max_dirty_bytes: u64,
     pub(crate) maintenance_interval: Duration,
 }
 
@@ -22,7 +24,30 @@ impl SetOptions {
     /// The defaults, on the given machine.
     #[must_use]
     pub fn new(env: Env) -> Self {
-        Self { env, maintenance_interval: Duration::from_secs(10) }
+        Self {
+            env,
+            max_open_files: 512,
+            max_dirty_bytes: 256 << 20,
+            maintenance_interval: Duration::from_secs(10),
+        }
+    }
+
+    /// So many logs at most keep the file that they append to open; more logs than that take
+    /// turns. 512 unless set; at least 1. Beside these, a few descriptors are open for moments: for
+    /// reads, syncs of directories and files being written. With a limit of 1,024 for the process
+    /// the default leaves half to its owner.
+    #[must_use]
+    pub fn max_open_files(mut self, files: usize) -> Self {
+        self.max_open_files = files.max(1);
+        self
+    }
+
+    /// Appends to any log wait while so many bytes have been written to all logs together and not
+    /// yet synced. 256 MiB unless set. A single append larger than that goes through alone.
+    #[must_use]
+    pub fn max_dirty_bytes(mut self, bytes: u64) -> Self {
+        self.max_dirty_bytes = bytes;
+        self
     }
 
     /// How often the set looks after its logs: rolls segments by age, applies retention, compacts,

@@ -22,7 +22,9 @@ const PIECE_LEN: u64 = 256 * 1024;
 
 /// The part of the active segment that readers see, from some batch on.
 pub(super) struct ActiveView {
-    file: Arc<dyn File>,
+    /// None if the file has to be opened first: see [`ActiveView::opened`].
+    file: Option<Arc<dyn File>>,
+    base: Offset,
     path: PathBuf,
     /// Where runs of batches with one time of append begin, in order. The first holds or precedes
     /// what is looked for.
@@ -102,12 +104,22 @@ impl ActiveView {
 
     fn new(log: &LogInner, state: &State, marks: Vec<Mark>) -> Self {
         Self {
-            file: Arc::clone(&state.active.file),
+            file: state.active.open.as_ref().map(|open| Arc::clone(&open.file)),
+            base: state.active.base(),
             path: path(&log.dir, state.active.base(), DATA),
             marks,
             end: state.visible().position,
             end_offset: state.visible().end,
         }
+    }
+
+    /// With its file open; none if the segment is not the active one any more, so that the caller
+    /// has to look again.
+    pub(super) fn opened(mut self, log: &LogInner) -> Result<Option<Self>, Error> {
+        if self.file.is_none() {
+            self.file = log.file_to_read(self.base)?;
+        }
+        Ok(self.file.is_some().then_some(self))
     }
 
     pub(super) fn read(&self, from: Offset, max_bytes: usize) -> Result<Vec<Chunk>, Error> {
@@ -203,7 +215,8 @@ impl ActiveView {
 
     fn read_bytes(&self, position: u64, len: u64) -> Result<Bytes, Error> {
         let mut buf = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-        atomic::read_exact(&*self.file, &mut buf, position)
+        let file = self.file.as_ref().expect("opened() comes before reading");
+        atomic::read_exact(&**file, &mut buf, position)
             .map_err(|error| Error::io("read", &self.path, error))?;
         Ok(buf.into())
     }

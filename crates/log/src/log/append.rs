@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use logmill_record::{Batch, BatchHeader, Offset, TimestampMs, stamped_prefix};
+use parking_lot::MutexGuard;
 
 use super::futures::{Receipt, Step, WaitFor};
 use super::state::{Phase, Recent, Since, State};
@@ -14,6 +15,7 @@ use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
 use crate::options::{Durability, LogOptions};
 use crate::segment::{DATA, HEAD_LEN, Placed, path};
+use crate::set::Place;
 
 /// What the log writes instead of a batch's own first bytes: base offset, length, epoch.
 const STAMP_LEN: usize = 16;
@@ -35,6 +37,20 @@ impl LogInner {
     /// Appends all of `batches` or nothing, or says what to wait for.
     pub(super) fn try_append(self: &Arc<Self>, batches: &[Batch]) -> Result<Step<Receipt>, Error> {
         let size = measure(batches)?;
+        loop {
+            match self.append_once(batches, size)? {
+                Tried::Done(receipt) => return Ok(Step::Done(receipt)),
+                Tried::Wait(wait) => return Ok(Step::Wait(wait)),
+                Tried::FileIsClosed => {
+                    if let Some(wait) = self.open_file()? {
+                        return Ok(Step::Wait(wait));
+                    }
+                }
+            }
+        }
+    }
+
+    fn append_once(self: &Arc<Self>, batches: &[Batch], size: Size) -> Result<Tried, Error> {
         // Read before the look at the state, so that progress in between is not missed.
         let seen = self.waiters.progress();
         let mut state = self.state.lock();
@@ -44,33 +60,51 @@ impl LogInner {
             || (state.unsynced_bytes() > 0
                 && state.unsynced_bytes() + size.bytes > state.options.max_unsynced_bytes);
         if must_wait {
-            if state.takes_syncs() {
-                state.wanted = state.written_end();
-                self.schedule_sync(&mut state);
-            }
-            return Ok(Step::Wait(WaitFor::new(Arc::clone(self), seen)));
+            state.wanted = state.written_end();
+            self.schedule_sync(&mut state);
+            return Ok(Tried::Wait(WaitFor::new(Arc::clone(self), seen)));
+        }
+        if state.active.open.is_none() {
+            return Ok(Tried::FileIsClosed);
         }
         let first = state.written_end();
         let next = first.checked_add(size.offsets).ok_or_else(|| {
             Error::new(ErrorKind::Invalid, "the log has used up its offsets; create another")
         })?;
+        if let Err(place) = self.dirty.take_or_queue(size.bytes) {
+            drop(state);
+            self.sync_others(&place);
+            return Ok(Tried::Wait(WaitFor::room(place)));
+        }
         let begun = self.env.clock.monotonic();
-        let appended_at = match self.write(&mut state, batches) {
-            Ok(appended_at) => appended_at,
+        match self.write(&mut state, batches) {
+            Ok(appended_at) => {
+                let must_ask = self.note_written(state, next);
+                self.note_append(size.appended(batches), self.env.clock.monotonic().saturating_sub(begun));
+                Ok(Tried::Done(Receipt::new(Arc::clone(self), first, next, appended_at, must_ask)))
+            }
             Err(error) => {
                 state.phase = Phase::Undoing;
                 let (file, base, len) =
-                    (Arc::clone(&state.active.file), state.active.base(), state.active.len());
+                    (Arc::clone(state.active.file()), state.active.base(), state.active.len());
                 drop(state);
+                self.dirty.release(size.bytes);
                 let data = path(&self.dir, base, DATA);
-                return Err(self.undo(&*file, &data, len, Error::io("append to", &data, error)));
+                Err(self.undo(&*file, &data, len, Error::io("append to", &data, error)))
             }
-        };
+        }
+    }
+
+    /// Sees to the sync of what was just written, and shows it to readers if the log is relaxed;
+    /// says whether whoever waits for it has to ask for the sync.
+    fn note_written(self: &Arc<Self>, mut state: MutexGuard<'_, State>, next: Offset) -> bool {
+        self.note_use();
         let relaxed = state.options.durability != Durability::Durable;
         if relaxed {
             state.show_written();
         }
-        if !relaxed || state.unsynced_bytes() > state.options.max_unsynced_bytes / 2 {
+        let early = state.unsynced_bytes() > state.options.max_unsynced_bytes / 2;
+        if !relaxed || early || self.dirty.is_tight() || self.shared.files.budget().waiting() > 0 {
             state.wanted = next;
         }
         let must_ask = state.wanted < next;
@@ -79,10 +113,17 @@ impl LogInner {
         if relaxed {
             self.waiters.publish_visible(next);
         }
-        let appended =
-            Appended { appends: 1, batches: batches.len() as u64, records: size.records, bytes: size.bytes };
-        self.note_append(appended, self.env.clock.monotonic().saturating_sub(begun));
-        Ok(Step::Done(Receipt::new(Arc::clone(self), first, next, appended_at, must_ask)))
+        must_ask
+    }
+
+    /// The set has no room for more unsynced bytes: what relaxed logs have not synced yet they
+    /// sync now. Once is enough: while somebody waits, they sync what is appended at once.
+    fn sync_others(&self, place: &Place) {
+        if place.first
+            && let Some(set) = self.set.upgrade()
+        {
+            set.sync_all();
+        }
     }
 
     /// Starts a roll if the segment is full; the appender waits for it.
@@ -111,7 +152,7 @@ impl LogInner {
             parts.push(IoSlice::new(stamp));
             parts.push(IoSlice::new(&batch.bytes()[STAMP_LEN..]));
         }
-        atomic::write_all(&*state.active.file, &mut parts, state.active.len())?;
+        atomic::write_all(&**state.active.file(), &mut parts, state.active.len())?;
         let last = state.active.index.rows().last().map_or(TimestampMs(i64::MIN), |row| row.appended_at);
         // The wall clock can jump back; the time of append does not.
         let appended_at = self.env.clock.now().max(last);
@@ -144,9 +185,18 @@ impl LogInner {
         };
         let unknown = self.poisoned(&mut state, &cause);
         drop(state);
+        self.give_back();
         self.waiters.end(unknown.clone());
         unknown
     }
+}
+
+/// What came of trying to append.
+enum Tried {
+    Done(Receipt),
+    Wait(WaitFor),
+    /// The active segment's file must be opened first.
+    FileIsClosed,
 }
 
 /// What a group of batches takes.
@@ -155,6 +205,13 @@ struct Size {
     bytes: u64,
     offsets: u64,
     records: u64,
+}
+
+impl Size {
+    fn appended(self, batches: &[Batch]) -> Appended {
+        let Self { bytes, records, .. } = self;
+        Appended { appends: 1, batches: batches.len() as u64, records, bytes }
+    }
 }
 
 fn measure(batches: &[Batch]) -> Result<Size, Error> {

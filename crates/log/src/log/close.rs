@@ -28,6 +28,13 @@ impl LogInner {
         drop(self.kept.lock());
     }
 
+    /// The log ended: gives back what it had of the set's budgets.
+    pub(super) fn give_back(&self) {
+        // Dropped without the lock: that wakes others.
+        let _closed = self.state.lock().active.open.take();
+        self.dirty.release_all();
+    }
+
     /// Syncs, writes the active segment's index, and ends the log.
     pub(crate) fn close(self: &Arc<Self>) -> Result<(), Error> {
         {
@@ -50,6 +57,7 @@ impl LogInner {
                 .then(|| (path(&self.dir, state.active.base(), INDEX), state.active.index.encode().0));
             (outcome, index)
         };
+        self.give_back();
         self.waiters.end(closed());
         if let Some((path, bytes)) = index {
             atomic::replace(&*self.env.fs, &path, &bytes)?;
@@ -66,6 +74,7 @@ impl LogInner {
             state.closing = true;
             state.phase = Phase::Closed;
         }
+        self.give_back();
         self.waiters.end(closed());
         self.wait_for_removals();
         // The last handle may go inside the task itself, which cannot wait for its own end.
@@ -80,6 +89,7 @@ impl LogInner {
             state.closing = true;
             state.phase = Phase::Closed;
         }
+        self.give_back();
         self.waiters.end(closed());
         self.wait_for_removals();
         self.wait_until(|state| !state.task_queued);

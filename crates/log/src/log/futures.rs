@@ -11,6 +11,7 @@ use super::LogInner;
 use super::waiters::{End, Ticket};
 use crate::env::block_on;
 use crate::error::Error;
+use crate::set::Place;
 
 /// What an append returns: which offsets the records have, and a way to wait until they are on
 /// disk. As a future it resolves when they are, also where readers see records sooner
@@ -159,19 +160,27 @@ impl Drop for Beyond {
     }
 }
 
-/// What a step that could not go on waits for: room, or the end of a roll. When it resolves, try
+/// What a step that could not go on waits for: room in the log or in its set, or the end of a roll. When it resolves, try
 /// the step again; see [`Step`].
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
-pub struct WaitFor {
-    log: Arc<LogInner>,
-    seen: u64,
-    ticket: Ticket,
+pub struct WaitFor(Awaited);
+
+#[derive(Debug)]
+enum Awaited {
+    /// The log got further than it was.
+    Progress { log: Arc<LogInner>, seen: u64, ticket: Ticket },
+    /// The set has room.
+    Room(Place),
 }
 
 impl WaitFor {
     pub(super) fn new(log: Arc<LogInner>, seen: u64) -> Self {
-        Self { log, seen, ticket: Ticket::default() }
+        Self(Awaited::Progress { log, seen, ticket: Ticket::default() })
+    }
+
+    pub(super) fn room(place: Place) -> Self {
+        Self(Awaited::Room(place))
     }
 }
 
@@ -179,14 +188,18 @@ impl Future for WaitFor {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        this.log.waiters.poll_progress(this.seen, &mut this.ticket, context)
+        match &mut self.0 {
+            Awaited::Progress { log, seen, ticket } => log.waiters.poll_progress(*seen, ticket, context),
+            Awaited::Room(place) => Pin::new(place).poll(context),
+        }
     }
 }
 
 impl Drop for WaitFor {
     fn drop(&mut self) {
-        self.log.waiters.forget(&mut self.ticket);
+        if let Awaited::Progress { log, ticket, .. } = &mut self.0 {
+            log.waiters.forget(ticket);
+        }
     }
 }
 

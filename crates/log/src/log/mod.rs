@@ -8,6 +8,7 @@ mod active_view;
 mod append;
 mod close;
 mod compact;
+mod file;
 mod futures;
 mod handle;
 mod read;
@@ -20,6 +21,7 @@ mod sync;
 mod waiters;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -38,7 +40,7 @@ use waiters::Waiters;
 
 use crate::env::Env;
 use crate::format::checkpoint::Durable;
-use crate::set::{SetInner, Shared};
+use crate::set::{Dirty, SetInner, Shared};
 
 /// What the handles and tasks of a log share.
 pub(crate) struct LogInner {
@@ -47,6 +49,9 @@ pub(crate) struct LogInner {
     env: Env,
     set: Weak<SetInner>,
     shared: Arc<Shared>,
+    dirty: Dirty,
+    /// Numbers its last append among those of the set.
+    last_use: AtomicU64,
     counters: Counters,
     compactor: Mutex<Compactor>,
     kept: Mutex<Kept>,

@@ -25,7 +25,10 @@ impl LogInner {
                     Err(_) if !self.holds(&segment) => continue,
                     read => read?,
                 },
-                Source::Active(view) => view.read(from, max_bytes)?,
+                Source::Active(view) => match view.opened(self)? {
+                    Some(view) => view.read(from, max_bytes)?,
+                    None => continue,
+                },
             };
             break (chunks, start_offset, end_offset);
         };
@@ -93,10 +96,10 @@ impl LogInner {
                     found => return found,
                 }
             }
-            return match view {
-                Some(view) => view.find_time(at, start),
-                None => Ok(None),
-            };
+            let Some(view) = view else { return Ok(None) };
+            if let Some(view) = view.opened(self)? {
+                return view.find_time(at, start);
+            }
         }
     }
 }

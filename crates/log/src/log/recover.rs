@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
 use logmill_record::Offset;
@@ -29,7 +30,7 @@ use crate::options::LogOptions;
 use crate::segment::{
     DATA, Gaps, INDEX, IndexBuilder, Placed, Scan, Sealed, base_of, base_with, path, rebuild, scan,
 };
-use crate::set::{SetInner, Shared};
+use crate::set::{Dirty, SetInner, Shared};
 
 /// Files are copied and written again in pieces of this size.
 const PIECE_LEN: u64 = 1 << 20;
@@ -97,6 +98,8 @@ pub(crate) fn open(
         dir: dir.to_owned(),
         env: env.clone(),
         set,
+        dirty: Dirty::new(Arc::clone(&shared.dirty), meta.id),
+        last_use: AtomicU64::new(0),
         shared,
         counters: Counters::default(),
         kept: Mutex::new(Kept { meta: meta.clone(), doomed }),
@@ -254,18 +257,18 @@ impl Recovery<'_> {
                 // A kill can fall between the cut of a failed append and its sync.
                 file.sync_data().map_err(|error| Error::io("sync", &data_path, error))?;
             }
-            let active = Active::new(file, index);
+            let active = Active::new(index);
             return Ok(Opened { active, durable: floor, promised: None, phase: Phase::Open });
         }
 
-        self.scanned(&data_path, file, status, floor)
+        self.scanned(&data_path, &*file, status, floor)
     }
 
     /// The active segment after headers were read up to the floor and whole batches behind it.
     fn scanned(
         &self,
         data_path: &Path,
-        file: Arc<dyn File>,
+        file: &dyn File,
         status: FileStatus,
         floor: Durable,
     ) -> Result<Opened, Error> {
@@ -275,7 +278,7 @@ impl Recovery<'_> {
             index.push(head, header, Placed::found(header, status));
         };
         let before = Scan {
-            file: &*file,
+            file,
             base,
             from: 0,
             offset: base,
@@ -289,11 +292,11 @@ impl Recovery<'_> {
             let offsets = promised.next_offset..floor.end.max(promised.next_offset);
             let error = Error::corrupt(data_path, promised.end, offsets, what);
             let durable = Durable { active_base: base, end: promised.next_offset, position: promised.end };
-            let active = Active::new(file, index);
+            let active = Active::new(index);
             return Ok(Opened { active, durable, promised: Some(floor), phase: Phase::ReadOnly(error) });
         }
         let after = Scan {
-            file: &*file,
+            file,
             base,
             from: floor.position,
             offset: floor.end,
@@ -304,16 +307,16 @@ impl Recovery<'_> {
         let tail = scan(&after, &mut push).map_err(|error| Error::io("read", data_path, error))?;
         let write_failed = |error| Error::io("write again and sync", data_path, error);
         // Before anything else, since it needs no space: readers are about to see these bytes.
-        rewrite(&*file, floor.position, tail.end).and_then(|()| file.sync_data()).map_err(write_failed)?;
+        rewrite(file, floor.position, tail.end).and_then(|()| file.sync_data()).map_err(write_failed)?;
         let durable = Durable { active_base: base, end: tail.next_offset, position: tail.end };
         let mut phase = Phase::Open;
         if let Some(what) = &tail.damage {
-            match self.cut_tail(data_path, &*file, tail.end, status.len, what) {
+            match self.cut_tail(data_path, file, tail.end, status.len, what) {
                 Ok(()) => file.sync_data().map_err(write_failed)?,
                 Err(error) => phase = Phase::ReadOnly(error),
             }
         }
-        Ok(Opened { active: Active::new(file, index), durable, promised: None, phase })
+        Ok(Opened { active: Active::new(index), durable, promised: None, phase })
     }
 
     /// Up to where the active segment was promised.

@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::format::checkpoint::Durable;
 use crate::options::LogOptions;
 use crate::segment::{IndexBuilder, Sealed};
+use crate::set::OpenFile;
 
 /// Exact append times and positions are kept for so many of the newest batches, for readers at
 /// the tail; older ones have their row's.
@@ -132,7 +133,8 @@ pub(super) fn closed() -> Error {
 /// The segment that is written.
 #[derive(Debug)]
 pub(super) struct Active {
-    pub(super) file: Arc<dyn File>,
+    /// Its file, while it is open: always if anything in it is unsynced.
+    pub(super) open: Option<OpenFile>,
     pub(super) index: IndexBuilder,
     pub(super) recent: VecDeque<Recent>,
     /// Since when it holds anything.
@@ -173,8 +175,13 @@ pub(super) struct Recent {
 }
 
 impl Active {
-    pub(super) fn new(file: Arc<dyn File>, index: IndexBuilder) -> Self {
-        Self { file, index, recent: VecDeque::new(), since: None }
+    pub(super) fn new(index: IndexBuilder) -> Self {
+        Self { open: None, index, recent: VecDeque::new(), since: None }
+    }
+
+    /// The file, which the caller knows to be open.
+    pub(super) fn file(&self) -> &Arc<dyn File> {
+        &self.open.as_ref().expect("what is written to, or unsynced, is open").file
     }
 
     /// Learns from the index since when the segment holds anything.

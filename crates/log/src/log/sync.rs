@@ -21,6 +21,7 @@ use crate::format::atomic;
 use crate::format::checkpoint::Durable;
 use crate::options::Durability;
 use crate::segment::{DATA, Gaps, INDEX, IndexBuilder, Sealed, path};
+use crate::set::OpenFile;
 
 impl LogInner {
     /// Sees to it that what is unsynced will be synced: now if somebody asks for it or a roll
@@ -68,6 +69,13 @@ impl LogInner {
         self.schedule_sync(&mut state);
     }
 
+    /// Asks for a sync of all that is written.
+    pub(crate) fn want_all_durable(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        state.wanted = state.written_end();
+        self.schedule_sync(&mut state);
+    }
+
     /// One step of a log's background work: sync what is written, then roll if asked to.
     pub(super) fn sync_step(self: Arc<Self>) {
         self.state.lock().task_runs_on = Some(thread::current().id());
@@ -80,6 +88,7 @@ impl LogInner {
         state.task_runs_on = None;
         self.schedule_sync(&mut state);
         drop(state);
+        self.close_file_if_others_wait();
         self.waiters.progressed();
     }
 
@@ -91,7 +100,7 @@ impl LogInner {
             }
             let active_base = state.active.base();
             let target = Durable { active_base, end: state.written_end(), position: state.active.len() };
-            (Arc::clone(&state.active.file), target)
+            (Arc::clone(state.active.file()), target)
         };
         let begun = self.env.clock.monotonic();
         file.sync_data()
@@ -109,6 +118,7 @@ impl LogInner {
             newly
         };
         self.waiters.publish_durable(target.end);
+        self.dirty.release(newly);
         self.note_synced(newly, took);
         Ok(())
     }
@@ -116,6 +126,7 @@ impl LogInner {
     /// Ends the log until it is opened again.
     fn poison(&self, cause: &Error) {
         let unknown = self.poisoned(&mut self.state.lock(), cause);
+        self.give_back();
         self.waiters.end(unknown);
     }
 
@@ -146,7 +157,7 @@ impl LogInner {
             state.active.index.encode()
         };
         match self.begin_segment(footer.base, &index, footer.next_offset) {
-            Ok(active) => {
+            Ok(file) => {
                 let fs = Arc::clone(&self.env.fs);
                 let sealed =
                     Arc::new(Sealed::new(fs, &self.dir, footer, footer.next_offset, Gaps::None, None));
@@ -158,10 +169,19 @@ impl LogInner {
                 let mut segments = state.sealed.to_vec();
                 segments.push(sealed);
                 state.sealed = Arc::new(segments);
-                let active_base = active.base();
-                state.set_durable(Durable { active_base, end: footer.next_offset, position: 0 });
-                state.active = active;
+                let base = footer.next_offset;
+                state.set_durable(Durable { active_base: base, end: base, position: 0 });
+                let open = state.active.open.take();
+                state.active = Active::new(IndexBuilder::new(base));
+                // The right to have the old file open goes over to the new one. Without it, the
+                // next append opens the file.
+                let (open, _closed) = match open {
+                    Some(OpenFile { file: old, permit }) => (Some(OpenFile { file, permit }), old),
+                    None => (None, file),
+                };
+                state.active.open = open;
                 state.phase = Phase::Open;
+                drop(state);
             }
             Err(RollError::Again(error)) => {
                 tracing::warn!(log = %self.dir.display(), %error, "cannot begin the next segment");
@@ -175,13 +195,13 @@ impl LogInner {
         }
     }
 
-    fn begin_segment(&self, base: Offset, index: &[u8], next: Offset) -> Result<Active, RollError> {
+    fn begin_segment(&self, base: Offset, index: &[u8], next: Offset) -> Result<Arc<dyn File>, RollError> {
         let fs = &*self.env.fs;
         atomic::write_and_rename(fs, &path(&self.dir, base, INDEX), index).map_err(RollError::Again)?;
         let data = path(&self.dir, next, DATA);
         let file = create_or_reuse(fs, &data).map_err(RollError::Again)?;
         fs.sync_dir(&self.dir).map_err(|error| RollError::Sync(Error::io("sync", &self.dir, error)))?;
-        Ok(Active::new(file, IndexBuilder::new(next)))
+        Ok(file)
     }
 
     /// Asks for a roll now, if there is anything to seal.

@@ -48,6 +48,7 @@ impl LogSet {
     /// else; `Denied`; `NewerFormat`; `Corrupt` if `set` or `checkpoint` are damaged.
     pub fn open(dir: impl AsRef<Path>, options: SetOptions) -> Result<Self, Error> {
         let dir = dir.as_ref();
+        let shared = Arc::new(Shared::new(&options));
         let env = options.env;
         dir::create_all(&*env.fs, dir)?;
         dir::refuse_foreign(&*env.fs, dir)?;
@@ -71,7 +72,7 @@ impl LogSet {
             closed: AtomicBool::new(false),
             maintenance_interval: options.maintenance_interval,
             maintenance_armed: AtomicBool::new(false),
-            shared: Arc::new(Shared::new()),
+            shared,
             turns: Mutex::default(),
             lock: Mutex::new(Some(lock)),
         };

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use super::SetInner;
 use crate::env::Work;
+use crate::log::LogInner;
 
 impl SetInner {
     /// A log was opened: from now on it is looked after.
@@ -15,6 +16,12 @@ impl SetInner {
         if !self.maintenance_armed.swap(true, Ordering::AcqRel) {
             self.spawn_maintenance();
         }
+    }
+
+    /// Asks for a sync of all that is written to any log.
+    pub(crate) fn sync_all(&self) {
+        let logs: Vec<_> = self.logs.lock().values().cloned().collect();
+        logs.iter().for_each(LogInner::want_all_durable);
     }
 
     fn spawn_maintenance(self: &Arc<Self>) {

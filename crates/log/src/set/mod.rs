@@ -4,8 +4,11 @@
 //! checkpoint file has a lock of its own, taken first, so that an older one never replaces a
 //! newer.
 
+mod budget;
 mod checkpointer;
 mod dir;
+mod dirty;
+mod files;
 mod handle;
 mod maintain;
 mod shared;
@@ -20,6 +23,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+pub use budget::BudgetStats;
+pub(crate) use budget::Place;
+pub(crate) use dirty::Dirty;
+pub(crate) use files::OpenFile;
 pub use handle::LogSet;
 pub(crate) use shared::Shared;
 pub use stats::SetStats;

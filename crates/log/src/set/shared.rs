@@ -1,11 +1,19 @@
 //! What the logs of a set share without knowing one another.
 
+use std::sync::Arc;
+
+use super::budget::Budget;
+use super::files::OpenFiles;
 use crate::histogram::Recorder;
 use crate::log::Counters;
+use crate::options::SetOptions;
 
 /// Held by the set and by each of its logs.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    pub(crate) files: Arc<OpenFiles>,
+    /// Bytes written and not synced.
+    pub(crate) dirty: Arc<Budget>,
     /// What was appended and synced in all logs since the set was opened.
     pub(crate) counters: Counters,
     /// How long appends took on the caller's thread, waiting for room not included.
@@ -15,7 +23,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new() -> Self {
-        Self { counters: Counters::default(), append_time: Recorder::new(), sync_time: Recorder::new() }
+    pub(crate) fn new(options: &SetOptions) -> Self {
+        Self {
+            files: Arc::new(OpenFiles::new(options.max_open_files)),
+            dirty: Arc::new(Budget::new(options.max_dirty_bytes)),
+            counters: Counters::default(),
+            append_time: Recorder::new(),
+            sync_time: Recorder::new(),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! How a set stands, in numbers.
 
 use super::LogSet;
+use super::budget::BudgetStats;
 use crate::histogram::Histogram;
 use crate::log::{Appended, LogState};
 
@@ -37,6 +38,10 @@ pub struct SetStats {
     pub syncs: u64,
     /// Bytes that these syncs put on disk.
     pub synced_bytes: u64,
+    /// Files of active segments that are open for appends.
+    pub open_files: BudgetStats,
+    /// Bytes written to all logs and not yet synced, against what may be.
+    pub dirty_bytes: BudgetStats,
     /// How long appends took on the caller's thread, waiting for room and for the sync not
     /// included.
     pub append_time: Histogram,
@@ -54,6 +59,8 @@ impl LogSet {
             appended: shared.counters.appended(),
             syncs: shared.counters.syncs(),
             synced_bytes: shared.counters.synced_bytes(),
+            open_files: shared.files.budget().stats(),
+            dirty_bytes: shared.dirty.stats(),
             append_time: shared.append_time.snapshot(),
             sync_time: shared.sync_time.snapshot(),
             ..SetStats::default()
