@@ -217,6 +217,24 @@ fn what_this_crate_compresses_is_read_back_the_same() {
     }
 }
 
+/// The other direction, by hand: `make_golden.py --read DIR` and `MakeGolden.java --read DIR` read what this writes.
+#[test]
+#[ignore = "writes into the directory that LOGMILL_WRITE_TO names"]
+fn writes_batches_for_the_other_clients_to_read() {
+    let dir = std::path::PathBuf::from(std::env::var_os("LOGMILL_WRITE_TO").unwrap());
+    let codecs =
+        [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+    for golden in goldens().iter().filter(|golden| !is_control(golden)) {
+        for compression in codecs.into_iter().filter(|codec| has(&codec.to_string())) {
+            let mut builder = BatchBuilder::with_options(options(golden).compression(compression), 0);
+            fill(&mut builder, golden);
+            let path = dir.join(format!("{}.{compression}.bin", golden.name));
+            #[expect(clippy::disallowed_methods, reason = "nothing of it is to last")]
+            std::fs::write(path, builder.build().unwrap().bytes()).unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_codec_that_is_not_built_in_is_named() {
     for golden in goldens().iter().filter(|golden| !has(golden.header["compression"].as_str().unwrap())) {

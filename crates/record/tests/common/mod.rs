@@ -3,6 +3,9 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "of tests only; the lint sees that by the test attribute")]
 
+pub(crate) mod allocator;
+pub(crate) mod mutate;
+
 use bytes::Bytes;
 
 /// A header's fields as they will stand on the wire; the CRC is added by [`RawBatch::bytes`].

@@ -6,6 +6,10 @@ The encoder is kafka-python 3.0.12, a Kafka client in pure Python:
     python3 -m venv venv
     venv/bin/pip install kafka-python==3.0.12 python-snappy==0.7.3 lz4==4.4.5 zstandard==0.25.0
     venv/bin/python crates/record/tests/golden/make_golden.py
+    venv/bin/python crates/record/tests/golden/make_golden.py --read DIR
+
+The second form reads what this crate wrote, the NAME.CODEC.bin in a directory that the ignored test of golden.rs
+filled, and compares it with what went into NAME.
 
 Each batch is `NAME.bin`, described in `batches.json`: its header as that client reads it back, its records as they
 were put in (byte strings in hexadecimal, `78*100` for a hundred times that byte, null as null), and `builder`: whether a plain builder fed with the same
@@ -25,6 +29,7 @@ import json
 import pathlib
 import random
 import struct
+import sys
 import unittest.mock
 
 import lz4.frame
@@ -289,7 +294,21 @@ def write_json(name, lines, opening, closing):
     (HERE / name).write_text(text, encoding="utf-8")
 
 
+def read_ours(directory):
+    for path in sorted(directory.iterdir()):
+        spec = BATCHES[path.name.split(".")[0]]
+        batch = DefaultRecordBatch(path.read_bytes())
+        assert batch.validate_crc(), path
+        time = [batch.max_timestamp] if batch.timestamp_type == batch.LOG_APPEND_TIME else None
+        read = [(time[0] if time else r.timestamp, r.key, r.value, r.headers) for r in batch]
+        put = [(time[0] if time else t, k, v, h) for t, k, v, h in unfold(spec["records"])]
+        assert read == put, path
+        print(f"{path.name}: valid, {len(read)} records")
+
+
 def main():
+    if sys.argv[1:2] == ["--read"]:
+        return read_ours(pathlib.Path(sys.argv[2]))
     assert "kafka-python==" + importlib.metadata.version("kafka-python") == CLIENT
     lines = []
     for name, spec in BATCHES.items():
