@@ -11,6 +11,14 @@ const CONTROL: i16 = 1 << 5;
 const DELETE_HORIZON: i16 = 1 << 6;
 
 /// How the records of a batch are compressed; the producer's choice.
+///
+/// ```
+/// use logmill_record::Compression;
+///
+/// // As features, topic options and error messages spell it.
+/// assert_eq!(Compression::Zstd.to_string(), "zstd");
+/// assert_eq!(Compression::default(), Compression::None);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Compression {
     /// Not at all.
@@ -18,7 +26,7 @@ pub enum Compression {
     None,
     /// gzip (RFC 1952).
     Gzip,
-    /// Snappy, in the framing of xerial's snappy-java.
+    /// Snappy, in the framing of xerial's snappy-java; bare blocks are read too.
     Snappy,
     /// LZ4 frames.
     Lz4,
@@ -52,6 +60,16 @@ impl fmt::Display for Compression {
 }
 
 /// Whose time the timestamps of a batch are.
+///
+/// ```
+/// use logmill_record::{BatchBuilder, NewRecord, TimestampMs, TimestampType};
+///
+/// let mut builder = BatchBuilder::new();
+/// builder.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"v"), headers: &[] })?;
+/// let batch = builder.build()?;
+/// assert_eq!(batch.header().attributes.timestamp_type(), TimestampType::CreateTime);
+/// # Ok::<(), logmill_record::BatchError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TimestampType {
     /// The producer's, record by record.
@@ -64,6 +82,19 @@ pub enum TimestampType {
 /// horizon.
 ///
 /// Bits that this version does not know are kept and ignored, as Kafka does.
+///
+/// ```
+/// use logmill_record::{BatchOptions, BatchBuilder, Compression, NewRecord, TimestampMs};
+///
+/// let options = BatchOptions::new().producer(4711, 3, 0).transactional();
+/// let mut builder = BatchBuilder::with_options(options, 0);
+/// builder.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"v"), headers: &[] })?;
+/// let attributes = builder.build()?.header().attributes;
+/// assert!(attributes.is_transactional() && !attributes.is_control());
+/// assert_eq!(attributes.compression(), Compression::None);
+/// assert_eq!(attributes.bits(), 0b1_0000);
+/// # Ok::<(), logmill_record::BatchError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attributes {
     bits: i16,

@@ -14,6 +14,19 @@ use crate::units::Offset;
 /// One whole batch whose header has been parsed and whose CRC is right. A clone shares the bytes.
 ///
 /// That its records add up is a separate question: [`check_records`](Batch::check_records).
+///
+/// ```
+/// use logmill_record::{Batch, BatchBuilder, NewRecord, TimestampMs};
+///
+/// let mut builder = BatchBuilder::new();
+/// builder.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"v"), headers: &[] })?;
+/// let sent = builder.build()?;
+///
+/// let received = Batch::parse(sent.bytes().clone())?;
+/// received.check_records()?;
+/// assert_eq!(received, sent);
+/// # Ok::<(), logmill_record::BatchError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Batch {
     header: BatchHeader,

@@ -12,6 +12,17 @@ use crate::options::BatchOptions;
 use crate::units::TimestampMs;
 
 /// What a control record says.
+///
+/// ```
+/// use logmill_record::{ControlRecord, ControlType, TimestampMs};
+///
+/// let marker = ControlRecord { kind: ControlType::Abort, coordinator_epoch: 12 };
+/// let batch = marker.batch(4711, 3, TimestampMs(1_700_000_000_000))?;
+/// if let Some(ControlRecord { kind: ControlType::Abort, .. }) = batch.control_record()? {
+///     println!("what producer {} wrote before is not to be read", batch.header().producer_id);
+/// }
+/// # Ok::<(), logmill_record::BatchError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ControlType {

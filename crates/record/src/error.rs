@@ -6,6 +6,18 @@ use crate::header::MAX_BATCH_LEN;
 /// Why a batch was refused.
 ///
 /// Match on [`kind`](BatchError::kind); the variants carry what a message or a log line needs.
+///
+/// ```
+/// use logmill_record::{Batch, BatchBuilder, BatchError, NewRecord, TimestampMs};
+///
+/// let mut builder = BatchBuilder::new();
+/// builder.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"v"), headers: &[] })?;
+/// let mut bytes = builder.build()?.bytes().to_vec();
+/// bytes[68] ^= 1;
+/// let error = Batch::parse(bytes.into()).unwrap_err();
+/// assert!(matches!(error, BatchError::CrcMismatch { .. }));
+/// # Ok::<(), BatchError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
@@ -145,6 +157,16 @@ pub enum BatchError {
 }
 
 /// What a caller may do about a [`BatchError`].
+///
+/// ```
+/// use logmill_record::{BatchError, BatchErrorKind};
+///
+/// /// Whether a producer that splits its batch may succeed.
+/// fn worth_splitting(error: &BatchError) -> bool {
+///     matches!(error.kind(), BatchErrorKind::TooLarge)
+/// }
+/// assert!(!worth_splitting(&BatchError::Empty));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BatchErrorKind {
@@ -193,6 +215,13 @@ impl BatchError {
 }
 
 /// What is wrong with one record; part of [`BatchError::Record`].
+///
+/// ```
+/// use logmill_record::RecordProblem;
+///
+/// let problem = RecordProblem::Overrun { field: "key", needed: 99, available: 2 };
+/// assert_eq!(problem.to_string(), "its key needs 99 bytes, 2 remain");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordProblem {

@@ -22,7 +22,7 @@ const MIN_RECORD_LEN: usize = 7;
 
 /// The header of a batch.
 ///
-/// One that came from [`parse`](BatchHeader::parse) keeps to these rules: lengths and counts are within the
+/// One that came from [`parse`](BatchHeader::parse), which has an example, keeps to these rules: lengths and counts are within the
 /// format's limits and agree with each other, and no offset of the batch passes [`Offset::MAX`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -2,7 +2,8 @@
 //!
 //! This crate owns the bytes of a batch and every check on them. It does no I/O, starts no threads, holds no
 //! `unsafe` code, and copies a record's bytes exactly once: into the batch that the [`BatchBuilder`] makes.
-//! From then on a batch is one [`Bytes`](bytes::Bytes), and keys, values and headers are slices of it.
+//! From then on a batch is one [`Bytes`](bytes::Bytes), and keys, values and headers are slices of it, or, where
+//! the batch is compressed, of the one buffer that it was inflated to.
 //!
 //! # The format
 //!
@@ -19,8 +20,8 @@
 //! | 17..21 | CRC-32C | `u32`; of byte 21 to the end |
 //! | 21..23 | attributes | `i16`; see [`Attributes`] |
 //! | 23..27 | last offset delta | `i32` |
-//! | 27..35 | base timestamp | `i64`; ms |
-//! | 35..43 | largest timestamp | `i64`; ms |
+//! | 27..35 | base timestamp | `i64`; ms; or the [delete horizon](BatchHeader::delete_horizon) |
+//! | 35..43 | largest timestamp | `i64`; ms; or the time of append |
 //! | 43..51 | producer id | `i64`; -1 is none |
 //! | 51..53 | producer epoch | `i16`; -1 is none |
 //! | 53..57 | base sequence | `i32`; -1 is none |
@@ -38,8 +39,33 @@
 //!   [`Batch`] that exists is whole. This is enough for bytes that were checked once already.
 //! * [`Batch::check_records`] walks every record, and belongs wherever a batch comes in from outside: it holds
 //!   a producer to what readers and the time index rely on.
+//! * [`Batch::check_stored_with`] is the same walk for what a log holds: gaps and empty batches that compaction
+//!   leaves are right there, and so are control batches.
 //!
 //! The iterators never panic either way: a record that does not add up is an error of the iterator.
+//!
+//! # Compression
+//!
+//! | feature | codec | reads | writes |
+//! |---|---|---|---|
+//! | `gzip` | flate2 on zlib-rs | one member or several | one |
+//! | `snappy` | snap | xerial's framing, bare blocks | xerial's framing, as Kafka's Java client |
+//! | `lz4` | `lz4_flex` | frames of any kind but with dictionaries | independent blocks of 64 KiB, as that client |
+//! | `zstd` | zstd, in C | frames of any kind but with dictionaries | one frame |
+//!
+//! None is on by default. Without its feature a compressed batch is parsed, stamped and passed on as any other, and
+//! looking into it is [`UnsupportedCompression`](BatchError::UnsupportedCompression).
+//!
+//! [`Batch::records`] borrows from uncompressed batches, for free. [`Batch::records_with`] borrows from any,
+//! with the memory of an [`Inflater`] that is used again; [`Batch::inflate`] makes an uncompressed batch of any, for
+//! records that are to outlive it. [`InflateLimits`] hold for all of them, and nothing is allocated for a length
+//! that compressed bytes only claim.
+//!
+//! # What logs do to batches
+//!
+//! [`stamped_prefix`] gives a batch its place, [`Batch::into_log_append_time`] its time, where the topic wants the
+//! broker's. [`ControlRecord`] ends a transaction. [`Batch::retain_records`] is compaction, one batch at a time:
+//! what is left covers the same offsets and keeps codec, producer and sequence, down to a header alone.
 //!
 //! # Example
 //!

@@ -15,6 +15,20 @@ use crate::varint::Reader;
 const MIN_HEADER_LEN: u64 = 2;
 
 /// One record, borrowed from its batch.
+///
+/// ```
+/// use logmill_record::{BatchBuilder, NewRecord, Offset, Record, TimestampMs};
+///
+/// let headers = [("unit", Some(&b"C"[..])), ("unit", None)];
+/// let mut builder = BatchBuilder::new();
+/// builder.push(&NewRecord { timestamp: TimestampMs(5), key: Some(b"k"), value: None, headers: &headers })?;
+/// let batch = builder.build()?;
+///
+/// let record: Record<'_> = batch.records()?.next().unwrap()?;
+/// assert_eq!((record.offset, record.timestamp), (Offset(0), TimestampMs(5)));
+/// assert_eq!((record.key, record.value), (Some(&b"k"[..]), None));
+/// # Ok::<(), logmill_record::BatchError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Record<'a> {
     /// The record's place in its log.
@@ -39,6 +53,13 @@ impl<'a> Record<'a> {
 }
 
 /// A header of a record.
+///
+/// ```
+/// use logmill_record::Header;
+///
+/// let header = Header { key: "unit", value: Some(b"C") };
+/// assert_ne!(header, Header { value: None, ..header });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header<'a> {
     /// The header's name.
@@ -48,6 +69,20 @@ pub struct Header<'a> {
 }
 
 /// The headers of a record, in order. Their bytes were checked with the record.
+///
+/// ```
+/// use logmill_record::{BatchBuilder, NewRecord, TimestampMs};
+///
+/// let headers = [("unit", Some(&b"C"[..])), ("unit", None)];
+/// let mut builder = BatchBuilder::new();
+/// builder.push(&NewRecord { timestamp: TimestampMs(5), key: Some(b"k"), value: None, headers: &headers })?;
+/// let batch = builder.build()?;
+///
+/// let record = batch.records()?.next().unwrap()?;
+/// assert_eq!(record.headers().len(), 2);
+/// assert_eq!(record.headers().filter(|header| header.key == "unit").last().unwrap().value, None);
+/// # Ok::<(), logmill_record::BatchError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Headers<'a> {
     reader: Reader<'a>,
@@ -74,6 +109,20 @@ impl FusedIterator for Headers<'_> {}
 /// The records of a batch, in order; ends after the first error.
 ///
 /// A compacted batch may skip offsets, so deltas only have to grow, up to the header's last.
+///
+/// ```
+/// use logmill_record::{BatchBuilder, NewRecord, Records, TimestampMs};
+///
+/// let headers = [("unit", Some(&b"C"[..])), ("unit", None)];
+/// let mut builder = BatchBuilder::new();
+/// builder.push(&NewRecord { timestamp: TimestampMs(5), key: Some(b"k"), value: None, headers: &headers })?;
+/// let batch = builder.build()?;
+///
+/// let records: Records<'_> = batch.records()?;
+/// let values: Result<Vec<_>, _> = records.map(|record| record.map(|record| record.value)).collect();
+/// assert_eq!(values?, [None]);
+/// # Ok::<(), logmill_record::BatchError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     walk: Walk<'a>,

@@ -96,6 +96,13 @@ impl From<Offset> for i64 {
 }
 
 /// An integer that cannot be an [`Offset`]: negative, or above `i64::MAX`.
+///
+/// ```
+/// use logmill_record::Offset;
+///
+/// let error = Offset::try_from(-7_i64).unwrap_err();
+/// assert!(error.to_string().starts_with("offset -7 is out of range"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("offset {value} is out of range: an offset is between 0 and {}", i64::MAX)]
 pub struct OffsetOutOfRange {
