@@ -147,4 +147,4 @@ pub use histogram::Histogram;
 pub use log::{Appended, Beyond, Log, LogState, LogStats, Receipt, Step, WaitFor};
 pub use options::{Durability, LogOptions, SetOptions};
 pub use read::{Chunk, ReadOut};
-pub use set::{BudgetStats, LogSet, SetStats};
+pub use set::{BudgetStats, LogSet, OpenProgress, ReserveState, SetStats};

@@ -17,6 +17,8 @@ pub struct SetOptions {
     pub(crate) env: Env,
     pub(crate) max_open_files: usize,
     pub(crate) max_dirty_bytes: u64,
+    pub(crate) low_space_bytes: u64,
+    pub(crate) reserve_bytes: u64,
     pub(crate) maintenance_interval: Duration,
 }
 
@@ -28,6 +30,8 @@ impl SetOptions {
             env,
             max_open_files: 512,
             max_dirty_bytes: 256 << 20,
+            low_space_bytes: 0,
+            reserve_bytes: 0,
             maintenance_interval: Duration::from_secs(10),
         }
     }
@@ -47,6 +51,27 @@ impl SetOptions {
     #[must_use]
     pub fn max_dirty_bytes(mut self, bytes: u64) -> Self {
         self.max_dirty_bytes = bytes;
+        self
+    }
+
+    /// Appends are refused as [`Full`](crate::ErrorKind::Full) while the file system has less space
+    /// than this left, so that they end before everything else does. Looked at after every 16 MiB
+    /// of appends, or half of this if that is less, and at every
+    /// [`maintenance_interval`](Self::maintenance_interval). 0, which is the default, refuses none.
+    #[must_use]
+    pub fn low_space_bytes(mut self, bytes: u64) -> Self {
+        self.low_space_bytes = bytes;
+        self
+    }
+
+    /// Holds so much space in reserve, in a file of that size in the data directory, written soon
+    /// after the set was opened. When the file system is full it is released for the small files
+    /// that must be written all the same: metadata, the checkpoint, indexes. Appends never use it;
+    /// once it is gone they are refused until there is space to write it again. 0, which is the
+    /// default, holds none.
+    #[must_use]
+    pub fn reserve_bytes(mut self, bytes: u64) -> Self {
+        self.reserve_bytes = bytes;
         self
     }
 

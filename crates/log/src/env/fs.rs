@@ -155,6 +155,12 @@ pub trait Fs: fmt::Debug + Send + Sync {
 
     /// The space on the file system that holds `dir`.
     fn space(&self, dir: &Path) -> io::Result<Space>;
+
+    /// Called when a write that must succeed found no space: frees what is held back for it, and
+    /// says whether it did. A file system by itself holds nothing back.
+    fn make_room(&self) -> bool {
+        false
+    }
 }
 
 /// A held lock; dropping it gives it back.

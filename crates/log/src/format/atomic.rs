@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 
 use crate::env::{File, Fs, OpenMode};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// Temporary files end so; those found at open are left-overs of a crash and removed.
 pub(crate) const TEMPORARY: &str = ".tmp";
@@ -21,25 +21,36 @@ pub(crate) fn write_and_rename(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> Result
     let mut name = path.file_name().expect("files of a log have a name").to_owned();
     name.push(TEMPORARY);
     let temporary = path.with_file_name(name);
-    let written = write_new(fs, &temporary, bytes)
-        .map_err(|error| Error::io("write", &temporary, error))
-        .and_then(|()| fs.rename(&temporary, path).map_err(|error| Error::io("replace", path, error)));
-    if written.is_err() {
-        // The next attempt, or the next open, removes it if this does not.
-        let _ = fs.remove_file(&temporary);
+    let write = || {
+        let written = write_new(fs, &temporary, bytes)
+            .map_err(|error| Error::io("write", &temporary, error))
+            .and_then(|()| fs.rename(&temporary, path).map_err(|error| Error::io("replace", path, error)));
+        if written.is_err() {
+            // The next attempt, or the next open, removes it if this does not.
+            let _ = fs.remove_file(&temporary);
+        }
+        written
+    };
+    match write() {
+        Err(error) if error.kind() == ErrorKind::Full && fs.make_room() => write(),
+        written => written,
     }
-    written
 }
 
 /// Writes and syncs a file, in place of one of that name that a crash may have left.
 pub(crate) fn write_new(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    match fs.remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_left_over(fs, path)?;
     let file = fs.open(path, OpenMode::CreateNew)?;
     write_all(&*file, &mut [IoSlice::new(bytes)], 0)?;
     file.sync_data()
+}
+
+/// Removes a file if it is there.
+pub(crate) fn remove_left_over(fs: &dyn Fs, path: &Path) -> io::Result<()> {
+    match fs.remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Reads a whole file; `None` if there is none.

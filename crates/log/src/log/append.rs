@@ -55,6 +55,7 @@ impl LogInner {
         let seen = self.waiters.progress();
         let mut state = self.state.lock();
         state.check_open()?;
+        self.shared.spare.check()?;
         let must_wait = matches!(state.phase, Phase::Rolling | Phase::Undoing)
             || self.must_roll(&mut state, size)?
             || (state.unsynced_bytes() > 0
@@ -80,6 +81,11 @@ impl LogInner {
         match self.write(&mut state, batches) {
             Ok(appended_at) => {
                 let must_ask = self.note_written(state, next);
+                if self.shared.spare.note_appended(size.bytes)
+                    && let Some(set) = self.set.upgrade()
+                {
+                    set.look_at_space_soon();
+                }
                 self.note_append(size.appended(batches), self.env.clock.monotonic().saturating_sub(begun));
                 Ok(Tried::Done(Receipt::new(Arc::clone(self), first, next, appended_at, must_ask)))
             }

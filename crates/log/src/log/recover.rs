@@ -365,7 +365,14 @@ impl Recovery<'_> {
             self.fs.sync_dir(self.dir)?;
             file.set_len(end)
         };
-        save().map_err(|error| {
+        let saved = match save() {
+            // What was copied so far goes; the reserve makes room for all of it.
+            Err(error) if is_full(&error) && self.fs.make_room() => {
+                atomic::remove_left_over(&*self.fs, &aside).and_then(|()| save())
+            }
+            saved => saved,
+        };
+        saved.map_err(|error| {
             let message = format!(
                 "{} ends in a torn write at byte {end} that cannot be saved to {} ({error}); the log can \
                  be read; free some space and open it again to write",
@@ -384,6 +391,10 @@ impl Recovery<'_> {
     fn open_file(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>, Error> {
         self.fs.open(path, mode).map_err(|error| Error::io("open", path, error))
     }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
 /// Cuts off everything from `position` for good. A sync of it has failed, and a sync of the cut

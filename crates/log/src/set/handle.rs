@@ -9,6 +9,7 @@ use logmill_record::Offset;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::space::WithReserve;
 use super::{Held, SetInner, Shared, dir};
 use crate::env::{Env, OpenMode, Space};
 use crate::error::{Error, ErrorKind};
@@ -48,8 +49,9 @@ impl LogSet {
     /// else; `Denied`; `NewerFormat`; `Corrupt` if `set` or `checkpoint` are damaged.
     pub fn open(dir: impl AsRef<Path>, options: SetOptions) -> Result<Self, Error> {
         let dir = dir.as_ref();
-        let shared = Arc::new(Shared::new(&options));
-        let env = options.env;
+        let shared = Arc::new(Shared::new(dir, &options));
+        let mut env = options.env;
+        env.fs = Arc::new(WithReserve { fs: env.fs, spare: Arc::clone(&shared.spare) });
         dir::create_all(&*env.fs, dir)?;
         dir::refuse_foreign(&*env.fs, dir)?;
         let lock = dir::lock(&*env.fs, dir)?;
@@ -77,6 +79,10 @@ impl LogSet {
             lock: Mutex::new(Some(lock)),
         };
         let inner = Arc::new(inner);
+        if options.reserve_bytes > 0 || options.low_space_bytes > 0 {
+            // Not before it answers: writing the reserve takes a moment.
+            inner.look_at_space_soon();
+        }
         Ok(Self { _held: Arc::new(Held(Arc::clone(&inner))), inner })
     }
 

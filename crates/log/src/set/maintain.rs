@@ -46,6 +46,7 @@ impl SetInner {
             }
             logs.values().cloned().collect()
         };
+        self.look_at_space();
         for log in logs {
             if self.closed.load(Ordering::Acquire) {
                 break;

@@ -11,7 +11,9 @@ mod dirty;
 mod files;
 mod handle;
 mod maintain;
+mod open_many;
 mod shared;
+mod space;
 mod stats;
 
 use std::collections::BTreeMap;
@@ -28,7 +30,9 @@ pub(crate) use budget::Place;
 pub(crate) use dirty::Dirty;
 pub(crate) use files::OpenFile;
 pub use handle::LogSet;
+pub use open_many::OpenProgress;
 pub(crate) use shared::Shared;
+pub use space::ReserveState;
 pub use stats::SetStats;
 
 use crate::env::{Env, Lock};

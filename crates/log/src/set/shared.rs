@@ -1,9 +1,11 @@
 //! What the logs of a set share without knowing one another.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::budget::Budget;
 use super::files::OpenFiles;
+use super::space::Spare;
 use crate::histogram::Recorder;
 use crate::log::Counters;
 use crate::options::SetOptions;
@@ -14,6 +16,7 @@ pub(crate) struct Shared {
     pub(crate) files: Arc<OpenFiles>,
     /// Bytes written and not synced.
     pub(crate) dirty: Arc<Budget>,
+    pub(crate) spare: Arc<Spare>,
     /// What was appended and synced in all logs since the set was opened.
     pub(crate) counters: Counters,
     /// How long appends took on the caller's thread, waiting for room not included.
@@ -23,8 +26,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(options: &SetOptions) -> Self {
+    pub(crate) fn new(dir: &Path, options: &SetOptions) -> Self {
         Self {
+            spare: Arc::new(Spare::new(dir, options)),
             files: Arc::new(OpenFiles::new(options.max_open_files)),
             dirty: Arc::new(Budget::new(options.max_dirty_bytes)),
             counters: Counters::default(),

@@ -2,6 +2,7 @@
 
 use super::LogSet;
 use super::budget::BudgetStats;
+use super::space::ReserveState;
 use crate::histogram::Histogram;
 use crate::log::{Appended, LogState};
 
@@ -42,6 +43,11 @@ pub struct SetStats {
     pub open_files: BudgetStats,
     /// Bytes written to all logs and not yet synced, against what may be.
     pub dirty_bytes: BudgetStats,
+    /// Appends are refused because the file system has less space left than
+    /// [`low_space_bytes`](crate::SetOptions::low_space_bytes).
+    pub is_low_on_space: bool,
+    /// Whether space is held in reserve.
+    pub reserve: ReserveState,
     /// How long appends took on the caller's thread, waiting for room and for the sync not
     /// included.
     pub append_time: Histogram,
@@ -61,6 +67,8 @@ impl LogSet {
             synced_bytes: shared.counters.synced_bytes(),
             open_files: shared.files.budget().stats(),
             dirty_bytes: shared.dirty.stats(),
+            is_low_on_space: shared.spare.is_low(),
+            reserve: shared.spare.reserve(),
             append_time: shared.append_time.snapshot(),
             sync_time: shared.sync_time.snapshot(),
             ..SetStats::default()

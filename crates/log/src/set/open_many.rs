@@ -1,0 +1,132 @@
+//! Opening many logs at the same time.
+//!
+//! A bounded number of tasks each open one log after another; the caller waits, and hears of each
+//! on its own thread.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
+
+use parking_lot::Mutex;
+
+use super::LogSet;
+use crate::env::{Work, block_on};
+use crate::error::Error;
+use crate::log::Log;
+use crate::options::LogOptions;
+
+/// So many logs are opened at the same time: enough to keep a disk busy with reads.
+const AT_ONCE: usize = 16;
+
+/// How far opening many logs is. See [`LogSet::open_logs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OpenProgress {
+    /// Logs that are open, or could not be opened.
+    pub done: usize,
+    /// Those of them that could not be.
+    pub failed: usize,
+    /// All that are to be opened.
+    pub total: usize,
+}
+
+/// What the tasks share.
+struct Opening {
+    set: LogSet,
+    options: LogOptions,
+    paths: Vec<PathBuf>,
+    next: AtomicUsize,
+    /// Apart, so that a task can let go of the set before it says that it is done: a caller that
+    /// has all its logs may close the set at once.
+    results: Arc<Mutex<Results>>,
+}
+
+struct Results {
+    done: usize,
+    failed: usize,
+    logs: Vec<Option<Result<Log, Error>>>,
+    caller: Option<Waker>,
+}
+
+impl LogSet {
+    /// [`LogSet::open_log`] for many, several at a time. Blocks until all are open or have failed;
+    /// calls `progress` on this thread, after one or more of them each time. The results come in
+    /// the order of `paths`.
+    ///
+    /// ```
+    /// use logmill_log::{LogOptions, LogSet, SetOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let set = LogSet::open(dir.path(), SetOptions::default())?;
+    /// for path in ["orders", "payments"] {
+    ///     set.create(path, b"", LogOptions::default())?.close()?;
+    /// }
+    /// let progress = |so_far: logmill_log::OpenProgress| println!("{} of {}", so_far.done, so_far.total);
+    /// let logs = set.open_logs(["orders", "payments", "gone"], LogOptions::default(), progress);
+    /// assert!(logs[0].is_ok() && logs[1].is_ok() && logs[2].is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open_logs<P: AsRef<Path>>(
+        &self,
+        paths: impl IntoIterator<Item = P>,
+        options: LogOptions,
+        mut progress: impl FnMut(OpenProgress),
+    ) -> Vec<Result<Log, Error>> {
+        let paths: Vec<PathBuf> = paths.into_iter().map(|path| path.as_ref().to_owned()).collect();
+        let total = paths.len();
+        let logs = paths.iter().map(|_| None).collect();
+        let results = Arc::new(Mutex::new(Results { done: 0, failed: 0, logs, caller: None }));
+        let (set, next) = (self.clone(), AtomicUsize::new(0));
+        let opening = Arc::new(Opening { set, options, paths, next, results: Arc::clone(&results) });
+        for _ in 0..AT_ONCE.min(total) {
+            spawn_next(&opening);
+        }
+        let mut told = 0;
+        while told < total {
+            let so_far = block_on(
+                &*self.env().scheduler,
+                std::future::poll_fn(|context| {
+                    let mut state = results.lock();
+                    if state.done == told {
+                        state.caller = Some(context.waker().clone());
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(OpenProgress { done: state.done, failed: state.failed, total })
+                }),
+            );
+            told = so_far.done;
+            progress(so_far);
+        }
+        let logs = std::mem::take(&mut results.lock().logs);
+        logs.into_iter().map(|result| result.expect("all are done")).collect()
+    }
+}
+
+/// Opens the next log that nobody opens yet, and then the one after it.
+fn spawn_next(opening: &Arc<Opening>) {
+    let number = opening.next.fetch_add(1, Ordering::Relaxed);
+    if number >= opening.paths.len() {
+        return;
+    }
+    let task = {
+        let opening = Arc::clone(opening);
+        move || {
+            let result = opening.set.open_log(&opening.paths[number], opening.options);
+            spawn_next(&opening);
+            let results = Arc::clone(&opening.results);
+            drop(opening);
+            let caller = {
+                let mut results = results.lock();
+                results.done += 1;
+                results.failed += usize::from(result.is_err());
+                results.logs[number] = Some(result);
+                results.caller.take()
+            };
+            caller.into_iter().for_each(Waker::wake);
+        }
+    };
+    opening.set.env().scheduler.spawn(Work::Read, Box::new(task));
+}

@@ -1,0 +1,139 @@
+//! A disk that fills up: appends end in time, what must go on has a reserve.
+#![cfg(feature = "sim")]
+#![allow(clippy::unwrap_used, reason = "a test may stop where it fails")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{batch, texts};
+use logmill_log::sim::{Op, Sim};
+use logmill_log::{ErrorKind, Log, LogOptions, LogSet, ReserveState, SetOptions};
+
+const MIB: u64 = 1 << 20;
+const TICK: Duration = Duration::from_secs(11);
+const RESERVE: &str = "/data/reserve";
+
+fn open(options: SetOptions) -> (LogSet, Log) {
+    let set = LogSet::open("/data", options).unwrap();
+    let log = set.create("a", b"", LogOptions::default()).unwrap();
+    (set, log)
+}
+
+fn append(log: &Log, bytes: u64) -> Result<(), logmill_log::Error> {
+    let value = vec![b'x'; usize::try_from(bytes).unwrap()];
+    log.append(&[batch(&[&value])])?.wait()
+}
+
+#[test]
+fn appends_are_refused_below_the_watermark_and_go_on_above_it() {
+    let sim = Sim::new(1);
+    sim.fs.set_capacity_bytes(20 * MIB);
+    let (set, log) = open(SetOptions::new(sim.env()).low_space_bytes(8 * MIB));
+    let refused = loop {
+        if let Err(error) = append(&log, 100_000) {
+            break error;
+        }
+        sim.scheduler.run_until_idle();
+    };
+    assert_eq!(refused.kind(), ErrorKind::Full);
+    assert!(refused.to_string().contains("free some space"), "{refused}");
+    let left = set.space().unwrap().available_bytes;
+    assert!((4 * MIB - 200_000..8 * MIB).contains(&left), "refused with {left} left");
+    assert!(set.stats().is_low_on_space);
+    let records = texts(&log, 0).len();
+
+    sim.fs.set_capacity_bytes(40 * MIB);
+    sim.scheduler.run_for(TICK);
+    append(&log, 100_000).unwrap();
+    assert_eq!(texts(&log, 0).len(), records + 1, "a refused append left nothing");
+}
+
+#[test]
+fn the_reserve_is_really_written_and_lasts() {
+    let mut sim = Sim::new(1);
+    let (set, log) = open(SetOptions::new(sim.env()).reserve_bytes(3 * MIB));
+    assert_eq!(set.stats().reserve, ReserveState::Missing, "not before the set answers");
+    sim.scheduler.run_until_idle();
+    assert_eq!(set.stats().reserve, ReserveState::Held);
+    drop((log, set));
+    let set = LogSet::open("/data", SetOptions::new(sim.crash()).reserve_bytes(3 * MIB)).unwrap();
+    let reserve = sim.fs.read_file(RESERVE).unwrap();
+    assert_eq!(reserve.len() as u64, 3 * MIB);
+    assert!(reserve.chunks(4096).all(|block| block.iter().any(|byte| *byte != 0)));
+    let writes = sim.fs.calls(Op::Write);
+    sim.scheduler.run_until_idle();
+    assert_eq!(set.stats().reserve, ReserveState::Held);
+    assert_eq!(sim.fs.calls(Op::Write), writes, "it is found, not written again");
+}
+
+#[test]
+fn a_full_disk_spends_the_reserve_on_the_checkpoint_and_the_close_and_not_on_appends() {
+    let mut sim = Sim::new(1);
+    sim.fs.set_capacity_bytes(12 * MIB);
+    let (set, log) = open(SetOptions::new(sim.env()).reserve_bytes(MIB));
+    sim.scheduler.run_until_idle();
+    for bytes in [100_000, 1_000, 10, 1] {
+        while append(&log, bytes).is_ok() {}
+    }
+    assert_eq!(append(&log, 1).unwrap_err().kind(), ErrorKind::Full);
+    assert_eq!(set.stats().reserve, ReserveState::Held, "appends do not use it");
+    let records = texts(&log, 0).len();
+    sim.scheduler.run_for(Duration::from_secs(2)); // the checkpoint
+    assert_eq!(set.stats().reserve, ReserveState::Spent);
+    assert!(set.space().unwrap().available_bytes > MIB / 2);
+    let refused = append(&log, 1).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Full);
+    assert!(refused.to_string().contains("reserve"), "{refused}");
+    sim.scheduler.run_for(TICK);
+    assert_eq!(set.stats().reserve, ReserveState::Spent, "there is no space for it yet");
+    set.close().unwrap();
+    drop((log, set));
+
+    sim.fs.set_capacity_bytes(20 * MIB);
+    let set = LogSet::open("/data", SetOptions::new(sim.crash()).reserve_bytes(MIB)).unwrap();
+    let log = set.open_log("a", LogOptions::default()).unwrap();
+    sim.scheduler.run_for(TICK);
+    assert_eq!(set.stats().reserve, ReserveState::Held);
+    append(&log, 1).unwrap();
+    assert_eq!(texts(&log, 0).len(), records + 1);
+}
+
+#[test]
+fn a_reserve_cut_off_by_a_crash_is_written_again() {
+    for at in 1..12 {
+        let mut sim = Sim::new(at);
+        let (set, log) = open(SetOptions::new(sim.env()).reserve_bytes(MIB));
+        sim.fs.power_off_at(at);
+        sim.scheduler.run_until_idle();
+        drop((log, set));
+        let set = LogSet::open("/data", SetOptions::new(sim.crash()).reserve_bytes(MIB)).unwrap();
+        sim.scheduler.run_until_idle();
+        assert_eq!(set.stats().reserve, ReserveState::Held, "power off at {at}");
+        assert_eq!(sim.fs.read_file(RESERVE).unwrap().len() as u64, MIB);
+    }
+}
+
+#[test]
+fn a_torn_tail_is_saved_with_the_reserve() {
+    let mut sim = Sim::new(5);
+    let options = |env| SetOptions::new(env).reserve_bytes(MIB);
+    let (set, log) = open(options(sim.env()));
+    sim.scheduler.run_until_idle();
+    append(&log, 10).unwrap();
+    drop((log, set));
+    let env = sim.kill();
+    let data = "/data/a/00000000000000000000.log";
+    let file = env.fs.open(data.as_ref(), logmill_log::env::OpenMode::ReadWrite).unwrap();
+    let len = file.status().unwrap().len;
+    file.write_at(&[std::io::IoSlice::new(&[1; 40_000])], len).unwrap();
+    let used: u64 = sim.fs.files().iter().map(|path| sim.fs.read_file(path).unwrap().len() as u64).sum();
+    sim.fs.set_capacity_bytes(used + 10_000);
+    let set = LogSet::open("/data", options(env)).unwrap();
+    sim.scheduler.run_until_idle();
+    let log = set.open_log("a", LogOptions::default()).unwrap();
+    assert!(matches!(log.stats().state, logmill_log::LogState::Open), "{:?}", log.stats().state);
+    assert_eq!(set.stats().reserve, ReserveState::Spent);
+    let torn = sim.fs.files().into_iter().find(|path| path.to_string_lossy().contains("torn")).unwrap();
+    assert_eq!(sim.fs.read_file(torn).unwrap(), [1; 40_000]);
+}
