@@ -70,7 +70,7 @@ mod produce;
 mod topic;
 
 pub use broker::Broker;
-pub use catalog::{FailedPartition, OpenReport, UnknownDirectory};
+pub use catalog::{FailedPartition, OpenReport, PartitionOwner, UnknownDirectory};
 pub use config::{Config, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_SEGMENT_BYTES, Limits};
 pub use context::{Listener, Principal, RequestContext};
 pub use error::{Code, Error, OpenError, OpenErrorKind, Reason};

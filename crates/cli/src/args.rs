@@ -9,7 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::failure::{Exit, Failure};
-use crate::{bench, consume, produce, quickstart, serve, topic};
+use crate::{bench, consume, log, produce, quickstart, serve, topic};
 
 /// A durable log broker with a stream processor inside.
 #[derive(Debug, Parser)]
@@ -25,7 +25,7 @@ Start with:
   logmill serve --data-dir ./data                     a node of your own
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 node unavailable, 4 denied, 5 not found, 6 conflict,
-124 timed out. LOGMILL_LOG sets what is logged to standard error, such as 'debug' or 'logmill_log=trace'.";
+7 damage found, 124 timed out. LOGMILL_LOG sets what is logged to standard error, such as 'debug' or 'logmill_log=trace'.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -35,6 +35,7 @@ pub(crate) enum Command {
     Consume(consume::Args),
     Quickstart(quickstart::Args),
     Bench(bench::Args),
+    Log(log::Args),
 }
 
 impl Command {
@@ -48,6 +49,7 @@ impl Command {
             Self::Consume(args) => block_on(consume::run(args)),
             Self::Quickstart(args) => block_on(quickstart::run(args)),
             Self::Bench(args) => block_on(bench::run(args)),
+            Self::Log(args) => log::run(args),
         }
     }
 }

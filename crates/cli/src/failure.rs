@@ -21,6 +21,8 @@ pub(crate) enum Exit {
     NotFound = 5,
     /// It exists already, or someone else has it.
     Conflict = 6,
+    /// The data directory that was looked at is damaged.
+    Damaged = 7,
     /// The node did not answer in time.
     TimedOut = 124,
 }

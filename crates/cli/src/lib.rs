@@ -13,6 +13,7 @@ mod bench;
 mod client;
 mod consume;
 mod failure;
+mod log;
 mod node;
 mod output;
 mod produce;
@@ -28,7 +29,8 @@ use std::process::ExitCode;
 use failure::Failure;
 
 /// Runs the program with this process's arguments and environment, and says how it ended:
-/// 0 done, 1 failed, 2 wrong usage, 3 node unavailable, 4 denied, 5 not found, 6 conflict, 124 timed out.
+/// 0 done, 1 failed, 2 wrong usage, 3 node unavailable, 4 denied, 5 not found, 6 conflict,
+/// 7 damage found, 124 timed out.
 ///
 /// A failure is one sentence on standard error. Never panics on what it is given.
 ///

@@ -42,7 +42,7 @@ impl Serialize for RecordOut<'_> {
     }
 }
 
-fn bytes_entry<M: SerializeMap>(
+pub(crate) fn bytes_entry<M: SerializeMap>(
     map: &mut M,
     [text_name, base64_name]: [&'static str; 2],
     bytes: Option<&[u8]>,
@@ -54,7 +54,7 @@ fn bytes_entry<M: SerializeMap>(
     }
 }
 
-struct Headers<'a>(&'a [(&'a str, Option<&'a [u8]>)]);
+pub(crate) struct Headers<'a>(pub(crate) &'a [(&'a str, Option<&'a [u8]>)]);
 
 impl Serialize for Headers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

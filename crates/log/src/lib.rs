@@ -123,8 +123,8 @@
 //!
 //! # What is not here yet
 //!
-//! Relaxed durability, budgets for open files and maps, `verify` and
-//! `repair`. Compressed batches are stored and served, not looked into.
+//! Relaxed durability, budgets for open files and maps, repair. Compressed batches are stored and
+//! served, not looked into.
 #![deny(missing_docs)]
 
 mod compaction;
@@ -132,6 +132,7 @@ pub mod env;
 mod error;
 mod format;
 mod histogram;
+pub mod inspect;
 mod log;
 mod options;
 mod read;

@@ -83,7 +83,12 @@ impl Fs for StdFs {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
-        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let made = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let file = match made {
+            // Who may only read can still see whether anybody has it: a copy on read-only media.
+            Err(error) if unwritable(&error) => fs::File::open(path).map_err(|_| error)?,
+            made => made?,
+        };
         file.try_lock().map_err(io::Error::from)?;
         Ok(Box::new(StdLock(file)))
     }
@@ -95,6 +100,10 @@ impl Fs for StdFs {
             total_bytes: status.f_blocks.saturating_mul(status.f_frsize),
         })
     }
+}
+
+fn unwritable(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// The lock goes with the descriptor, also when the process is killed.

@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::path::Path;
 
+use super::damaged;
 use crate::env::{File, Fs, OpenMode};
 use crate::error::{Error, ErrorKind};
 
@@ -53,20 +54,25 @@ pub(crate) fn remove_left_over(fs: &dyn Fs, path: &Path) -> io::Result<()> {
     }
 }
 
-/// Reads a whole file; `None` if there is none.
+/// No small file is longer: the index of a segment of 4 GiB with a row every 4 KiB, and more logs
+/// in a checkpoint than a machine has files.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// Reads a whole small file; `None` if there is none. One that is too long for any of ours is
+/// damage, before memory is taken for it.
 pub(crate) fn read(fs: &dyn Fs, path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let file = match fs.open(path, OpenMode::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io("open", path, error)),
     };
-    let read = || -> io::Result<Vec<u8>> {
-        let len = usize::try_from(file.status()?.len).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        let mut bytes = vec![0; len];
-        read_exact(&*file, &mut bytes, 0)?;
-        Ok(bytes)
-    };
-    read().map(Some).map_err(|error| Error::io("read", path, error))
+    let len = file.status().map_err(|error| Error::io("look at", path, error))?.len;
+    if len > MOST_BYTES {
+        return Err(damaged(path, &format!("it is {len} bytes long, which no such file is")));
+    }
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+    read_exact(&*file, &mut bytes, 0).map_err(|error| Error::io("read", path, error))?;
+    Ok(Some(bytes))
 }
 
 /// Fills `buf` from `position`.

@@ -11,7 +11,7 @@ pub(crate) mod index;
 pub(crate) mod meta;
 pub(crate) mod set_file;
 
-pub(crate) use codec::{Reader, Writer};
+pub(crate) use codec::{Reader, Writer, damaged};
 
 /// The version of every file of this crate.
 pub(crate) const VERSION: u16 = 1;

@@ -20,7 +20,7 @@ use logmill_record::Offset;
 pub(crate) use batches::Batches;
 pub(crate) use builder::{IndexBuilder, Placed};
 pub(crate) use gaps::Gaps;
-pub(crate) use scan::{Scan, rebuild, scan};
+pub(crate) use scan::{Scan, Window, rebuild, scan};
 pub(crate) use sealed::Sealed;
 pub(crate) use times::AppendTimes;
 pub(crate) use walk::{Damage, HEAD_LEN, Placement, crc32c_extend, find_record, take, walk};

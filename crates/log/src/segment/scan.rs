@@ -113,7 +113,8 @@ pub(super) fn good_batch(scan: &Scan<'_>, window: &mut Window<'_>, at: &Found) -
 }
 
 /// The piece of the file that is in memory.
-pub(super) struct Window<'a> {
+#[derive(Debug)]
+pub(crate) struct Window<'a> {
     file: &'a dyn File,
     start: u64,
     bytes: Bytes,
@@ -121,12 +122,12 @@ pub(super) struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    pub(super) fn new(file: &'a dyn File, limit: u64) -> Self {
+    pub(crate) fn new(file: &'a dyn File, limit: u64) -> Self {
         Self { file, start: 0, bytes: Bytes::new(), limit }
     }
 
     /// `len` bytes from `position`, which the caller knows to lie below the limit.
-    pub(super) fn get(&mut self, position: u64, len: u64) -> io::Result<Bytes> {
+    pub(crate) fn get(&mut self, position: u64, len: u64) -> io::Result<Bytes> {
         let held = self.start..self.start + self.bytes.len() as u64;
         if position < held.start || position + len > held.end {
             let piece = PIECE_LEN.max(len).min(self.limit - position);

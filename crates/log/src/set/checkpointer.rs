@@ -14,7 +14,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const BYTES: u64 = 64 << 20;
 
 /// The file's name.
-pub(super) const FILE: &str = "checkpoint";
+pub(crate) const FILE: &str = "checkpoint";
 
 impl SetInner {
     /// Some log has more durable bytes: a checkpoint is due in a second, or now if many came.

@@ -12,9 +12,9 @@ use crate::format::{atomic, atomic::TEMPORARY};
 use super::checkpointer::FILE as CHECKPOINT;
 
 /// The file that says what the directory is.
-pub(super) const SET: &str = "set";
+pub(crate) const SET: &str = "set";
 /// The file whose lock is the directory's.
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 
 /// Creates `dir` and its missing parents, each synced into the one above.
 pub(super) fn create_all(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
@@ -52,7 +52,7 @@ pub(super) fn refuse_foreign(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
 }
 
 /// Takes the directory's lock.
-pub(super) fn lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn Lock>, Error> {
+pub(crate) fn lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn Lock>, Error> {
     fs.lock(&dir.join(LOCK)).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => {
             let message = format!(

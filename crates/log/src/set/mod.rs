@@ -27,6 +27,8 @@ use uuid::Uuid;
 
 pub use budget::BudgetStats;
 pub(crate) use budget::Place;
+pub(crate) use checkpointer::FILE as CHECKPOINT;
+pub(crate) use dir::{LOCK, SET, lock as take_lock};
 pub(crate) use dirty::Dirty;
 pub(crate) use files::OpenFile;
 pub use handle::LogSet;

@@ -1,0 +1,187 @@
+//! Which logs a data directory holds, by their small files and the headers of their newest segments.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use logmill_record::Offset;
+use uuid::Uuid;
+
+use super::directory::Directory;
+use crate::env::{Env, Fs, OpenMode};
+use crate::error::Error;
+use crate::format::checkpoint::{self, Checkpoint};
+use crate::format::meta::FILE as META;
+use crate::format::meta::LogMeta;
+use crate::format::set_file::SetFile;
+use crate::format::{atomic, checkpoint::Durable};
+use crate::segment::{DATA, Gaps, base_of, path, rebuild};
+use crate::set::{CHECKPOINT, SET};
+
+/// What a data directory holds.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Listing {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// Its identity; `None` if `set` cannot be read.
+    pub id: Option<Uuid>,
+    /// How often it was opened.
+    pub open_counter: Option<u32>,
+    /// Whether it was closed cleanly.
+    pub clean: bool,
+    /// Its logs, by their paths.
+    pub logs: Vec<LogListing>,
+}
+
+/// A log of a data directory.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LogListing {
+    /// Its path below the data directory; empty if it is the directory itself.
+    pub path: PathBuf,
+    /// What is known of it; an error if its `meta` cannot be read.
+    pub meta: Result<LogMeta, Error>,
+    /// Its segments, in order.
+    pub segments: Vec<SegmentListing>,
+    /// The first offset that it holds.
+    pub first_offset: Offset,
+    /// The offset after the last whole batch of its newest segment.
+    pub end_offset: Offset,
+    /// What the checkpoint says of it.
+    pub checkpoint: Option<CheckpointRow>,
+}
+
+impl LogListing {
+    /// Bytes of its segments.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// What its owner keeps with it.
+    #[must_use]
+    pub fn owner(&self) -> Option<&Bytes> {
+        self.meta.as_ref().ok().map(|meta| &meta.owner)
+    }
+}
+
+/// A segment of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SegmentListing {
+    /// The offset in its name.
+    pub base_offset: Offset,
+    /// The length of its data file.
+    pub bytes: u64,
+}
+
+/// How far a log is known to be on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckpointRow {
+    /// The base offset of the segment that was the newest.
+    pub active_base: Offset,
+    /// The offset after the last durable record.
+    pub end_offset: Offset,
+    /// The length of that segment's durable bytes.
+    pub position: u64,
+}
+
+impl From<Durable> for CheckpointRow {
+    fn from(durable: Durable) -> Self {
+        let Durable { active_base, end: end_offset, position } = durable;
+        Self { active_base, end_offset, position }
+    }
+}
+
+/// Lists the logs of the data directory `dir`.
+///
+/// Reads small files and the headers of each log's newest segment, and nothing is written. Damage
+/// is left to [`verify`](super::verify()): what cannot be read is missing here.
+///
+/// ```
+/// use logmill_log::env::Env;
+/// use logmill_log::{LogOptions, LogSet, SetOptions, inspect};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let set = LogSet::open(dir.path(), SetOptions::default())?;
+/// set.create("orders", b"mine", LogOptions::default())?;
+/// set.close()?;
+///
+/// let listing = inspect::list(&Env::real(), dir.path())?;
+/// assert!(listing.clean);
+/// for log in &listing.logs {
+///     println!("{} holds {} to {}", log.path.display(), log.first_offset, log.end_offset);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// `NotFound`, `Denied`; `Invalid` if it is no data directory; `Locked` if somebody has it open.
+pub fn list(env: &Env, dir: impl AsRef<Path>) -> Result<Listing, Error> {
+    let fs = &*env.fs;
+    let directory = Directory::open(fs, dir.as_ref())?;
+    let dir = &directory.path;
+    let set = dir.join(SET);
+    let file = atomic::read(fs, &set).ok().flatten().and_then(|bytes| SetFile::decode(&set, &bytes).ok());
+    let rows = dir.join(CHECKPOINT);
+    let rows = atomic::read(fs, &rows)?.and_then(|bytes| checkpoint::decode(&rows, &bytes).ok());
+    let rows = rows.unwrap_or_default();
+    let logs = directory.logs.iter().map(|path| list_log(fs, dir, path, &rows)).collect::<Result<_, _>>()?;
+    Ok(Listing {
+        dir: dir.clone(),
+        id: file.map(|file| file.id),
+        open_counter: file.map(|file| file.open_counter),
+        clean: file.is_some_and(|file| file.clean),
+        logs,
+    })
+}
+
+fn list_log(fs: &dyn Fs, dir: &Path, below: &Path, rows: &Checkpoint) -> Result<LogListing, Error> {
+    let log_dir = dir.join(below);
+    let meta = read_meta(fs, &log_dir.join(META));
+    let segments = segments(fs, &log_dir)?;
+    let start = meta.as_ref().map_or(Offset::ZERO, |meta| meta.start_offset);
+    let first = segments.first().map_or(start, |first| first.base_offset);
+    let end_offset = match segments.last() {
+        Some(last) => end_of(fs, &log_dir, *last)?,
+        None => start,
+    };
+    let checkpoint = meta.as_ref().ok().and_then(|meta| rows.get(&meta.id)).copied().map(Into::into);
+    let path = below.to_owned();
+    Ok(LogListing { path, meta, segments, first_offset: first.max(start), end_offset, checkpoint })
+}
+
+/// A log's `meta`.
+pub(super) fn read_meta(fs: &dyn Fs, path: &Path) -> Result<LogMeta, Error> {
+    match atomic::read(fs, path)? {
+        Some(bytes) => LogMeta::decode(path, &bytes),
+        None => Err(Error::io("open", path, std::io::ErrorKind::NotFound.into())),
+    }
+}
+
+/// The segments of a log, in order, with the lengths of their data.
+pub(super) fn segments(fs: &dyn Fs, log_dir: &Path) -> Result<Vec<SegmentListing>, Error> {
+    let entries = fs.list(log_dir).map_err(|error| Error::io("list", log_dir, error))?;
+    let bases = entries.iter().filter(|entry| !entry.is_dir).filter_map(|entry| base_of(&entry.name));
+    let listing = |base_offset| {
+        let data = path(log_dir, base_offset, DATA);
+        let status = fs.open(&data, OpenMode::Read).and_then(|file| file.status());
+        let bytes = status.map_err(|error| Error::io("look at", &data, error))?.len;
+        Ok(SegmentListing { base_offset, bytes })
+    };
+    bases.map(listing).collect()
+}
+
+fn end_of(fs: &dyn Fs, log_dir: &Path, last: SegmentListing) -> Result<Offset, Error> {
+    let data = path(log_dir, last.base_offset, DATA);
+    let read = || {
+        let file = fs.open(&data, OpenMode::Read)?;
+        rebuild(&*file, last.base_offset, file.status()?, Gaps::None)
+    };
+    let (_, found) = read().map_err(|error| Error::io("read", &data, error))?;
+    Ok(found.next_offset)
+}

@@ -1,0 +1,232 @@
+//! Reading every byte of a data file: the whole batches in it, and the damage between them.
+//!
+//! A batch is whole if its header makes sense where it stands and its CRC is right. Behind one
+//! that is not, the next whole batch is looked for: first where the damaged header says, then byte
+//! by byte, since a damaged length lies. Nothing is allocated by what a header claims.
+
+use std::io;
+
+use bytes::Bytes;
+use logmill_record::{BatchHeader, HEADER_LEN, Offset};
+
+use crate::env::File;
+use crate::segment::{HEAD_LEN, Window, crc32c_extend};
+
+/// Bytes are read and summed up in pieces of this size.
+const PIECE_LEN: u64 = 256 * 1024;
+/// The search behind damage reads the file so many times at most: batches within batches could be
+/// laid out to be searched for ever.
+const MOST_PASSES: u64 = 16;
+/// Where the magic byte of a batch is, and what it is.
+const MAGIC_AT: usize = 16;
+const MAGIC: u8 = 2;
+
+/// What lies next in a data file.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// A batch that is whole and in its place.
+    Batch(Whole),
+    /// Bytes that are no such batch.
+    Damage(Gap),
+}
+
+/// A whole batch.
+#[derive(Clone, Debug)]
+pub(super) struct Whole {
+    pub(super) position: u64,
+    pub(super) header: BatchHeader,
+    pub(super) head: [u8; HEAD_LEN],
+}
+
+/// Bytes that cannot be used.
+#[derive(Clone, Debug)]
+pub(super) struct Gap {
+    pub(super) position: u64,
+    pub(super) len: u64,
+    /// The first offset that is not known to be elsewhere.
+    pub(super) from: Offset,
+    /// Where the next whole batch begins; `None` if none follows.
+    pub(super) to: Option<Offset>,
+    pub(super) what: String,
+}
+
+/// A pass over a data file, from front to back.
+#[derive(Debug)]
+pub(super) struct Survey<'a> {
+    window: Window<'a>,
+    len: u64,
+    base: Offset,
+    /// No batch may reach past this offset.
+    end: Offset,
+    /// Offsets may be missing between batches, as compaction leaves them.
+    gaps: bool,
+    position: u64,
+    expected: Offset,
+    /// Bytes that the search behind damage may still read.
+    search_left: u64,
+}
+
+impl<'a> Survey<'a> {
+    /// A pass over the first `len` bytes of `file`, whose first batch begins at `base`.
+    pub(super) fn new(file: &'a dyn File, len: u64, base: Offset, end: Offset, gaps: bool) -> Self {
+        let window = Window::new(file, len);
+        let search_left = len.saturating_mul(MOST_PASSES);
+        Self { window, len, base, end, gaps, position: 0, expected: base, search_left }
+    }
+
+    /// Where the pass stands.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The offset that must follow there.
+    pub(super) fn expected(&self) -> Offset {
+        self.expected
+    }
+
+    /// The next piece; `None` at the end.
+    pub(super) fn next(&mut self) -> io::Result<Option<Piece>> {
+        if self.position >= self.len {
+            return Ok(None);
+        }
+        match self.whole_at(self.position, !self.gaps, false)? {
+            Ok(whole) => {
+                if let Some(what) = self.overtaken(&whole)? {
+                    return self.skip_damage(what).map(|gap| Some(Piece::Damage(gap)));
+                }
+                self.position += whole.header.total_len as u64;
+                self.expected = whole.header.next_offset();
+                Ok(Some(Piece::Batch(whole)))
+            }
+            Err(what) => self.skip_damage(what).map(|gap| Some(Piece::Damage(gap))),
+        }
+    }
+
+    /// The bytes of a batch that was found whole.
+    pub(super) fn bytes(&mut self, whole: &Whole) -> io::Result<Bytes> {
+        self.window.get(whole.position, whole.header.total_len as u64)
+    }
+
+    /// Where offsets may be missing, a base offset that is too high shows only in the batch behind
+    /// it, which is then the one to believe.
+    fn overtaken(&mut self, whole: &Whole) -> io::Result<Option<String>> {
+        let next = whole.position + whole.header.total_len as u64;
+        if whole.header.base_offset == self.expected || next >= self.len {
+            return Ok(None);
+        }
+        let behind = self.whole_at(next, false, false)?.ok();
+        let behind = behind.map(|behind| behind.header.base_offset);
+        Ok(behind.filter(|behind| *behind < whole.header.next_offset()).map(|behind| {
+            let claimed = whole.header.base_offset;
+            format!("a batch claims offset {claimed}, and the batch behind it begins at {behind}")
+        }))
+    }
+
+    fn skip_damage(&mut self, what: String) -> io::Result<Gap> {
+        let position = self.position;
+        let next = match self.where_header_says()? {
+            Some(next) => Some(next),
+            None => self.search()?,
+        };
+        let end = next.as_ref().map_or(self.len, |whole| whole.position);
+        let to = next.map(|whole| whole.header.base_offset);
+        let gap = Gap { position, len: end - position, from: self.expected, to, what };
+        self.position = end;
+        self.expected = to.unwrap_or(self.expected);
+        Ok(gap)
+    }
+
+    /// The whole batch behind the damaged one, if its header can still be believed: it must begin
+    /// at the very offset where the damaged one claims to end.
+    fn where_header_says(&mut self) -> io::Result<Option<Whole>> {
+        let head = self.window.get(self.position, (self.len - self.position).min(HEADER_LEN as u64))?;
+        let Ok(header) = BatchHeader::parse(&head) else { return Ok(None) };
+        let next = self.position.saturating_add(header.total_len as u64);
+        if next >= self.len || header.base_offset < self.expected {
+            return Ok(None);
+        }
+        let whole = self.whole_at(next, false, false)?.ok();
+        Ok(whole.filter(|whole| whole.header.base_offset == header.next_offset()))
+    }
+
+    /// The first whole batch behind the one here, wherever it begins.
+    fn search(&mut self) -> io::Result<Option<Whole>> {
+        let mut from = self.position + 1;
+        while from + (HEADER_LEN as u64) <= self.len {
+            let piece = self.window.get(from, PIECE_LEN.min(self.len - from))?;
+            for at in MAGIC_AT..piece.len() {
+                if piece[at] != MAGIC {
+                    continue;
+                }
+                match self.whole_at(from + (at - MAGIC_AT) as u64, false, true)? {
+                    Ok(whole) => return Ok(Some(whole)),
+                    Err(_) if self.search_left == 0 => return Ok(None),
+                    Err(_) => {}
+                }
+            }
+            from += (piece.len() - MAGIC_AT) as u64;
+        }
+        Ok(None)
+    }
+
+    /// The batch at `position` if it is whole, else what is wrong with it.
+    fn whole_at(
+        &mut self,
+        position: u64,
+        contiguous: bool,
+        searching: bool,
+    ) -> io::Result<Result<Whole, String>> {
+        let rest = self.len - position;
+        let head_bytes = self.window.get(position, rest.min(HEADER_LEN as u64))?;
+        let header = match BatchHeader::parse(&head_bytes) {
+            Ok(header) => header,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        if let Err(what) = self.check_place(&header, position, contiguous) {
+            return Ok(Err(what));
+        }
+        let head: [u8; HEAD_LEN] = *head_bytes.first_chunk().expect("a parsed header has 61 bytes");
+        if searching {
+            self.search_left = self.search_left.saturating_sub(header.total_len as u64);
+        }
+        let computed = self.crc(position + HEAD_LEN as u64, (header.total_len - HEAD_LEN) as u64)?;
+        if computed != header.crc {
+            let stored = header.crc;
+            return Ok(Err(format!(
+                "CRC-32C mismatch: the header says {stored:#010x}, the bytes give {computed:#010x}"
+            )));
+        }
+        Ok(Ok(Whole { position, header, head }))
+    }
+
+    /// Whether a batch with this header can stand there.
+    fn check_place(&self, header: &BatchHeader, position: u64, contiguous: bool) -> Result<(), String> {
+        let (claimed, expected) = (header.base_offset, self.expected);
+        if claimed < expected || (contiguous && claimed > expected) {
+            return Err(format!("a batch claims offset {claimed} where {expected} follows"));
+        }
+        if header.next_offset() > self.end {
+            let (next, end) = (header.next_offset(), self.end);
+            return Err(format!("a batch claims offsets up to {next}, and the next segment begins at {end}"));
+        }
+        if header.next_offset().get() - self.base.get() > u64::from(u32::MAX) {
+            return Err(format!("a batch claims offset {claimed}, more than a segment has"));
+        }
+        let rest = self.len - position;
+        if header.total_len as u64 > rest {
+            return Err(format!("a batch claims {} bytes where {rest} follow", header.total_len));
+        }
+        Ok(())
+    }
+
+    fn crc(&mut self, mut position: u64, mut len: u64) -> io::Result<u32> {
+        let mut crc = 0;
+        while len > 0 {
+            let piece = self.window.get(position, len.min(PIECE_LEN))?;
+            crc = crc32c_extend(crc, &piece);
+            position += piece.len() as u64;
+            len -= piece.len() as u64;
+        }
+        Ok(crc)
+    }
+}

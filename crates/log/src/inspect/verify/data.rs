@@ -1,0 +1,207 @@
+//! The data of one segment: every batch, every record, and the damage between them.
+
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use logmill_record::{Batch, BatchError, BatchErrorKind, Compression, Offset};
+
+use super::super::finding::{Finding, FindingKind, Severity};
+use super::super::survey::{Gap, Piece, Survey, Whole};
+use super::index::IndexLook;
+use super::log::View;
+use super::{Line, Meter, Target};
+use crate::env::OpenMode;
+use crate::error::Error;
+use crate::segment::{DATA, path};
+
+/// What was seen of a segment.
+#[derive(Debug)]
+pub(in crate::inspect) struct DataLook {
+    /// The offset after the last batch that an open would keep.
+    pub(in crate::inspect) end_offset: Offset,
+    pub(in crate::inspect) batches: u64,
+    pub(in crate::inspect) records: u64,
+    /// Whether batches in it are damaged or missing.
+    pub(in crate::inspect) damaged: bool,
+}
+
+/// Reads the whole segment.
+pub(super) fn look_at_data(
+    view: &View<'_>,
+    target: Target,
+    line: Option<Line>,
+    findings: &mut Vec<Finding>,
+    meter: &mut Meter<'_>,
+) -> Result<DataLook, Error> {
+    let base = target.listing.base_offset;
+    let file = path(&view.log_dir(), base, DATA);
+    let mut index = IndexLook::open(view, target)?;
+    let handle = view.fs.open(&file, OpenMode::Read).map_err(|error| Error::io("open", &file, error))?;
+    let gaps = target.end.is_some() && base < view.gaps_below && !index.says_contiguous();
+    let end = target.end.unwrap_or(Offset::MAX);
+    let survey = Survey::new(&*handle, target.listing.bytes, base, end, gaps);
+    let mut pass =
+        Pass { view, file, target, line, findings, codecs: Vec::new(), torn: None, boundary: None };
+    let mut look = DataLook { end_offset: base, batches: 0, records: 0, damaged: false };
+    pass.run(survey, &mut index, &mut look, meter).map_err(|error| Error::io("read", &pass.file, error))?;
+    pass.check_end(&mut look);
+    index.finish(view, target, look.damaged, pass.findings);
+    Ok(look)
+}
+
+struct Pass<'a, 'b> {
+    view: &'a View<'a>,
+    file: PathBuf,
+    target: Target,
+    line: Option<Line>,
+    findings: &'b mut Vec<Finding>,
+    /// Compressions that this program cannot undo and that were told of.
+    codecs: Vec<Compression>,
+    /// Where the torn tail begins.
+    torn: Option<u64>,
+    /// The offset found where the line is, once a batch ends or begins there.
+    boundary: Option<Offset>,
+}
+
+impl Pass<'_, '_> {
+    fn run(
+        &mut self,
+        mut survey: Survey<'_>,
+        index: &mut IndexLook,
+        look: &mut DataLook,
+        meter: &mut Meter<'_>,
+    ) -> io::Result<()> {
+        self.note_boundary(survey.position(), survey.expected());
+        while let Some(piece) = survey.next()? {
+            match piece {
+                Piece::Batch(whole) => {
+                    meter.add(whole.header.total_len as u64);
+                    if self.torn.is_some() {
+                        continue;
+                    }
+                    index.see(&whole);
+                    look.batches += 1;
+                    look.records += u64::from(whole.header.record_count);
+                    look.end_offset = whole.header.next_offset();
+                    let bytes = survey.bytes(&whole)?;
+                    self.check_records(&whole, bytes);
+                }
+                Piece::Damage(gap) => {
+                    meter.add(gap.len);
+                    self.note_gap(&gap, look);
+                }
+            }
+            self.note_boundary(survey.position(), survey.expected());
+        }
+        Ok(())
+    }
+
+    fn note_boundary(&mut self, at: u64, offset: Offset) {
+        if let Some(Line::At { position, .. }) = self.line
+            && at == position
+        {
+            self.boundary = Some(offset);
+        }
+    }
+
+    /// Damage is a torn write behind the line, and corruption before it.
+    fn note_gap(&mut self, gap: &Gap, look: &mut DataLook) {
+        if self.torn.is_some() {
+            return;
+        }
+        let (end, behind) = match self.line {
+            None => (self.target.end, false),
+            Some(Line::Unknown) => (None, false),
+            Some(Line::At { position, end }) => (Some(end), gap.position >= position && !self.view.clean()),
+        };
+        if behind {
+            self.torn = Some(gap.position);
+            let bytes = self.target.listing.bytes - gap.position;
+            let what = format!("a write of {bytes} bytes was cut off and never acknowledged: {}", gap.what);
+            let advice = "the next open saves it aside and cuts it off";
+            self.push(Severity::Note, FindingKind::TornTail, Some(gap.position), None, what, advice);
+            return;
+        }
+        look.damaged = true;
+        let to = gap.to.or(end).unwrap_or(gap.from).max(gap.from);
+        let advice = "restore the file from a backup, or repair the log, which takes these bytes out and keeps \
+                      them aside";
+        let offsets = Some(gap.from..to);
+        self.push(Severity::Data, FindingKind::Batch, Some(gap.position), offsets, gap.what.clone(), advice);
+        look.end_offset = to.max(look.end_offset);
+    }
+
+    /// A segment must reach the next one, or what the checkpoint promised.
+    fn check_end(&mut self, look: &mut DataLook) {
+        let len = self.target.listing.bytes;
+        let advice = "restore the file from a backup, or repair the log, which goes on after these offsets";
+        let kind = FindingKind::Missing;
+        match (self.target.end, self.line) {
+            (Some(end), _) if look.end_offset < end => {
+                let offsets = Some(look.end_offset..end);
+                let what = "the segment ends before the next one begins".to_owned();
+                self.push(Severity::Data, kind, Some(len), offsets, what, advice);
+                look.damaged = true;
+            }
+            (None, Some(Line::At { position, end })) => {
+                if self.boundary == Some(end) || look.damaged {
+                    return;
+                }
+                look.damaged = true;
+                let (what, offsets) = if len < position {
+                    let end = end.max(look.end_offset);
+                    ("it ends before what was acknowledged".to_owned(), Some(look.end_offset..end))
+                } else {
+                    let what = format!(
+                        "its batches are whole, and none begins at byte {position} with offset {end}, as the \
+                         checkpoint has it: they are not of the same copy"
+                    );
+                    (what, None)
+                };
+                self.push(Severity::Data, kind, Some(len.min(position)), offsets, what, advice);
+            }
+            _ => {}
+        }
+    }
+
+    fn check_records(&mut self, whole: &Whole, bytes: Bytes) {
+        let Err(error) = walk_records(bytes) else { return };
+        let compression = whole.header.attributes.compression();
+        let offsets = Some(whole.header.base_offset..whole.header.next_offset());
+        if error.kind() == BatchErrorKind::Unsupported {
+            if !self.codecs.contains(&compression) {
+                self.codecs.push(compression);
+                let what = format!("records compressed with {compression} were not looked into");
+                let advice = "their batches are whole; a program built with this compression reads them";
+                self.push(Severity::Note, FindingKind::Codec, Some(whole.position), offsets, what, advice);
+            }
+            return;
+        }
+        let what = format!("the batch is as it was written, and its records cannot be read: {error}");
+        let advice = "who wrote it wrote it so: a repair leaves it alone, and readers go on after it";
+        self.push(Severity::Data, FindingKind::Records, Some(whole.position), offsets, what, advice);
+    }
+
+    fn push(
+        &mut self,
+        severity: Severity,
+        kind: FindingKind,
+        position: Option<u64>,
+        offsets: Option<Range<Offset>>,
+        what: String,
+        advice: &str,
+    ) {
+        let mut finding = self.view.finding(severity, kind, self.file.clone(), what, advice);
+        finding.position = position;
+        finding.offsets = offsets;
+        self.findings.push(finding);
+    }
+}
+
+/// Walks the records of a batch without keeping them.
+fn walk_records(bytes: Bytes) -> Result<(), BatchError> {
+    let batch = Batch::parse(bytes)?;
+    batch.records()?.try_for_each(|record| record.map(drop))
+}

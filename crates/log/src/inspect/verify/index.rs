@@ -1,0 +1,214 @@
+//! The index of one segment against its data.
+
+use logmill_record::{Offset, TimestampMs};
+
+use super::super::finding::{FindingKind, Severity};
+use super::super::survey::Whole;
+use super::log::View;
+use super::{Finding, Target, damage};
+use crate::error::{Error, ErrorKind};
+use crate::format::atomic;
+use crate::format::index::{FOOTER_LEN, Footer, MIN_LEN, Row, Rows};
+use crate::segment::{DATA, INDEX, crc32c_extend, path};
+
+/// An index as it was found, and what the batches of the data say beside it.
+#[derive(Debug)]
+pub(super) struct IndexLook {
+    found: Found,
+    data: Data,
+    /// The next row to be met.
+    row: usize,
+    /// The row that is being summed up.
+    current: Option<(Row, u32)>,
+    /// The first row that does not fit its batches.
+    wrong: Option<Row>,
+}
+
+#[derive(Debug)]
+enum Found {
+    Missing,
+    Bad(String),
+    Good(Footer, Rows),
+}
+
+/// What the footer should say.
+#[derive(Debug, Default)]
+struct Data {
+    batches: u64,
+    records: u64,
+    max_timestamp: Option<TimestampMs>,
+    first_epoch: Option<i32>,
+    last_epoch: Option<i32>,
+    headers_crc: u32,
+    next_offset: Offset,
+    /// The first batch whose epoch cannot be right, and that epoch.
+    odd_epoch: Option<(u64, Offset, i32)>,
+}
+
+impl IndexLook {
+    pub(super) fn open(view: &View<'_>, target: Target) -> Result<Self, Error> {
+        let base = target.listing.base_offset;
+        let file = path(&view.log_dir(), base, INDEX);
+        let found = match atomic::read(view.fs, &file)? {
+            None => Found::Missing,
+            Some(bytes) => match decode(&file, bytes, base) {
+                Ok((footer, rows)) => Found::Good(footer, rows),
+                Err(error) if error.kind() == ErrorKind::NewerFormat => Found::Bad(error.to_string()),
+                Err(error) => Found::Bad(damage(error)?),
+            },
+        };
+        let data = Data { next_offset: base, ..Data::default() };
+        Ok(Self { found, data, row: 0, current: None, wrong: None })
+    }
+
+    /// Whether it knows that no offset is missing between the segment's batches.
+    pub(super) fn says_contiguous(&self) -> bool {
+        match &self.found {
+            Found::Good(footer, _) => {
+                footer.next_offset.checked_sub(footer.base).is_some_and(|span| span == footer.records)
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes in the next whole batch.
+    pub(super) fn see(&mut self, whole: &Whole) {
+        let header = &whole.header;
+        let data = &mut self.data;
+        data.batches += 1;
+        data.records += u64::from(header.record_count);
+        data.max_timestamp = data.max_timestamp.max(Some(header.max_timestamp));
+        if data.last_epoch.is_some_and(|last| header.leader_epoch < last) {
+            data.odd_epoch.get_or_insert((whole.position, header.base_offset, header.leader_epoch));
+        }
+        data.first_epoch.get_or_insert(header.leader_epoch);
+        data.last_epoch = Some(header.leader_epoch);
+        data.headers_crc = crc32c_extend(data.headers_crc, &whole.head);
+        data.next_offset = header.next_offset();
+        self.see_row(whole);
+    }
+
+    fn see_row(&mut self, whole: &Whole) {
+        let Found::Good(footer, rows) = &self.found else { return };
+        let base = footer.base;
+        if let Some(row) = rows.get(self.row).filter(|row| u64::from(row.position) == whole.position) {
+            self.close_row();
+            let relative = whole.header.base_offset.get() - base.get();
+            if u64::from(row.relative_offset) != relative {
+                self.wrong.get_or_insert(row);
+            }
+            self.row += 1;
+            self.current = Some((row, 0));
+        }
+        if let Some((_, check)) = &mut self.current {
+            *check = crc32c_extend(*check, &whole.head);
+        }
+    }
+
+    fn close_row(&mut self) {
+        if let Some((row, check)) = self.current.take()
+            && row.check != check
+        {
+            self.wrong.get_or_insert(row);
+        }
+    }
+
+    /// Reports what does not fit; says whether the index has to be made again.
+    pub(super) fn finish(
+        mut self,
+        view: &View<'_>,
+        target: Target,
+        damaged: bool,
+        findings: &mut Vec<Finding>,
+    ) -> bool {
+        self.close_row();
+        let (sealed, len) = (target.end.is_some(), target.listing.bytes);
+        let file = path(&view.log_dir(), target.listing.base_offset, INDEX);
+        let advice = "the next open makes it again, but for the times of append";
+        let mut bad = |what: String| {
+            findings.push(view.finding(Severity::Sidecar, FindingKind::Index, file.clone(), what, advice));
+            true
+        };
+        match &self.found {
+            Found::Bad(what) => bad(what.clone()),
+            Found::Missing if sealed || (view.clean() && len > 0) => bad("it is missing".into()),
+            Found::Missing => self.check_epochs(view, target, findings),
+            // What the data lacks has been told of.
+            Found::Good(..) if damaged => true,
+            Found::Good(footer, _) if footer.data_len != len => {
+                if sealed || view.clean() {
+                    return bad(format!("it is of {} bytes of data, and there are {len}", footer.data_len));
+                }
+                self.check_epochs(view, target, findings)
+            }
+            Found::Good(footer, rows) => {
+                let same_headers = self.data.headers_crc == footer.headers_crc;
+                if !same_headers {
+                    self.report_headers(view, target, footer, findings);
+                } else if self.wrong.is_some() || self.row != rows.len() || !self.data.agrees(footer) {
+                    return bad("it does not fit its segment".into());
+                }
+                !same_headers
+            }
+        }
+    }
+
+    /// The index is whole, and the headers are not those that it was made of.
+    fn report_headers(&self, view: &View<'_>, target: Target, footer: &Footer, findings: &mut Vec<Finding>) {
+        let what = "the headers of its batches are not those that were written";
+        let advice = "their records are whole; restore the file from a backup, or repair the log, which takes the \
+                      headers as they are";
+        let file = path(&view.log_dir(), target.listing.base_offset, DATA);
+        let mut finding = view.finding(Severity::Data, FindingKind::Headers, file, what, advice);
+        let Found::Good(_, rows) = &self.found else { return };
+        let at = |row: &Row| footer.base.saturating_add(row.relative_offset.into());
+        if let Some(row) = self.wrong {
+            let next = rows.iter().find(|next| next.position > row.position);
+            finding.position = Some(row.position.into());
+            finding.offsets = Some(at(&row)..next.as_ref().map_or(footer.next_offset, at));
+        }
+        findings.push(finding);
+    }
+
+    /// Without an index to hold against them, epochs can still be seen not to be in order.
+    fn check_epochs(&self, view: &View<'_>, target: Target, findings: &mut Vec<Finding>) -> bool {
+        let largest = view.largest_epoch();
+        let data = &self.data;
+        let last = data.last_epoch.filter(|last| *last > largest);
+        let odd = data.odd_epoch.or(last.map(|epoch| (0, target.listing.base_offset, epoch)));
+        if let Some((position, offset, epoch)) = odd {
+            let what = format!(
+                "a batch claims leader epoch {epoch}, and they go up from 1 to {largest} from batch to batch"
+            );
+            let advice = "its records are whole; a repair leaves it as it is";
+            let file = path(&view.log_dir(), target.listing.base_offset, DATA);
+            let mut finding = view.finding(Severity::Data, FindingKind::Headers, file, what, advice);
+            finding.position = Some(position);
+            finding.offsets = Some(offset..data.next_offset);
+            findings.push(finding);
+        }
+        false
+    }
+}
+
+impl Data {
+    fn agrees(&self, footer: &Footer) -> bool {
+        self.batches == footer.batches
+            && self.records == footer.records
+            && self.next_offset == footer.next_offset
+            && self.max_timestamp.unwrap_or(TimestampMs(i64::MIN)) == footer.max_timestamp
+            && self.first_epoch.unwrap_or(-1) == footer.first_epoch
+            && self.last_epoch.unwrap_or(-1) == footer.last_epoch
+    }
+}
+
+fn decode(file: &std::path::Path, bytes: Vec<u8>, base: Offset) -> Result<(Footer, Rows), Error> {
+    let len = bytes.len() as u64;
+    let at = if len < MIN_LEN { 0 } else { bytes.len() - FOOTER_LEN };
+    let footer = Footer::decode(file, &bytes[..bytes.len().min(8)], &bytes[at..], len)?;
+    let rows = Rows::new(file, &bytes.into(), &footer)?;
+    if footer.base != base {
+        return Err(crate::format::damaged(file, "it is of another segment"));
+    }
+    Ok((footer, rows))
+}

@@ -1,0 +1,201 @@
+//! One log: its `meta`, its segments one after the other, and the files that do not belong.
+
+use std::path::{Path, PathBuf};
+
+use logmill_record::Offset;
+
+use super::super::finding::{Finding, FindingKind, Severity};
+use super::super::list::{SegmentListing, read_meta};
+use super::data::look_at_data;
+use super::{Frame, Line, LogReport, Meter, Target, damage};
+use crate::env::Fs;
+use crate::error::{Error, ErrorKind};
+use crate::format::atomic::TEMPORARY;
+use crate::format::checkpoint::Durable;
+use crate::format::meta::FILE as META;
+use crate::format::meta::LogMeta;
+use crate::segment::{DATA, INDEX, base_of, path};
+use crate::set::{CHECKPOINT, LOCK, SET};
+
+/// One log of a directory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    pub(super) fs: &'a dyn Fs,
+    pub(super) dir: &'a Path,
+    pub(super) below: &'a Path,
+    pub(super) frame: &'a Frame,
+    /// Below this offset compaction may have left gaps; without `meta` it may have anywhere.
+    pub(super) gaps_below: Offset,
+}
+
+impl View<'_> {
+    pub(super) fn look(
+        mut self,
+        segments: &[SegmentListing],
+        findings: &mut Vec<Finding>,
+        meter: &mut Meter<'_>,
+    ) -> Result<LogReport, Error> {
+        let meta = self.meta(segments, findings)?;
+        self.gaps_below = meta.as_ref().map_or(Offset::MAX, |meta| meta.gaps_below);
+        let durable = match (&meta, &self.frame.checkpoint) {
+            (Some(meta), Some(rows)) => rows.get(&meta.id).copied(),
+            _ => None,
+        };
+        self.note_strays(segments, findings)?;
+        let mut looks = Vec::with_capacity(segments.len());
+        for (index, listing) in segments.iter().enumerate() {
+            let end = segments.get(index + 1).map(|next| next.base_offset);
+            let target = Target { listing: *listing, end };
+            let line = self.line(*listing, end, durable);
+            looks.push(look_at_data(&self, target, line, findings, meter)?);
+        }
+        let start_offset = meta.as_ref().map_or(Offset::ZERO, |meta| meta.start_offset);
+        let end_offset = looks.last().map_or(start_offset, |last| last.end_offset);
+        self.check_ends(start_offset, durable, segments, end_offset, findings);
+        Ok(LogReport {
+            path: self.below.to_owned(),
+            id: meta.as_ref().map(|meta| meta.id),
+            owner: meta.as_ref().map(|meta| meta.owner.clone()),
+            start_offset,
+            end_offset,
+            segments: segments.len(),
+            bytes: segments.iter().map(|segment| segment.bytes).sum(),
+            batches: looks.iter().map(|look| look.batches).sum(),
+            records: looks.iter().map(|look| look.records).sum(),
+        })
+    }
+
+    pub(super) fn log_dir(&self) -> PathBuf {
+        self.dir.join(self.below)
+    }
+
+    /// Whether the directory was closed cleanly, so that nothing in it is torn.
+    pub(super) fn clean(&self) -> bool {
+        self.frame.set.is_some_and(|set| set.clean)
+    }
+
+    /// The epochs that batches can have been stamped with.
+    pub(super) fn largest_epoch(&self) -> i32 {
+        self.frame.set.map_or(i32::MAX, |set| i32::try_from(set.open_counter).unwrap_or(i32::MAX))
+    }
+
+    pub(super) fn finding(
+        &self,
+        severity: Severity,
+        kind: FindingKind,
+        file: PathBuf,
+        what: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Finding {
+        let (what, advice) = (what.into(), advice.into());
+        let log = Some(self.below.to_owned());
+        Finding { severity, kind, log, file, position: None, offsets: None, what, advice }
+    }
+
+    fn meta(
+        &self,
+        segments: &[SegmentListing],
+        findings: &mut Vec<Finding>,
+    ) -> Result<Option<LogMeta>, Error> {
+        let file = self.log_dir().join(META);
+        let error = match read_meta(self.fs, &file) {
+            Ok(meta) => return Ok(Some(meta)),
+            Err(error) => error,
+        };
+        let kind = FindingKind::Meta;
+        if error.kind() != ErrorKind::NotFound {
+            let advice = "restore this file from a backup, or repair the log: it gets a new identity, \
+                          and what its owner kept with it is lost";
+            findings.push(self.finding(Severity::Data, kind, file, damage(error)?, advice));
+        } else if segments.iter().all(|segment| segment.bytes == 0) {
+            let what = "it is missing and there are no records: the creation of the log was cut off";
+            findings.push(self.finding(Severity::Note, kind, file, what, "nothing is lost"));
+        } else {
+            let what = "it is missing, so the log cannot be opened";
+            let advice = "restore this file from a backup, or repair the log: it gets a new identity, \
+                          and what its owner kept with it is lost";
+            findings.push(self.finding(Severity::Data, kind, file, what, advice));
+        }
+        Ok(None)
+    }
+
+    /// The line in the newest segment; sealed segments were promised whole.
+    fn line(&self, listing: SegmentListing, end: Option<Offset>, durable: Option<Durable>) -> Option<Line> {
+        if end.is_some() {
+            return None;
+        }
+        let start = Line::At { position: 0, end: listing.base_offset };
+        Some(match durable {
+            Some(durable) if durable.active_base == listing.base_offset => {
+                Line::At { position: durable.position, end: durable.end }
+            }
+            // Rolled after the checkpoint was written.
+            Some(durable) if durable.active_base < listing.base_offset => start,
+            // The segment that was the newest is gone: this one had been sealed.
+            Some(_) => Line::Unknown,
+            None if self.frame.checkpoint.is_some() => start,
+            None => Line::Unknown,
+        })
+    }
+
+    /// The log's first and last offsets against its start and its checkpoint.
+    fn check_ends(
+        &self,
+        start: Offset,
+        durable: Option<Durable>,
+        segments: &[SegmentListing],
+        end: Offset,
+        findings: &mut Vec<Finding>,
+    ) {
+        let mut missing = |base, offsets, what: &str| {
+            let file = path(&self.log_dir(), base, DATA);
+            let advice =
+                "restore the file from a backup, or repair the log, which goes on after these offsets";
+            let mut finding = self.finding(Severity::Data, FindingKind::Missing, file, what, advice);
+            finding.offsets = Some(offsets);
+            findings.push(finding);
+        };
+        if let Some(first) = segments.first().map(|first| first.base_offset).filter(|first| *first > start) {
+            missing(start, start..first, "the first segment of the log is gone");
+        }
+        let newest = segments.last().map_or(start, |last| last.base_offset);
+        match durable {
+            Some(durable) if durable.end > end && (durable.active_base > newest || segments.is_empty()) => {
+                missing(durable.active_base, end..durable.end, "the newest segment of the log is gone");
+            }
+            _ if start > end && !segments.is_empty() => {
+                missing(end, end..start, "the log ends before its start offset");
+            }
+            _ => {}
+        }
+    }
+
+    fn note_strays(&self, segments: &[SegmentListing], findings: &mut Vec<Finding>) -> Result<(), Error> {
+        let dir = self.log_dir();
+        let entries = self.fs.list(&dir).map_err(|error| Error::io("list", &dir, error))?;
+        let root = self.below.as_os_str().is_empty();
+        for entry in entries.iter().filter(|entry| !entry.is_dir) {
+            let name = entry.name.as_str();
+            let own = name == META || (root && [SET, LOCK, CHECKPOINT].contains(&name));
+            let sidecar = name.strip_suffix(INDEX).and_then(|stem| base_of(&format!("{stem}{DATA}")));
+            let (what, advice) = match sidecar {
+                _ if own || base_of(name).is_some() => continue,
+                Some(base) if segments.iter().any(|segment| segment.base_offset == base) => continue,
+                Some(_) => ("an index without its segment", "it can be removed"),
+                None if name.ends_with(TEMPORARY) => {
+                    ("a file that was being written when the process ended", "the next open removes it")
+                }
+                None if name.contains(".log.torn-") => (
+                    "the end of a write that was cut off and never acknowledged",
+                    "look at it with dump, and remove it",
+                ),
+                None if name.contains(".log.damaged-") => {
+                    ("what a repair took out of a segment", "look at it, and remove it")
+                }
+                None => ("the log does not know this file", "it is left alone"),
+            };
+            findings.push(self.finding(Severity::Note, FindingKind::Stray, dir.join(name), what, advice));
+        }
+        Ok(())
+    }
+}
