@@ -82,7 +82,9 @@
 //! Only sealed segments are compacted, each written anew beside the old one and renamed over it, so
 //! that a crash leaves the one or the other. What cannot be written, for want of space or for
 //! another reason, leaves the log as it was. Damage stops compaction before it: a record that
-//! cannot be read may be the only one of its key. [`Log::compact`] does it all at once.
+//! cannot be read may be the only one of its key. A set compacts its logs by itself, in the
+//! background, one segment at a time, as soon as [enough is new](CompactionOptions::min_dirty_ratio);
+//! [`Log::compact`] does it all at once. [`LogStats::compaction`] says what was done.
 //!
 //! ```
 //! use logmill_log::{CompactionOptions, Log, LogOptions, SetOptions};
@@ -145,7 +147,7 @@ pub use compaction::{Compacted, CompactionOptions};
 pub use error::{Error, ErrorKind};
 pub use format::meta::LogMeta;
 pub use histogram::Histogram;
-pub use log::{Appended, Beyond, Log, LogState, LogStats, Receipt, Step, WaitFor};
+pub use log::{Appended, Beyond, CompactionStats, Log, LogState, LogStats, Receipt, Step, WaitFor};
 pub use options::{Durability, LogOptions, SetOptions};
 pub use read::{Chunk, ReadOut};
 pub use set::{BudgetStats, LogSet, OpenProgress, ReserveState, SetStats};

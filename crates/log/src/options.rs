@@ -156,7 +156,8 @@ impl LogOptions {
     /// A segment is sealed and the next begun so long after its first append, so that retention
     /// and compaction, which take whole segments, reach the records of a slow log too. Looked at
     /// once every [`maintenance_interval`](SetOptions::maintenance_interval). Time is counted by a
-    /// clock that does not jump; over a restart, by the time of append. No limit unless set.
+    /// clock that does not jump; over a restart, by the time of append. Unless set it is the
+    /// [`retention_age`](Self::retention_age), if there is one, and else there is no limit.
     #[must_use]
     pub fn segment_age(mut self, age: Option<Duration>) -> Self {
         self.segment_age = age;

@@ -8,20 +8,18 @@
     reason = "a test may stop where it fails"
 )]
 
-mod common;
+#[path = "common/keyed.rs"]
+mod keyed;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use keyed::{Records, append, check, fill, least, records};
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_log::{CompactionOptions, ErrorKind, Log, LogOptions, SetOptions};
-use logmill_record::{Batch, BatchBuilder, Inflater, NewRecord, Offset, TimestampMs};
+use logmill_record::{Batch, Offset, TimestampMs};
 
 const DAY: Duration = Duration::from_hours(24);
-
-/// A record as a test knows it: key and value, each perhaps null.
-type Entry = (Option<u8>, Option<u64>);
-type Records = BTreeMap<u64, Entry>;
 
 fn small() -> LogOptions {
     LogOptions::default().segment_bytes(600).compaction(Some(CompactionOptions::default()))
@@ -35,115 +33,6 @@ fn tiny_map() -> LogOptions {
 
 fn open(sim: &Sim, options: LogOptions) -> Log {
     Log::open("/data", SetOptions::new(sim.env()), options).unwrap()
-}
-
-fn batch(entries: &[Entry]) -> Batch {
-    let mut builder = BatchBuilder::new();
-    for (key, value) in entries {
-        let (key, value) = (key.map(|key| [key]), value.map(u64::to_be_bytes));
-        builder
-            .push(&NewRecord {
-                timestamp: TimestampMs(1_000),
-                key: key.as_ref().map(<[u8; 1]>::as_slice),
-                value: value.as_ref().map(<[u8; 8]>::as_slice),
-                headers: &[],
-            })
-            .unwrap();
-    }
-    builder.build().unwrap()
-}
-
-/// Appends a batch and notes it in the model.
-fn append(log: &Log, model: &mut Records, entries: &[Entry]) {
-    let receipt = log.append(&[batch(entries)]).unwrap();
-    let first = receipt.first_offset().get();
-    receipt.wait().unwrap();
-    model.extend((first..).zip(entries.iter().copied()));
-}
-
-/// Every record that is there, by its offset; checks that a reader gets on from everywhere.
-fn records(log: &Log) -> Records {
-    let mut found = Records::new();
-    let mut next = log.start_offset();
-    while next < log.end_offset() {
-        let out = log.read(next, 700).unwrap();
-        assert!(out.next_offset > next, "a reader goes on from {next}");
-        for chunk in &out.chunks {
-            let mut rest = chunk.batches.clone();
-            while let Some(batch) = Batch::split_from(&mut rest).unwrap() {
-                assert!(batch.header().last_offset() >= next, "nothing below what was asked for");
-                for record in batch.records_with(&mut Inflater::default()).unwrap() {
-                    let record = record.unwrap();
-                    if record.offset < next {
-                        continue;
-                    }
-                    let key = record.key.map(|key| key[0]);
-                    let value = record.value.map(|value| u64::from_be_bytes(value.try_into().unwrap()));
-                    assert_eq!(record.timestamp, TimestampMs(1_000));
-                    let last = found.last_key_value().map(|(offset, _)| *offset);
-                    assert!(last.is_none_or(|last| last < record.offset.get()), "offsets grow");
-                    found.insert(record.offset.get(), (key, value));
-                }
-                assert!(batch.header().next_offset() <= chunk.next_offset);
-            }
-        }
-        next = out.next_offset;
-    }
-    found
-}
-
-/// What a table made from the records would hold.
-fn view(records: &Records) -> BTreeMap<u8, (u64, u64)> {
-    let mut view = BTreeMap::new();
-    for (offset, (key, value)) in records {
-        match (key, value) {
-            (Some(key), Some(value)) => drop(view.insert(*key, (*offset, *value))),
-            (Some(key), None) => drop(view.remove(key)),
-            (None, _) => {}
-        }
-    }
-    view
-}
-
-/// What compaction must leave alone, whatever it does: see each assertion.
-fn check(log: &Log, model: &Records) -> Records {
-    let found = records(log);
-    let start = log.start_offset().get();
-    let kept: Records = model.range(start..).map(|(offset, entry)| (*offset, *entry)).collect();
-    for (offset, entry) in &found {
-        assert_eq!(kept.get(offset), Some(entry), "the record at {offset} is the one that was written");
-    }
-    for (offset, (key, _)) in &kept {
-        assert!(key.is_some() || found.contains_key(offset), "the record without a key at {offset} stays");
-    }
-    // A value whose key came below the start too is judged by what is visible.
-    assert_eq!(view(&found), view(&kept), "the last value of each key stays, and no older one returns");
-    found
-}
-
-/// Fills a log with records of few keys, with some tombstones and some without a key.
-fn fill(log: &Log, model: &mut Records, random: &logmill_log::sim::SimRandom, batches: u64, keys: u64) {
-    for _ in 0..batches {
-        let entries: Vec<Entry> = (0..=random.below(4))
-            .map(|_| {
-                let key = (!random.one_in(20)).then(|| random.below(keys) as u8);
-                (key, (!random.one_in(6)).then(|| random.below(1 << 40)))
-            })
-            .collect();
-        append(log, model, &entries);
-    }
-}
-
-/// What a compacted log with all segments sealed holds: per key its last record, if a value.
-fn least(model: &Records) -> Records {
-    let mut last = BTreeMap::new();
-    for (offset, (key, _)) in model {
-        if let Some(key) = key {
-            last.insert(*key, *offset);
-        }
-    }
-    let is_last = |offset: &u64, key: Option<u8>| key.is_none_or(|key| last[&key] == *offset);
-    model.iter().filter(|(offset, (key, _))| is_last(offset, *key)).map(|(o, e)| (*o, *e)).collect()
 }
 
 #[test]
@@ -285,6 +174,51 @@ fn times_of_append_outlive_compaction() {
 }
 
 #[test]
+fn a_set_compacts_and_retains_by_itself() {
+    let sim = Sim::new(6);
+    let log = open(&sim, small());
+    let mut model = Records::new();
+    fill(&log, &mut model, &sim.random(), 40, 5);
+    append(&log, &mut model, &[(Some(1), None)]);
+    log.roll().unwrap();
+    sim.scheduler.run_for(Duration::from_secs(11));
+    let stats = log.stats().compaction;
+    assert!(stats.runs == 1 && stats.segments > 3, "{stats:?}");
+    assert!(stats.bytes_after < stats.bytes_before, "{stats:?}");
+    check(&log, &model);
+    // Nothing is new, until the tombstone's time has come.
+    sim.scheduler.run_for(Duration::from_hours(23));
+    assert_eq!(log.stats().compaction.runs, 1);
+    sim.scheduler.run_for(Duration::from_hours(1));
+    assert_eq!(log.stats().compaction.runs, 2);
+    check(&log, &model);
+
+    let log = {
+        log.set().close().unwrap();
+        open(&sim, small().retention_age(Some(Duration::from_hours(1))))
+    };
+    append(&log, &mut model, &[(Some(1), Some(1))]);
+    sim.scheduler.run_for(Duration::from_secs(61 * 60));
+    assert_eq!(log.stats().stored_bytes, 0, "the active segment was sealed for its age, and went");
+}
+
+#[test]
+fn a_failure_is_told_and_not_tried_again_at_once() {
+    let sim = Sim::new(6);
+    let log = open(&sim, small());
+    let mut model = Records::new();
+    fill(&log, &mut model, &sim.random(), 40, 5);
+    log.roll().unwrap();
+    sim.fs.inject(Rule::new(Fault::NoSpace).on(Op::Create).path("*cleaned").times(2));
+    sim.scheduler.run_for(Duration::from_mins(5));
+    assert_eq!(sim.fs.faults(), 1);
+    assert_eq!(log.stats().compaction.last_error.unwrap().kind(), ErrorKind::Full);
+    sim.scheduler.run_for(Duration::from_mins(20));
+    let stats = log.stats().compaction;
+    assert!(sim.fs.faults() == 2 && stats.runs == 1 && stats.last_error.is_none(), "{stats:?}");
+}
+
+#[test]
 fn who_did_not_ask_for_compaction_gets_none() {
     let sim = Sim::new(3);
     let log = open(&sim, LogOptions::default());
@@ -352,13 +286,27 @@ fn compaction_stops_at_damage_and_says_so() {
     assert_eq!(before, after);
 }
 
+/// Whether all times of append are known: they are lost where an index was made anew.
+fn has_times(log: &Log) -> bool {
+    let mut next = log.start_offset();
+    while next < log.end_offset() {
+        let out = log.read(next, 700).unwrap();
+        if out.chunks.iter().any(|chunk| chunk.appended_at_estimated) {
+            return false;
+        }
+        next = out.next_offset;
+    }
+    true
+}
+
 /// Crashes at every change that a compaction makes to the disk.
 #[test]
 fn a_crash_at_any_point_of_a_compaction_leaves_each_key_its_last_value() {
     let mut points = 0;
     for seed in 0..8 {
         for nth in 1.. {
-            let mut sim = Sim::new(seed);
+            // What a crash keeps is drawn anew for each point.
+            let mut sim = Sim::new(seed << 32 | nth);
             let options = if seed % 2 == 0 { small() } else { tiny_map() };
             let log = open(&sim, options);
             let mut model = Records::new();
@@ -375,6 +323,7 @@ fn a_crash_at_any_point_of_a_compaction_leaves_each_key_its_last_value() {
             sim.crash();
             let log = open(&sim, options);
             check(&log, &model);
+            assert!(has_times(&log), "seed {seed}, point {nth}: an index does not belong to its data");
             let left = |path: &std::path::PathBuf| path.to_string_lossy().contains("cleaned");
             assert!(!sim.fs.files().iter().any(left), "seed {seed}, point {nth}");
             log.compact().unwrap();

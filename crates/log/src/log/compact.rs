@@ -5,6 +5,7 @@
 //! behind the failure is touched. Damage is such a failure, so nothing behind it goes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use logmill_record::{BatchHeader, Offset, TimestampMs};
 
@@ -13,14 +14,23 @@ use super::state::State;
 use crate::compaction::{
     Compacted, CompactionOptions, KeyMap, Pass, Rewrite, Rewritten, Run, discard, note_keys,
 };
+use crate::env::Work;
 use crate::error::{Error, ErrorKind};
 use crate::segment::{Batches, DATA, HEAD_LEN, Placed, Sealed, crc32c_extend, path};
+
+/// After a failure, compaction by itself waits so long: what failed is seldom mended in seconds,
+/// and every try reads what is new.
+const RETRY_AFTER: Duration = Duration::from_mins(10);
 
 /// The run that is under way, and how the last one went.
 #[derive(Debug, Default)]
 pub(super) struct Compactor {
     run: Option<Run>,
     last: Option<Result<Compacted, Error>>,
+    /// Not by itself before this moment of the monotonic clock.
+    not_before: Duration,
+    /// When tombstones or markers may go that the last run left.
+    next_horizon: Option<TimestampMs>,
     /// A sync of the directory failed: which of two files a name stands for after a power cut is
     /// not known, so nothing is replaced any more until the log is opened again.
     broken: Option<Error>,
@@ -32,6 +42,48 @@ impl LogInner {
         self.begin_run()?;
         while self.compact_step()? {}
         self.compactor.lock().last.clone().unwrap_or_else(|| Ok(Compacted::default()))
+    }
+
+    /// Begins a run in the background if enough is new since the last one, or tombstones that it left
+    /// may go now.
+    pub(crate) fn compact_if_due(self: &Arc<Self>) {
+        // Held by others only while there is a run.
+        let Some(compactor) = self.compactor.try_lock() else { return };
+        let idle = compactor.run.is_none() && compactor.broken.is_none();
+        if idle && self.env.clock.monotonic() >= compactor.not_before && self.is_due(compactor.next_horizon) {
+            drop(compactor);
+            if self.begin_run().is_ok() {
+                self.spawn_step();
+            }
+        }
+    }
+
+    fn is_due(&self, next_horizon: Option<TimestampMs>) -> bool {
+        let now = self.env.clock.now();
+        let clean_below = self.kept.lock().meta.clean_below;
+        let state = self.state.lock();
+        let Some(options) = state.options.compaction.filter(|_| state.check_open().is_ok()) else {
+            return false;
+        };
+        let (mut clean, mut dirty) = (0, 0);
+        for segment in compactable(&state, &options, now) {
+            *(if segment.end() <= clean_below { &mut clean } else { &mut dirty }) += segment.data_len();
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a ratio of bytes")]
+        let enough = dirty > 0 && dirty as f64 >= options.min_dirty_ratio * (clean + dirty) as f64;
+        enough || next_horizon.is_some_and(|horizon| horizon <= now)
+    }
+
+    /// One step on the background workers, and then the next: other logs get their turn between.
+    fn spawn_step(self: &Arc<Self>) {
+        let log = Arc::clone(self);
+        let step = move || {
+            // An error is logged and counted where it happens.
+            if matches!(log.compact_step(), Ok(true)) {
+                log.spawn_step();
+            }
+        };
+        self.env.scheduler.spawn(Work::Background, Box::new(step));
     }
 
     /// Waits for the step that is under way, which ends early once the log is closing, and frees
@@ -79,12 +131,18 @@ impl LogInner {
                 Ok(true)
             }
             Ok(false) => {
+                compactor.next_horizon = run.next_horizon;
                 compactor.last = Some(Ok(run.done));
+                self.state.lock().compaction.note_run();
                 Ok(false)
             }
             Err(error) => {
-                tracing::warn!(log = %self.dir.display(), %error, "compaction has stopped");
+                if error.kind() != ErrorKind::Closed {
+                    tracing::warn!(log = %self.dir.display(), %error, "compaction has stopped");
+                }
+                compactor.not_before = self.env.clock.monotonic().saturating_add(RETRY_AFTER);
                 compactor.last = Some(Err(error.clone()));
+                self.state.lock().compaction.last_error = Some(error.clone());
                 Err(error)
             }
         }
@@ -160,6 +218,7 @@ impl LogInner {
             run.done.segments += 1;
             run.done.bytes_before += segment.data_len();
             run.done.bytes_after += footer.data_len;
+            self.state.lock().compaction.note_segment(segment.data_len(), footer.data_len);
         }
         if let Pass::Clean { at, .. } = &mut run.pass {
             *at = segment.end();
@@ -172,7 +231,7 @@ impl LogInner {
         let Pass::Clean { cleaner, .. } = &mut run.pass else { return Ok(None) };
         let data_path = path(&self.dir, segment.base(), DATA);
         let file = segment.open_data()?;
-        let mut times = segment.append_times()?;
+        let mut times = segment.append_times(&*file)?;
         let mut rewrite = Rewrite::new(&*self.env.fs, &self.dir, segment.base(), &*file);
         let mut batches: Batches<'_> = segment.batches(&*file, &data_path);
         let mut check = 0;

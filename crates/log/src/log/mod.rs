@@ -35,7 +35,7 @@ pub(crate) use recover::{Expected, open};
 use retention::Kept;
 use state::State;
 pub(crate) use stats::Counters;
-pub use stats::{Appended, LogState, LogStats};
+pub use stats::{Appended, CompactionStats, LogState, LogStats};
 use waiters::Waiters;
 
 use crate::env::Env;

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use super::replace::{base_of_cleaned, settle};
 use super::retention::{Kept, remove_segments};
 use super::state::{Active, Phase, State};
+use super::stats::CompactionStats;
 use super::waiters::Waiters;
 use super::{Counters, LogInner};
 use crate::env::{Env, File, FileStatus, Fs, OpenMode};
@@ -88,6 +89,7 @@ pub(crate) fn open(
         roll_error: None,
         epoch: expected.epoch,
         start_offset: meta.start_offset,
+        compaction: CompactionStats::default(),
     };
     let waiters = Waiters::new(durable.end);
     if let Phase::ReadOnly(error) = &state.phase {

@@ -112,3 +112,52 @@ pub(super) fn base_of_cleaned(name: &str) -> Option<Offset> {
     let name = name.strip_suffix(CLEANED)?.strip_suffix('.')?;
     [DATA, INDEX].into_iter().find_map(|ending| crate::segment::base_with(name, ending))
 }
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use std::sync::Arc;
+
+    use logmill_record::{Batch, BatchBuilder, NewRecord, Offset, TimestampMs};
+
+    use crate::sim::Sim;
+    use crate::{CompactionOptions, ErrorKind, Log, LogOptions, SetOptions};
+
+    fn batch(value: u8) -> Batch {
+        let mut builder = BatchBuilder::new();
+        for value in [[value], [value + 1]] {
+            let (key, value) = (Some(&b"key"[..]), Some(&value[..]));
+            let record = NewRecord { timestamp: TimestampMs(0), key, value, headers: &[] };
+            builder.push(&record).expect("a small record");
+        }
+        builder.build().expect("two records")
+    }
+
+    /// A view from before a compaction reads the old file, if it has it open, or nothing: never the
+    /// new file by the old index.
+    #[test]
+    fn a_view_from_before_never_reads_what_came_after() {
+        for opened in [false, true] {
+            let sim = Sim::new(1);
+            let options = LogOptions::default().compaction(Some(CompactionOptions::default()));
+            let log = Log::open("/data", SetOptions::new(sim.env()), options).expect("an empty disk");
+            for value in [1, 3] {
+                log.append(&[batch(value)]).and_then(crate::Receipt::wait).expect("no fault");
+                log.roll().expect("no fault");
+            }
+            let view = Arc::clone(&log.inner().state.lock().sealed[0]);
+            let before = opened.then(|| view.read(Offset(0), 1_000).expect("no fault"));
+            assert_eq!(log.compact().expect("no fault").segments, 2);
+            match (before, view.read(Offset(0), 1_000)) {
+                (Some(before), now) => {
+                    assert_eq!(before[0].batches, now.expect("its file is open")[0].batches);
+                }
+                (None, now) => {
+                    assert_eq!(now.expect_err("its file has gone").kind(), ErrorKind::NotFound);
+                }
+            }
+            let now = log.read(Offset(0), 1_000).expect("there is another view");
+            let emptied = Batch::parse(now.chunks[0].batches.clone()).expect("a whole batch");
+            assert_eq!(emptied.header().record_count, 0);
+        }
+    }
+}

@@ -30,7 +30,12 @@ pub(super) struct Kept {
 
 impl LogInner {
     /// Moves the start to `offset`, unless it lies further already; returns where it is then.
-    pub(super) fn set_start_offset(&self, offset: Offset) -> Result<Offset, Error> {
+    pub(super) fn set_start_offset(self: &Arc<Self>, offset: Offset) -> Result<Offset, Error> {
+        if self.state.lock().must_sync_below(offset) {
+            // Readers of a relaxed log see more than a crash leaves: the start never lies there.
+            self.want_durable(offset);
+            self.wait_until(|state| !state.must_sync_below(offset));
+        }
         let mut kept = self.kept.lock();
         let start = {
             let state = self.state.lock();
@@ -67,6 +72,22 @@ impl LogInner {
             self.persist_start(&mut kept, start)?;
         }
         self.drop_below_start(&mut kept)
+    }
+
+    /// As [`retain`](Self::retain), for the task that looks after the logs.
+    pub(crate) fn retain_if_due(&self) {
+        let asked = {
+            let state = self.state.lock();
+            let options = &state.options;
+            state.check_open().is_ok()
+                && (options.retention_age.is_some() || options.retention_bytes.is_some())
+        };
+        if (asked || !self.kept.lock().doomed.is_empty())
+            && let Err(error) = self.retain()
+            && error.kind() != ErrorKind::Closed
+        {
+            tracing::warn!(log = %self.dir.display(), %error, "cannot remove what is too old; it is tried again");
+        }
     }
 
     /// Where the log is to start by its options, if not where it does.
@@ -128,6 +149,11 @@ impl LogInner {
 }
 
 impl State {
+    /// Whether readers see records below `offset` that are not on disk, and a sync can be had.
+    fn must_sync_below(&self, offset: Offset) -> bool {
+        self.durable.end < offset && offset <= self.visible().end && self.check_open().is_ok()
+    }
+
     /// Whether the log is open, be it for reading only.
     fn check_usable(&self) -> Result<(), Error> {
         match &self.phase {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use logmill_record::{Offset, TimestampMs};
 
+use super::stats::CompactionStats;
 use crate::env::{Clock, File};
 use crate::error::{Error, ErrorKind};
 use crate::format::checkpoint::Durable;
@@ -65,6 +66,7 @@ pub(super) struct State {
     /// Stamped into batches.
     pub(super) epoch: i32,
     pub(super) start_offset: Offset,
+    pub(super) compaction: CompactionStats,
 }
 
 impl State {

@@ -57,8 +57,54 @@ pub struct LogStats {
     pub syncs: u64,
     /// Bytes that these syncs put on disk.
     pub synced_bytes: u64,
+    /// What compaction has done since it was opened.
+    pub compaction: CompactionStats,
     /// Whether it can be written.
     pub state: LogState,
+}
+
+/// What compaction did. See [`LogStats`].
+///
+/// ```
+/// use logmill_log::{CompactionOptions, CompactionStats, Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let options = LogOptions::default().compaction(Some(CompactionOptions::default()));
+/// let log = Log::open(dir.path(), SetOptions::default(), options)?;
+/// log.compact()?;
+/// let stats: CompactionStats = log.stats().compaction;
+/// assert_eq!((stats.runs, stats.segments), (1, 0));
+/// assert!(stats.last_error.is_none());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct CompactionStats {
+    /// Runs that got to their end.
+    pub runs: u64,
+    /// Segments that were replaced.
+    pub segments: u64,
+    /// Their bytes before.
+    pub bytes_before: u64,
+    /// Their bytes after.
+    pub bytes_after: u64,
+    /// Why the last run stopped, if it did not get to its end.
+    pub last_error: Option<Error>,
+}
+
+impl CompactionStats {
+    pub(super) fn note_segment(&mut self, before: u64, after: u64) {
+        self.segments += 1;
+        self.bytes_before += before;
+        self.bytes_after += after;
+    }
+
+    pub(super) fn note_run(&mut self) {
+        self.runs += 1;
+        self.last_error = None;
+    }
 }
 
 /// How much was appended. See [`LogStats`].
@@ -148,6 +194,7 @@ impl LogInner {
             appended: self.counters.appended(),
             syncs: self.counters.syncs(),
             synced_bytes: self.counters.synced_bytes(),
+            compaction: state.compaction.clone(),
             state: match &state.phase {
                 Phase::Open | Phase::Rolling | Phase::Undoing => LogState::Open,
                 Phase::ReadOnly(error) => LogState::ReadOnly(error.clone()),

@@ -220,7 +220,7 @@ impl LogInner {
     /// fails, the next look tries again.
     pub(crate) fn roll_if_old(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        let Some(most) = state.options.segment_age else { return };
+        let Some(most) = state.options.segment_age.or(state.options.retention_age) else { return };
         let old = state.active.since.is_some_and(|since| since.age(&*self.env.clock) >= most);
         if old && matches!(state.phase, Phase::Open) && !state.closing {
             state.roll_awaited = false;

@@ -101,9 +101,10 @@ impl Sealed {
         Batches::new(file, data_path, self.footer.data_len, self.footer.base, self.end)
     }
 
-    /// When its batches were appended.
-    pub(crate) fn append_times(&self) -> Result<AppendTimes, Error> {
-        Ok(AppendTimes::new(self.load()?.rows.clone(), self.footer.last_appended_at))
+    /// When its batches were appended; `file` is its data, for the case that its index has gone.
+    pub(crate) fn append_times(&self, file: &dyn File) -> Result<AppendTimes, Error> {
+        let _names = self.names()?;
+        Ok(AppendTimes::new(self.rows_or_rebuilt(file)?, self.footer.last_appended_at))
     }
 
     /// Whether data is known to be missing at its end.
@@ -278,10 +279,7 @@ impl Sealed {
         let names = self.names()?;
         let file =
             self.fs.open(&data_path, OpenMode::Read).map_err(|error| Error::io("open", &data_path, error))?;
-        let rows = match &self.unwritten {
-            Some(rows) => rows.clone(),
-            None => self.read_rows().or_else(|error| self.rebuild_rows(&*file, &error))?,
-        };
+        let rows = self.rows_or_rebuilt(&*file)?;
         drop(names);
         let map = file.map(self.footer.data_len).map_err(|error| Error::io("map", &data_path, error))?;
         let bytes = Bytes::from_owner(MapOwner(Arc::clone(&map)));
@@ -306,6 +304,13 @@ impl Sealed {
     /// this one's place before giving it back.
     pub(crate) fn replace_names(&self) -> RwLockWriteGuard<'_, bool> {
         self.replaced.write()
+    }
+
+    fn rows_or_rebuilt(&self, file: &dyn File) -> Result<Rows, Error> {
+        match &self.unwritten {
+            Some(rows) => Ok(rows.clone()),
+            None => self.read_rows().or_else(|error| self.rebuild_rows(file, &error)),
+        }
     }
 
     fn read_rows(&self) -> Result<Rows, Error> {

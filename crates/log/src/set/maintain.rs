@@ -52,6 +52,8 @@ impl SetInner {
                 break;
             }
             log.roll_if_old();
+            log.retain_if_due();
+            log.compact_if_due();
         }
         true
     }
