@@ -1,11 +1,17 @@
 use bytes::{Bytes, BytesMut};
-use logmill_record::{Batch, BatchBuilder, NewRecord, TimestampMs, stamped_prefix};
+use logmill_record::{
+    Batch, BatchBuilder, BatchOptions, Compression, NewRecord, TimestampMs, stamped_prefix,
+};
 
 use super::*;
 
 /// A batch of `count` records, as a node stores it at `base`.
 fn stored(base: u64, count: u64) -> Bytes {
-    let mut builder = BatchBuilder::new();
+    stored_as(Compression::None, base, count)
+}
+
+fn stored_as(compression: Compression, base: u64, count: u64) -> Bytes {
+    let mut builder = BatchBuilder::with_options(BatchOptions::new().compression(compression), 0);
     for i in base..base + count {
         let value = format!("value {i}");
         let headers: &[(&str, Option<&[u8]>)] = &[("h", Some(b"1")), ("h", None)];
@@ -60,6 +66,21 @@ fn records_come_in_order_over_batches_and_chunks_with_their_time_of_append() {
     assert_eq!(first.value.as_deref(), Some(&b"value 10"[..]));
     assert_eq!(first.headers, [("h".to_owned(), Some(Bytes::from("1"))), ("h".to_owned(), None)]);
     assert_eq!(records[1].key, None);
+}
+
+#[test]
+fn compressed_batches_are_records_like_any_other() {
+    let plain = data(0, 11, &[&[stored(10, 3), stored(13, 3), stored(16, 3), stored(19, 3)]]);
+    let compressed = [
+        stored_as(Compression::Gzip, 10, 3),
+        stored_as(Compression::Snappy, 13, 3),
+        stored_as(Compression::Lz4, 16, 3),
+        stored_as(Compression::Zstd, 19, 3),
+    ];
+    let compressed = data(0, 11, &[&compressed]);
+    let records = |data: &PartitionData| data.records().map(Result::unwrap).collect::<Vec<_>>();
+    assert_eq!(records(&compressed), records(&plain));
+    assert_eq!(records(&plain).len(), 11);
 }
 
 #[test]
