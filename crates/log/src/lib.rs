@@ -142,6 +142,7 @@ mod segment;
 mod set;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod sync;
 
 pub use compaction::{Compacted, CompactionOptions};
 pub use error::{Error, ErrorKind};

@@ -1,16 +1,17 @@
 //! Who waits for a log to get further, and how they are woken.
 //!
 //! A waiter looks at the published end under this lock before it registers, and a publisher
-//! stores the end before it takes the lock: no wake-up is lost.
+//! stores the end before it takes the lock: no wake-up is lost. `tests/loom.rs` runs this file in
+//! every order of its steps.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use logmill_record::Offset;
-use parking_lot::Mutex;
 
 use crate::error::Error;
+use crate::sync::{AtomicU64, Mutex};
 
 /// Which end of a log somebody waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
