@@ -9,6 +9,7 @@ mod commands;
 mod crash;
 mod disk_full;
 mod json;
+mod log;
 mod power_cut;
 mod quickstart;
 mod quickstart_feeds;

@@ -7,7 +7,7 @@ use crate::env::{Entry, Fs, Lock, OpenMode};
 use crate::error::{Error, ErrorKind};
 use crate::format::meta::FILE as META;
 use crate::segment::base_of;
-use crate::set::{LOCK, SET, take_lock};
+use crate::set::{CHECKPOINT, LOCK, RESERVE, SET, take_lock};
 
 /// Logs lie no deeper below the data directory than this.
 const MOST_LEVELS: usize = 16;
@@ -101,7 +101,7 @@ fn find_logs(
 /// A link to a log's directory is followed, one level deep: links can lead in circles.
 fn is_linked_log(fs: &dyn Fs, path: &Path, name: &str) -> bool {
     // Every other file of a data directory has one of these names, and is not worth the call.
-    if [SET, META, LOCK, "checkpoint"].contains(&name) || name.contains('.') {
+    if [SET, META, LOCK, CHECKPOINT, RESERVE].contains(&name) || name.contains('.') {
         return false;
     }
     fs.list(path).is_ok_and(|entries| is_log(&entries))

@@ -34,6 +34,7 @@ pub(crate) use files::OpenFile;
 pub use handle::LogSet;
 pub use open_many::OpenProgress;
 pub(crate) use shared::Shared;
+pub(crate) use space::RESERVE;
 pub use space::ReserveState;
 pub use stats::SetStats;
 

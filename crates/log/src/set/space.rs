@@ -22,7 +22,7 @@ use crate::format::atomic::{self, TEMPORARY};
 use crate::options::SetOptions;
 
 /// The reserve's file.
-const RESERVE: &str = "reserve";
+pub(crate) const RESERVE: &str = "reserve";
 /// It is written in pieces of this size.
 const PIECE_LEN: usize = 256 * 1024;
 /// The space is looked at after so many bytes of appends, and at each maintenance.

@@ -15,7 +15,7 @@ use crate::format::checkpoint::Durable;
 use crate::format::meta::FILE as META;
 use crate::format::meta::LogMeta;
 use crate::segment::{DATA, INDEX, base_of, path};
-use crate::set::{CHECKPOINT, LOCK, SET};
+use crate::set::{CHECKPOINT, LOCK, RESERVE, SET};
 
 /// One log of a directory.
 #[derive(Clone, Copy, Debug)]
@@ -176,7 +176,7 @@ impl View<'_> {
         let root = self.below.as_os_str().is_empty();
         for entry in entries.iter().filter(|entry| !entry.is_dir) {
             let name = entry.name.as_str();
-            let own = name == META || (root && [SET, LOCK, CHECKPOINT].contains(&name));
+            let own = name == META || (root && [SET, LOCK, CHECKPOINT, RESERVE].contains(&name));
             let sidecar = name.strip_suffix(INDEX).and_then(|stem| base_of(&format!("{stem}{DATA}")));
             let (what, advice) = match sidecar {
                 _ if own || base_of(name).is_some() => continue,

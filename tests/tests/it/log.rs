@@ -1,0 +1,158 @@
+//! `logmill log`: looking into data directories that no node has open.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use logmill_tests::{Node, Outcome, Program, finish};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::logmill;
+
+/// A data directory with topic `t` of two partitions, closed cleanly.
+fn closed_directory() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let node = Node::start(&logmill(), &data);
+    let program = logmill().at(node.url());
+    program.ok(["topic", "create", "t", "--partitions", "2"]);
+    for line in ["one\n", "two\n", "three\n"] {
+        program.ok_with(["produce", "t", "--partition", "1", "--key", "k"], line.as_bytes());
+    }
+    assert_eq!(node.terminate(), 0);
+    (dir, data)
+}
+
+fn run(program: &Program, action: &str, path: &Path, more: &[&str]) -> Outcome {
+    let mut command = program.command(["log", action]);
+    command.arg(path).args(more);
+    finish(command, b"")
+}
+
+fn ok(action: &str, path: &Path, more: &[&str]) -> String {
+    let outcome = run(&logmill(), action, path, more);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    outcome.stdout
+}
+
+fn documents(output: &str) -> Vec<Value> {
+    output.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The log of partition 1: its path below the directory, and its data file.
+fn partition_1(data: &Path) -> (String, PathBuf) {
+    let logs = documents(&ok("ls", data, &["--json"]));
+    let log = logs.iter().find(|log| log["partition"] == 1).unwrap();
+    let name = log["log"].as_str().unwrap().to_owned();
+    let file = data.join(&name).join("00000000000000000000.log");
+    (name, file)
+}
+
+#[test]
+fn a_directory_is_listed_with_the_topics_that_its_logs_belong_to() {
+    let (_dir, data) = closed_directory();
+    let text = ok("ls", &data, &[]);
+    assert!(text.contains("closed cleanly") && text.contains("t/1"), "{text}");
+    let logs = documents(&ok("ls", &data, &["--json"]));
+    let found: Vec<_> = logs.iter().map(|log| (&log["topic"], &log["end_offset"])).collect();
+    assert_eq!(found, [(&Value::Null, &json!(1)), (&json!("t"), &json!(0)), (&json!("t"), &json!(3))]);
+    assert_eq!(logs[2]["checkpoint"]["end_offset"], 3);
+}
+
+#[test]
+fn batches_and_records_are_dumped_by_log_by_file_and_from_an_offset() {
+    let (_dir, data) = closed_directory();
+    let (name, file) = partition_1(&data);
+    let of_log = documents(&ok("dump", &data, &["--log", &name, "--records", "--json"]));
+    assert_eq!(of_log.len(), 3);
+    assert_eq!(of_log[2]["records"][0]["value"], "three");
+    assert_eq!((&of_log[2]["records"][0]["key"], &of_log[2]["base_offset"]), (&json!("k"), &json!(2)));
+
+    let of_file = documents(&ok("dump", &file, &["--from", "1", "--limit", "1", "--json"]));
+    assert_eq!((of_file.len(), &of_file[0]["base_offset"]), (1, &json!(1)));
+    assert!(ok("dump", &file, &["--records"]).contains("\"k\" => \"two\""));
+
+    let missing = run(&logmill(), "dump", &data, &["--log", "nowhere"]);
+    assert!(missing.refused(5).contains("nowhere"), "{missing:?}");
+    run(&logmill(), "dump", &data, &["--from", "-1"]).refused(2);
+}
+
+#[test]
+fn damage_is_named_with_its_place_and_an_exit_code_of_its_own() {
+    let (_dir, data) = closed_directory();
+    assert!(ok("verify", &data, &[]).contains("nothing is damaged"));
+    let (_, file) = partition_1(&data);
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.windows(3).position(|window| window == b"two").unwrap();
+    bytes[at] ^= 1;
+    fs::write(&file, bytes).unwrap();
+
+    let outcome = run(&logmill(), "verify", &data, &[]);
+    let sentence = outcome.refused(7);
+    assert!(sentence.contains("is damaged, 1 of data"), "{sentence}");
+    assert!(
+        outcome.stdout.contains("offsets 1 to 1") && outcome.stdout.contains("t/1"),
+        "{}",
+        outcome.stdout
+    );
+
+    let outcome = run(&logmill(), "verify", &data, &["--json"]);
+    let report = &documents(&outcome.stdout)[0];
+    let finding = &report["findings"][0];
+    assert_eq!((&report["damaged"], &finding["severity"]), (&json!(true), &json!("data")));
+    assert_eq!((&finding["first_offset"], &finding["end_offset"]), (&json!(1), &json!(2)));
+
+    let dumped = documents(&ok("dump", &file, &["--json"]));
+    let whole: Vec<_> = dumped.iter().map(|batch| batch["crc_ok"].as_bool().unwrap()).collect();
+    assert_eq!(whole, [true, false, true], "what is behind the damage is shown");
+}
+
+#[test]
+fn a_directory_that_cannot_be_looked_into_is_refused_in_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "precious").unwrap();
+    let foreign = dir.path().join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join("thesis.tex"), "precious").unwrap();
+    for action in ["ls", "verify"] {
+        let refused = |path: &Path, code: i32, word: &str| {
+            let outcome = run(&logmill(), action, path, &[]);
+            let sentence = outcome.refused(code);
+            assert!(sentence.contains(word) && sentence.contains(path.to_str().unwrap()), "{sentence}");
+        };
+        refused(&dir.path().join("nowhere"), 5, "check the path");
+        refused(&file, 2, "is not a directory");
+        refused(&foreign, 2, "is not a data directory");
+    }
+    assert_eq!(fs::read_dir(&foreign).unwrap().count(), 1, "nothing was written");
+}
+
+#[test]
+fn a_directory_in_use_is_refused_and_a_link_to_a_free_one_followed() {
+    let (dir, data) = closed_directory();
+    let link = dir.path().join("link");
+    symlink(&data, &link).unwrap();
+    assert!(ok("verify", &link, &[]).contains("nothing is damaged"));
+    let (name, _) = partition_1(&data);
+    let part = run(&logmill(), "verify", &data.join(name), &[]);
+    assert!(part.refused(2).contains("is a part of the data directory"), "{part:?}");
+
+    let node = Node::start(&logmill(), &data);
+    for action in ["ls", "dump", "verify"] {
+        let outcome = run(&logmill(), action, &data, &[]);
+        assert!(outcome.refused(6).contains("in use by another process"), "{outcome:?}");
+    }
+    assert_eq!(node.terminate(), 0);
+}
+
+#[test]
+fn a_directory_of_a_newer_version_is_refused() {
+    let (_dir, data) = closed_directory();
+    let set = data.join("set");
+    let mut bytes = fs::read(&set).unwrap();
+    bytes[4] += 1;
+    fs::write(&set, bytes).unwrap();
+    assert!(run(&logmill(), "verify", &data, &[]).refused(1).contains("newer Logmill"));
+}
