@@ -77,7 +77,8 @@
 //! append; where records went, offsets are missing, and a reader that asks for one gets the next.
 //! Records without a key stay. A record with a key and no value is a *tombstone*: it deletes its
 //! key, and goes itself when readers have had [time to see
-//! it](CompactionOptions::delete_retention).
+//! it](CompactionOptions::delete_retention). Records of transactions are superseded, and supersede
+//! nothing.
 //!
 //! Only sealed segments are compacted, each written anew beside the old one and renamed over it, so
 //! that a crash leaves the one or the other. What cannot be written, for want of space or for

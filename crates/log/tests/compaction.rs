@@ -17,7 +17,9 @@ use std::time::Duration;
 use keyed::{Records, append, check, fill, least, records};
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_log::{CompactionOptions, ErrorKind, Log, LogOptions, SetOptions};
-use logmill_record::{Batch, Offset, TimestampMs};
+use logmill_record::{
+    Batch, BatchBuilder, BatchOptions, ControlRecord, ControlType, NewRecord, Offset, TimestampMs,
+};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -216,6 +218,41 @@ fn a_failure_is_told_and_not_tried_again_at_once() {
     sim.scheduler.run_for(Duration::from_mins(20));
     let stats = log.stats().compaction;
     assert!(sim.fs.faults() == 2 && stats.runs == 1 && stats.last_error.is_none(), "{stats:?}");
+}
+
+#[test]
+fn an_aborted_record_takes_no_value_away() {
+    let sim = Sim::new(3);
+    let log = open(&sim, small());
+    let in_transaction = |value: Option<u64>| {
+        let options = BatchOptions::new().producer(7, 0, 0).transactional();
+        let mut builder = BatchBuilder::with_options(options, 0);
+        let value = value.map(u64::to_be_bytes);
+        let (key, value) = (Some(&[1_u8][..]), value.as_ref().map(<[u8; 8]>::as_slice));
+        builder.push(&NewRecord { timestamp: TimestampMs(1_000), key, value, headers: &[] }).unwrap();
+        builder.build().unwrap()
+    };
+    let abort = ControlRecord { kind: ControlType::Abort, coordinator_epoch: 0 };
+    let mut model = Records::new();
+    append(&log, &mut model, &[(Some(1), Some(10)), (Some(2), Some(20))]);
+    for batch in [in_transaction(Some(11)), in_transaction(None)] {
+        log.append(&[batch, abort.batch(7, 0, TimestampMs(1_000)).unwrap()]).unwrap().wait().unwrap();
+    }
+    log.roll().unwrap();
+    append(&log, &mut model, &[(Some(2), Some(21))]);
+    log.roll().unwrap();
+    for _ in 0..3 {
+        log.compact().unwrap();
+        sim.clock.advance(DAY);
+    }
+    let value = |offset| {
+        let mut bytes = log.read(Offset(offset), 1).unwrap().chunks[0].batches.clone();
+        let batch = Batch::split_from(&mut bytes).unwrap().unwrap();
+        let record = batch.records().unwrap().next().unwrap().unwrap();
+        (record.offset.get(), record.value.map(<[u8]>::len))
+    };
+    assert_eq!(value(0), (0, Some(8)), "the value that the aborted transactions did not replace");
+    assert_eq!((value(2), value(4)), ((2, Some(8)), (4, None)), "and what they wrote, with its ends");
 }
 
 #[test]

@@ -2,7 +2,11 @@
 //!
 //! A record goes if its key has a later one. Records without a key have none and stay. A tombstone
 //! stays until its delete horizon (KIP-534), which is set when all that it deletes has gone; so
-//! does the marker that ends a transaction, once the log holds no record of that transaction.
+//! does the marker that ends a transaction, once the log holds no batch of that transaction.
+//!
+//! A record of a transaction takes nothing's place: the transaction may yet be aborted, or have
+//! been, and what it would have replaced is then the last value of its key. It gives way to later
+//! records as any other does.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -21,7 +25,9 @@ pub(crate) struct Cleaner {
     /// A batch was met whose records cannot be read: a tombstone behind it may be all that hides
     /// one of them, and stays.
     blind: bool,
-    /// Producers with records in a transaction whose end has not been met.
+    /// Producers with a batch in a transaction whose end has not been met. One without records
+    /// counts: what is known of a producer is made anew from its batches, and a transaction that
+    /// one of them opens must have its end.
     in_transaction: BTreeSet<i64>,
     inflater: Inflater,
     /// The first delete horizon that is still to come.
@@ -62,7 +68,12 @@ impl Cleaner {
 
     fn clean_records(&mut self, keys: &KeyMap, batch: &Batch) -> Result<Batch, BatchError> {
         let header = batch.header();
-        let gone = self.is_over(header);
+        // What a transaction deletes is still there, so its tombstones stay too.
+        let transactional = header.attributes.is_transactional();
+        if transactional {
+            self.in_transaction.insert(header.producer_id);
+        }
+        let gone = !transactional && self.is_over(header);
         let mut tombstones = false;
         let keep = |record: &Record<'_>| {
             let Some(key) = record.key.filter(|_| record.offset < self.end) else { return true };
@@ -74,10 +85,7 @@ impl Cleaner {
             !(tombstone && gone)
         };
         let kept = batch.retain_records(&mut self.inflater, None, keep)?;
-        if header.attributes.is_transactional() && kept.header().record_count > 0 {
-            self.in_transaction.insert(header.producer_id);
-        }
-        if tombstones { self.with_horizon(kept) } else { Ok(kept) }
+        if tombstones && !transactional { self.with_horizon(kept) } else { Ok(kept) }
     }
 
     fn clean_marker(&mut self, batch: &Batch) -> Result<Batch, BatchError> {
@@ -120,7 +128,8 @@ pub(crate) fn note_keys(
     from: Offset,
     inflater: &mut Inflater,
 ) -> Option<Offset> {
-    if batch.header().attributes.is_control() {
+    let attributes = batch.header().attributes;
+    if attributes.is_control() || attributes.is_transactional() {
         return None;
     }
     // What cannot be read supersedes nothing.
