@@ -67,6 +67,8 @@ fn of_each_key_the_last_record_stays_where_it_was() {
         // Nothing is left to do, and nothing is done.
         assert_eq!(log.compact().unwrap().segments, 0);
         log.set().close().unwrap();
+        let report = logmill_log::inspect::verify(&sim.env(), "/data", &mut |_| ()).unwrap();
+        assert!(report.findings.is_empty(), "{report:?}");
         let log = open(&sim, options);
         assert_eq!(check(&log, &model), found);
         assert!(!sim.fs.files().iter().any(|path| path.to_string_lossy().contains("cleaned")));
