@@ -69,6 +69,12 @@ impl Row {
         (next, true)
     }
 
+    fn is_followed_by(&self, next: &Self) -> bool {
+        self.relative_offset < next.relative_offset
+            && self.position < next.position
+            && self.max_timestamp <= next.max_timestamp
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.relative_offset.to_le_bytes());
         out.extend(self.position.to_le_bytes());
@@ -166,7 +172,19 @@ impl Footer {
         if file_len != MIN_LEN + u64::from(footer.rows) * ROW_LEN as u64 {
             return Err(damaged(path, "its length does not match its number of rows"));
         }
+        if !footer.is_possible() {
+            return Err(damaged(path, "it describes no segment that there can be"));
+        }
         Ok(footer)
+    }
+
+    /// Whether a segment can be so: a checksum speaks for the disk, not for whoever wrote the file,
+    /// and these numbers are counted on from.
+    fn is_possible(&self) -> bool {
+        let most = u64::from(u32::MAX);
+        let offsets = self.next_offset.get().checked_sub(self.base.get());
+        offsets.is_some_and(|offsets| offsets <= most && self.batches <= offsets && self.records <= offsets)
+            && self.data_len <= most
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -213,7 +231,21 @@ impl Rows {
         if file.len() != end + FOOTER_LEN || crc32fast::hash(&file[PREFIX_LEN..end]) != footer.rows_crc {
             return Err(damaged(path, "the checksum of its rows does not match"));
         }
-        Ok(Self(file.slice(PREFIX_LEN..end)))
+        let rows = Self(file.slice(PREFIX_LEN..end));
+        if !rows.describe(footer) {
+            return Err(damaged(path, "its rows do not describe a segment"));
+        }
+        Ok(rows)
+    }
+
+    /// Whether these can be the rows of that segment: whoever reads takes differences of what they
+    /// say.
+    fn describe(&self, footer: &Footer) -> bool {
+        let offsets = footer.next_offset.get() - footer.base.get();
+        let inside =
+            |row: &Row| u64::from(row.relative_offset) < offsets && u64::from(row.position) < footer.data_len;
+        let begins = self.get(0).map_or(footer.data_len == 0, |row| row.position == 0);
+        begins && self.iter().all(|row| inside(&row)) && self.iter().is_sorted_by(Row::is_followed_by)
     }
 
     /// Rows kept in memory only.
