@@ -24,6 +24,12 @@ use logmill_record::Offset;
 pub enum ErrorKind {
     /// The caller asked for something that makes no sense; asking again will not help.
     Invalid,
+    /// A batch of an idempotent producer came before one that should precede it.
+    OutOfSequence,
+    /// A newer instance of the producer has taken over; this one must stop.
+    Fenced,
+    /// A limit of the log is reached; the message names it.
+    Limit,
     /// An offset below the log's start or above its end.
     OutOfRange,
     /// The file system is full. Nothing was appended; try again when there is space.

@@ -60,6 +60,22 @@
 //! is saved aside and cut; before it, it is corruption, which is named and never deleted. Opening
 //! costs the unsynced tail, never the length of the log.
 //!
+//! # Producers that try again
+//!
+//! A batch may carry a producer's id, epoch and sequence (see
+//! [`BatchOptions::producer`](logmill_record::BatchOptions::producer)). The log then knows one that is sent again, because the
+//! answer was lost: its [`Receipt`] has the offsets of the first time, says that it is a
+//! [duplicate](Receipt::is_duplicate), and resolves only when those are on disk. A batch that comes
+//! before its time is [`OutOfSequence`](ErrorKind::OutOfSequence), one of an older epoch
+//! [`Fenced`](ErrorKind::Fenced). A failed append counts for nothing: the same sequence is taken
+//! when it comes again. The last 64 batches of each producer are remembered, also over restarts,
+//! and a producer itself for [a day](LogOptions::producer_expiry).
+//!
+//! Transactional batches stay undecided until a marker
+//! ([`ControlRecord`](logmill_record::ControlRecord)) commits or aborts them. A reader of committed records reads up to
+//! [`Log::last_stable_offset`] and leaves out what [`Log::aborted`] names. Markers are appended like
+//! any batch; it is the owner's part to let no stranger append them.
+//!
 //! # What is kept
 //!
 //! Everything, unless the owner says otherwise: [`LogOptions::retention_age`] and
@@ -126,8 +142,7 @@
 //!
 //! # What is not here yet
 //!
-//! Relaxed durability, budgets for open files and maps, repair. Compressed batches are stored and
-//! served, not looked into.
+//! Repair of a damaged log.
 #![deny(missing_docs)]
 
 mod compaction;
@@ -148,8 +163,12 @@ mod sync;
 pub use compaction::{Compacted, CompactionOptions};
 pub use error::{Error, ErrorKind};
 pub use format::meta::LogMeta;
+pub use format::state::AbortedTxn;
 pub use histogram::Histogram;
-pub use log::{Appended, Beyond, CompactionStats, Log, LogState, LogStats, Receipt, Step, WaitFor};
+pub use log::{
+    Appended, Beyond, CompactionStats, Log, LogState, LogStats, OpenTransaction, ProducerView, Receipt, Step,
+    WaitFor,
+};
 pub use options::{Durability, LogOptions, SetOptions};
 pub use read::{Chunk, ReadOut};
 pub use set::{BudgetStats, LogSet, OpenProgress, ReserveState, SetStats};

@@ -138,6 +138,7 @@ pub struct LogOptions {
     pub(crate) retention_age: Option<Duration>,
     pub(crate) retention_bytes: Option<u64>,
     pub(crate) compaction: Option<CompactionOptions>,
+    pub(crate) producer_expiry: Duration,
 }
 
 impl LogOptions {
@@ -204,6 +205,16 @@ impl LogOptions {
         self.compaction = options;
         self
     }
+
+    /// An idempotent producer that appended nothing for so long, and has no transaction open, is
+    /// forgotten: a batch that it sends again after that is taken for a new one. A day unless set,
+    /// as Kafka's `producer.id.expiration.ms`. Looked at once every
+    /// [`maintenance_interval`](SetOptions::maintenance_interval).
+    #[must_use]
+    pub fn producer_expiry(mut self, expiry: Duration) -> Self {
+        self.producer_expiry = expiry;
+        self
+    }
 }
 
 impl Default for LogOptions {
@@ -216,6 +227,7 @@ impl Default for LogOptions {
             retention_age: None,
             retention_bytes: None,
             compaction: None,
+            producer_expiry: Duration::from_secs(24 * 60 * 60),
         }
     }
 }

@@ -226,8 +226,8 @@ fn a_failure_is_told_and_not_tried_again_at_once() {
 fn an_aborted_record_takes_no_value_away() {
     let sim = Sim::new(3);
     let log = open(&sim, small());
-    let in_transaction = |value: Option<u64>| {
-        let options = BatchOptions::new().producer(7, 0, 0).transactional();
+    let in_transaction = |sequence, value: Option<u64>| {
+        let options = BatchOptions::new().producer(7, 0, sequence).transactional();
         let mut builder = BatchBuilder::with_options(options, 0);
         let value = value.map(u64::to_be_bytes);
         let (key, value) = (Some(&[1_u8][..]), value.as_ref().map(<[u8; 8]>::as_slice));
@@ -237,7 +237,7 @@ fn an_aborted_record_takes_no_value_away() {
     let abort = ControlRecord { kind: ControlType::Abort, coordinator_epoch: 0 };
     let mut model = Records::new();
     append(&log, &mut model, &[(Some(1), Some(10)), (Some(2), Some(20))]);
-    for batch in [in_transaction(Some(11)), in_transaction(None)] {
+    for batch in [in_transaction(0, Some(11)), in_transaction(1, None)] {
         log.append(&[batch, abort.batch(7, 0, TimestampMs(1_000)).unwrap()]).unwrap().wait().unwrap();
     }
     log.roll().unwrap();

@@ -46,6 +46,10 @@ impl PartitionName {
             ErrorKind::Corrupt => (Reason::DataCorrupt, format!("{self} is damaged: {error}")),
             ErrorKind::OutOfRange => (Reason::OffsetOutOfRange, format!("{self}: {error}")),
             ErrorKind::Closed => return Error::closing().because(error.clone()),
+            // Batches with a producer id are refused before they come here.
+            ErrorKind::OutOfSequence | ErrorKind::Fenced | ErrorKind::Limit => {
+                (Reason::PartitionFailed, format!("{self}: {error}"))
+            }
             ErrorKind::NotFound | ErrorKind::NewerFormat => (
                 Reason::PartitionFailed,
                 format!(

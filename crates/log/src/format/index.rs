@@ -5,8 +5,8 @@
 //! prefix   "LMIX" version:u16 0:u16
 //! row ×n   offset:u32 position:u32 max_timestamp:i64 appended_at:i64 check:u32 flags:u32
 //! footer   base:u64 next_offset:u64 data_len:u64 batches:u64 records:u64
-//!          max_timestamp:i64 last_appended_at:i64 first_epoch:i32 last_epoch:i32 headers_crc:u32 rows:u32
-//!          rows_crc:u32 footer_crc:u32
+//!          max_timestamp:i64 last_appended_at:i64 first_epoch:i32 last_epoch:i32 headers_crc:u32 flags:u32
+//!          rows:u32 rows_crc:u32 footer_crc:u32
 //! ```
 //!
 //! A row stands for a run of batches of about 32 KiB. `offset` counts from the segment's base;
@@ -31,12 +31,14 @@ use crate::error::Error;
 const MAGIC: [u8; 4] = *b"LMIX";
 const PREFIX_LEN: usize = 8;
 pub(crate) const ROW_LEN: usize = 32;
-pub(crate) const FOOTER_LEN: usize = 80;
+pub(crate) const FOOTER_LEN: usize = 84;
 /// The shortest index: no rows.
 pub(crate) const MIN_LEN: u64 = (PREFIX_LEN + FOOTER_LEN) as u64;
 
 /// The time of append was lost with the index and is an upper bound, from the file's own time.
 const FLAG_ESTIMATED: u32 = 1;
+/// In the footer: batches of idempotent producers, or markers, lie in the segment.
+const FLAG_PRODUCERS: u32 = 1;
 
 /// A run of batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +121,9 @@ pub(crate) struct Footer {
     pub(crate) last_epoch: i32,
     /// CRC-32C over the first 21 bytes of every batch.
     pub(crate) headers_crc: u32,
+    /// Batches with a producer id lie in it. Where none do, a `.state` that is missing can be made
+    /// without a look at the data.
+    pub(crate) producers: bool,
     /// Rows in the index.
     pub(crate) rows: u32,
     /// CRC-32 of the rows.
@@ -166,8 +171,9 @@ impl Footer {
             first_epoch: i32::from_le_bytes(array(bytes, 56)),
             last_epoch: i32::from_le_bytes(array(bytes, 60)),
             headers_crc: u32::from_le_bytes(array(bytes, 64)),
-            rows: u32::from_le_bytes(array(bytes, 68)),
-            rows_crc: u32::from_le_bytes(array(bytes, 72)),
+            producers: u32::from_le_bytes(array(bytes, 68)) & FLAG_PRODUCERS != 0,
+            rows: u32::from_le_bytes(array(bytes, 72)),
+            rows_crc: u32::from_le_bytes(array(bytes, 76)),
         };
         if file_len != MIN_LEN + u64::from(footer.rows) * ROW_LEN as u64 {
             return Err(damaged(path, "its length does not match its number of rows"));
@@ -199,6 +205,7 @@ impl Footer {
         out.extend(self.first_epoch.to_le_bytes());
         out.extend(self.last_epoch.to_le_bytes());
         out.extend(self.headers_crc.to_le_bytes());
+        out.extend(if self.producers { FLAG_PRODUCERS } else { 0 }.to_le_bytes());
         out.extend(self.rows.to_le_bytes());
         out.extend(self.rows_crc.to_le_bytes());
         let crc = footer_crc(&prefix(), &out[start..]);

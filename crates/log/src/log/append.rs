@@ -4,10 +4,11 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
-use logmill_record::{Batch, BatchHeader, Offset, TimestampMs, stamped_prefix};
+use logmill_record::{Batch, BatchError, BatchHeader, Offset, TimestampMs, stamped_prefix};
 use parking_lot::MutexGuard;
 
 use super::futures::{Receipt, Step, WaitFor};
+use super::producers::{Note, Verdict, concerns};
 use super::state::{Phase, Recent, Since, State};
 use super::{Appended, LogInner};
 use crate::env::File;
@@ -36,9 +37,9 @@ impl LogInner {
 
     /// Appends all of `batches` or nothing, or says what to wait for.
     pub(super) fn try_append(self: &Arc<Self>, batches: &[Batch]) -> Result<Step<Receipt>, Error> {
-        let size = measure(batches)?;
+        let group = Group { batches, size: measure(batches)?, notes: notes(batches)? };
         loop {
-            match self.append_once(batches, size)? {
+            match self.append_once(&group)? {
                 Tried::Done(receipt) => return Ok(Step::Done(receipt)),
                 Tried::Wait(wait) => return Ok(Step::Wait(wait)),
                 Tried::FileIsClosed => {
@@ -50,11 +51,16 @@ impl LogInner {
         }
     }
 
-    fn append_once(self: &Arc<Self>, batches: &[Batch], size: Size) -> Result<Tried, Error> {
+    fn append_once(self: &Arc<Self>, group: &Group<'_>) -> Result<Tried, Error> {
+        let Group { batches, size, notes } = group;
+        let size = *size;
         // Read before the look at the state, so that progress in between is not missed.
         let seen = self.waiters.progress();
         let mut state = self.state.lock();
         state.check_open()?;
+        if let Some(receipt) = self.known(&state, notes)? {
+            return Ok(Tried::Done(receipt));
+        }
         self.shared.spare.check()?;
         let must_wait = matches!(state.phase, Phase::Rolling | Phase::Undoing)
             || self.must_roll(&mut state, size)?
@@ -80,6 +86,7 @@ impl LogInner {
         let begun = self.env.clock.monotonic();
         match self.write(&mut state, batches) {
             Ok(appended_at) => {
+                state.producers.apply_all(batches, notes, first, appended_at);
                 let must_ask = self.note_written(state, next);
                 if self.shared.spare.note_appended(size.bytes)
                     && let Some(set) = self.set.upgrade()
@@ -97,6 +104,20 @@ impl LogInner {
                 self.dirty.release(size.bytes);
                 let data = path(&self.dir, base, DATA);
                 Err(self.undo(&*file, &data, len, Error::io("append to", &data, error)))
+            }
+        }
+    }
+
+    /// Checks a group against what is known of its producers; a receipt if the log has it already.
+    fn known(self: &Arc<Self>, state: &State, notes: &[Option<Note>]) -> Result<Option<Receipt>, Error> {
+        if notes.is_empty() {
+            return Ok(None);
+        }
+        match state.producers.check(notes).map_err(|error| error.at_path(&self.dir))? {
+            Verdict::Fresh => Ok(None),
+            Verdict::Duplicate(first, next, appended_at) => {
+                let must_ask = state.wanted < next;
+                Ok(Some(Receipt::duplicate(Arc::clone(self), (first, next), appended_at, must_ask)))
             }
         }
     }
@@ -205,6 +226,14 @@ enum Tried {
     FileIsClosed,
 }
 
+/// What is appended in one write.
+struct Group<'a> {
+    batches: &'a [Batch],
+    size: Size,
+    /// Of each batch; empty if none has a producer.
+    notes: Vec<Option<Note>>,
+}
+
 /// What a group of batches takes.
 #[derive(Clone, Copy)]
 struct Size {
@@ -234,6 +263,18 @@ fn measure(batches: &[Batch]) -> Result<Size, Error> {
         return Err(Error::new(ErrorKind::Invalid, "an append is limited to 4 GiB; append in several steps"));
     }
     Ok(size)
+}
+
+/// What the table of producers wants to know of each batch; empty if that is nothing.
+fn notes(batches: &[Batch]) -> Result<Vec<Option<Note>>, Error> {
+    if !batches.iter().any(|batch| concerns(batch.header())) {
+        return Ok(Vec::new());
+    }
+    let refused = |error: BatchError| {
+        let message = format!("a marker cannot be understood: {error}; build it anew");
+        Error::new(ErrorKind::Invalid, message).because(error)
+    };
+    batches.iter().map(|batch| Note::of(batch).map_err(refused)).collect()
 }
 
 fn stamps(batches: &[Batch], first: Offset, epoch: i32) -> Vec<[u8; STAMP_LEN]> {

@@ -7,8 +7,6 @@ use super::futures::WaitFor;
 use super::state::{Phase, State, closed};
 use crate::env::block_on;
 use crate::error::Error;
-use crate::format::atomic;
-use crate::segment::{INDEX, path};
 
 impl LogInner {
     /// Blocks until `done`, looking again after each progress of the log.
@@ -35,7 +33,7 @@ impl LogInner {
         self.dirty.release_all();
     }
 
-    /// Syncs, writes the active segment's index, and ends the log.
+    /// Syncs, writes the active segment's index and state, and ends the log.
     pub(crate) fn close(self: &Arc<Self>) -> Result<(), Error> {
         {
             let mut state = self.state.lock();
@@ -45,7 +43,7 @@ impl LogInner {
         }
         self.wait_for_removals();
         self.wait_until(|state| !state.task_queued && !matches!(state.phase, Phase::Undoing));
-        let (outcome, index) = {
+        let (outcome, pair) = {
             let mut state = self.state.lock();
             let open = matches!(state.phase, Phase::Open);
             let outcome = match &state.phase {
@@ -53,14 +51,14 @@ impl LogInner {
                 _ => Ok(()),
             };
             state.phase = Phase::Closed;
-            let index = (open && state.active.len() > 0)
-                .then(|| (path(&self.dir, state.active.base(), INDEX), state.active.index.encode().0));
-            (outcome, index)
+            let pair = (open && state.active.len() > 0).then(|| state.encode_pair());
+            (outcome, pair)
         };
         self.give_back();
         self.waiters.end(closed());
-        if let Some((path, bytes)) = index {
-            atomic::replace(&*self.env.fs, &path, &bytes)?;
+        if let Some(pair) = pair {
+            self.write_pair(&pair)?;
+            self.env.fs.sync_dir(&self.dir).map_err(|error| Error::io("sync", &self.dir, error))?;
         }
         outcome
     }

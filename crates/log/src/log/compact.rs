@@ -234,6 +234,9 @@ impl LogInner {
         let mut times = segment.append_times(&*file)?;
         let mut rewrite = Rewrite::new(&*self.env.fs, &self.dir, segment.base(), &*file);
         let mut batches: Batches<'_> = segment.batches(&*file, &data_path);
+        // What is known of producers follows from these batches, which stay also without records.
+        let producers = self.state.lock().producers.last_offsets();
+        let must_stay = |header: &BatchHeader| producers.contains(&header.last_offset());
         let mut check = 0;
         while let Some((position, batch)) = batches.next()? {
             self.state.lock().check_open()?;
@@ -258,16 +261,11 @@ impl LogInner {
     }
 }
 
-/// Whether a batch stays also without records: what is known of a producer is in its batches.
-fn must_stay(header: &BatchHeader) -> bool {
-    header.producer_id >= 0
-}
-
 /// The segments that may be compacted: sealed, whole, and old enough.
 fn compactable<'a>(state: &'a State, options: &CompactionOptions, now: TimestampMs) -> &'a [Arc<Sealed>] {
     let min_age_ms = i64::try_from(options.min_age.as_millis()).unwrap_or(i64::MAX);
     let may_be = |segment: &&Arc<Sealed>| {
-        segment.end() <= state.durable.end
+        segment.end() <= state.durable.end.min(state.last_stable())
             && !segment.is_short()
             && now.0.saturating_sub(segment.last_appended_at().0) >= min_age_ms
     };

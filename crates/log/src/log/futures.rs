@@ -48,6 +48,7 @@ pub struct Receipt {
     appended_at: TimestampMs,
     /// No sync has been asked for yet: the first poll does.
     must_ask: bool,
+    duplicate: bool,
     ticket: Ticket,
 }
 
@@ -59,7 +60,20 @@ impl Receipt {
         appended_at: TimestampMs,
         must_ask: bool,
     ) -> Self {
-        Self { log, first_offset, next_offset, appended_at, must_ask, ticket: Ticket::default() }
+        let (duplicate, ticket) = (false, Ticket::default());
+        Self { log, first_offset, next_offset, appended_at, must_ask, duplicate, ticket }
+    }
+
+    /// Of batches that the log has already.
+    pub(super) fn duplicate(
+        log: Arc<LogInner>,
+        (first, next): (Offset, Offset),
+        appended_at: TimestampMs,
+        must_ask: bool,
+    ) -> Self {
+        let mut receipt = Self::new(log, first, next, appended_at, must_ask);
+        receipt.duplicate = true;
+        receipt
     }
 
     /// The offset of the first record appended.
@@ -78,6 +92,14 @@ impl Receipt {
     #[must_use]
     pub fn appended_at(&self) -> TimestampMs {
         self.appended_at
+    }
+
+    /// Whether the log had the batches already: an idempotent producer sent them again. The
+    /// offsets and the time are those of the first append, and the receipt resolves when that one
+    /// is on disk.
+    #[must_use]
+    pub fn is_duplicate(&self) -> bool {
+        self.duplicate
     }
 
     /// Blocks until the records are on disk.

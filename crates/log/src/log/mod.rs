@@ -11,13 +11,16 @@ mod compact;
 mod file;
 mod futures;
 mod handle;
+mod producers;
 mod read;
 mod recover;
 mod replace;
 mod retention;
+mod sidecar;
 mod state;
 mod stats;
 mod sync;
+mod transactions;
 mod waiters;
 
 use std::path::PathBuf;
@@ -36,6 +39,7 @@ use retention::Kept;
 use state::State;
 pub(crate) use stats::Counters;
 pub use stats::{Appended, CompactionStats, LogState, LogStats};
+pub use transactions::{OpenTransaction, ProducerView};
 use waiters::Waiters;
 
 use crate::env::Env;

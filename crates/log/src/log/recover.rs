@@ -15,8 +15,10 @@ use std::sync::{Arc, Weak};
 use logmill_record::Offset;
 use parking_lot::Mutex;
 
+use super::producers::Producers;
 use super::replace::{base_of_cleaned, settle};
 use super::retention::{Kept, remove_segments};
+use super::sidecar::{Replay, load, producers_after, replay};
 use super::state::{Active, Phase, State};
 use super::stats::CompactionStats;
 use super::waiters::Waiters;
@@ -29,7 +31,7 @@ use crate::format::index::{Footer, Rows};
 use crate::format::meta::LogMeta;
 use crate::options::LogOptions;
 use crate::segment::{
-    DATA, Gaps, INDEX, IndexBuilder, Placed, Scan, Sealed, base_of, base_with, path, rebuild, scan,
+    DATA, Gaps, INDEX, IndexBuilder, Placed, STATE, Scan, Sealed, base_of, base_with, path, rebuild, scan,
 };
 use crate::set::{Dirty, SetInner, Shared};
 
@@ -60,13 +62,15 @@ pub(crate) fn open(
 ) -> Result<Arc<LogInner>, Error> {
     let recovery = Recovery { fs: Arc::clone(&env.fs), dir, meta, expected };
     recovery.settle_names(set_dir)?;
-    let names = recovery.list()?;
+    let mut names = recovery.list()?;
+    let states = std::mem::take(&mut names.states);
     let (bases, doomed) = recovery.without_those_below_start(names);
     let (sealed, last) = match bases.split_last() {
         Some((last, earlier)) => (recovery.sealed(earlier, *last)?, *last),
         None => (Vec::new(), recovery.first_segment(meta.start_offset)?),
     };
-    let Opened { mut active, durable, promised, phase } = recovery.active(last)?;
+    let before = Before { sealed: &sealed, states: &states };
+    let Opened { mut active, producers, durable, promised, phase } = recovery.active(last, &before)?;
     if let Phase::ReadOnly(error) = &phase {
         tracing::error!(log = %dir.display(), %error, "the log is damaged and opened for reading only");
     }
@@ -77,6 +81,7 @@ pub(crate) fn open(
         closing: false,
         sealed: Arc::new(sealed),
         active,
+        producers,
         options,
         durable,
         visible: durable,
@@ -114,6 +119,7 @@ pub(crate) fn open(
 /// The active segment as it was found.
 struct Opened {
     active: Active,
+    producers: Producers,
     durable: Durable,
     /// What was promised beyond that.
     promised: Option<Durable>,
@@ -121,11 +127,20 @@ struct Opened {
 }
 
 /// The files of a log, by the base offsets in their names, in order.
+#[derive(Default)]
 struct Names {
     bases: Vec<Offset>,
     indexed: Vec<Offset>,
+    states: BTreeSet<Offset>,
     /// Segments whose compaction was cut off.
     cleaned: BTreeSet<Offset>,
+}
+
+/// Where what is known of producers comes from.
+struct Before<'a> {
+    sealed: &'a [Arc<Sealed>],
+    /// The segments that have a `.state`, good or bad.
+    states: &'a BTreeSet<Offset>,
 }
 
 struct Recovery<'a> {
@@ -152,7 +167,7 @@ impl Recovery<'_> {
     /// The segments there are; left-overs of a crash are removed.
     fn list(&self) -> Result<Names, Error> {
         let entries = self.fs.list(self.dir).map_err(|error| Error::io("list", self.dir, error))?;
-        let mut names = Names { bases: Vec::new(), indexed: Vec::new(), cleaned: BTreeSet::new() };
+        let mut names = Names::default();
         for entry in entries {
             if let Some(base) = base_of(&entry.name) {
                 names.bases.push(base);
@@ -160,6 +175,8 @@ impl Recovery<'_> {
                 names.cleaned.insert(base);
             } else if let Some(base) = base_with(&entry.name, INDEX) {
                 names.indexed.push(base);
+            } else if let Some(base) = base_with(&entry.name, STATE) {
+                names.states.insert(base);
             } else if entry.name.ends_with(TEMPORARY) {
                 let path = self.dir.join(&entry.name);
                 self.fs.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
@@ -245,7 +262,7 @@ impl Recovery<'_> {
     }
 
     /// The active segment: nothing is read if it was closed cleanly.
-    fn active(&self, base: Offset) -> Result<Opened, Error> {
+    fn active(&self, base: Offset, before: &Before<'_>) -> Result<Opened, Error> {
         let data_path = path(self.dir, base, DATA);
         let file = self.open_file(&data_path, OpenMode::ReadWrite)?;
         let mut status = file.status().map_err(|error| Error::io("look at", &data_path, error))?;
@@ -259,11 +276,11 @@ impl Recovery<'_> {
                 // A kill can fall between the cut of a failed append and its sync.
                 file.sync_data().map_err(|error| Error::io("sync", &data_path, error))?;
             }
+            let producers = self.producers_of(&*file, index.footer(), status, before)?;
             let active = Active::new(index);
-            return Ok(Opened { active, durable: floor, promised: None, phase: Phase::Open });
+            return Ok(Opened { active, producers, durable: floor, promised: None, phase: Phase::Open });
         }
-
-        self.scanned(&data_path, &*file, status, floor)
+        self.scanned(&data_path, &*file, status, floor, before)
     }
 
     /// The active segment after headers were read up to the floor and whole batches behind it.
@@ -273,10 +290,13 @@ impl Recovery<'_> {
         file: &dyn File,
         status: FileStatus,
         floor: Durable,
+        before: &Before<'_>,
     ) -> Result<Opened, Error> {
         let base = floor.active_base;
         let mut index = IndexBuilder::new(base);
+        let mut replay = Replay::new(file, status.modified, self.producers_before(before)?);
         let mut push = |head: &[u8; _], header: &logmill_record::BatchHeader| {
+            replay.visit(header);
             index.push(head, header, Placed::found(header, status));
         };
         let before = Scan {
@@ -294,8 +314,9 @@ impl Recovery<'_> {
             let offsets = promised.next_offset..floor.end.max(promised.next_offset);
             let error = Error::corrupt(data_path, promised.end, offsets, what);
             let durable = Durable { active_base: base, end: promised.next_offset, position: promised.end };
-            let active = Active::new(index);
-            return Ok(Opened { active, durable, promised: Some(floor), phase: Phase::ReadOnly(error) });
+            let producers = replay.finish().map_err(|error| Error::io("read", data_path, error))?;
+            let (active, phase) = (Active::new(index), Phase::ReadOnly(error));
+            return Ok(Opened { active, producers, durable, promised: Some(floor), phase });
         }
         let after = Scan {
             file,
@@ -307,6 +328,8 @@ impl Recovery<'_> {
             crc: true,
         };
         let tail = scan(&after, &mut push).map_err(|error| Error::io("read", data_path, error))?;
+        let mut producers = replay.finish().map_err(|error| Error::io("read", data_path, error))?;
+        producers.note_durable(tail.next_offset);
         let write_failed = |error| Error::io("write again and sync", data_path, error);
         // Before anything else, since it needs no space: readers are about to see these bytes.
         rewrite(file, floor.position, tail.end).and_then(|()| file.sync_data()).map_err(write_failed)?;
@@ -318,7 +341,48 @@ impl Recovery<'_> {
                 Err(error) => phase = Phase::ReadOnly(error),
             }
         }
-        Ok(Opened { active: Active::new(index), durable, promised: None, phase })
+        Ok(Opened { active: Active::new(index), producers, durable, promised: None, phase })
+    }
+
+    /// The producers at the end of an active segment whose index is trusted.
+    fn producers_of(
+        &self,
+        file: &dyn File,
+        footer: &Footer,
+        status: FileStatus,
+        before: &Before<'_>,
+    ) -> Result<Producers, Error> {
+        if before.states.contains(&footer.base)
+            && let Some(state) = load(&*self.fs, self.dir, footer)
+        {
+            return Ok(Producers::at_end(state));
+        }
+        let mut producers = self.producers_before(before)?;
+        if footer.producers {
+            replay(file, footer, Gaps::None, status.modified, &mut producers)
+                .map_err(|error| Error::io("read", &path(self.dir, footer.base, DATA), error))?;
+            producers.note_durable(footer.next_offset);
+        }
+        Ok(producers)
+    }
+
+    /// The producers at the end of the last sealed segment, whose `.state` is written again if it
+    /// was of no use.
+    fn producers_before(&self, before: &Before<'_>) -> Result<Producers, Error> {
+        let exists = |base: Offset| before.states.contains(&base);
+        let (mut producers, was_good) = producers_after(&*self.fs, self.dir, before.sealed, exists)?;
+        if let Some(last) = before.sealed.last()
+            && !was_good
+            && !producers.is_empty()
+        {
+            let state = path(self.dir, last.base(), STATE);
+            if let Err(error) = atomic::replace(&*self.fs, &state, &producers.to_file().encode(last.footer()))
+            {
+                tracing::warn!(%error, "cannot write what is known of producers");
+            }
+        }
+        producers.take_aborted();
+        Ok(producers)
     }
 
     /// Up to where the active segment was promised.

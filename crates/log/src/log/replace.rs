@@ -12,12 +12,13 @@ use std::sync::Arc;
 use logmill_record::Offset;
 
 use super::LogInner;
+use super::sidecar::carry_over;
 use crate::compaction::{CLEANED, Rewritten, cleaned_path, discard};
 use crate::env::{Fs, OpenMode};
 use crate::error::Error;
 use crate::format::index::{Footer, Rows};
 use crate::format::{atomic, meta};
-use crate::segment::{DATA, Gaps, INDEX, Sealed, path, rebuild};
+use crate::segment::{DATA, ENDINGS, Gaps, INDEX, Sealed, path, rebuild};
 
 impl LogInner {
     /// Puts the files that were written for `old` in its place. False if it has gone meanwhile.
@@ -61,6 +62,10 @@ impl LogInner {
         let fresh = Sealed::new(Arc::clone(&self.env.fs), &self.dir, new.footer, old.end(), gaps, unwritten);
         self.state.lock().put_in_place_of(old, Arc::new(fresh));
         drop(replaced);
+        // If it fails, or a crash comes first, it does not speak for the new file and is made anew.
+        if let Err(error) = carry_over(fs, &self.dir, old.footer(), &new.footer) {
+            tracing::warn!(log = %self.dir.display(), %error, "cannot write what is known of producers");
+        }
         let outcome = index_renamed.and_then(|()| sync());
         outcome.inspect_err(|error| *broken = Some(error.clone()))?;
         Ok(true)
@@ -110,7 +115,7 @@ fn is_true_of(fs: &dyn Fs, data: &Path, footer: &Footer) -> Result<bool, Error> 
 /// The base offset in the name of a file that was to replace another.
 pub(super) fn base_of_cleaned(name: &str) -> Option<Offset> {
     let name = name.strip_suffix(CLEANED)?.strip_suffix('.')?;
-    [DATA, INDEX].into_iter().find_map(|ending| crate::segment::base_with(name, ending))
+    ENDINGS.into_iter().find_map(|ending| crate::segment::base_with(name, ending))
 }
 
 #[cfg(all(test, feature = "sim"))]

@@ -155,7 +155,7 @@ impl State {
     }
 
     /// Whether the log is open, be it for reading only.
-    fn check_usable(&self) -> Result<(), Error> {
+    pub(super) fn check_usable(&self) -> Result<(), Error> {
         match &self.phase {
             Phase::Poisoned(error) => Err(error.clone()),
             Phase::Closed => Err(closed()),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use logmill_record::{Offset, TimestampMs};
 
+use super::producers::Producers;
 use super::stats::CompactionStats;
 use crate::env::{Clock, File};
 use crate::error::{Error, ErrorKind};
@@ -45,6 +46,8 @@ pub(super) struct State {
     pub(super) closing: bool,
     pub(super) sealed: Arc<Vec<Arc<Sealed>>>,
     pub(super) active: Active,
+    /// Of all that is written.
+    pub(super) producers: Producers,
     pub(super) options: LogOptions,
     pub(super) durable: Durable,
     /// How far readers see: what is durable, or, of a relaxed log, what is written.
@@ -78,6 +81,7 @@ impl State {
     /// Everything up to there is on disk, and readers may see it.
     pub(super) fn set_durable(&mut self, durable: Durable) {
         self.durable = durable;
+        self.producers.note_durable(durable.end);
         // Readers of a relaxed log have seen more, and go on seeing it.
         if durable.end >= self.visible.end {
             self.visible = durable;
@@ -88,6 +92,12 @@ impl State {
     pub(super) fn show_written(&mut self) {
         let (active_base, end, position) = (self.active.base(), self.written_end(), self.active.len());
         self.visible = Durable { active_base, end, position };
+    }
+
+    /// No transaction that begins below is undecided, nor waits for its marker to be on disk.
+    pub(super) fn last_stable(&self) -> Offset {
+        let end = self.visible.end;
+        self.producers.first_unstable().map_or(end, |first| first.min(end)).max(self.start_offset)
     }
 
     /// The log is as it was left by appends: no roll, no failure.

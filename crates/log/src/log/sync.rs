@@ -14,13 +14,13 @@ use std::thread;
 use logmill_record::Offset;
 
 use super::LogInner;
+use super::sidecar::Pair;
 use super::state::{Active, Phase, State};
 use crate::env::{File, Fs, OpenMode, Work};
 use crate::error::{Error, ErrorKind};
-use crate::format::atomic;
 use crate::format::checkpoint::Durable;
 use crate::options::Durability;
-use crate::segment::{DATA, Gaps, INDEX, IndexBuilder, Sealed, path};
+use crate::segment::{DATA, Gaps, IndexBuilder, Sealed, path};
 use crate::set::OpenFile;
 
 impl LogInner {
@@ -149,14 +149,15 @@ impl LogInner {
     /// Seals the active segment and begins the next. Nobody appends meanwhile, so everything
     /// happens outside the lock: index, next data file, directory; only then is it published.
     fn roll_if_asked(self: &Arc<Self>) {
-        let (index, footer) = {
+        let pair = {
             let state = self.state.lock();
             if !matches!(state.phase, Phase::Rolling) || state.unsynced_bytes() > 0 {
                 return;
             }
-            state.active.index.encode()
+            state.encode_pair()
         };
-        match self.begin_segment(footer.base, &index, footer.next_offset) {
+        let footer = pair.footer;
+        match self.begin_segment(&pair) {
             Ok(file) => {
                 let fs = Arc::clone(&self.env.fs);
                 let sealed =
@@ -166,6 +167,7 @@ impl LogInner {
                     // Given up meanwhile; the empty segment is found at the next open.
                     return;
                 }
+                sealed.set_txns(state.producers.take_aborted());
                 let mut segments = state.sealed.to_vec();
                 segments.push(sealed);
                 state.sealed = Arc::new(segments);
@@ -195,10 +197,10 @@ impl LogInner {
         }
     }
 
-    fn begin_segment(&self, base: Offset, index: &[u8], next: Offset) -> Result<Arc<dyn File>, RollError> {
+    fn begin_segment(&self, pair: &Pair) -> Result<Arc<dyn File>, RollError> {
         let fs = &*self.env.fs;
-        atomic::write_and_rename(fs, &path(&self.dir, base, INDEX), index).map_err(RollError::Again)?;
-        let data = path(&self.dir, next, DATA);
+        self.write_pair(pair).map_err(RollError::Again)?;
+        let data = path(&self.dir, pair.footer.next_offset, DATA);
         let file = create_or_reuse(fs, &data).map_err(RollError::Again)?;
         fs.sync_dir(&self.dir).map_err(|error| RollError::Sync(Error::io("sync", &self.dir, error)))?;
         Ok(file)

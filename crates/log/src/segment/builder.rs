@@ -32,6 +32,7 @@ impl IndexBuilder {
             first_epoch: -1,
             last_epoch: -1,
             headers_crc: 0,
+            producers: false,
             rows: 0,
             rows_crc: 0,
         };
@@ -68,6 +69,7 @@ impl IndexBuilder {
         footer.data_len += header.total_len as u64;
         footer.batches += 1;
         footer.records += u64::from(header.record_count);
+        footer.producers |= header.producer_id >= 0;
         footer.max_timestamp = footer.max_timestamp.max(header.max_timestamp);
         footer.headers_crc = crc32c_extend(footer.headers_crc, head);
         if let Some(row) = self.rows.last_mut() {

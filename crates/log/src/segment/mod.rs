@@ -11,6 +11,7 @@ mod gaps;
 mod scan;
 mod sealed;
 mod times;
+mod txns;
 mod walk;
 
 use std::path::{Path, PathBuf};
@@ -23,14 +24,17 @@ pub(crate) use gaps::Gaps;
 pub(crate) use scan::{Scan, Window, rebuild, scan};
 pub(crate) use sealed::Sealed;
 pub(crate) use times::AppendTimes;
+pub(crate) use txns::Txns;
 pub(crate) use walk::{Damage, HEAD_LEN, Placement, crc32c_extend, find_record, take, walk};
 
 /// The ending of data files.
 pub(crate) const DATA: &str = "log";
 /// The ending of index files.
 pub(crate) const INDEX: &str = "index";
+/// The ending of files of producers.
+pub(crate) const STATE: &str = "state";
 /// The endings of all files of a segment, the data first.
-pub(crate) const ENDINGS: [&str; 2] = [DATA, INDEX];
+pub(crate) const ENDINGS: [&str; 3] = [DATA, INDEX, STATE];
 
 /// The path of a segment's file with the given ending.
 pub(crate) fn path(dir: &Path, base: Offset, ending: &str) -> PathBuf {

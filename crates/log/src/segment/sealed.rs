@@ -3,14 +3,14 @@
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use logmill_record::{Offset, TimestampMs};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::walk::{Damage, Placement, Walk, find_record, take, walk};
-use super::{AppendTimes, Batches, DATA, Gaps, INDEX, path, rebuild};
+use super::{AppendTimes, Batches, DATA, Gaps, INDEX, Txns, path, rebuild};
 use crate::env::{File, Fs, Map, OpenMode};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
@@ -33,6 +33,8 @@ pub(crate) struct Sealed {
     /// Rows that could not be written to an index file and live in memory only.
     unwritten: Option<Rows>,
     loaded: Mutex<Option<Arc<Loaded>>>,
+    /// Once somebody has asked.
+    txns: OnceLock<Txns>,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,7 @@ impl Sealed {
         unwritten: Option<Rows>,
     ) -> Self {
         let (dir, replaced, loaded) = (dir.to_owned(), RwLock::new(false), Mutex::new(None));
-        Self { fs, dir, footer, end, gaps, replaced, unwritten, loaded }
+        Self { fs, dir, footer, end, gaps, replaced, unwritten, loaded, txns: OnceLock::new() }
     }
 
     pub(crate) fn base(&self) -> Offset {
@@ -83,6 +85,16 @@ impl Sealed {
 
     pub(crate) fn footer(&self) -> &Footer {
         &self.footer
+    }
+
+    /// What it has to do with transactions, if that is known yet.
+    pub(crate) fn txns(&self) -> Option<&Txns> {
+        self.txns.get()
+    }
+
+    /// Remembers that; the first one to say it is right.
+    pub(crate) fn set_txns(&self, txns: Txns) -> &Txns {
+        self.txns.get_or_init(|| txns)
     }
 
     pub(crate) fn records(&self) -> u64 {

@@ -52,6 +52,7 @@ impl SetInner {
                 break;
             }
             log.roll_if_old();
+            log.expire_producers();
             log.retain_if_due();
             log.compact_if_due();
         }

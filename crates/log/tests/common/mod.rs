@@ -9,13 +9,25 @@
 )]
 
 use logmill_log::{Error, Log};
-use logmill_record::{Batch, BatchBuilder, NewRecord, Offset, TimestampMs};
+use logmill_record::{Batch, BatchBuilder, BatchOptions, NewRecord, Offset, TimestampMs};
 
 /// A batch with one record per value, all at `timestamp`.
 pub fn batch_at(timestamp: i64, values: &[&[u8]]) -> Batch {
     let mut builder = BatchBuilder::new();
     for value in values {
         let timestamp = TimestampMs(timestamp);
+        builder.push(&NewRecord { timestamp, key: None, value: Some(value), headers: &[] }).unwrap();
+    }
+    builder.build().unwrap()
+}
+
+/// A batch of an idempotent producer, in a transaction or not.
+pub fn produced(id: i64, epoch: i16, sequence: i32, transactional: bool, values: &[&[u8]]) -> Batch {
+    let options = BatchOptions::new().producer(id, epoch, sequence);
+    let options = if transactional { options.transactional() } else { options };
+    let mut builder = BatchBuilder::with_options(options, 0);
+    for value in values {
+        let timestamp = TimestampMs(1_000);
         builder.push(&NewRecord { timestamp, key: None, value: Some(value), headers: &[] }).unwrap();
     }
     builder.build().unwrap()
