@@ -237,7 +237,7 @@ impl Log {
     /// old. Returns where the log starts now.
     ///
     /// A damaged segment goes when its time has come, as any other, and the program's log says so;
-    /// a log that was opened [read-only](LogState::ReadOnly) loses nothing.
+    /// a log that was opened [read-only](crate::LogState::ReadOnly) loses nothing.
     ///
     /// # Errors
     ///
