@@ -13,7 +13,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use common::batch;
+use common::produced;
 use logmill_log::inspect::{Report, Severity, verify};
 use logmill_log::sim::Sim;
 use logmill_log::{ErrorKind, LogOptions, LogSet, SetOptions};
@@ -44,7 +44,9 @@ impl Scene {
             for _ in 0..count {
                 let n = values.len();
                 let pair = [format!("first of {n}").into_bytes(), format!("second of {n}").into_bytes()];
-                log.append(&[batch(&[&pair[0], &pair[1]])]).unwrap().wait().unwrap();
+                let sequence = n as i32;
+                let batch = produced(7, 0, sequence, false, &[&pair[0], &pair[1]]);
+                log.append(&[batch]).unwrap().wait().unwrap();
                 values.extend(pair);
             }
         };

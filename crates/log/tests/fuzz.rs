@@ -27,7 +27,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use allocator::{Counting, LARGEST};
-use common::batch_at;
+use common::{batch_at, produced};
 use logmill_log::env::OpenMode;
 use logmill_log::sim::Sim;
 use logmill_log::{Error, Log, LogOptions, LogSet, Receipt, SetOptions};
@@ -53,7 +53,12 @@ fn write_set(clean: bool) -> (Files, Vec<Vec<u8>>) {
     let log = set.create("a", b"the owner's bytes", options()).unwrap();
     let values: Vec<Vec<u8>> = (0..120).map(|n| format!("{n} {}", "v".repeat(1_000)).into_bytes()).collect();
     for (n, pair) in (0..).zip(values.chunks(2)) {
-        log.append(&[batch_at(n * 100, &[&pair[0], &pair[1]])]).unwrap().wait().unwrap();
+        let pair: [&[u8]; 2] = [&pair[0], &pair[1]];
+        let batch = match n % 4 {
+            0 => produced(7, 0, i32::try_from(n / 2).unwrap(), false, &pair),
+            _ => batch_at(n * 100, &pair),
+        };
+        log.append(&[batch]).unwrap().wait().unwrap();
         sim.scheduler.run_for(Duration::from_millis(90));
     }
     if clean {
@@ -132,6 +137,9 @@ fn work(sim: &Sim, values: &[Vec<u8>]) -> Result<(), Error> {
         let _ = log.find_time(TimestampMs(at));
     }
     let _ = log.stats();
+    let _ = log.aborted(log.start_offset()..log.end_offset());
+    let again = produced(7, 0, 28, false, &[&values[112], &values[113]]);
+    let _ = log.append(&[again]).and_then(Receipt::wait);
     let appended = log.append(&[batch_at(7, &[b"after"])]).and_then(Receipt::wait);
     let moved = log.set_start_offset(Offset(log.end_offset().get() / 2));
     let rolled = log.roll();
@@ -231,7 +239,7 @@ fn mutated_files_are_refused_or_worked_with_and_never_panic() {
     for (format, (all, good)) in &executions {
         println!("{format}: {all} executions, {good} of them without any error");
     }
-    for format in ["set", "meta", "checkpoint", "index", "log"] {
+    for format in ["set", "meta", "checkpoint", "index", "state", "log"] {
         assert!(executions.contains_key(format), "{format} was not among the files");
     }
 }

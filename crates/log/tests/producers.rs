@@ -18,8 +18,10 @@ use std::time::Duration;
 
 use common::{batch, produced};
 use logmill_log::sim::{Fault, Op, Rule, Sim};
-use logmill_log::{ErrorKind, Log, LogOptions, LogSet, Receipt, SetOptions, Step};
-use logmill_record::{Batch, ControlRecord, ControlType, Offset, TimestampMs};
+use logmill_log::{CompactionOptions, ErrorKind, Log, LogOptions, LogSet, Receipt, SetOptions, Step};
+use logmill_record::{
+    Batch, BatchBuilder, BatchOptions, ControlRecord, ControlType, NewRecord, Offset, TimestampMs,
+};
 
 const DATA: &str = "/data/a/00000000000000000000.log";
 
@@ -393,4 +395,62 @@ fn a_producer_that_is_silent_for_too_long_is_forgotten() {
     sim.scheduler.run_for(Duration::from_secs(30));
     assert_eq!(log.producer(1), None);
     assert!(log.producer(2).is_some(), "its transaction is open");
+}
+
+#[test]
+fn a_lost_state_file_is_found_by_verify() {
+    let sim = Sim::new(1);
+    let (set, log) = open(&sim);
+    append(&log, produced(1, 0, 0, false, &[b"a"])).unwrap().wait().unwrap();
+    log.roll().unwrap();
+    append(&log, batch(&[b"plain"])).unwrap().wait().unwrap();
+    set.close().unwrap();
+    drop((set, log));
+    let verify = || logmill_log::inspect::verify(&sim.env(), "/data", &mut |_| ()).unwrap().findings;
+    assert!(verify().is_empty(), "{:?}", verify());
+    sim.env().fs.remove_file(std::path::Path::new("/data/a/00000000000000000000.state")).unwrap();
+    assert_eq!(verify().len(), 1);
+    drop(open(&sim));
+}
+
+#[test]
+fn compaction_keeps_what_is_known_of_producers() {
+    let compacted = options().compaction(Some(CompactionOptions::default()));
+    for lose_state in [false, true] {
+        let mut sim = Sim::new(1);
+        let set = LogSet::open("/data", SetOptions::new(sim.env())).unwrap();
+        let log = set.create("a", b"", compacted).unwrap();
+        let keyed = |id, sequence| {
+            let mut builder = BatchBuilder::with_options(BatchOptions::new().producer(id, 3, sequence), 0);
+            let (key, value) = (Some(&b"k"[..]), Some(&[b'v'; 100][..]));
+            builder.push(&NewRecord { timestamp: TimestampMs(1), key, value, headers: &[] }).unwrap();
+            builder.build().unwrap()
+        };
+        let batches: Vec<Batch> =
+            (0..20).flat_map(|sequence| [keyed(1, sequence), keyed(2, sequence)]).collect();
+        for batch in batches {
+            log.append(&[batch]).unwrap().wait().unwrap();
+        }
+        log.roll().unwrap();
+        let before = log.producer(1);
+        assert!(log.compact().unwrap().segments > 1);
+        let left = sim.fs.files();
+        let states = left.iter().filter(|path| path.extension().is_some_and(|ending| ending == "state"));
+        for path in states.filter(|_| lose_state) {
+            sim.env().fs.remove_file(path).unwrap();
+        }
+        drop((set, log));
+        let set = LogSet::open("/data", SetOptions::new(sim.kill())).unwrap();
+        let log = set.open_log("a", compacted).unwrap();
+        if lose_state {
+            assert_eq!(log.producer(1).unwrap().last_sequence, Some(19));
+        } else {
+            assert_eq!(log.producer(1), before);
+        }
+        for (id, offset) in [(1, 38), (2, 39)] {
+            let receipt = append(&log, keyed(id, 19)).unwrap();
+            assert_eq!((receipt.is_duplicate(), receipt.first_offset()), (true, Offset(offset)));
+            assert_eq!(append(&log, keyed(id, 21)).err(), Some(ErrorKind::OutOfSequence));
+        }
+    }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use logmill_record::{Offset, TimestampMs};
 
 use super::index::Footer;
-use super::{Reader, Writer};
+use super::{Reader, Writer, damaged};
 use crate::error::Error;
 
 const MAGIC: [u8; 4] = *b"LMPS";
@@ -90,6 +90,23 @@ pub struct AbortedTxn {
     pub last_offset: Offset,
 }
 
+/// Which contents of which segment a file was written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SpeaksFor {
+    base: Offset,
+    next_offset: Offset,
+    data_len: u64,
+    headers_crc: u32,
+}
+
+impl SpeaksFor {
+    /// Whether it is the segment with this footer.
+    pub(crate) fn is(&self, footer: &Footer) -> bool {
+        let Footer { base, next_offset, data_len, headers_crc, .. } = *footer;
+        *self == Self { base, next_offset, data_len, headers_crc }
+    }
+}
+
 /// The contents of a `.state`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StateFile {
@@ -121,11 +138,22 @@ impl StateFile {
 
     /// Reads a file; an error also if it speaks for another segment than that with this footer.
     pub(crate) fn decode(path: &Path, bytes: &[u8], footer: &Footer) -> Result<Self, Error> {
-        let mut reader = Reader::open(path, bytes, MAGIC)?;
-        let of = (reader.offset()?, reader.offset()?, reader.u64()?, reader.u32()?);
-        if of != (footer.base, footer.next_offset, footer.data_len, footer.headers_crc) {
-            return Err(reader.damaged("it was written for other contents of its segment"));
+        let (of, state) = Self::decode_any(path, bytes)?;
+        if !of.is(footer) {
+            return Err(damaged(path, "it was written for other contents of its segment"));
         }
+        Ok(state)
+    }
+
+    /// Reads a file, whatever it speaks for.
+    pub(crate) fn decode_any(path: &Path, bytes: &[u8]) -> Result<(SpeaksFor, Self), Error> {
+        let mut reader = Reader::open(path, bytes, MAGIC)?;
+        let of = SpeaksFor {
+            base: reader.offset()?,
+            next_offset: reader.offset()?,
+            data_len: reader.u64()?,
+            headers_crc: reader.u32()?,
+        };
         let (producers, aborted) = (reader.u32()? as usize, reader.u32()? as usize);
         let least = producers as u64 * PRODUCER_LEN as u64 + aborted as u64 * ABORTED_LEN as u64;
         if least > reader.remaining() as u64 {
@@ -135,7 +163,7 @@ impl StateFile {
             Self { producers: Vec::with_capacity(producers), aborted: Vec::with_capacity(aborted) };
         for _ in 0..producers {
             let producer = decode_producer(&mut reader)?;
-            if producer.last_offset >= footer.next_offset
+            if producer.last_offset >= of.next_offset
                 || state.producers.last().is_some_and(|last| last.id >= producer.id)
             {
                 return Err(reader.damaged("its producers are out of order"));
@@ -145,7 +173,7 @@ impl StateFile {
         for _ in 0..aborted {
             let producer_id = i64::from_le_bytes(reader.array()?);
             let (first_offset, last_offset) = (reader.offset()?, reader.offset()?);
-            if first_offset > last_offset || last_offset >= footer.next_offset {
+            if first_offset > last_offset || last_offset >= of.next_offset {
                 return Err(reader.damaged("an aborted range ends before it begins, or past the segment"));
             }
             state.aborted.push(AbortedTxn { producer_id, first_offset, last_offset });
@@ -153,7 +181,7 @@ impl StateFile {
         if reader.remaining() > 0 {
             return Err(reader.damaged("it is longer than it says"));
         }
-        Ok(state)
+        Ok((of, state))
     }
 }
 

@@ -48,6 +48,8 @@ pub enum FindingKind {
     Missing,
     /// An index is missing, damaged or does not fit its segment.
     Index,
+    /// What is known of producers is missing, damaged or does not fit its segment.
+    State,
     /// The end of the newest segment is an unfinished write.
     TornTail,
     /// Records are compressed in a way that this program was built without.
@@ -67,6 +69,7 @@ impl fmt::Display for FindingKind {
             Self::Records => "records",
             Self::Missing => "missing",
             Self::Index => "index",
+            Self::State => "state",
             Self::TornTail => "torn-tail",
             Self::Codec => "codec",
             Self::Stray => "stray",

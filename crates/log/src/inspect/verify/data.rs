@@ -11,6 +11,7 @@ use super::super::finding::{Finding, FindingKind, Severity};
 use super::super::survey::{Gap, Piece, Survey, Whole};
 use super::index::IndexLook;
 use super::log::View;
+use super::state::check_state;
 use super::{Line, Meter, Target};
 use crate::env::OpenMode;
 use crate::error::Error;
@@ -47,7 +48,9 @@ pub(super) fn look_at_data(
     let mut look = DataLook { end_offset: base, batches: 0, records: 0, damaged: false };
     pass.run(survey, &mut index, &mut look, meter).map_err(|error| Error::io("read", &pass.file, error))?;
     pass.check_end(&mut look);
+    let footer = index.footer().copied();
     index.finish(view, target, look.damaged, pass.findings);
+    check_state(view, target, footer.as_ref(), findings)?;
     Ok(look)
 }
 

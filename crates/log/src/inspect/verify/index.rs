@@ -40,6 +40,7 @@ struct Data {
     first_epoch: Option<i32>,
     last_epoch: Option<i32>,
     headers_crc: u32,
+    producers: bool,
     next_offset: Offset,
     /// The first batch whose epoch cannot be right, and that epoch.
     odd_epoch: Option<(u64, Offset, i32)>,
@@ -71,6 +72,14 @@ impl IndexLook {
         }
     }
 
+    /// The footer, if the index is whole.
+    pub(super) fn footer(&self) -> Option<&Footer> {
+        match &self.found {
+            Found::Good(footer, _) => Some(footer),
+            Found::Bad(_) | Found::Missing => None,
+        }
+    }
+
     /// Takes in the next whole batch.
     pub(super) fn see(&mut self, whole: &Whole) {
         let header = &whole.header;
@@ -83,6 +92,7 @@ impl IndexLook {
         }
         data.first_epoch.get_or_insert(header.leader_epoch);
         data.last_epoch = Some(header.leader_epoch);
+        data.producers |= header.producer_id >= 0;
         data.headers_crc = crc32c_extend(data.headers_crc, &whole.head);
         data.next_offset = header.next_offset();
         self.see_row(whole);
@@ -197,6 +207,7 @@ impl Data {
             && self.records == footer.records
             && self.next_offset == footer.next_offset
             && self.max_timestamp.unwrap_or(TimestampMs(i64::MIN)) == footer.max_timestamp
+            && self.producers == footer.producers
             && self.first_epoch.unwrap_or(-1) == footer.first_epoch
             && self.last_epoch.unwrap_or(-1) == footer.last_epoch
     }

@@ -14,7 +14,7 @@ use crate::format::atomic::TEMPORARY;
 use crate::format::checkpoint::Durable;
 use crate::format::meta::FILE as META;
 use crate::format::meta::LogMeta;
-use crate::segment::{DATA, INDEX, base_of, path};
+use crate::segment::{DATA, INDEX, STATE, base_of, base_with, path};
 use crate::set::{CHECKPOINT, LOCK, RESERVE, SET};
 
 /// One log of a directory.
@@ -177,11 +177,11 @@ impl View<'_> {
         for entry in entries.iter().filter(|entry| !entry.is_dir) {
             let name = entry.name.as_str();
             let own = name == META || (root && [SET, LOCK, CHECKPOINT, RESERVE].contains(&name));
-            let sidecar = name.strip_suffix(INDEX).and_then(|stem| base_of(&format!("{stem}{DATA}")));
+            let sidecar = [INDEX, STATE].into_iter().find_map(|ending| base_with(name, ending));
             let (what, advice) = match sidecar {
                 _ if own || base_of(name).is_some() => continue,
                 Some(base) if segments.iter().any(|segment| segment.base_offset == base) => continue,
-                Some(_) => ("an index without its segment", "it can be removed"),
+                Some(_) => ("it belongs to a segment that is gone", "it can be removed"),
                 None if name.ends_with(TEMPORARY) => {
                     ("a file that was being written when the process ended", "the next open removes it")
                 }

@@ -3,6 +3,7 @@
 mod data;
 mod index;
 mod log;
+mod state;
 
 use std::path::{Path, PathBuf};
 
