@@ -4,6 +4,7 @@
 
 mod dump;
 mod ls;
+mod repair;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -17,12 +18,13 @@ use logmill_log::{Error, ErrorKind};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 
-/// List, dump and verify the logs of a data directory that is not in use
+/// List, dump, verify and repair the logs of a data directory that is not in use
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   logmill log ls ./data
   logmill log verify ./data
+  logmill log repair ./data
   logmill log dump ./data --log internal/metadata --records
 
 They work on any data directory, a node's or an embedding program's, and on copies. Nobody may have it open.")]
@@ -52,6 +54,15 @@ Example:
 It changes nothing. Damage of 'data' means that something stored cannot be read; a 'sidecar' can be made again
 from the data; a 'note' needs nothing. Exit codes: 0 not damaged, 7 damaged.")]
     Verify(verify::Args),
+    /// Show how damage would be mended, and with --execute mend it
+    #[command(after_help = "\
+Examples:
+  logmill log repair ./data
+  logmill log repair ./data --execute
+
+Without --execute it changes nothing. Keep a copy of the directory first. What is taken out of a segment is saved
+beside it; the offsets of records that are gone are named, and are not given out again.")]
+    Repair(repair::Args),
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
@@ -60,6 +71,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         Action::Ls(args) => ls::run(&args, &mut output)?,
         Action::Dump(args) => dump::run(&args, &mut output)?,
         Action::Verify(args) => verify::run(&args, &mut output)?,
+        Action::Repair(args) => repair::run(&args, &mut output)?,
     }
     output.flush()
 }

@@ -139,10 +139,6 @@
 //! The file system, the clock, randomness and scheduling come from an [`env::Env`]. With the
 //! feature `sim` there is one in which one seed is one identical run and in which power cuts tear
 //! files at any byte; this crate's own tests and those of programs that embed it run there.
-//!
-//! # What is not here yet
-//!
-//! Repair of a damaged log.
 #![deny(missing_docs)]
 
 mod compaction;

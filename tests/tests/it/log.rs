@@ -109,6 +109,31 @@ fn damage_is_named_with_its_place_and_an_exit_code_of_its_own() {
 }
 
 #[test]
+fn a_repair_is_shown_first_and_done_when_asked_to() {
+    let (_dir, data) = closed_directory();
+    assert_eq!(ok("repair", &data, &[]), "there is nothing to repair\n");
+    let (_, file) = partition_1(&data);
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.windows(3).position(|window| window == b"two").unwrap();
+    bytes[at] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+
+    let plan = ok("repair", &data, &[]);
+    assert!(plan.contains("gone: offsets 1 to 1") && plan.contains("nothing was changed"), "{plan}");
+    assert_eq!(fs::read(&file).unwrap(), bytes);
+    let done = documents(&ok("repair", &data, &["--execute", "--json"]));
+    assert_eq!(done[0]["executed"], true);
+    assert!(ok("verify", &data, &[]).contains("nothing is damaged"));
+
+    let node = Node::start(&logmill(), &data);
+    let program = logmill().at(node.url());
+    assert_eq!(program.ok(["consume", "t"]), "one\nthree\n");
+    program.ok_with(["produce", "t", "--partition", "1"], b"four\n");
+    assert_eq!(program.ok(["consume", "t", "--partition", "1", "--from", "3"]), "four\n");
+    assert_eq!(node.terminate(), 0);
+}
+
+#[test]
 fn a_directory_that_cannot_be_looked_into_is_refused_in_a_sentence() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
@@ -116,7 +141,7 @@ fn a_directory_that_cannot_be_looked_into_is_refused_in_a_sentence() {
     let foreign = dir.path().join("foreign");
     fs::create_dir(&foreign).unwrap();
     fs::write(foreign.join("thesis.tex"), "precious").unwrap();
-    for action in ["ls", "verify"] {
+    for action in ["ls", "verify", "repair"] {
         let refused = |path: &Path, code: i32, word: &str| {
             let outcome = run(&logmill(), action, path, &[]);
             let sentence = outcome.refused(code);
@@ -140,7 +165,7 @@ fn a_directory_in_use_is_refused_and_a_link_to_a_free_one_followed() {
     assert!(part.refused(2).contains("is a part of the data directory"), "{part:?}");
 
     let node = Node::start(&logmill(), &data);
-    for action in ["ls", "dump", "verify"] {
+    for action in ["ls", "dump", "verify", "repair"] {
         let outcome = run(&logmill(), action, &data, &[]);
         assert!(outcome.refused(6).contains("in use by another process"), "{outcome:?}");
     }

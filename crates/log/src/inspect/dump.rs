@@ -226,7 +226,7 @@ impl Out<'_> {
                     header: whole.header,
                 }),
                 Piece::Damage(Gap { to: Some(to), .. }) if to <= self.from => continue,
-                Piece::Damage(Gap { position, len, from, to, what }) => {
+                Piece::Damage(Gap { position, len, from, to, what, .. }) => {
                     let (log, file) = (self.log.clone(), Arc::clone(&self.file));
                     Dumped::Damage(DumpedDamage { log, file, position, len, from, to, what })
                 }

@@ -4,6 +4,7 @@
 //! * [`list()`] says which logs there are, without reading their records.
 //! * [`verify()`] reads every byte and reports what is damaged, what can be made again, and what
 //!   will happen at the next open. It changes nothing.
+//! * [`plan_repair()`] says how what is damaged would be mended, and [`Plan::execute`] does it.
 //! * [`dump()`] hands out batches one after the other, damaged ones among them.
 //!
 //! All take the directory's lock, so a running node is answered with
@@ -41,10 +42,12 @@ mod directory;
 mod dump;
 mod finding;
 mod list;
+mod repair;
 mod survey;
 mod verify;
 
 pub use dump::{DumpOptions, Dumped, DumpedBatch, DumpedDamage, dump};
 pub use finding::{Finding, FindingKind, Progress, Severity};
 pub use list::{CheckpointRow, Listing, LogListing, SegmentListing, list};
+pub use repair::{Plan, RepairStep, plan_repair};
 pub use verify::{LogReport, Report, verify};

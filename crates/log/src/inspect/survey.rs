@@ -5,6 +5,7 @@
 //! by byte, since a damaged length lies. Nothing is allocated by what a header claims.
 
 use std::io;
+use std::ops::Range;
 
 use bytes::Bytes;
 use logmill_record::{BatchHeader, HEADER_LEN, Offset};
@@ -20,6 +21,8 @@ const MOST_PASSES: u64 = 16;
 /// Where the magic byte of a batch is, and what it is.
 const MAGIC_AT: usize = 16;
 const MAGIC: u8 = 2;
+/// Where a batch's CRC is: what lies before it is not covered by it.
+pub(super) const CRC_AT: usize = 17;
 
 /// What lies next in a data file.
 #[derive(Debug)]
@@ -45,9 +48,20 @@ pub(super) struct Gap {
     pub(super) len: u64,
     /// The first offset that is not known to be elsewhere.
     pub(super) from: Offset,
-    /// Where the next whole batch begins; `None` if none follows.
+    /// Where what follows begins; `None` if that is not known.
     pub(super) to: Option<Offset>,
     pub(super) what: String,
+    /// The bytes are one batch, whole but for what lies before its CRC, and this is what belongs
+    /// there: proved by the CRC and by the offsets on both sides.
+    pub(super) restored: Option<[u8; CRC_AT]>,
+}
+
+impl Gap {
+    /// The offsets that are gone with it, given where the segment ends.
+    pub(super) fn gone(&self, end: Offset) -> Range<Offset> {
+        let to = if self.restored.is_some() { self.from } else { self.to.unwrap_or(end).max(self.from) };
+        self.from..to
+    }
 }
 
 /// A pass over a data file, from front to back.
@@ -62,6 +76,8 @@ pub(super) struct Survey<'a> {
     gaps: bool,
     position: u64,
     expected: Offset,
+    /// The epoch of the last whole batch.
+    epoch: i32,
     /// Bytes that the search behind damage may still read.
     search_left: u64,
 }
@@ -71,7 +87,7 @@ impl<'a> Survey<'a> {
     pub(super) fn new(file: &'a dyn File, len: u64, base: Offset, end: Offset, gaps: bool) -> Self {
         let window = Window::new(file, len);
         let search_left = len.saturating_mul(MOST_PASSES);
-        Self { window, len, base, end, gaps, position: 0, expected: base, search_left }
+        Self { window, len, base, end, gaps, position: 0, expected: base, epoch: 0, search_left }
     }
 
     /// Where the pass stands.
@@ -96,10 +112,16 @@ impl<'a> Survey<'a> {
                 }
                 self.position += whole.header.total_len as u64;
                 self.expected = whole.header.next_offset();
+                self.epoch = whole.header.leader_epoch;
                 Ok(Some(Piece::Batch(whole)))
             }
             Err(what) => self.skip_damage(what).map(|gap| Some(Piece::Damage(gap))),
         }
+    }
+
+    /// Bytes of the file.
+    pub(super) fn raw(&mut self, position: u64, len: u64) -> io::Result<Bytes> {
+        self.window.get(position, len)
     }
 
     /// The bytes of a batch that was found whole.
@@ -130,10 +152,47 @@ impl<'a> Survey<'a> {
         };
         let end = next.as_ref().map_or(self.len, |whole| whole.position);
         let to = next.map(|whole| whole.header.base_offset);
-        let gap = Gap { position, len: end - position, from: self.expected, to, what };
+        let len = end - position;
+        let restored = self.restore(position, len, to)?;
+        let to = to.or(restored.map(|(_, next)| next));
+        let restored = restored.map(|(head, _)| head);
+        let gap = Gap { position, len, from: self.expected, to, what, restored };
         self.position = end;
         self.expected = to.unwrap_or(self.expected);
         Ok(gap)
+    }
+
+    /// What should stand before the CRC of the batch in these bytes, if that alone is damaged, and
+    /// the offset after the batch.
+    fn restore(
+        &mut self,
+        position: u64,
+        len: u64,
+        to: Option<Offset>,
+    ) -> io::Result<Option<([u8; CRC_AT], Offset)>> {
+        let Some(length) = len.checked_sub(12).and_then(|length| i32::try_from(length).ok()) else {
+            return Ok(None);
+        };
+        if self.gaps || len < HEADER_LEN as u64 {
+            return Ok(None);
+        }
+        let mut head = self.window.get(position, HEADER_LEN as u64)?.to_vec();
+        head[..8].copy_from_slice(&self.expected.get().to_be_bytes());
+        head[8..12].copy_from_slice(&length.to_be_bytes());
+        let epoch = i32::from_be_bytes([head[12], head[13], head[14], head[15]]);
+        // Epochs go up; nothing else is known of this one.
+        head[12..16].copy_from_slice(&epoch.max(self.epoch).to_be_bytes());
+        head[MAGIC_AT] = MAGIC;
+        let Ok(header) = BatchHeader::parse(&head) else { return Ok(None) };
+        let next = header.next_offset();
+        let fits = match to {
+            Some(to) => next == to,
+            None => self.end == Offset::MAX || next == self.end,
+        };
+        if !fits || self.crc(position + HEAD_LEN as u64, len - HEAD_LEN as u64)? != header.crc {
+            return Ok(None);
+        }
+        Ok(head.first_chunk().map(|head| (*head, next)))
     }
 
     /// The whole batch behind the damaged one, if its header can still be believed: it must begin

@@ -112,7 +112,7 @@ fn replay_segment(dir: &Path, segment: &Sealed, producers: &mut Producers) -> Re
 }
 
 /// Applies the batches of a data file to what was known before it.
-pub(super) fn replay(
+pub(crate) fn replay(
     file: &dyn File,
     footer: &Footer,
     gaps: Gaps,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use logmill_record::{Batch, BatchError, BatchErrorKind, Compression, Offset};
 
 use super::super::finding::{Finding, FindingKind, Severity};
+use super::super::list::SegmentListing;
 use super::super::survey::{Gap, Piece, Survey, Whole};
 use super::index::IndexLook;
 use super::log::View;
@@ -20,12 +21,24 @@ use crate::segment::{DATA, path};
 /// What was seen of a segment.
 #[derive(Debug)]
 pub(in crate::inspect) struct DataLook {
+    pub(in crate::inspect) listing: SegmentListing,
     /// The offset after the last batch that an open would keep.
     pub(in crate::inspect) end_offset: Offset,
     pub(in crate::inspect) batches: u64,
     pub(in crate::inspect) records: u64,
     /// Whether batches in it are damaged or missing.
     pub(in crate::inspect) damaged: bool,
+    /// The damage between its batches.
+    pub(in crate::inspect) gaps: Vec<Gap>,
+    /// Whether compaction may have left gaps in it.
+    pub(in crate::inspect) gaps_allowed: bool,
+    pub(in crate::inspect) largest_epoch: i32,
+    /// Whether its index has to be made again.
+    pub(in crate::inspect) index_bad: bool,
+    /// Whether producers with an identity wrote to it.
+    pub(in crate::inspect) producers: bool,
+    /// Whether its `.state` is of no use.
+    pub(in crate::inspect) state_bad: bool,
 }
 
 /// Reads the whole segment.
@@ -45,12 +58,25 @@ pub(super) fn look_at_data(
     let survey = Survey::new(&*handle, target.listing.bytes, base, end, gaps);
     let mut pass =
         Pass { view, file, target, line, findings, codecs: Vec::new(), torn: None, boundary: None };
-    let mut look = DataLook { end_offset: base, batches: 0, records: 0, damaged: false };
+    let mut look = DataLook {
+        end_offset: base,
+        batches: 0,
+        records: 0,
+        damaged: false,
+        gaps: Vec::new(),
+        gaps_allowed: gaps,
+        largest_epoch: 0,
+        index_bad: false,
+        producers: false,
+        state_bad: false,
+        listing: target.listing,
+    };
     pass.run(survey, &mut index, &mut look, meter).map_err(|error| Error::io("read", &pass.file, error))?;
     pass.check_end(&mut look);
     let footer = index.footer().copied();
-    index.finish(view, target, look.damaged, pass.findings);
-    check_state(view, target, footer.as_ref(), findings)?;
+    look.producers = index.saw_producers();
+    look.index_bad = index.finish(view, target, look.damaged, findings);
+    look.state_bad = check_state(view, target, footer.as_ref(), findings)?;
     Ok(look)
 }
 
@@ -86,6 +112,7 @@ impl Pass<'_, '_> {
                     }
                     index.see(&whole);
                     look.batches += 1;
+                    look.largest_epoch = look.largest_epoch.max(whole.header.leader_epoch);
                     look.records += u64::from(whole.header.record_count);
                     look.end_offset = whole.header.next_offset();
                     let bytes = survey.bytes(&whole)?;
@@ -128,9 +155,13 @@ impl Pass<'_, '_> {
             return;
         }
         look.damaged = true;
+        look.gaps.push(gap.clone());
         let to = gap.to.or(end).unwrap_or(gap.from).max(gap.from);
-        let advice = "restore the file from a backup, or repair the log, which takes these bytes out and keeps \
-                      them aside";
+        let advice = if gap.restored.is_some() {
+            "its records are whole: repair the log, which puts the header right"
+        } else {
+            "restore the file from a backup, or repair the log, which takes these bytes out and keeps them aside"
+        };
         let offsets = Some(gap.from..to);
         self.push(Severity::Data, FindingKind::Batch, Some(gap.position), offsets, gap.what.clone(), advice);
         look.end_offset = to.max(look.end_offset);

@@ -123,9 +123,14 @@ impl IndexLook {
         }
     }
 
+    /// Whether any batch came from a producer with an identity.
+    pub(super) fn saw_producers(&self) -> bool {
+        self.data.producers
+    }
+
     /// Reports what does not fit; says whether the index has to be made again.
     pub(super) fn finish(
-        mut self,
+        &mut self,
         view: &View<'_>,
         target: Target,
         damaged: bool,

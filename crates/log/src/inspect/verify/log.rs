@@ -6,7 +6,7 @@ use logmill_record::Offset;
 
 use super::super::finding::{Finding, FindingKind, Severity};
 use super::super::list::{SegmentListing, read_meta};
-use super::data::look_at_data;
+use super::data::{DataLook, look_at_data};
 use super::{Frame, Line, LogReport, Meter, Target, damage};
 use crate::env::Fs;
 use crate::error::{Error, ErrorKind};
@@ -28,13 +28,22 @@ pub(super) struct View<'a> {
     pub(super) gaps_below: Offset,
 }
 
+/// What was seen of a log: what to report, and what a repair goes by.
+#[derive(Debug)]
+pub(in crate::inspect) struct Look {
+    pub(in crate::inspect) report: LogReport,
+    pub(in crate::inspect) meta: Option<LogMeta>,
+    pub(in crate::inspect) durable: Option<Durable>,
+    pub(in crate::inspect) segments: Vec<DataLook>,
+}
+
 impl View<'_> {
     pub(super) fn look(
         mut self,
         segments: &[SegmentListing],
         findings: &mut Vec<Finding>,
         meter: &mut Meter<'_>,
-    ) -> Result<LogReport, Error> {
+    ) -> Result<Look, Error> {
         let meta = self.meta(segments, findings)?;
         self.gaps_below = meta.as_ref().map_or(Offset::MAX, |meta| meta.gaps_below);
         let durable = match (&meta, &self.frame.checkpoint) {
@@ -46,13 +55,13 @@ impl View<'_> {
         for (index, listing) in segments.iter().enumerate() {
             let end = segments.get(index + 1).map(|next| next.base_offset);
             let target = Target { listing: *listing, end };
-            let line = self.line(*listing, end, durable);
+            let line = self.line(*listing, end, durable, meta.is_some());
             looks.push(look_at_data(&self, target, line, findings, meter)?);
         }
         let start_offset = meta.as_ref().map_or(Offset::ZERO, |meta| meta.start_offset);
         let end_offset = looks.last().map_or(start_offset, |last| last.end_offset);
         self.check_ends(start_offset, durable, segments, end_offset, findings);
-        Ok(LogReport {
+        let report = LogReport {
             path: self.below.to_owned(),
             id: meta.as_ref().map(|meta| meta.id),
             owner: meta.as_ref().map(|meta| meta.owner.clone()),
@@ -62,7 +71,8 @@ impl View<'_> {
             bytes: segments.iter().map(|segment| segment.bytes).sum(),
             batches: looks.iter().map(|look| look.batches).sum(),
             records: looks.iter().map(|look| look.records).sum(),
-        })
+        };
+        Ok(Look { report, meta, durable, segments: looks })
     }
 
     pub(super) fn log_dir(&self) -> PathBuf {
@@ -120,7 +130,13 @@ impl View<'_> {
     }
 
     /// The line in the newest segment; sealed segments were promised whole.
-    fn line(&self, listing: SegmentListing, end: Option<Offset>, durable: Option<Durable>) -> Option<Line> {
+    fn line(
+        &self,
+        listing: SegmentListing,
+        end: Option<Offset>,
+        durable: Option<Durable>,
+        known: bool,
+    ) -> Option<Line> {
         if end.is_some() {
             return None;
         }
@@ -133,7 +149,8 @@ impl View<'_> {
             Some(durable) if durable.active_base < listing.base_offset => start,
             // The segment that was the newest is gone: this one had been sealed.
             Some(_) => Line::Unknown,
-            None if self.frame.checkpoint.is_some() => start,
+            None if known && self.frame.checkpoint.is_some() => start,
+            // Without its identity, its row of the checkpoint cannot be told.
             None => Line::Unknown,
         })
     }

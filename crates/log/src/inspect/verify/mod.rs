@@ -5,6 +5,9 @@ mod index;
 mod log;
 mod state;
 
+pub(super) use data::DataLook;
+pub(super) use log::Look;
+
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -84,7 +87,7 @@ pub struct LogReport {
 /// `NewerFormat`; `Io` if the disk cannot be read. Damage is no error: it is in the report.
 pub fn verify(env: &Env, dir: impl AsRef<Path>, progress: &mut dyn FnMut(Progress)) -> Result<Report, Error> {
     let directory = Directory::open(&*env.fs, dir.as_ref())?;
-    verify_in(&*env.fs, &directory, progress)
+    verify_in(&*env.fs, &directory, progress).map(|seen| seen.report)
 }
 
 /// What is known of a directory as a whole while its logs are looked at.
@@ -101,12 +104,20 @@ impl Frame {
     }
 }
 
+/// What a pass over a directory saw.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) report: Report,
+    pub(super) frame: Frame,
+    pub(super) looks: Vec<Look>,
+}
+
 /// [`verify`] in a directory that is held already.
 pub(super) fn verify_in(
     fs: &dyn Fs,
     directory: &Directory,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Report, Error> {
+) -> Result<Seen, Error> {
     let dir = &directory.path;
     let mut findings = Vec::new();
     let frame = read_frame(fs, dir, &mut findings)?;
@@ -123,13 +134,14 @@ pub(super) fn verify_in(
         looks.push(view.look(&segments, &mut findings, &mut meter)?);
     }
     note_lost_logs(dir, &frame, &looks, &mut findings);
-    Ok(Report {
+    let report = Report {
         dir: dir.clone(),
         id: frame.set.map(|set| set.id),
         clean: frame.clean(),
-        logs: looks,
+        logs: looks.iter().map(|look| look.report.clone()).collect(),
         findings,
-    })
+    };
+    Ok(Seen { report, frame, looks })
 }
 
 fn read_frame(fs: &dyn Fs, dir: &Path, findings: &mut Vec<Finding>) -> Result<Frame, Error> {
@@ -204,8 +216,8 @@ fn damage(error: Error) -> Result<String, Error> {
 }
 
 /// Rows of the checkpoint whose logs are not there.
-fn note_lost_logs(dir: &Path, frame: &Frame, looks: &[LogReport], findings: &mut Vec<Finding>) {
-    let known = |id: &Uuid| looks.iter().any(|look| look.id == Some(*id));
+fn note_lost_logs(dir: &Path, frame: &Frame, looks: &[Look], findings: &mut Vec<Finding>) {
+    let known = |id: &Uuid| looks.iter().any(|look| look.report.id == Some(*id));
     for (id, durable) in frame.checkpoint.iter().flatten().filter(|(id, _)| !known(id)) {
         let what =
             format!("it speaks of a log {id} with records up to offset {}, which is not here", durable.end);

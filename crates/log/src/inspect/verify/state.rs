@@ -10,21 +10,21 @@ use crate::format::state::StateFile;
 use crate::segment::{STATE, path};
 
 /// Reports a file that is damaged, or missing where one has to be. One that was left by an earlier
-/// close, before more was appended, is as it should be.
+/// close, before more was appended, is as it should be. Says whether it reported one.
 pub(super) fn check_state(
     view: &View<'_>,
     target: Target,
     footer: Option<&Footer>,
     findings: &mut Vec<Finding>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let file = path(&view.log_dir(), target.listing.base_offset, STATE);
     // Without an index that fits the data there is nothing to hold it against.
     let footer = footer.filter(|footer| footer.data_len == target.listing.bytes);
     let what = match (atomic::read(view.fs, &file)?, footer) {
         (None, Some(footer)) if footer.producers => "it is missing".to_owned(),
-        (None, _) => return Ok(()),
+        (None, _) => return Ok(false),
         (Some(bytes), footer) => match StateFile::decode_any(&file, &bytes) {
-            Ok((of, _)) if footer.is_none_or(|footer| of.is(footer)) => return Ok(()),
+            Ok((of, _)) if footer.is_none_or(|footer| of.is(footer)) => return Ok(false),
             Ok(_) => "it was written for other contents of its segment".to_owned(),
             Err(error) if error.kind() == ErrorKind::NewerFormat => error.to_string(),
             Err(error) => damage(error)?,
@@ -32,5 +32,5 @@ pub(super) fn check_state(
     };
     let advice = "what it says is made again from the data when it is needed";
     findings.push(view.finding(Severity::Sidecar, FindingKind::State, file, what, advice));
-    Ok(())
+    Ok(true)
 }

@@ -1,0 +1,52 @@
+//! Doing one piece of a repair, so that it is on disk when it is done.
+
+use std::io;
+use std::path::Path;
+
+use super::plan::{Action, Segment};
+use super::rewrite::rewrite;
+use super::states::make_states;
+use crate::env::{Fs, OpenMode};
+use crate::error::Error;
+use crate::format::atomic;
+use crate::format::checkpoint::{self, Checkpoint};
+use crate::format::meta::FILE as META;
+use crate::segment::{DATA, Gaps, INDEX, path, rebuild};
+use crate::set::{CHECKPOINT, SET};
+
+pub(super) fn execute(fs: &dyn Fs, data_dir: &Path, action: &Action, rows: &Checkpoint) -> Result<(), Error> {
+    match action {
+        Action::Set(set) => atomic::replace(fs, &data_dir.join(SET), &set.encode()),
+        Action::Meta { dir, meta } => atomic::replace(fs, &dir.join(META), &meta.encode()),
+        Action::Begin { dir, base } => {
+            let data = path(dir, *base, DATA);
+            match fs.open(&data, OpenMode::CreateNew) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(Error::io("create", &data, error));
+                }
+                _ => {}
+            }
+            fs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))
+        }
+        Action::Rewrite { dir, look } => rewrite(fs, dir, *look),
+        Action::Index { dir, look } => make_index(fs, dir, *look),
+        Action::States { dir, segments } => make_states(fs, dir, segments),
+        Action::Checkpoint => atomic::replace(fs, &data_dir.join(CHECKPOINT), &checkpoint::encode(rows)),
+    }
+}
+
+/// The data is whole: its headers make the index.
+fn make_index(fs: &dyn Fs, dir: &Path, segment: Segment) -> Result<(), Error> {
+    let data = path(dir, segment.base, DATA);
+    let gaps = if segment.gaps { Gaps::Below(segment.end) } else { Gaps::None };
+    let index = fs
+        .open(&data, OpenMode::Read)
+        .and_then(|file| rebuild(&*file, segment.base, file.status()?, gaps))
+        .map_err(|error| Error::io("read", &data, error))?;
+    atomic::replace(fs, &path(dir, segment.base, INDEX), &index.0.encode().0)
+}
+
+/// Removes a file that may not be there.
+pub(super) fn remove(fs: &dyn Fs, path: &Path) -> Result<(), Error> {
+    atomic::remove_left_over(fs, path).map_err(|error| Error::io("remove", path, error))
+}

@@ -1,0 +1,130 @@
+//! Mending a data directory: first a plan, that changes nothing, then, if the owner wants it, the
+//! work.
+//!
+//! Offsets stay as they are. Where records are gone, an empty batch takes their offsets, so that
+//! what follows keeps its own, readers go on behind it, and no offset is given out twice. What is
+//! taken out of a segment is saved beside it first. Every file is replaced whole and in an order in
+//! which a crash leaves a directory that opens no worse than before, and that a new plan finishes.
+
+mod execute;
+mod plan;
+mod rewrite;
+mod states;
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use logmill_record::Offset;
+
+use self::plan::Action;
+use super::directory::Directory;
+use super::finding::Progress;
+use super::verify::{Report, verify_in};
+use crate::env::Env;
+use crate::error::Error;
+use crate::format::checkpoint::Checkpoint;
+
+/// One thing that a repair does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RepairStep {
+    /// The log's path below the data directory; `None` for the directory's own files.
+    pub log: Option<PathBuf>,
+    /// The file that is written.
+    pub file: PathBuf,
+    /// What is done.
+    pub what: String,
+    /// The offsets whose records are gone, in order.
+    pub gone: Vec<Range<Offset>>,
+}
+
+impl fmt::Display for RepairStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.file.display(), self.what)?;
+        for (index, gone) in self.gone.iter().enumerate() {
+            let before = if index == 0 { "; gone: offsets" } else { "," };
+            write!(f, "{before} {} to {}", gone.start, gone.end.get() - 1)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a repair of a data directory would do. It holds the directory's lock.
+///
+/// ```
+/// use logmill_log::env::Env;
+/// use logmill_log::inspect::plan_repair;
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.set().close()?;
+/// # #[expect(clippy::disallowed_methods, reason = "damage by hand")]
+/// std::fs::write(dir.path().join("checkpoint"), "not what was written")?;
+///
+/// let plan = plan_repair(&Env::real(), dir.path(), &mut |_| ())?;
+/// for step in plan.steps() {
+///     println!("{step}");
+/// }
+/// plan.execute()?;
+/// Log::open(dir.path(), SetOptions::default(), LogOptions::default())?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a plan changes nothing until it is executed"]
+pub struct Plan {
+    env: Env,
+    directory: Directory,
+    report: Report,
+    steps: Vec<RepairStep>,
+    actions: Vec<Action>,
+    checkpoint: Checkpoint,
+}
+
+/// Reads every byte of the data directory `dir`, as [`verify`](super::verify()) does, and plans how
+/// to mend what is damaged. Changes nothing.
+///
+/// # Errors
+///
+/// As [`verify`](super::verify()); `Invalid` if more offsets are gone than can be bridged.
+pub fn plan_repair(
+    env: &Env,
+    dir: impl AsRef<Path>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Plan, Error> {
+    let directory = Directory::open(&*env.fs, dir.as_ref())?;
+    let seen = verify_in(&*env.fs, &directory, progress)?;
+    let planned = plan::plan(env, &directory.path, &seen)?;
+    let (steps, actions) = planned.steps.into_iter().unzip();
+    let report = seen.report;
+    Ok(Plan { env: env.clone(), directory, report, steps, actions, checkpoint: planned.checkpoint })
+}
+
+impl Plan {
+    /// What was found.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// What would be done; nothing if there is nothing to mend.
+    #[must_use]
+    pub fn steps(&self) -> &[RepairStep] {
+        &self.steps
+    }
+
+    /// Does it, step by step, each of them on disk before the next begins.
+    ///
+    /// # Errors
+    ///
+    /// `Full`, `Denied`, `Io`: what was done until then is done, and a new plan has the rest.
+    pub fn execute(self) -> Result<(), Error> {
+        let fs = &*self.env.fs;
+        for action in &self.actions {
+            execute::execute(fs, &self.directory.path, action, &self.checkpoint)?;
+        }
+        Ok(())
+    }
+}

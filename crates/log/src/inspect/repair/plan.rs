@@ -1,0 +1,220 @@
+//! Deciding what has to be done, from what was seen.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use logmill_record::Offset;
+
+use super::super::verify::{DataLook, Look, Seen};
+use super::RepairStep;
+use crate::env::Env;
+use crate::error::{Error, ErrorKind};
+use crate::format::checkpoint::{Checkpoint, Durable};
+use crate::format::meta::{FILE as META, LogMeta};
+use crate::format::set_file::SetFile;
+use crate::segment::{DATA, INDEX, STATE, path};
+use crate::set::{CHECKPOINT, SET};
+
+/// One piece of work, on one file.
+#[derive(Debug)]
+pub(super) enum Action {
+    /// Write `set`.
+    Set(SetFile),
+    /// Write a log's `meta`.
+    Meta { dir: PathBuf, meta: LogMeta },
+    /// Begin an empty segment, which seals the one before it.
+    Begin { dir: PathBuf, base: Offset },
+    /// Write a segment anew without its damage.
+    Rewrite { dir: PathBuf, look: Segment },
+    /// Make the index of a whole segment again.
+    Index { dir: PathBuf, look: Segment },
+    /// Make what is known of producers again, where it is missing or of no use.
+    States { dir: PathBuf, segments: Vec<Segment> },
+    /// Write the checkpoint.
+    Checkpoint,
+}
+
+/// A segment as a repair takes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment {
+    pub(super) base: Offset,
+    /// The length of its data.
+    pub(super) len: u64,
+    /// The offset up to which its batches are to reach.
+    pub(super) end: Offset,
+    /// Whether compaction may have left gaps in it.
+    pub(super) gaps: bool,
+}
+
+/// The steps, and the checkpoint that the last of them writes.
+pub(super) struct Planned {
+    pub(super) steps: Vec<(RepairStep, Action)>,
+    pub(super) checkpoint: Checkpoint,
+}
+
+pub(super) fn plan(env: &Env, dir: &Path, seen: &Seen) -> Result<Planned, Error> {
+    let checkpoint = seen.frame.checkpoint.clone().unwrap_or_default();
+    let mut planned = Planned { steps: Vec::new(), checkpoint };
+    if seen.frame.set.is_none() {
+        let epoch = seen.looks.iter().flat_map(|look| &look.segments).map(|look| look.largest_epoch).max();
+        let open_counter = epoch.unwrap_or(0).max(0).unsigned_abs();
+        let set = SetFile { id: env.new_uuid(), open_counter, clean: false };
+        let what = format!("made again, with a new identity; epochs go on after {open_counter}");
+        planned.push(None, dir.join(SET), what, Vec::new(), Action::Set(set));
+    }
+    let mut lost_row = seen.frame.checkpoint.is_none();
+    for look in &seen.looks {
+        lost_row |= planned.plan_log(env, dir, look)?;
+    }
+    if lost_row {
+        let what = "written anew, as the logs now are".to_owned();
+        planned.push(None, dir.join(CHECKPOINT), what, Vec::new(), Action::Checkpoint);
+    }
+    Ok(planned)
+}
+
+impl Planned {
+    fn push(
+        &mut self,
+        log: Option<&Path>,
+        file: PathBuf,
+        what: String,
+        gone: Vec<Range<Offset>>,
+        action: Action,
+    ) {
+        let gone = gone.into_iter().filter(|gone| !gone.is_empty()).collect();
+        self.steps.push((RepairStep { log: log.map(Path::to_owned), file, what, gone }, action));
+    }
+
+    /// Plans one log; says whether its row of the checkpoint changes.
+    fn plan_log(&mut self, env: &Env, dir: &Path, look: &Look) -> Result<bool, Error> {
+        let below = look.report.path.as_path();
+        let log_dir = dir.join(below);
+        let empty = look.segments.iter().all(|segment| segment.listing.bytes == 0);
+        if look.meta.is_none() && empty {
+            return Ok(false);
+        }
+        self.plan_meta(env, below, &log_dir, look);
+        let newest = look.segments.last().map(|last| last.listing.base_offset);
+        let end = log_end(look);
+        // Sealing the damaged segment first keeps every crash in between harmless: the checkpoint
+        // does not reach into the new one, and what is sealed is never cut.
+        let begin = match look.segments.last() {
+            None => true,
+            Some(last) => (last.damaged || end > last.end_offset) && end > last.listing.base_offset,
+        };
+        if begin {
+            let what = "begun: the log goes on here".to_owned();
+            let action = Action::Begin { dir: log_dir.clone(), base: end };
+            self.push(Some(below), path(&log_dir, end, DATA), what, Vec::new(), action);
+            if let Some(meta) = &look.meta {
+                self.checkpoint.insert(meta.id, Durable { active_base: end, end, position: 0 });
+            }
+        }
+        let mut targets = Vec::with_capacity(look.segments.len());
+        for (index, segment) in look.segments.iter().enumerate() {
+            let next = look.segments.get(index + 1).map(|next| next.listing.base_offset);
+            let sealed = next.or(begin.then_some(end));
+            let is_newest = newest == Some(segment.listing.base_offset);
+            let target = Segment {
+                base: segment.listing.base_offset,
+                len: segment.listing.bytes,
+                end: sealed.unwrap_or(segment.end_offset),
+                gaps: segment.gaps_allowed,
+            };
+            if segment.damaged || (is_newest && begin) {
+                self.plan_rewrite(below, &log_dir, segment, target)?;
+            } else if segment.index_bad {
+                let what = "made again from the data; times of append become those of the file".to_owned();
+                let file = path(&log_dir, target.base, INDEX);
+                let action = Action::Index { dir: log_dir.clone(), look: target };
+                self.push(Some(below), file, what, Vec::new(), action);
+            }
+            targets.push(target);
+        }
+        self.plan_states(below, &log_dir, look, targets);
+        Ok(begin || (look.meta.is_some() && self.rewritten_newest(newest, &log_dir)))
+    }
+
+    /// What is known of producers follows from all that is in front of it, so it comes last.
+    fn plan_states(&mut self, below: &Path, log_dir: &Path, look: &Look, segments: Vec<Segment>) {
+        let touched = |segment: &&DataLook| segment.damaged || segment.index_bad;
+        let wrong = |segment: &&DataLook| segment.state_bad || (segment.producers && touched(segment));
+        let Some(first) = look.segments.iter().find(wrong) else { return };
+        let what = "what is known of producers made again from the data, also of later segments".to_owned();
+        let file = path(log_dir, first.listing.base_offset, STATE);
+        let action = Action::States { dir: log_dir.to_owned(), segments };
+        self.push(Some(below), file, what, Vec::new(), action);
+    }
+
+    /// Whether the newest segment was planned to be written anew in its place.
+    fn rewritten_newest(&mut self, newest: Option<Offset>, log_dir: &Path) -> bool {
+        let of_newest = |action: &Action| match action {
+            Action::Rewrite { dir, look } => dir == log_dir && Some(look.base) == newest,
+            _ => false,
+        };
+        self.steps.iter().any(|(_, action)| of_newest(action))
+    }
+
+    fn plan_meta(&mut self, env: &Env, below: &Path, log_dir: &Path, look: &Look) {
+        let first = look.segments.first().map(|first| first.listing.base_offset);
+        let (mut meta, what) = match &look.meta {
+            Some(meta) => (meta.clone(), "its start moved to where its records begin"),
+            None => {
+                let mut meta = LogMeta::new(env.new_uuid(), Bytes::new());
+                meta.start_offset = first.unwrap_or_default();
+                meta.gaps_below = look.segments.last().map_or(Offset::ZERO, |last| last.listing.base_offset);
+                let what = "made again, with a new identity; what the owner kept with the log is lost, and \
+                            records below its start may be back";
+                (meta, what)
+            }
+        };
+        let start = meta.start_offset;
+        let begins = first.unwrap_or_else(|| log_end(look)).max(start);
+        if look.meta.is_some() && begins == start {
+            return;
+        }
+        meta.start_offset = begins;
+        let action = Action::Meta { dir: log_dir.to_owned(), meta };
+        self.push(Some(below), log_dir.join(META), what.to_owned(), vec![start..begins], action);
+    }
+
+    fn plan_rewrite(
+        &mut self,
+        below: &Path,
+        log_dir: &Path,
+        segment: &DataLook,
+        target: Segment,
+    ) -> Result<(), Error> {
+        let file = path(log_dir, target.base, DATA);
+        if target.end.get() - target.base.get() > u64::from(u32::MAX) {
+            let message = format!(
+                "{} cannot be repaired: more than 4,294,967,295 offsets are gone; restore it from a backup",
+                file.display()
+            );
+            return Err(Error::new(ErrorKind::Invalid, message).at_path(&file));
+        }
+        let mut gone: Vec<_> = segment.gaps.iter().map(|gap| gap.gone(target.end)).collect();
+        gone.retain(|gone| !gone.is_empty());
+        let reached = segment.gaps.last().map_or(segment.end_offset, |gap| {
+            if gap.to.is_none() { gap.gone(target.end).end } else { segment.end_offset }
+        });
+        gone.push(reached.max(segment.end_offset)..target.end.max(segment.end_offset));
+        let restored = segment.gaps.iter().filter(|gap| gap.restored.is_some()).count();
+        let saved = segment.gaps.len() - restored;
+        let what = format!(
+            "written anew: {restored} headers put right, {saved} damaged ranges taken out and saved beside it as \
+             .damaged-POSITION-CHECKSUM, empty batches in the place of what is gone"
+        );
+        let action = Action::Rewrite { dir: log_dir.to_owned(), look: target };
+        self.push(Some(below), file, what, gone, action);
+        Ok(())
+    }
+}
+
+/// Where the log is to go on: behind every offset that was ever promised.
+fn log_end(look: &Look) -> Offset {
+    let promised = look.durable.map_or(Offset::ZERO, |durable| durable.end);
+    look.report.end_offset.max(promised).max(look.report.start_offset)
+}
