@@ -230,8 +230,8 @@ fn the_time_of_append_of_a_slow_log_is_never_too_early_after_a_restart() {
     let set = open(sim.env());
     let log = set.create("a", b"", LogOptions::default()).unwrap();
     for _ in 0..40 {
-        log.append(&[batch(&[b"x"])]).unwrap().wait().unwrap();
         sim.scheduler.run_for(Duration::from_secs(300));
+        log.append(&[batch(&[b"x"])]).unwrap().wait().unwrap();
     }
     let chunk = |log: &Log| log.read(Offset(39), 10_000).unwrap().chunks.remove(0);
     let exact = chunk(&log);

@@ -86,8 +86,9 @@ fn a_roll_by_age_that_fails_fails_no_append_and_is_tried_again() {
     let sim = Sim::new(1);
     let (_set, log) = open(&sim);
     append(&log, "x");
+    sim.scheduler.run_for(minutes(2)); // an idle log has written its index
     sim.fs.inject(Rule::new(Fault::NoSpace).on(Op::Write).path("*.index*"));
-    sim.scheduler.run_for(HOUR + Duration::from_secs(5));
+    sim.scheduler.run_for(HOUR - minutes(2) + Duration::from_secs(5));
     assert_eq!((sim.fs.faults(), log.stats().segments), (1, 1));
     append(&log, "y");
     sim.scheduler.run_for(minutes(1));

@@ -255,6 +255,15 @@ impl Rows {
         begins && self.iter().all(|row| inside(&row)) && self.iter().is_sorted_by(Row::is_followed_by)
     }
 
+    /// The footer and the rows of a whole index file.
+    pub(crate) fn whole(path: &Path, file: &Bytes) -> Result<(Footer, Self), Error> {
+        let at = file.len().checked_sub(FOOTER_LEN).filter(|at| *at >= PREFIX_LEN);
+        let at = at.ok_or_else(|| damaged(path, "it is too short"))?;
+        let footer = Footer::decode(path, &file[..PREFIX_LEN], &file[at..], file.len() as u64)?;
+        let rows = Self::new(path, file, &footer)?;
+        Ok((footer, rows))
+    }
+
     /// Rows kept in memory only.
     pub(crate) fn from_rows(rows: &[Row]) -> Self {
         let mut out = Vec::with_capacity(rows.len() * ROW_LEN);

@@ -43,6 +43,7 @@ impl LogInner {
                 Tried::Done(receipt) => return Ok(Step::Done(receipt)),
                 Tried::Wait(wait) => return Ok(Step::Wait(wait)),
                 Tried::FileIsClosed => {
+                    self.unpark()?;
                     if let Some(wait) = self.open_file()? {
                         return Ok(Step::Wait(wait));
                     }
@@ -71,7 +72,7 @@ impl LogInner {
             self.schedule_sync(&mut state);
             return Ok(Tried::Wait(WaitFor::new(Arc::clone(self), seen)));
         }
-        if state.active.open.is_none() {
+        if state.active.open.is_none() || state.active.is_parked {
             return Ok(Tried::FileIsClosed);
         }
         let first = state.written_end();
@@ -183,6 +184,8 @@ impl LogInner {
         let last = state.active.index.rows().last().map_or(TimestampMs(i64::MIN), |row| row.appended_at);
         // The wall clock can jump back; the time of append does not.
         let appended_at = self.env.clock.now().max(last);
+        state.active.pair_is_written = false;
+        state.active.used_at = Some(self.env.clock.monotonic());
         state.active.since.get_or_insert_with(|| Since::now(&*self.env.clock));
         for (batch, stamp) in batches.iter().zip(&stamps) {
             place(state, batch.header(), &head(stamp, batch), appended_at);
@@ -222,7 +225,7 @@ impl LogInner {
 enum Tried {
     Done(Receipt),
     Wait(WaitFor),
-    /// The active segment's file must be opened first.
+    /// The active segment's file must be opened first, or its index loaded.
     FileIsClosed,
 }
 

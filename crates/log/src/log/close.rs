@@ -42,7 +42,9 @@ impl LogInner {
             self.schedule_sync(&mut state);
         }
         self.wait_for_removals();
-        self.wait_until(|state| !state.task_queued && !matches!(state.phase, Phase::Undoing));
+        self.wait_until(|state| {
+            !state.task_queued && !state.parking && !matches!(state.phase, Phase::Undoing)
+        });
         let (outcome, pair) = {
             let mut state = self.state.lock();
             let open = matches!(state.phase, Phase::Open);
@@ -51,7 +53,8 @@ impl LogInner {
                 _ => Ok(()),
             };
             state.phase = Phase::Closed;
-            let pair = (open && state.active.len() > 0).then(|| state.encode_pair());
+            let unwritten = open && state.active.len() > 0 && !state.active.pair_is_written;
+            let pair = unwritten.then(|| state.encode_pair());
             (outcome, pair)
         };
         self.give_back();
@@ -77,7 +80,7 @@ impl LogInner {
         self.wait_for_removals();
         // The last handle may go inside the task itself, which cannot wait for its own end.
         let me = std::thread::current().id();
-        self.wait_until(|state| state.task_runs_on.is_none_or(|thread| thread == me));
+        self.wait_until(|state| !state.parking && state.task_runs_on.is_none_or(|thread| thread == me));
     }
 
     /// Ends the log where it stands.
@@ -90,6 +93,6 @@ impl LogInner {
         self.give_back();
         self.waiters.end(closed());
         self.wait_for_removals();
-        self.wait_until(|state| !state.task_queued);
+        self.wait_until(|state| !state.task_queued && !state.parking);
     }
 }

@@ -14,6 +14,9 @@ use crate::set::OpenFile;
 impl LogInner {
     /// Opens the active segment's file for an append, or says what to wait for.
     pub(super) fn open_file(self: &Arc<Self>) -> Result<Option<WaitFor>, Error> {
+        if self.state.lock().active.open.is_some() {
+            return Ok(None);
+        }
         let permit = match self.shared.files.permit(self) {
             Ok(permit) => permit,
             Err(place) => return Ok(Some(WaitFor::room(place))),

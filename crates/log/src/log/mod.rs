@@ -11,6 +11,7 @@ mod compact;
 mod file;
 mod futures;
 mod handle;
+mod park;
 mod producers;
 mod read;
 mod recover;

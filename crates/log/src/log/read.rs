@@ -20,6 +20,10 @@ impl LogInner {
             };
             let chunks = match source {
                 Source::End => Vec::new(),
+                Source::Parked => {
+                    self.unpark()?;
+                    continue;
+                }
                 Source::Sealed(segment) => match segment.read(from, max_bytes) {
                     // Removed or replaced meanwhile, before its files were open.
                     Err(_) if !self.holds(&segment) => continue,
@@ -63,6 +67,9 @@ impl LogInner {
             };
         }
         if from >= state.active.base() {
+            if state.active.is_parked {
+                return Ok(Source::Parked);
+            }
             return Ok(Source::Active(ActiveView::at_offset(self, state, from, max_bytes)));
         }
         let index = state.sealed.partition_point(|segment| segment.end() <= from);
@@ -79,6 +86,7 @@ impl LogInner {
     /// The first record at or after `at`, as its offset and timestamp.
     pub(super) fn find_time(&self, at: TimestampMs) -> Result<Option<(Offset, TimestampMs)>, Error> {
         'search: loop {
+            self.unpark()?;
             let (sealed, view, start) = {
                 let state = self.state.lock();
                 if matches!(state.phase, Phase::Closed) {
@@ -106,6 +114,8 @@ impl LogInner {
 
 enum Source {
     End,
+    /// The index of the active segment has to be loaded first.
+    Parked,
     Sealed(Arc<Sealed>),
     Active(ActiveView),
 }

@@ -88,6 +88,7 @@ pub(crate) fn open(
         wanted: durable.end,
         flush_armed: false,
         promised,
+        parking: false,
         task_queued: false,
         task_runs_on: None,
         roll_awaited: false,
@@ -277,7 +278,10 @@ impl Recovery<'_> {
                 file.sync_data().map_err(|error| Error::io("sync", &data_path, error))?;
             }
             let producers = self.producers_of(&*file, index.footer(), status, before)?;
-            let active = Active::new(index);
+            let mut active = Active::new(index);
+            // Whether a `.state` that is needed was there is not known here: it is written again.
+            let needs_state = active.index.footer().producers || !producers.is_empty();
+            active.pair_is_written = active.len() > 0 && !needs_state;
             return Ok(Opened { active, producers, durable: floor, promised: None, phase: Phase::Open });
         }
         self.scanned(&data_path, &*file, status, floor, before)

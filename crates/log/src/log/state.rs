@@ -58,6 +58,8 @@ pub(super) struct State {
     pub(super) flush_armed: bool,
     /// What the checkpoint says and the file no longer holds: damage that was found at open.
     pub(super) promised: Option<Durable>,
+    /// The active segment's pair is being written because the log is idle; a roll waits for it.
+    pub(super) parking: bool,
     /// A sync task is queued or running.
     pub(super) task_queued: bool,
     /// The thread that runs it.
@@ -151,6 +153,12 @@ pub(super) struct Active {
     pub(super) recent: VecDeque<Recent>,
     /// Since when it holds anything.
     pub(super) since: Option<Since>,
+    /// The index and all that is written with it are on disk as they are here.
+    pub(super) pair_is_written: bool,
+    /// The rows of the index are not in memory: see [`park`](super::park).
+    pub(super) is_parked: bool,
+    /// When it was last appended to or loaded, by the monotonic clock; none since it was opened.
+    pub(super) used_at: Option<Duration>,
 }
 
 /// A moment by a clock that does not jump: it may lie before this process began.
@@ -188,7 +196,22 @@ pub(super) struct Recent {
 
 impl Active {
     pub(super) fn new(index: IndexBuilder) -> Self {
-        Self { open: None, index, recent: VecDeque::new(), since: None }
+        Self {
+            open: None,
+            index,
+            recent: VecDeque::new(),
+            since: None,
+            pair_is_written: false,
+            is_parked: false,
+            used_at: None,
+        }
+    }
+
+    /// Lets go of what is on disk.
+    pub(super) fn park(&mut self) {
+        self.index.forget_rows();
+        self.recent = VecDeque::new();
+        self.is_parked = true;
     }
 
     /// The file, which the caller knows to be open.

@@ -30,7 +30,9 @@ impl LogInner {
         if !state.takes_syncs() {
             return;
         }
-        if matches!(state.phase, Phase::Rolling) || state.wanted > state.durable.end {
+        // A roll that has nothing to sync waits until the same files are not being written.
+        let rolls = matches!(state.phase, Phase::Rolling) && !(state.parking && state.unsynced_bytes() == 0);
+        if rolls || state.wanted > state.durable.end {
             self.queue_sync(state);
         } else if state.unsynced_bytes() > 0 {
             self.arm_flush(state);
@@ -149,9 +151,12 @@ impl LogInner {
     /// Seals the active segment and begins the next. Nobody appends meanwhile, so everything
     /// happens outside the lock: index, next data file, directory; only then is it published.
     fn roll_if_asked(self: &Arc<Self>) {
+        if let Err(error) = self.unpark() {
+            return self.roll_failed(error);
+        }
         let pair = {
             let state = self.state.lock();
-            if !matches!(state.phase, Phase::Rolling) || state.unsynced_bytes() > 0 {
+            if !matches!(state.phase, Phase::Rolling) || state.unsynced_bytes() > 0 || state.parking {
                 return;
             }
             state.encode_pair()
@@ -185,15 +190,18 @@ impl LogInner {
                 state.phase = Phase::Open;
                 drop(state);
             }
-            Err(RollError::Again(error)) => {
-                tracing::warn!(log = %self.dir.display(), %error, "cannot begin the next segment");
-                let mut state = self.state.lock();
-                if matches!(state.phase, Phase::Rolling) {
-                    state.phase = Phase::Open;
-                    state.roll_error = state.roll_awaited.then_some(error);
-                }
-            }
+            Err(RollError::Again(error)) => self.roll_failed(error),
             Err(RollError::Sync(error)) => self.poison(&error),
+        }
+    }
+
+    /// Nothing is lost, and the log goes on in the old segment.
+    fn roll_failed(&self, error: Error) {
+        tracing::warn!(log = %self.dir.display(), %error, "cannot begin the next segment");
+        let mut state = self.state.lock();
+        if matches!(state.phase, Phase::Rolling) {
+            state.phase = Phase::Open;
+            state.roll_error = state.roll_awaited.then_some(error);
         }
     }
 

@@ -44,6 +44,11 @@ impl IndexBuilder {
         Self { rows: rows.iter().collect(), footer }
     }
 
+    /// Lets go of the rows; until [`resume`](Self::resume) brings them back nothing may be added.
+    pub(crate) fn forget_rows(&mut self) {
+        self.rows = Vec::new();
+    }
+
     /// Adds the batch that `head` begins, which lies at the end of what has been added.
     pub(crate) fn push(&mut self, head: &[u8; HEAD_LEN], header: &BatchHeader, placed: Placed) {
         let position = self.footer.data_len;

@@ -54,6 +54,7 @@ impl SetInner {
             log.roll_if_old();
             log.expire_producers();
             log.retain_if_due();
+            log.park_if_idle();
             log.compact_if_due();
         }
         true
