@@ -181,8 +181,9 @@ impl LogInner {
             parts.push(IoSlice::new(&batch.bytes()[STAMP_LEN..]));
         }
         atomic::write_all(&**state.active.file(), &mut parts, state.active.len())?;
-        let last = state.active.index.rows().last().map_or(TimestampMs(i64::MIN), |row| row.appended_at);
-        // The wall clock can jump back; the time of append does not.
+        // The wall clock can jump back; the time of append does not, also not over a roll.
+        let sealed = state.sealed.last().map_or(TimestampMs(i64::MIN), |last| last.last_appended_at());
+        let last = state.active.index.footer().last_appended_at.max(sealed);
         let appended_at = self.env.clock.now().max(last);
         state.active.pair_is_written = false;
         state.active.used_at = Some(self.env.clock.monotonic());

@@ -1,0 +1,266 @@
+//! What a machine or a person does to a data directory, and what a caller asks for that cannot be:
+//! always a typed error that says where, never a panic, and no memory taken for what a file claims.
+#![cfg(feature = "sim")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test may stop where it fails, and damages files by hand"
+)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+
+use common::{batch, texts};
+use logmill_log::env::Env;
+use logmill_log::inspect::{FindingKind, Severity, list, plan_repair, verify};
+use logmill_log::sim::Sim;
+use logmill_log::{Error, ErrorKind, Log, LogOptions, LogSet, LogState, Receipt, SetOptions};
+use logmill_record::{Batch, Offset, TimestampMs};
+
+fn options() -> LogOptions {
+    LogOptions::default().segment_bytes(1_000)
+}
+
+/// A data directory with a log of several segments, closed cleanly.
+fn closed(dir: &Path, records: usize) -> LogSet {
+    let set = LogSet::open(dir, SetOptions::default()).unwrap();
+    let log = set.create("log", b"", options()).unwrap();
+    fill(&log, 0..records);
+    set.close().unwrap();
+    set
+}
+
+fn fill(log: &Log, range: std::ops::Range<usize>) {
+    for n in range {
+        log.append(&[batch(&[format!("record {n}").as_bytes()])]).unwrap().wait().unwrap();
+    }
+}
+
+fn open(dir: &Path) -> Result<Log, Error> {
+    LogSet::open(dir, SetOptions::default())?.open_log("log", options())
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_small_file_that_claims_to_be_large_is_damage_before_memory_is_taken_for_it() {
+    for name in ["set", "checkpoint", "log/meta", "log/00000000000000000000.index"] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(closed(dir.path(), 30));
+        let path = dir.path().join(name);
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 40).unwrap();
+        match open(dir.path()) {
+            Ok(log) => assert_eq!(texts(&log, 0).len(), 30, "{name}: made again from the data"),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error}");
+                assert_eq!(error.path(), Some(&*path), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_claims_more_than_there_is_takes_no_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(closed(dir.path(), 30));
+    let data = dir.path().join("log/00000000000000000000.log");
+    let mut bytes = fs::read(&data).unwrap();
+    bytes[8..12].copy_from_slice(&i32::MAX.to_be_bytes());
+    fs::write(&data, bytes).unwrap();
+    fs::remove_file(dir.path().join("log/00000000000000000000.index")).unwrap();
+    let log = open(dir.path()).unwrap();
+    let error = log.read(Offset(0), 100).unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::Corrupt, Some(&*data)), "{error}");
+    assert_eq!((error.position(), error.offsets().unwrap().start), (Some(0), Offset(0)), "{error}");
+    drop(log);
+    let report = verify(&Env::real(), dir.path(), &mut |_| ()).unwrap();
+    let found = report.findings.iter().find(|finding| finding.kind == FindingKind::Batch).unwrap();
+    assert_eq!(found.offsets, Some(Offset(0)..Offset(1)), "{found}");
+}
+
+#[test]
+fn a_log_behind_a_link_is_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    drop(closed(&data, 30));
+    let elsewhere = dir.path().join("elsewhere");
+    fs::rename(data.join("log"), &elsewhere).unwrap();
+    symlink(&elsewhere, data.join("log")).unwrap();
+    let listing = list(&Env::real(), &data).unwrap();
+    assert_eq!(listing.logs[0].end_offset, Offset(30));
+    let log = open(&data).unwrap();
+    fill(&log, 30..40);
+    assert_eq!(texts(&log, 0).len(), 40);
+    log.set().close().unwrap();
+    drop(log);
+
+    fs::remove_dir_all(&elsewhere).unwrap();
+    let error = open(&data).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+#[test]
+fn a_directory_that_vanishes_under_an_open_log_is_an_error_of_whoever_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let set = LogSet::open(&data, SetOptions::default()).unwrap();
+    let log = set.create("log", b"", options()).unwrap();
+    fill(&log, 0..30);
+    fs::remove_dir_all(&data).unwrap();
+    let mut failed = None;
+    // Appends go into the open file until a segment has to be begun.
+    for n in 30..90 {
+        match log.append(&[batch(&[format!("record {n}").as_bytes()])]).and_then(Receipt::wait) {
+            Ok(()) => {}
+            Err(error) => failed = Some(error),
+        }
+    }
+    let error = failed.expect("segments were begun");
+    let kinds = [ErrorKind::NotFound, ErrorKind::OutcomeUnknown, ErrorKind::Poisoned];
+    assert!(kinds.contains(&error.kind()), "{error}");
+    assert!(error.to_string().contains(data.to_str().unwrap()), "{error}");
+    let _ = log.read(Offset(0), 100);
+    let _ = log.roll();
+    assert!(set.close().is_err(), "the checkpoint cannot be written");
+}
+
+#[test]
+fn a_copy_whose_checkpoint_is_newer_than_its_logs_opens_for_reading_and_can_be_repaired() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    drop(closed(&old, 3));
+    copy(&old, &new);
+    let log = open(&new).unwrap();
+    fill(&log, 3..6);
+    log.set().close().unwrap();
+    drop(log);
+    fs::copy(new.join("checkpoint"), old.join("checkpoint")).unwrap();
+
+    let log = open(&old).unwrap();
+    let LogState::ReadOnly(error) = log.stats().state else { panic!("{:?}", log.stats()) };
+    assert_eq!((error.kind(), error.offsets()), (ErrorKind::Corrupt, Some(Offset(3)..Offset(6))), "{error}");
+    assert_eq!(log.read(Offset(0), 10_000).unwrap().next_offset, Offset(3));
+    drop(log);
+    let report = verify(&Env::real(), &old, &mut |_| ()).unwrap();
+    let found = report.findings.iter().find(|finding| finding.kind == FindingKind::Missing).unwrap();
+    assert_eq!((found.severity, found.offsets.clone()), (Severity::Data, Some(Offset(3)..Offset(6))));
+
+    plan_repair(&Env::real(), &old, &mut |_| ()).unwrap().execute().unwrap();
+    let log = open(&old).unwrap();
+    fill(&log, 6..7);
+    assert_eq!(texts(&log, 0), ["record 0", "record 1", "record 2", "record 6"]);
+    assert_eq!(log.end_offset(), Offset(7), "offsets that were promised are not given out again");
+}
+
+#[test]
+fn a_copy_whose_checkpoint_is_older_than_its_logs_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    drop(closed(&old, 3));
+    copy(&old, &new);
+    let log = open(&new).unwrap();
+    fill(&log, 3..40);
+    log.set().close().unwrap();
+    drop(log);
+    fs::copy(old.join("checkpoint"), new.join("checkpoint")).unwrap();
+
+    let report = verify(&Env::real(), &new, &mut |_| ()).unwrap();
+    assert!(!report.is_damaged(), "{:?}", report.findings);
+    let log = open(&new).unwrap();
+    assert_eq!(texts(&log, 0).len(), 40);
+    fill(&log, 40..41);
+}
+
+#[test]
+fn a_clock_that_goes_back_takes_no_time_of_append_with_it() {
+    let sim = Sim::new(5);
+    let set = LogSet::open("/data", SetOptions::new(sim.env())).unwrap();
+    let log = set.create("log", b"", LogOptions::default()).unwrap();
+    let mut last = TimestampMs(i64::MIN);
+    for n in 0..20 {
+        fill(&log, n..n + 1);
+        sim.clock.jump(if n % 3 == 0 { -86_400_000 } else { 1_000 });
+        if n == 10 {
+            log.roll().unwrap();
+        }
+    }
+    let mut next = Offset::ZERO;
+    while next < log.end_offset() {
+        let out = log.read(next, 1).unwrap();
+        for chunk in &out.chunks {
+            assert!(chunk.appended_at >= last, "at {next}");
+            last = chunk.appended_at;
+        }
+        next = out.next_offset;
+    }
+    sim.scheduler.run_for(Duration::from_secs(60));
+    set.close().unwrap();
+    let report = verify(&sim.env(), "/data", &mut |_| ()).unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+}
+
+#[test]
+fn offsets_that_cannot_be_are_out_of_range() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(closed(dir.path(), 3));
+    let log = open(dir.path()).unwrap();
+    assert!(Offset::try_from(-1_i64).is_err());
+    for from in [Offset(4), Offset::MAX, Offset(u64::MAX)] {
+        let error = log.read(from, 100).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}");
+        assert!(error.to_string().contains("offsets 0 to 3"), "{error}");
+    }
+    assert_eq!(log.find_time(TimestampMs(i64::MAX)).unwrap(), None);
+    assert_eq!(log.find_time(TimestampMs(i64::MIN)).unwrap().unwrap().0, Offset(0));
+    assert!(!log.wait_beyond(Offset(u64::MAX), Duration::from_millis(5)).unwrap());
+}
+
+/// A batch whose header claims `offsets` offsets and has one record.
+fn wide(offsets: u32) -> Batch {
+    let mut bytes = batch(&[b"one"]).bytes().to_vec();
+    bytes[23..27].copy_from_slice(&(offsets - 1).to_be_bytes());
+    let crc = crc_fast::crc32_iscsi(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    Batch::parse(bytes.into()).unwrap()
+}
+
+#[test]
+fn batches_that_take_more_offsets_than_a_segment_has_are_refused_or_begin_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = LogSet::open(dir.path(), SetOptions::default()).unwrap();
+    let log = set.create("log", b"", LogOptions::default()).unwrap();
+    assert_eq!(log.append(&[]).unwrap_err().kind(), ErrorKind::Invalid);
+    let half = wide(1 << 31);
+    let error = log.append(&[half.clone(), half.clone()]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert_eq!(log.written_end(), Offset(0), "nothing was appended");
+    for n in 1..=3_u64 {
+        log.append(std::slice::from_ref(&half)).unwrap().wait().unwrap();
+        assert_eq!(log.written_end().get(), n << 31);
+    }
+    assert!(log.stats().segments >= 2, "{:?}", log.stats());
+    // Larger than a segment is to be: it gets one of its own.
+    let large = vec![b'x'; 300_000];
+    log.set_options(LogOptions::default().segment_bytes(1_000));
+    log.append(&[batch(&[&large])]).unwrap().wait().unwrap();
+    set.close().unwrap();
+    drop((log, set));
+    let report = verify(&Env::real(), dir.path(), &mut |_| ()).unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+}
