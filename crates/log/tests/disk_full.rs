@@ -15,11 +15,14 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::{batch, read_all};
+use logmill_log::env::{Clock as _, SystemClock};
 use logmill_log::sim::SimRandom;
-use logmill_log::{Error, ErrorKind, Log, LogOptions, LogSet, SetOptions};
+use logmill_log::{Error, ErrorKind, Log, LogOptions, LogSet, ReserveState, SetOptions};
 use logmill_record::Offset;
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 const BYTES: u64 = 4 << 20;
@@ -27,6 +30,9 @@ const LOGS: usize = 2;
 const ROUNDS: u64 = 6;
 /// What becomes free after each round.
 const PIECE: usize = 400_000;
+const RESERVE: u64 = 100_000;
+/// Nothing that is waited for takes nearly as long.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A small file system, unmounted when it goes.
 struct SmallDisk {
@@ -136,8 +142,9 @@ fn check(logs: &[Log], told: &[Told]) {
     }
 }
 
-fn open(disk: &SmallDisk) -> Result<(LogSet, Vec<Log>), Error> {
-    let set = LogSet::open(disk.path(), SetOptions::default())?;
+fn open(disk: &SmallDisk, reserve: u64) -> Result<(LogSet, Vec<Log>), Error> {
+    let of_set = SetOptions::default().reserve_bytes(reserve).maintenance_interval(Duration::from_millis(5));
+    let set = LogSet::open(disk.path(), of_set)?;
     let name = |n| format!("log-{n}");
     let open = |n| {
         if set.holds_log(name(n))? {
@@ -150,7 +157,21 @@ fn open(disk: &SmallDisk) -> Result<(LogSet, Vec<Log>), Error> {
     Ok((set, logs))
 }
 
-fn a_full_disk(name: &str, disk: Option<SmallDisk>) {
+/// Waits until the set holds its reserve.
+fn keep(set: &LogSet, reserve: u64) {
+    let clock = SystemClock::new();
+    while reserve > 0 && set.stats().reserve != ReserveState::Held {
+        assert!(clock.monotonic() < LIMIT, "with space again there is a reserve again");
+        std::thread::yield_now();
+    }
+}
+
+/// One at a time: while a child process begins, it holds the directories' locks too.
+static ONE: Mutex<()> = Mutex::new(());
+
+fn a_full_disk(name: &str, make: fn() -> Option<SmallDisk>, reserve: u64) {
+    let _one = ONE.lock();
+    let disk = make();
     let Some(disk) = disk else {
         // Past the capture of output: nobody is to believe that this was tested.
         let what = format!("NOT TESTED: a full {name}; it takes root and `mount`\n");
@@ -160,11 +181,15 @@ fn a_full_disk(name: &str, disk: Option<SmallDisk>) {
     let seed = 7;
     let random = SimRandom::new(seed);
     (0..ROUNDS).for_each(|round| fs::write(disk.ballast(round), vec![0xbb; PIECE]).unwrap());
-    let (mut set, mut logs) = open(&disk).unwrap();
+    let (mut set, mut logs) = open(&disk, reserve).unwrap();
+    keep(&set, reserve);
     let mut told: Vec<Told> = logs.iter().map(|_| Told::default()).collect();
     let mut shut = 0;
     for round in 0..ROUNDS {
-        append_until_full(&random, &logs, &mut told);
+        if reserve == 0 {
+            append_until_full(&random, &logs, &mut told);
+        }
+        // With a reserve held: what it frees when it is needed, nobody else is to take.
         disk.fill();
         append_until_full(&random, &logs, &mut told);
         check(&logs, &told);
@@ -172,20 +197,21 @@ fn a_full_disk(name: &str, disk: Option<SmallDisk>) {
         if round % 2 == 0
             && let Err(error) = set.close()
         {
-            assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+            assert!(reserve == 0 && error.kind() == ErrorKind::Full, "{error}");
         }
         drop((set, logs));
-        (set, logs) = match open(&disk) {
+        (set, logs) = match open(&disk, reserve) {
             Ok(opened) => opened,
             Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+                assert!(reserve == 0 && error.kind() == ErrorKind::Full, "{error}");
                 shut += 1;
                 fs::remove_file(disk.ballast(round)).unwrap();
-                open(&disk).unwrap()
+                open(&disk, reserve).unwrap()
             }
         };
         check(&logs, &told);
         let _ = fs::remove_file(disk.ballast(round));
+        keep(&set, reserve);
         let ends = logs.iter().map(Log::end_offset).collect::<Vec<_>>();
         for (log, told) in logs.iter().zip(&mut told) {
             append(log, told, &[b"there is space again".to_vec()]).unwrap();
@@ -194,14 +220,20 @@ fn a_full_disk(name: &str, disk: Option<SmallDisk>) {
     }
     let records: usize = told.iter().map(|told| told.0.len()).sum();
     println!(
-        "{name}: {records} records acknowledged, lost 0; open refused for want of space {shut} of {ROUNDS} times"
+        "{name}, reserve of {reserve}: {records} records acknowledged, lost 0; open refused for want of \
+         space {shut} of {ROUNDS} times"
     );
     set.close().unwrap();
 }
 
-/// One after the other: while a child process begins, it holds the directory's lock too.
 #[test]
 fn a_full_disk_loses_nothing_and_goes_on_with_space_again() {
-    a_full_disk("tmpfs", SmallDisk::tmpfs());
-    a_full_disk("ext4", SmallDisk::ext4());
+    a_full_disk("tmpfs", SmallDisk::tmpfs, 0);
+    a_full_disk("ext4", SmallDisk::ext4, 0);
+}
+
+#[test]
+fn with_a_reserve_a_directory_opens_and_closes_without_a_free_byte() {
+    a_full_disk("tmpfs", SmallDisk::tmpfs, RESERVE);
+    a_full_disk("ext4", SmallDisk::ext4, RESERVE);
 }

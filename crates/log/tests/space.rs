@@ -137,3 +137,30 @@ fn a_torn_tail_is_saved_with_the_reserve() {
     let torn = sim.fs.files().into_iter().find(|path| path.to_string_lossy().contains("torn")).unwrap();
     assert_eq!(sim.fs.read_file(torn).unwrap(), [1; 40_000]);
 }
+
+#[test]
+fn a_full_directory_opens_on_the_reserve_that_an_earlier_process_left() {
+    let mut sim = Sim::new(1);
+    let options = |env| SetOptions::new(env).reserve_bytes(3 * MIB);
+    let (set, log) = open(options(sim.env()));
+    append(&log, 1_000).unwrap();
+    sim.scheduler.run_until_idle();
+    assert_eq!(set.stats().reserve, ReserveState::Held);
+    drop((log, set));
+    let env = sim.kill();
+    let used = used_bytes(&sim);
+    sim.fs.set_capacity_bytes(used);
+
+    let set = LogSet::open("/data", options(env)).unwrap();
+    assert_eq!(set.stats().reserve, ReserveState::Spent);
+    let log = set.open_log("a", LogOptions::default()).unwrap();
+    assert_eq!(texts(&log, 0).len(), 1);
+    assert_eq!(append(&log, 1).unwrap_err().kind(), ErrorKind::Full);
+    set.close().unwrap();
+}
+
+/// The bytes that the disk holds.
+fn used_bytes(sim: &Sim) -> u64 {
+    let space = sim.env().fs.space("/data".as_ref()).unwrap();
+    space.total_bytes - space.available_bytes
+}

@@ -116,13 +116,17 @@ impl Spare {
 
     /// Removes the reserve; says whether that has made room.
     fn release(&self, fs: &dyn Fs) -> bool {
-        let mut held = self.held.lock();
-        if !*held {
+        if self.reserve_bytes == 0 {
             return false;
         }
+        let mut held = self.held.lock();
         // Its blocks are free once the directory without it is on disk.
         let removed = fs.remove_file(&self.dir.join(RESERVE)).and_then(|()| fs.sync_dir(&self.dir));
         if let Err(error) = &removed {
+            // While the set is being opened nobody has looked yet whether an earlier one left it.
+            if !*held && error.kind() == io::ErrorKind::NotFound {
+                return false;
+            }
             tracing::error!(dir = %self.dir.display(), %error, "cannot release the reserve of space");
             return false;
         }
