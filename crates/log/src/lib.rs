@@ -165,6 +165,6 @@ pub use log::{
     Appended, Beyond, CompactionStats, Log, LogState, LogStats, OpenTransaction, ProducerView, Receipt, Step,
     WaitFor,
 };
-pub use options::{Durability, LogOptions, SetOptions};
+pub use options::{Durability, LogOptions, ReadMode, SetOptions};
 pub use read::{Chunk, ReadOut};
 pub use set::{BudgetStats, LogSet, OpenProgress, ReserveState, SetStats};

@@ -19,6 +19,8 @@ pub struct SetOptions {
     pub(crate) max_dirty_bytes: u64,
     pub(crate) low_space_bytes: u64,
     pub(crate) reserve_bytes: u64,
+    pub(crate) max_maps: usize,
+    pub(crate) read_mode: ReadMode,
     pub(crate) maintenance_interval: Duration,
 }
 
@@ -32,6 +34,8 @@ impl SetOptions {
             max_dirty_bytes: 256 << 20,
             low_space_bytes: 0,
             reserve_bytes: 0,
+            max_maps: 8_192,
+            read_mode: ReadMode::Map,
             maintenance_interval: Duration::from_secs(10),
         }
     }
@@ -75,6 +79,23 @@ impl SetOptions {
         self
     }
 
+    /// So many sealed segments at most stay open for reading, each with a memory map and the rows
+    /// of its index (about a thousandth of its bytes); those not read for longest go first. 8,192
+    /// unless set, an eighth of the maps that Linux allows a process; at least 1. A reader that
+    /// still holds [`Chunk`](crate::Chunk)s keeps their map beyond that.
+    #[must_use]
+    pub fn max_maps(mut self, segments: usize) -> Self {
+        self.max_maps = segments.max(1);
+        self
+    }
+
+    /// How sealed segments are read. [`ReadMode::Map`] unless set.
+    #[must_use]
+    pub fn read_mode(mut self, mode: ReadMode) -> Self {
+        self.read_mode = mode;
+        self
+    }
+
     /// How often the set looks after its logs: rolls segments by age, applies retention, compacts,
     /// and lets go of the memory of idle ones. Ten seconds unless set; at least a millisecond.
     #[must_use]
@@ -88,6 +109,29 @@ impl Default for SetOptions {
     fn default() -> Self {
         Self::new(Env::real())
     }
+}
+
+/// How sealed segments are read.
+///
+/// ```
+/// use logmill_log::{ReadMode, SetOptions};
+///
+/// let on_a_shaky_disk = SetOptions::default().read_mode(ReadMode::Copy);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReadMode {
+    /// By memory maps: readers get the mapped file itself, without a copy.
+    ///
+    /// A range is brought into memory before it is handed out, so that an error of the disk is an
+    /// error of the read. What remains: pages that the kernel takes back while a reader still holds
+    /// the bytes are read again at the next touch, and if the disk fails just then, the process gets
+    /// a `SIGBUS`.
+    #[default]
+    Map,
+    /// By `pread` into fresh memory, from a file that is opened for each read: slower, but no error
+    /// of the disk can be anything but an error.
+    Copy,
 }
 
 /// When readers see what was appended.

@@ -4,6 +4,11 @@
 //! segments only, which are replaced by renaming and removed by unlinking. Another program that
 //! cuts a file under a running node makes the next touch fault (SIGBUS), as it would any program
 //! that maps files.
+//!
+//! A range that was populated can still fault: the kernel may take its pages back at any time, reads
+//! them again at the next touch, and sends SIGBUS if the disk fails just then. Locking them
+//! (`mlock`) would need rights that few processes have. Whoever cannot live with that turns maps
+//! off: `SetOptions::read_mode`.
 
 #![allow(unsafe_code, reason = "memory maps cannot be had without; the module's contract makes it sound")]
 

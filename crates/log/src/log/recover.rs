@@ -31,7 +31,8 @@ use crate::format::index::{Footer, Rows};
 use crate::format::meta::LogMeta;
 use crate::options::LogOptions;
 use crate::segment::{
-    DATA, Gaps, INDEX, IndexBuilder, Placed, STATE, Scan, Sealed, base_of, base_with, path, rebuild, scan,
+    DATA, Gaps, INDEX, IndexBuilder, Maps, Placed, STATE, Scan, Sealed, base_of, base_with, path, rebuild,
+    scan,
 };
 use crate::set::{Dirty, SetInner, Shared};
 
@@ -60,7 +61,7 @@ pub(crate) fn open(
     options: LogOptions,
     (set, shared): (Weak<SetInner>, Arc<Shared>),
 ) -> Result<Arc<LogInner>, Error> {
-    let recovery = Recovery { fs: Arc::clone(&env.fs), dir, meta, expected };
+    let recovery = Recovery { fs: Arc::clone(&env.fs), maps: Arc::clone(&shared.maps), dir, meta, expected };
     recovery.settle_names(set_dir)?;
     let mut names = recovery.list()?;
     let states = std::mem::take(&mut names.states);
@@ -146,6 +147,7 @@ struct Before<'a> {
 
 struct Recovery<'a> {
     fs: Arc<dyn Fs>,
+    maps: Arc<Maps>,
     dir: &'a Path,
     meta: &'a LogMeta,
     expected: Expected,
@@ -232,8 +234,10 @@ impl Recovery<'_> {
         let file = self.open_file(&data_path, OpenMode::Read)?;
         let status = file.status().map_err(|error| Error::io("look at", &data_path, error))?;
         let gaps = if base < self.meta.gaps_below { Gaps::Below(end) } else { Gaps::None };
-        let sealed =
-            |footer, unwritten| Sealed::new(Arc::clone(&self.fs), self.dir, footer, end, gaps, unwritten);
+        let sealed = |footer, unwritten| {
+            let (fs, maps) = (Arc::clone(&self.fs), Arc::clone(&self.maps));
+            Sealed::new(fs, maps, self.dir, footer, end, gaps, unwritten)
+        };
         if let Some(footer) = self.footer(base)
             && footer.data_len == status.len
             && footer.next_offset == end

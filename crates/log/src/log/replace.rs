@@ -59,7 +59,8 @@ impl LogInner {
         let index_renamed = data_synced.and_then(|()| rename(INDEX));
         let unwritten = index_renamed.is_err().then(|| Rows::from_rows(&new.rows));
         let gaps = Gaps::Below(old.end());
-        let fresh = Sealed::new(Arc::clone(&self.env.fs), &self.dir, new.footer, old.end(), gaps, unwritten);
+        let (env_fs, maps) = (Arc::clone(&self.env.fs), Arc::clone(&self.shared.maps));
+        let fresh = Sealed::new(env_fs, maps, &self.dir, new.footer, old.end(), gaps, unwritten);
         self.state.lock().put_in_place_of(old, Arc::new(fresh));
         drop(replaced);
         // If it fails, or a crash comes first, it does not speak for the new file and is made anew.

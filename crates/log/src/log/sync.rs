@@ -164,9 +164,9 @@ impl LogInner {
         let footer = pair.footer;
         match self.begin_segment(&pair) {
             Ok(file) => {
-                let fs = Arc::clone(&self.env.fs);
+                let (fs, maps) = (Arc::clone(&self.env.fs), Arc::clone(&self.shared.maps));
                 let sealed =
-                    Arc::new(Sealed::new(fs, &self.dir, footer, footer.next_offset, Gaps::None, None));
+                    Arc::new(Sealed::new(fs, maps, &self.dir, footer, footer.next_offset, Gaps::None, None));
                 let mut state = self.state.lock();
                 if !matches!(state.phase, Phase::Rolling) {
                     // Given up meanwhile; the empty segment is found at the next open.

@@ -8,8 +8,10 @@
 mod batches;
 mod builder;
 mod gaps;
+mod maps;
 mod scan;
 mod sealed;
+mod sealed_read;
 mod times;
 mod txns;
 mod walk;
@@ -21,6 +23,7 @@ use logmill_record::Offset;
 pub(crate) use batches::Batches;
 pub(crate) use builder::{IndexBuilder, Placed};
 pub(crate) use gaps::Gaps;
+pub(crate) use maps::Maps;
 pub(crate) use scan::{Scan, Window, rebuild, scan};
 pub(crate) use sealed::Sealed;
 pub(crate) use times::AppendTimes;

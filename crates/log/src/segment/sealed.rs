@@ -1,47 +1,59 @@
 //! A sealed segment: it never changes, and its data is memory-mapped at the first read.
+//!
+//! Lock order: the segment's `loaded`, then its names; neither is held while the set's maps are.
 
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use logmill_record::{Offset, TimestampMs};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::walk::{Damage, Placement, Walk, find_record, take, walk};
-use super::{AppendTimes, Batches, DATA, Gaps, INDEX, Txns, path, rebuild};
+use super::{AppendTimes, Batches, DATA, Gaps, INDEX, Maps, Txns, path, rebuild};
 use crate::env::{File, Fs, Map, OpenMode};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
-use crate::format::index::{Footer, Row, Rows};
-use crate::read::Chunk;
+use crate::format::index::{Footer, Rows};
+use crate::options::ReadMode;
 
 /// A segment that is no longer written.
 #[derive(Debug)]
 pub(crate) struct Sealed {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
-    footer: Footer,
+    pub(super) footer: Footer,
     /// Where the next segment begins: after `footer.next_offset` only if data is missing.
-    end: Offset,
+    pub(super) end: Offset,
     /// Whether compaction may have taken offsets out.
-    gaps: Gaps,
+    pub(super) gaps: Gaps,
     /// Held for reading while the files are opened by their names, for writing while other files
     /// are given these names; true from then on.
     replaced: RwLock<bool>,
     /// Rows that could not be written to an index file and live in memory only.
     unwritten: Option<Rows>,
+    maps: Arc<Maps>,
     loaded: Mutex<Option<Arc<Loaded>>>,
     /// Once somebody has asked.
     txns: OnceLock<Txns>,
+    /// Read since [`Maps`] last looked.
+    used: AtomicBool,
+}
+
+/// What is kept of a segment that is read, until the set has read too many others since.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    /// `None` where reads copy.
+    mapped: Option<Mapped>,
+    pub(super) rows: Rows,
 }
 
 #[derive(Debug)]
-struct Loaded {
+struct Mapped {
     map: Arc<dyn Map>,
     bytes: Bytes,
-    rows: Rows,
 }
 
 /// Lets [`Bytes`] own a share of a map.
@@ -56,6 +68,7 @@ impl AsRef<[u8]> for MapOwner {
 impl Sealed {
     pub(crate) fn new(
         fs: Arc<dyn Fs>,
+        maps: Arc<Maps>,
         dir: &Path,
         footer: Footer,
         end: Offset,
@@ -63,7 +76,8 @@ impl Sealed {
         unwritten: Option<Rows>,
     ) -> Self {
         let (dir, replaced, loaded) = (dir.to_owned(), RwLock::new(false), Mutex::new(None));
-        Self { fs, dir, footer, end, gaps, replaced, unwritten, loaded, txns: OnceLock::new() }
+        let used = AtomicBool::new(false);
+        Self { fs, dir, footer, end, gaps, replaced, unwritten, maps, loaded, used, txns: OnceLock::new() }
     }
 
     pub(crate) fn base(&self) -> Offset {
@@ -128,176 +142,64 @@ impl Sealed {
         self.footer.max_timestamp
     }
 
-    /// Reads from `from`, which lies in this segment, about `max_bytes` but at least one batch.
-    pub(crate) fn read(&self, from: Offset, max_bytes: usize) -> Result<Vec<Chunk>, Error> {
-        if from >= self.footer.next_offset {
-            let missing = self.footer.next_offset..self.end;
-            return Err(Error::corrupt(
-                &self.data_path(),
-                self.footer.data_len,
-                missing,
-                "it ends too early",
-            ));
-        }
-        let loaded = self.load()?;
-        let first = self.row_of(&loaded, from);
-        let (mut chunks, mut left) = (Vec::new(), max_bytes);
-        for index in first..loaded.rows.len() {
-            let row = self.row(&loaded, index)?;
-            match self.read_row(&loaded, &row, from, left) {
-                Ok(None) => {}
-                Ok(Some((chunk, whole))) => {
-                    left = left.saturating_sub(chunk.batches.len());
-                    chunks.push(chunk);
-                    if !whole || left == 0 {
-                        break;
-                    }
-                }
-                // What lies before damage is handed out; who asks for the damage gets the error.
-                Err(_) if !chunks.is_empty() => break,
-                Err(error) => return Err(error),
+    /// The index, and the data as it is read, opened if they are not.
+    pub(super) fn load(self: &Arc<Self>) -> Result<Arc<Loaded>, Error> {
+        self.used.store(true, Ordering::Relaxed);
+        let fresh = {
+            let mut loaded = self.loaded.lock();
+            if let Some(loaded) = &*loaded {
+                return Ok(Arc::clone(loaded));
             }
-        }
-        if chunks.is_empty() {
-            // The last batch of a segment always stays.
-            let what = "the offset that was asked for is not where the index says";
-            return Err(Error::corrupt(&self.data_path(), 0, from..self.end, what));
-        }
-        Ok(chunks)
-    }
-
-    /// The first record at or after both `at` and `start`.
-    pub(crate) fn find_time(
-        &self,
-        at: TimestampMs,
-        start: Offset,
-    ) -> Result<Option<(Offset, TimestampMs)>, Error> {
-        let loaded = self.load()?;
-        let first = loaded.rows.partition_point(|row| row.max_timestamp < at);
-        for index in first..loaded.rows.len() {
-            let row = self.row(&loaded, index)?;
-            let (bytes, walked) = self.walk_row(&loaded, &row)?;
-            let found = find_record(&bytes, &walked.batches, at, start);
-            if let Some(found) = found.map_err(|damage| self.corrupt(&row, damage))? {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
-    }
-
-    /// One row's batches from `from` on, and whether they reach the row's end. `None` if compaction
-    /// took out all that was there.
-    fn read_row(
-        &self,
-        loaded: &Loaded,
-        row: &RowRange,
-        from: Offset,
-        max: usize,
-    ) -> Result<Option<(Chunk, bool)>, Error> {
-        let (bytes, walked) = self.walk_row(loaded, row)?;
-        let taken = take(&bytes, &walked.batches, from, max).map_err(|damage| self.corrupt(row, damage))?;
-        if taken.range.is_empty() {
-            return walked.damage.map_or(Ok(None), |damage| Err(self.corrupt(row, damage)));
-        }
-        let whole = taken.range.end == row.bytes.len();
-        let (appended_at, appended_at_estimated) = row.row.appended(row.appended_by);
-        let chunk = Chunk {
-            batches: bytes.slice(taken.range),
-            appended_at,
-            appended_at_estimated,
-            next_offset: taken.next_offset,
+            Arc::clone(loaded.insert(Arc::new(self.open()?)))
         };
-        Ok(Some((chunk, whole)))
+        // Without the lock of this one: another has to let go for it.
+        self.maps.admit(self);
+        Ok(fresh)
     }
 
-    /// The bytes of a row and the batches in them, checked against the index. Where a header is
-    /// damaged, the batches before it are good all the same: they stand on their own CRC.
-    fn walk_row(&self, loaded: &Loaded, row: &RowRange) -> Result<(Bytes, Walk), Error> {
-        let bytes = self.bytes(loaded, row.bytes.clone())?;
-        let gaps = match self.gaps {
-            Gaps::None => Gaps::None,
-            Gaps::Below(_) => Gaps::Below(row.offsets.end),
-        };
-        let mut walked = walk(&bytes, row.offsets.start, gaps);
-        if let Some(len) = walked.cut_off {
-            let next = walked.batches.last().map_or(row.offsets.start, |batch| batch.header.next_offset());
-            let at = walked.batches.last().map_or(0, Placement::end);
-            let what = format!("a batch claims {len} bytes, past the end of its row");
-            walked.damage = Some(Damage { at, from: next, to: None, what });
-        }
-        if walked.damage.is_none() && walked.check != row.row.check {
-            let what = "the headers of its batches are not those that were written";
-            return Err(Error::corrupt(&self.data_path(), row.bytes.start as u64, row.offsets.clone(), what));
-        }
-        Ok((bytes, walked))
-    }
-
-    fn corrupt(&self, row: &RowRange, damage: Damage) -> Error {
-        let offsets = damage.from..damage.to.unwrap_or(row.offsets.end);
-        Error::corrupt(&self.data_path(), (row.bytes.start + damage.at) as u64, offsets, damage.what)
-    }
-
-    /// A range of the data, in memory.
-    fn bytes(&self, loaded: &Loaded, range: Range<usize>) -> Result<Bytes, Error> {
-        let data_path = self.data_path();
-        let what_failed = |error| Error::io("read", &data_path, error);
-        match loaded.map.populate(range.clone()) {
-            Ok(()) => Ok(loaded.bytes.slice(range)),
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                let names = self.names()?;
-                let file = self.fs.open(&data_path, OpenMode::Read).map_err(what_failed)?;
-                drop(names);
-                let mut buf = vec![0; range.len()];
-                atomic::read_exact(&*file, &mut buf, range.start as u64).map_err(what_failed)?;
-                Ok(buf.into())
-            }
-            Err(error) => Err(what_failed(error)),
-        }
-    }
-
-    /// The number of the row that holds `from`.
-    fn row_of(&self, loaded: &Loaded, from: Offset) -> usize {
-        let relative = from.get() - self.footer.base.get();
-        loaded.rows.partition_point(|row| u64::from(row.relative_offset) <= relative).saturating_sub(1)
-    }
-
-    fn row(&self, loaded: &Loaded, index: usize) -> Result<RowRange, Error> {
-        let base = self.footer.base;
-        let row = loaded.rows.get(index).expect("the caller stays below the number of rows");
-        let next = loaded.rows.get(index + 1);
-        let end = next.map_or(self.footer.data_len, |next| u64::from(next.position));
-        let next_offset =
-            next.map_or(self.footer.next_offset, |next| base.saturating_add(next.relative_offset.into()));
-        let range = RowRange {
-            bytes: row.position as usize..usize::try_from(end).unwrap_or(usize::MAX),
-            offsets: base.saturating_add(row.relative_offset.into())..next_offset,
-            appended_by: next.map_or(self.footer.last_appended_at, |next| next.appended_at),
-            row,
-        };
-        if range.bytes.start < range.bytes.end && range.bytes.end <= loaded.bytes.len() {
-            return Ok(range);
-        }
-        let what =
-            "a row of its index points outside the segment; remove the index file and open the log again";
-        Err(Error::corrupt(&self.data_path(), u64::from(row.position), range.offsets, what))
-    }
-
-    fn load(&self) -> Result<Arc<Loaded>, Error> {
-        let mut loaded = self.loaded.lock();
-        if let Some(loaded) = &*loaded {
-            return Ok(Arc::clone(loaded));
-        }
+    fn open(&self) -> Result<Loaded, Error> {
         let data_path = self.data_path();
         let names = self.names()?;
         let file =
             self.fs.open(&data_path, OpenMode::Read).map_err(|error| Error::io("open", &data_path, error))?;
         let rows = self.rows_or_rebuilt(&*file)?;
         drop(names);
-        let map = file.map(self.footer.data_len).map_err(|error| Error::io("map", &data_path, error))?;
-        let bytes = Bytes::from_owner(MapOwner(Arc::clone(&map)));
-        let fresh = Arc::new(Loaded { map, bytes, rows });
-        *loaded = Some(Arc::clone(&fresh));
-        Ok(fresh)
+        let mapped = match self.maps.mode() {
+            ReadMode::Map => {
+                let map =
+                    file.map(self.footer.data_len).map_err(|error| Error::io("map", &data_path, error))?;
+                let bytes = Bytes::from_owner(MapOwner(Arc::clone(&map)));
+                Some(Mapped { map, bytes })
+            }
+            ReadMode::Copy => None,
+        };
+        Ok(Loaded { mapped, rows })
+    }
+
+    /// Whether it was read since this was last asked.
+    pub(super) fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Lets go of map and rows; the next read opens them again. Who still reads keeps them.
+    pub(super) fn unload(&self) {
+        self.loaded.lock().take();
+    }
+
+    /// A range of the data, in memory.
+    pub(super) fn bytes(&self, loaded: &Loaded, range: Range<usize>) -> Result<Bytes, Error> {
+        if let Some(mapped) = &loaded.mapped {
+            match mapped.map.populate(range.clone()) {
+                Ok(()) => return Ok(mapped.bytes.slice(range)),
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+                Err(error) => return Err(Error::io("read", &self.data_path(), error)),
+            }
+        }
+        let file = self.open_data()?;
+        let mut buf = vec![0; range.len()];
+        atomic::read_exact(&*file, &mut buf, range.start as u64)
+            .map_err(|error| Error::io("read", &self.data_path(), error))?;
+        Ok(buf.into())
     }
 
     /// The right to open the files by their names: for as long as it is held they are this
@@ -351,16 +253,7 @@ impl Sealed {
         }
     }
 
-    fn data_path(&self) -> PathBuf {
+    pub(super) fn data_path(&self) -> PathBuf {
         path(&self.dir, self.footer.base, DATA)
     }
-}
-
-/// A row with the bytes and offsets that it stands for.
-struct RowRange {
-    row: Row,
-    bytes: Range<usize>,
-    offsets: Range<Offset>,
-    /// No batch of it was appended later.
-    appended_by: TimestampMs,
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use logmill_record::{Batch, BatchError, BatchHeader, Inflater, Offset, TimestampMs, check_crc};
+use logmill_record::{Batch, BatchError, BatchHeader, HEADER_LEN, Inflater, Offset, TimestampMs, check_crc};
 
 use super::Gaps;
 
@@ -66,36 +66,113 @@ pub(crate) struct Walk {
 
 /// Walks `bytes`, whose first batch must begin at `first`, or behind it where there may be gaps.
 pub(crate) fn walk(bytes: &[u8], first: Offset, gaps: Gaps) -> Walk {
-    let mut walk = Walk { batches: Vec::new(), check: 0, damage: None, cut_off: None };
-    let (mut at, mut expected) = (0, first);
-    while at < bytes.len() {
-        let rest = &bytes[at..];
-        if rest.len() < logmill_record::HEADER_LEN {
-            walk.cut_off = Some(logmill_record::HEADER_LEN);
-            break;
+    let mut headers = Headers::new(bytes, first, gaps);
+    let batches = headers.by_ref().collect();
+    let Headers { check, damage, cut_off, .. } = headers;
+    Walk { batches, check, damage, cut_off }
+}
+
+/// The walk itself: one batch after the other, until the end or what ends it before.
+struct Headers<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    expected: Offset,
+    gaps: Gaps,
+    check: u32,
+    damage: Option<Damage>,
+    cut_off: Option<usize>,
+}
+
+impl<'a> Headers<'a> {
+    fn new(bytes: &'a [u8], first: Offset, gaps: Gaps) -> Self {
+        Self { bytes, at: 0, expected: first, gaps, check: 0, damage: None, cut_off: None }
+    }
+
+    fn damaged(&mut self, what: String) -> Option<Placement> {
+        self.damage = Some(Damage { at: self.at, from: self.expected, to: None, what });
+        None
+    }
+}
+
+impl Iterator for Headers<'_> {
+    type Item = Placement;
+
+    fn next(&mut self) -> Option<Placement> {
+        let rest = &self.bytes[self.at..];
+        if rest.is_empty() {
+            return None;
         }
-        let damage = |what| Some(Damage { at, from: expected, to: None, what });
+        if rest.len() < HEADER_LEN {
+            self.cut_off = Some(HEADER_LEN);
+            return None;
+        }
         let header = match BatchHeader::parse(rest) {
             Ok(header) => header,
-            Err(error) => {
-                walk.damage = damage(error.to_string());
-                break;
-            }
+            Err(error) => return self.damaged(error.to_string()),
         };
-        if let Err(what) = gaps.check(&header, expected) {
-            walk.damage = damage(what);
-            break;
+        if let Err(what) = self.gaps.check(&header, self.expected) {
+            return self.damaged(what);
         }
         if header.total_len > rest.len() {
-            walk.cut_off = Some(header.total_len);
-            break;
+            self.cut_off = Some(header.total_len);
+            return None;
         }
-        walk.check = crc32c_extend(walk.check, &rest[..HEAD_LEN]);
-        expected = header.next_offset();
-        at += header.total_len;
-        walk.batches.push(Placement { at: at - header.total_len, header });
+        self.check = crc32c_extend(self.check, &rest[..HEAD_LEN]);
+        let at = self.at;
+        self.expected = header.next_offset();
+        self.at += header.total_len;
+        Some(Placement { at, header })
     }
-    walk
+}
+
+/// What a reader gets of the batches of one index row.
+#[derive(Debug)]
+pub(crate) struct RowTaken {
+    pub(crate) taken: Taken,
+    /// CRC-32C over the first bytes of each batch of the row.
+    pub(crate) check: u32,
+    /// Why the walk ended before the end of the row, if it did: the batches before are good all
+    /// the same, since they stand on their own CRC.
+    pub(crate) damage: Option<Damage>,
+    /// The CRC of a wanted batch is wrong; the take ended before it.
+    pub(crate) bad: Option<Damage>,
+}
+
+/// [`walk`] and [`take`] of a row in one pass that keeps nothing: this is where sequential reads
+/// spend their time. All headers are walked, for the row's checksum, and only wanted batches are
+/// checked against their CRC. The first wanted one is taken also if it is larger than `max_bytes`
+/// where `whatever_size` says so.
+pub(crate) fn take_row(
+    bytes: &[u8],
+    (first, gaps): (Offset, Gaps),
+    from: Offset,
+    max_bytes: usize,
+    whatever_size: bool,
+) -> RowTaken {
+    let mut taken = Taken { range: bytes.len()..bytes.len(), next_offset: from };
+    let (mut any, mut full, mut bad) = (false, false, None);
+    let mut headers = Headers::new(bytes, first, gaps);
+    for batch in headers.by_ref() {
+        if full || bad.is_some() || batch.header.last_offset() < from {
+            continue;
+        }
+        let start = if any { taken.range.start } else { batch.at };
+        if (any || !whatever_size) && batch.end() - start > max_bytes {
+            full = true;
+            continue;
+        }
+        match check_crc(&bytes[batch.at..batch.end()], &batch.header) {
+            Ok(()) => {
+                taken = Taken { range: start..batch.end(), next_offset: batch.header.next_offset() };
+                any = true;
+            }
+            Err(error) => bad = Some(batch.damage(&error)),
+        }
+    }
+    if let (None, Some(len)) = (&headers.damage, headers.cut_off) {
+        headers.damaged(format!("a batch claims {len} bytes, past the end of its row"));
+    }
+    RowTaken { taken, check: headers.check, damage: headers.damage, bad }
 }
 
 /// Batches taken for a reader.

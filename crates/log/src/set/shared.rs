@@ -9,6 +9,7 @@ use super::space::Spare;
 use crate::histogram::Recorder;
 use crate::log::Counters;
 use crate::options::SetOptions;
+use crate::segment::Maps;
 
 /// Held by the set and by each of its logs.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct Shared {
     /// Bytes written and not synced.
     pub(crate) dirty: Arc<Budget>,
     pub(crate) spare: Arc<Spare>,
+    /// Sealed segments that are open for reading.
+    pub(crate) maps: Arc<Maps>,
     /// What was appended and synced in all logs since the set was opened.
     pub(crate) counters: Counters,
     /// How long appends took on the caller's thread, waiting for room not included.
@@ -31,6 +34,7 @@ impl Shared {
             spare: Arc::new(Spare::new(dir, options)),
             files: Arc::new(OpenFiles::new(options.max_open_files)),
             dirty: Arc::new(Budget::new(options.max_dirty_bytes)),
+            maps: Arc::new(Maps::new(options.max_maps, options.read_mode)),
             counters: Counters::default(),
             append_time: Recorder::new(),
             sync_time: Recorder::new(),
