@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use logmill_record::Offset;
 
@@ -112,6 +113,16 @@ impl Error {
         };
         let message = format!("cannot {what} {}: {source}{advice}", path.display());
         Self::new(kind, message).at_path(path).because(source)
+    }
+
+    /// A close that may go on for ever.
+    pub(crate) fn not_closed_within(dir: &Path, timeout: Duration) -> Self {
+        let message = format!(
+            "{} is not closed after {timeout:?}: the disk does not answer, so it is not known whether what was \
+             appended last is on it; look at the disk, then close it again or end the process",
+            dir.display(),
+        );
+        Self::new(ErrorKind::OutcomeUnknown, message).at_path(dir)
     }
 
     /// Damage in `path` at `position`, which makes `offsets` unreadable.

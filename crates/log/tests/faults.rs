@@ -247,3 +247,79 @@ fn the_time_of_append_of_a_slow_log_is_never_too_early_after_a_restart() {
         assert!(later.appended_at_estimated && later.appended_at >= exact.appended_at, "{later:?}");
     }
 }
+
+#[test]
+fn an_empty_file_left_by_a_roll_that_failed_hides_nothing_written_since() {
+    for (roll_again, kill) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut sim = Sim::new(1);
+        let set = open(sim.env());
+        let log = set.create("a", b"", LogOptions::default()).unwrap();
+        fill(&log, 3);
+        sim.fs.inject(Rule::new(Fault::Io).on(Op::Create).path("*3.log"));
+        log.roll().unwrap_err();
+        // The error came late: the file is there.
+        sim.fs.write_file("/data/a/00000000000000000003.log", b"").unwrap();
+        fill(&log, 4);
+        if roll_again {
+            log.roll().unwrap();
+            fill(&log, 2);
+        }
+        let end = log.end_offset();
+        if !kill {
+            set.close().unwrap();
+        }
+        drop((log, set));
+        let env = sim.kill();
+        for _ in 0..2 {
+            let set = open(env.clone());
+            let log = set.open_log("a", LogOptions::default()).unwrap();
+            assert!(matches!(log.stats().state, LogState::Open), "{:?}", log.stats().state);
+            assert_eq!(read_all(&log, Offset(0)).unwrap().len() as u64, end.get());
+        }
+    }
+}
+
+#[test]
+fn an_emptied_segment_is_damage_and_is_not_taken_for_one_never_begun() {
+    let mut sim = Sim::new(1);
+    let set = open(sim.env());
+    let log = set.create("a", b"", LogOptions::default()).unwrap();
+    for _ in 0..3 {
+        fill(&log, 3);
+        log.roll().unwrap();
+    }
+    drop((log, set));
+    let env = sim.kill();
+    sim.fs.truncate("/data/a/00000000000000000003.log", 0).unwrap();
+    let set = open(env);
+    let log = set.open_log("a", LogOptions::default()).unwrap();
+    assert_eq!(log.read(Offset(0), 1_000_000).unwrap().next_offset, Offset(3));
+    let error = log.read(Offset(3), 1_000_000).unwrap_err();
+    assert_eq!(error.offsets(), Some(Offset(3)..Offset(6)));
+    assert_eq!(log.read(Offset(6), 1_000_000).unwrap().next_offset, Offset(9));
+}
+
+#[test]
+fn a_close_does_not_wait_for_ever_for_a_disk_that_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let ctl = Arc::<Ctl>::default();
+    let env = Env { fs: Arc::new(GateFs(StdFs, Arc::clone(&ctl))), ..Env::real() };
+    let set = LogSet::open(dir.path(), SetOptions::new(env)).unwrap();
+    let log = set.create("a", b"", LogOptions::default()).unwrap();
+    let other = set.create("b", b"", LogOptions::default()).unwrap();
+    ctl.hold.store(true, SeqCst);
+    let receipt = log.append(&[batch(&[b"x"])]).unwrap();
+    while !ctl.held.load(SeqCst) {
+        std::thread::yield_now();
+    }
+    let short = Duration::from_millis(50);
+    other.close_within(Duration::from_secs(60)).unwrap();
+    for error in [log.close_within(short).unwrap_err(), set.close_within(short).unwrap_err()] {
+        assert_eq!(error.kind(), logmill_log::ErrorKind::OutcomeUnknown);
+        assert!(error.to_string().contains("does not answer"), "{error}");
+    }
+    assert!(LogSet::open(dir.path(), SetOptions::default()).is_err(), "the directory is still ours");
+    ctl.held.store(false, SeqCst);
+    receipt.wait().unwrap();
+    set.close().unwrap();
+}

@@ -14,6 +14,7 @@ mod scheduler;
 mod sleep;
 mod std_fs;
 mod thread_pool;
+mod within;
 
 use std::sync::Arc;
 
@@ -21,11 +22,12 @@ pub use block_on::block_on;
 pub use clock::{Clock, SystemClock};
 pub use fs::{Entry, File, FileStatus, Fs, Lock, Map, OpenMode, Space};
 pub use random::{OsRandom, Random};
-pub use scheduler::{Scheduler, Task, Work};
+pub use scheduler::{Scheduler, Task, Wanted, Work};
 pub use sleep::{Sleep, sleep};
 pub use std_fs::StdFs;
 pub use thread_pool::ThreadPool;
 use uuid::Uuid;
+pub(crate) use within::within;
 
 /// Everything that the log needs from the machine it runs on. Cheap to clone.
 ///

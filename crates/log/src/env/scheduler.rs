@@ -1,10 +1,15 @@
 //! Scheduling, injected: who runs background work, and in which order.
 
+use std::any::Any;
 use std::fmt;
+use std::sync::Weak;
 use std::time::Duration;
 
 /// A piece of background work. It runs once, to its end, and may spawn others; see [`Scheduler`].
 pub type Task = Box<dyn FnOnce() + Send>;
+
+/// Tells whether somebody still needs what a task does: until the last strong reference goes.
+pub type Wanted = Weak<dyn Any + Send + Sync>;
 
 /// What kind of work a task does. Each kind has threads of its own, so that a device that stalls
 /// one kind does not hold up the others.
@@ -53,6 +58,13 @@ pub trait Scheduler: fmt::Debug + Send + Sync {
 
     /// Runs `task` when `delay` has passed.
     fn spawn_after(&self, work: Work, delay: Duration, task: Task);
+
+    /// [`spawn_after`](Self::spawn_after) for a task that nobody needs once `wanted` is gone: it may
+    /// be dropped before its time, so that waits that were given up cost no memory.
+    fn spawn_after_if_wanted(&self, work: Work, delay: Duration, wanted: Wanted, task: Task) {
+        let _ = wanted;
+        self.spawn_after(work, delay, task);
+    }
 
     /// Called by someone about to wait: runs one task on the calling thread and returns true, or
     /// returns false if the scheduler has threads of its own and waiting is in order.

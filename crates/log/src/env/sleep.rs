@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{Scheduler, Work};
+use super::{Scheduler, Wanted, Work};
 
-/// A future that resolves when `duration` has passed, by the scheduler's clock.
+/// A future that resolves when `duration` has passed, by the scheduler's clock. Dropping it leaves
+/// next to nothing behind.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,7 +34,8 @@ pub fn sleep(scheduler: &dyn Scheduler, duration: Duration) -> Sleep {
             waker.wake();
         }
     };
-    scheduler.spawn_after(Work::Wake, duration, Box::new(ring));
+    let wanted: Wanted = Arc::<Mutex<State>>::downgrade(&sleep.0);
+    scheduler.spawn_after_if_wanted(Work::Wake, duration, wanted, Box::new(ring));
     sleep
 }
 

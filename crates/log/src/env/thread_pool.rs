@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Clock, Scheduler, SystemClock, Task, Work};
+use super::{Clock, Scheduler, SystemClock, Task, Wanted, Work};
 
 const IDLE_BEFORE_EXIT: Duration = Duration::from_secs(5);
 
@@ -69,7 +69,11 @@ impl Scheduler for ThreadPool {
     }
 
     fn spawn_after(&self, work: Work, delay: Duration, task: Task) {
-        self.timer.push(delay, Arc::clone(self.crew(work)), task);
+        self.timer.push(delay, Arc::clone(self.crew(work)), None, task);
+    }
+
+    fn spawn_after_if_wanted(&self, work: Work, delay: Duration, wanted: Wanted, task: Task) {
+        self.timer.push(delay, Arc::clone(self.crew(work)), Some(wanted), task);
     }
 
     fn help(&self) -> bool {
@@ -193,6 +197,8 @@ struct Timer {
 #[derive(Default)]
 struct TimerState {
     waiting: BinaryHeap<Reverse<Waiting>>,
+    /// At this length, those that nobody wants any more are taken out.
+    sweep_at: usize,
     next_id: u64,
     thread: Option<JoinHandle<()>>,
     closed: bool,
@@ -202,7 +208,32 @@ struct Waiting {
     due: Duration,
     id: u64,
     crew: Arc<Crew>,
+    wanted: Option<Wanted>,
     task: Task,
+}
+
+impl Waiting {
+    fn is_wanted(&self) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.strong_count() > 0)
+    }
+}
+
+/// Fewer timers than this are not worth looking through.
+const MIN_SWEEP: usize = 1_024;
+
+impl TimerState {
+    /// Takes out what nobody wants any more. The next time is when as many have come again as are
+    /// left, so that each timer is looked at about once.
+    fn sweep(&mut self) -> Vec<Reverse<Waiting>> {
+        if self.waiting.len() < self.sweep_at.max(MIN_SWEEP) {
+            return Vec::new();
+        }
+        let waiting = std::mem::take(&mut self.waiting).into_vec();
+        let (wanted, gone): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|Reverse(one)| one.is_wanted());
+        self.waiting = wanted.into();
+        self.sweep_at = self.waiting.len() * 2;
+        gone
+    }
 }
 
 impl PartialEq for Waiting {
@@ -223,19 +254,22 @@ impl Ord for Waiting {
 }
 
 impl Timer {
-    fn push(self: &Arc<Self>, delay: Duration, crew: Arc<Crew>, task: Task) {
+    fn push(self: &Arc<Self>, delay: Duration, crew: Arc<Crew>, wanted: Option<Wanted>, task: Task) {
         let mut state = self.state.lock();
         if state.closed {
             return;
         }
         state.next_id += 1;
-        let waiting =
-            Waiting { due: self.clock.monotonic().saturating_add(delay), id: state.next_id, crew, task };
-        state.waiting.push(Reverse(waiting));
+        let (due, id) = (self.clock.monotonic().saturating_add(delay), state.next_id);
+        state.waiting.push(Reverse(Waiting { due, id, crew, wanted, task }));
+        let gone = state.sweep();
         if state.thread.is_none() {
             self.start_thread(&mut state);
         }
+        drop(state);
         self.changed.notify_one();
+        // Without the lock: what a task owns may come here when it is dropped.
+        drop(gone);
     }
 
     fn start_thread(self: &Arc<Self>, state: &mut TimerState) {
@@ -264,5 +298,20 @@ impl Timer {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::sleep;
+
+    #[test]
+    fn sleeps_that_were_given_up_are_taken_out_of_the_timer() {
+        let pool = ThreadPool::new();
+        let kept: Vec<_> = (0..100).map(|_| sleep(&pool, Duration::from_hours(1))).collect();
+        (0..50_000).for_each(|_| drop(sleep(&pool, Duration::from_hours(1))));
+        let waiting = pool.timer.state.lock().waiting.len();
+        assert!((kept.len()..2 * MIN_SWEEP).contains(&waiting), "{waiting} timers are left");
     }
 }

@@ -15,7 +15,7 @@ use super::futures::{Beyond, Receipt, Step};
 use super::state::Phase;
 use super::stats::LogStats;
 use crate::compaction::Compacted;
-use crate::env::{Env, block_on, sleep};
+use crate::env::{Env, block_on, sleep, within};
 use crate::error::Error;
 use crate::options::{LogOptions, SetOptions};
 use crate::read::ReadOut;
@@ -274,7 +274,8 @@ impl Log {
         self.inner.set_options(options);
     }
 
-    /// Closes the log: syncs what is written, writes the index, and takes no more calls. The next
+    /// Closes the log: syncs what is written, writes the index, and takes no more calls. Blocks as
+    /// long as the disk does: see [`Log::close_within`]. The next
     /// open reads nothing but that index. Closing twice is no error.
     ///
     /// # Errors
@@ -285,6 +286,18 @@ impl Log {
         let closed = self.inner.close();
         self.set.forget(&self.inner);
         closed
+    }
+
+    /// [`Log::close`], but waits no longer than `timeout` for a disk that may hang. After that the
+    /// close goes on by itself, its outcome unknown; opening the log again waits for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::close`]; `OutcomeUnknown` if it takes longer.
+    pub fn close_within(&self, timeout: Duration) -> Result<(), Error> {
+        let log = self.clone();
+        let closed = within(&*self.inner.env.scheduler, timeout, move || log.close());
+        closed.unwrap_or_else(|| Err(Error::not_closed_within(&self.inner.dir, timeout)))
     }
 
     /// Closes the log without writing anything more, because its directory is about to go.

@@ -66,9 +66,9 @@ pub(crate) fn open(
     let mut names = recovery.list()?;
     let states = std::mem::take(&mut names.states);
     let (bases, doomed) = recovery.without_those_below_start(names);
-    let (sealed, last) = match bases.split_last() {
-        Some((last, earlier)) => (recovery.sealed(earlier, *last)?, *last),
-        None => (Vec::new(), recovery.first_segment(meta.start_offset)?),
+    let (sealed, last) = match recovery.sealed(bases)? {
+        (sealed, Some(last)) => (sealed, last),
+        (sealed, None) => (sealed, recovery.first_segment(meta.start_offset)?),
     };
     let before = Before { sealed: &sealed, states: &states };
     let Opened { mut active, producers, durable, promised, phase } = recovery.active(last, &before)?;
@@ -223,13 +223,43 @@ impl Recovery<'_> {
         Ok(start)
     }
 
-    fn sealed(&self, bases: &[Offset], last: Offset) -> Result<Vec<Arc<Sealed>>, Error> {
-        let ends = bases.iter().skip(1).copied().chain([last]);
-        bases.iter().zip(ends).map(|(base, end)| self.sealed_segment(*base, end).map(Arc::new)).collect()
+    /// All segments but the last, and which is the last.
+    fn sealed(&self, bases: Vec<Offset>) -> Result<(Vec<Arc<Sealed>>, Option<Offset>), Error> {
+        let mut sealed = Vec::with_capacity(bases.len());
+        let mut bases = bases.into_iter();
+        let Some(mut base) = bases.next() else { return Ok((sealed, None)) };
+        for next in bases {
+            match self.sealed_segment(base, next)? {
+                Some(segment) => {
+                    sealed.push(Arc::new(segment));
+                    base = next;
+                }
+                None => self.remove_stray(next)?,
+            }
+        }
+        Ok((sealed, Some(base)))
+    }
+
+    /// Removes the empty file that a roll left which failed after it had made it: the log went on
+    /// in the segment before, past the offset in the name.
+    fn remove_stray(&self, base: Offset) -> Result<(), Error> {
+        let data = path(self.dir, base, DATA);
+        tracing::warn!(file = %data.display(), "removing the empty file of a segment that was never begun");
+        self.fs
+            .remove_file(&data)
+            .and_then(|()| self.fs.sync_dir(self.dir))
+            .map_err(|error| Error::io("remove", &data, error))
+    }
+
+    fn is_empty(&self, base: Offset) -> Result<bool, Error> {
+        let data = path(self.dir, base, DATA);
+        let status = self.open_file(&data, OpenMode::Read)?.status();
+        Ok(status.map_err(|error| Error::io("look at", &data, error))?.len == 0)
     }
 
     /// Trusts a footer that matches the file's length, or rebuilds the index by a walk of headers.
-    fn sealed_segment(&self, base: Offset, end: Offset) -> Result<Sealed, Error> {
+    /// None if the segment goes on past `end`, where nothing but an empty file is.
+    fn sealed_segment(&self, base: Offset, end: Offset) -> Result<Option<Sealed>, Error> {
         let data_path = path(self.dir, base, DATA);
         let file = self.open_file(&data_path, OpenMode::Read)?;
         let status = file.status().map_err(|error| Error::io("look at", &data_path, error))?;
@@ -242,10 +272,13 @@ impl Recovery<'_> {
             && footer.data_len == status.len
             && footer.next_offset == end
         {
-            return Ok(sealed(footer, None));
+            return Ok(Some(sealed(footer, None)));
         }
         let (index, found) =
             rebuild(&*file, base, status, gaps).map_err(|error| Error::io("read", &data_path, error))?;
+        if found.next_offset > end && self.is_empty(end)? {
+            return Ok(None);
+        }
         if let Some(what) = &found.damage {
             tracing::error!(file = %data_path.display(), position = found.end, what, "a sealed segment is damaged");
         } else {
@@ -258,7 +291,7 @@ impl Recovery<'_> {
         let written = found.damage.is_none()
             && atomic::replace(&*self.fs, &path(self.dir, base, INDEX), &index.encode().0).is_ok();
         let unwritten = (!written).then(|| Rows::from_rows(index.rows()));
-        Ok(sealed(index.encode().1, unwritten))
+        Ok(Some(sealed(index.encode().1, unwritten)))
     }
 
     /// The footer of a segment's index, if there is one that makes sense.

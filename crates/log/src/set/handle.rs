@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use logmill_record::Offset;
@@ -11,7 +12,7 @@ use uuid::Uuid;
 
 use super::space::WithReserve;
 use super::{Held, SetInner, Shared, dir};
-use crate::env::{Env, OpenMode, Space};
+use crate::env::{Env, OpenMode, Space, within};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
 use crate::format::meta::{FILE as META, LogMeta};
@@ -247,7 +248,8 @@ impl LogSet {
     }
 
     /// Closes every log and writes the checkpoint, so that the next open recovers nothing, and
-    /// gives the directory back. Closing twice is no error.
+    /// gives the directory back. Closing twice is no error. Blocks as long as the disk does: see
+    /// [`LogSet::close_within`].
     ///
     /// # Errors
     ///
@@ -271,6 +273,19 @@ impl LogSet {
             *self.inner.lock.lock() = None;
         }
         outcome
+    }
+
+    /// [`LogSet::close`], but waits no longer than `timeout` for a disk that may hang. After that the
+    /// close goes on by itself and the directory stays locked until it is done, or the process has
+    /// ended: `std::process::exit`, since dropping the last [`Env`] waits for its threads.
+    ///
+    /// # Errors
+    ///
+    /// As [`LogSet::close`]; `OutcomeUnknown` if it takes longer.
+    pub fn close_within(&self, timeout: Duration) -> Result<(), Error> {
+        let set = self.clone();
+        let closed = within(&*self.inner.env.scheduler, timeout, move || set.close());
+        closed.unwrap_or_else(|| Err(Error::not_closed_within(&self.inner.dir, timeout)))
     }
 
     fn mark_clean(&self) -> Result<(), Error> {
