@@ -52,13 +52,24 @@
 //! append, a hundred writers share one. [`Receipt`] is a future that needs no runtime, with a
 //! blocking [`wait`](Receipt::wait) beside it.
 //!
+//! Readers of a [relaxed](Durability::Relaxed) log see an append at once, and it is synced when its
+//! flush interval is over. A receipt means *on disk* there too: waiting for it asks for a sync now.
+//! What readers have seen and nobody waited for, a power cut can take back.
+//!
 //! # Many logs
 //!
 //! A [`LogSet`] is a directory of logs with one lock, one checkpoint and shared workers. The
 //! checkpoint, at most a second behind, says up to where each log is known to be on disk, and so
 //! what damage means: after it, a broken batch is a write that tore and was never acknowledged, and
 //! is saved aside and cut; before it, it is corruption, which is named and never deleted. Opening
-//! costs the unsynced tail, never the length of the log.
+//! costs the unsynced tail, never the length of the log. [`LogSet::open_logs`] opens many at a time.
+//!
+//! The logs of a set share budgets. So many files at most are
+//! [open for appends](SetOptions::max_open_files), and logs take turns with them: ten thousand work
+//! under a limit of 1,024. So many bytes at most are [unsynced](SetOptions::max_dirty_bytes) over all
+//! logs, and appends wait their turn for room. A log that is idle for a minute keeps little but its
+//! totals in memory. Every [maintenance interval](SetOptions::maintenance_interval) the set looks
+//! after its logs. [`LogSet::stats`] and [`Log::stats`] say how all that stands.
 //!
 //! # Producers that try again
 //!
@@ -132,7 +143,11 @@
 //! try would lie. The log is *poisoned*: waiters get
 //! [`OutcomeUnknown`](ErrorKind::OutcomeUnknown), appends are refused, other logs of the set go on.
 //! [`LogSet::open_log`] opens it again after the last record known to be durable. A full disk is
-//! [`Full`](ErrorKind::Full), nothing was appended, and the next append may succeed.
+//! [`Full`](ErrorKind::Full), nothing was appended, and the next append may succeed. A
+//! [watermark](SetOptions::low_space_bytes) ends appends before the disk is full, and a
+//! [reserve](SetOptions::reserve_bytes) keeps space for what has to be written all the same. A disk
+//! that hangs holds up whoever waits for it; [`LogSet::close_within`] and [`Log::close_within`] do
+//! not.
 //!
 //! # Seams
 //!
