@@ -207,6 +207,24 @@ fn a_set_compacts_and_retains_by_itself() {
 }
 
 #[test]
+fn a_run_ends_when_what_it_was_to_compact_is_gone() {
+    for steps in 0..12 {
+        let sim = Sim::new(steps);
+        let log = open(&sim, small());
+        fill(&log, &mut Records::new(), &sim.random(), 20, 5);
+        log.roll().unwrap();
+        // Somewhere in a run of the set's own.
+        sim.clock.advance(Duration::from_secs(10));
+        for _ in 0..steps {
+            sim.scheduler.step();
+        }
+        log.set_start_offset(log.end_offset()).unwrap();
+        log.compact().unwrap();
+        assert_eq!(log.stats().segments, 1);
+    }
+}
+
+#[test]
 fn a_failure_is_told_and_not_tried_again_at_once() {
     let sim = Sim::new(6);
     let log = open(&sim, small());

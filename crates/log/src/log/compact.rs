@@ -154,7 +154,8 @@ impl LogInner {
                 let at = *at;
                 match self.segment_at(at, run.limit)? {
                     Some(segment) => self.note_segment(run, &segment)?,
-                    None => run.clean_to(at),
+                    // Also if the segments that were to come have gone since: the run ends then.
+                    None => run.clean_to(run.limit),
                 }
                 Ok(true)
             }
