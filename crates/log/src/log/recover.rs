@@ -461,8 +461,7 @@ impl Recovery<'_> {
     fn cut_tail(&self, data: &Path, file: &dyn File, end: u64, len: u64, what: &str) -> Result<(), Error> {
         // Named by the epoch too: what an earlier open saved is never replaced.
         let aside = PathBuf::from(format!("{}.torn-{end}-{}", data.display(), self.expected.epoch));
-        let save = || -> std::io::Result<()> {
-            let copy = self.fs.open(&aside, OpenMode::CreateNew)?;
+        let copy_and_cut = |copy: Arc<dyn File>| -> std::io::Result<()> {
             for_pieces(end, len, |position, piece_len| {
                 let mut piece = vec![0; piece_len];
                 atomic::read_exact(file, &mut piece, position)?;
@@ -472,11 +471,14 @@ impl Recovery<'_> {
             self.fs.sync_dir(self.dir)?;
             file.set_len(end)
         };
+        let save = || {
+            self.fs.open(&aside, OpenMode::CreateNew).and_then(|copy| {
+                // A part of a copy would take the name from the next attempt, and perhaps its space.
+                copy_and_cut(copy).inspect_err(|_| drop(self.fs.remove_file(&aside)))
+            })
+        };
         let saved = match save() {
-            // What was copied so far goes; the reserve makes room for all of it.
-            Err(error) if is_full(&error) && self.fs.make_room() => {
-                atomic::remove_left_over(&*self.fs, &aside).and_then(|()| save())
-            }
+            Err(error) if is_full(&error) && self.fs.make_room() => save(),
             saved => saved,
         };
         saved.map_err(|error| {
