@@ -92,10 +92,24 @@ impl FaultFs {
     /// Lets the power go during the `nth` call from now that changes the disk (1 is the next; see
     /// [`Op::changes`]). That call and all after it fail until [`crash`](Self::crash).
     pub fn power_off_at(&self, nth: u64) {
-        self.lock_machine().power_off_at(nth);
+        self.lock_machine().end_at(nth, false);
     }
 
-    /// Whether the power has gone.
+    /// Kills the program during the `nth` call from now that changes the disk. That call has done
+    /// its work, unless it was a sync, and is not answered; it and all after it fail until
+    /// [`kill`](Self::kill) or [`crash`](Self::crash).
+    pub fn die_at(&self, nth: u64) {
+        self.lock_machine().end_at(nth, true);
+    }
+
+    /// The call in which the power went last, or the program was killed: its kind and its path.
+    #[must_use]
+    pub fn went_off_in(&self) -> Option<(Op, PathBuf)> {
+        let machine = self.lock_machine();
+        machine.went_off_in.as_ref().map(|(op, path)| (*op, path.into()))
+    }
+
+    /// Whether the power has gone, or the program was killed.
     #[must_use]
     pub fn is_off(&self) -> bool {
         self.lock_machine().is_off()

@@ -24,6 +24,10 @@ pub(super) struct Machine {
     pub(super) boot: u64,
     off: bool,
     off_at: Option<u64>,
+    /// At `off_at` the program dies and not the machine.
+    dies: bool,
+    /// The call in which it went off.
+    pub(super) went_off_in: Option<(Op, String)>,
     pub(super) calls: [u64; Op::COUNT],
     pub(super) changes: u64,
     pub(super) faults: u64,
@@ -43,6 +47,8 @@ impl Machine {
             boot: 0,
             off: false,
             off_at: None,
+            dies: false,
+            went_off_in: None,
             calls: [0; Op::COUNT],
             changes: 0,
             faults: 0,
@@ -62,7 +68,10 @@ impl Machine {
         self.history.add(path.as_bytes());
         if op.changes() {
             self.changes += 1;
-            self.off = self.off_at == Some(self.changes);
+            if self.off_at == Some(self.changes) {
+                self.off = true;
+                self.went_off_in = Some((op, path.to_owned()));
+            }
         }
         let fault = self.rules.iter_mut().find_map(|rule| rule.strike(op, path, &self.random));
         self.faults += u64::from(fault.is_some());
@@ -85,7 +94,12 @@ impl Machine {
 
     pub(super) fn check_power(&self) -> io::Result<()> {
         if self.off {
-            return Err(io::Error::other("the simulated machine has no power: crash() starts it again"));
+            let message = if self.dies {
+                "the simulated program was killed: kill() ends what is left of it"
+            } else {
+                "the simulated machine has no power: crash() starts it again"
+            };
+            return Err(io::Error::other(message));
         }
         Ok(())
     }
@@ -99,20 +113,29 @@ impl Machine {
         self.off
     }
 
-    pub(super) fn power_off_at(&mut self, nth: u64) {
+    pub(super) fn end_at(&mut self, nth: u64, dies: bool) {
         self.off_at = Some(self.changes.saturating_add(nth.max(1)));
+        self.dies = dies;
     }
 
     pub(super) fn crash(&mut self) {
         self.restart();
         self.disk.crash(&self.random);
-        self.off = false;
-        self.off_at = None;
+        self.turn_on();
     }
 
     pub(super) fn kill(&mut self) {
         self.restart();
         self.disk.close_all();
+        if self.dies {
+            self.turn_on();
+        }
+    }
+
+    fn turn_on(&mut self) {
+        self.off = false;
+        self.off_at = None;
+        self.dies = false;
     }
 
     fn restart(&mut self) {
