@@ -31,7 +31,7 @@ use common::{batch_at, produced};
 use logmill_log::env::OpenMode;
 use logmill_log::sim::Sim;
 use logmill_log::{Error, Log, LogOptions, LogSet, Receipt, SetOptions};
-use logmill_record::{Batch, Offset, TimestampMs};
+use logmill_record::{Batch, ControlRecord, ControlType, Offset, TimestampMs};
 use mutate::Mutator;
 
 #[global_allocator]
@@ -39,6 +39,9 @@ static ALLOCATOR: Counting = Counting;
 
 /// Files are read in pieces of this size, whatever they claim to be.
 const PIECE_BYTES: usize = 1 << 20;
+
+/// The pair of records after which a transaction is aborted.
+const MARKER_AFTER: i32 = 40;
 
 type Files = BTreeMap<String, Vec<u8>>;
 
@@ -51,16 +54,25 @@ fn write_set(clean: bool) -> (Files, Vec<Vec<u8>>) {
     let sim = Sim::new(1);
     let set = LogSet::open("/data", SetOptions::new(sim.env())).unwrap();
     let log = set.create("a", b"the owner's bytes", options()).unwrap();
-    let values: Vec<Vec<u8>> = (0..120).map(|n| format!("{n} {}", "v".repeat(1_000)).into_bytes()).collect();
+    let mut values: Vec<Vec<u8>> =
+        (0..120).map(|n| format!("{n} {}", "v".repeat(1_000)).into_bytes()).collect();
     for (n, pair) in (0..).zip(values.chunks(2)) {
-        let pair: [&[u8]; 2] = [&pair[0], &pair[1]];
-        let batch = match n % 4 {
-            0 => produced(7, 0, i32::try_from(n / 2).unwrap(), false, &pair),
-            _ => batch_at(n * 100, &pair),
+        let pair = [&pair[0][..], &pair[1][..]];
+        // Every third is of a producer, some of them in a transaction that stays open.
+        let id = i64::from(n % 9);
+        let batch = match id {
+            0 | 3 => produced(id, 1, n / 9 * 2, id == 3, &pair),
+            _ => batch_at(i64::from(n) * 100, &pair),
         };
         log.append(&[batch]).unwrap().wait().unwrap();
+        if n == MARKER_AFTER {
+            let abort = ControlRecord { kind: ControlType::Abort, coordinator_epoch: 1 };
+            log.append(&[abort.batch(3, 1, TimestampMs(1)).unwrap()]).unwrap().wait().unwrap();
+        }
         sim.scheduler.run_for(Duration::from_millis(90));
     }
+    // The marker has an offset and no value.
+    values.insert(2 * (usize::try_from(MARKER_AFTER).unwrap() + 1), Vec::new());
     if clean {
         set.close().unwrap();
     }
@@ -136,7 +148,16 @@ fn work(sim: &Sim, values: &[Vec<u8>]) -> Result<(), Error> {
     for at in [i64::MIN, 0, 1_234, 5_000, i64::MAX] {
         let _ = log.find_time(TimestampMs(at));
     }
-    let _ = log.stats();
+    let (_, stable) = (log.stats(), log.last_stable_offset());
+    let _ = log.aborted(log.start_offset()..stable);
+    for id in [0, 3, 9] {
+        if let Some(producer) = log.producer(id) {
+            let sequence = producer.last_sequence.unwrap_or_default();
+            for sequence in [sequence, sequence.wrapping_add(1)] {
+                let _ = log.append(&[produced(id, producer.epoch, sequence, false, &[b"on"])]);
+            }
+        }
+    }
     let _ = log.aborted(log.start_offset()..log.end_offset());
     let again = produced(7, 0, 28, false, &[&values[112], &values[113]]);
     let _ = log.append(&[again]).and_then(Receipt::wait);
@@ -168,6 +189,9 @@ fn read(log: &Log, values: &[Vec<u8>]) {
         for chunk in out.chunks {
             let mut rest = chunk.batches;
             while let Some(batch) = Batch::split_from(&mut rest).expect("what is served is checked") {
+                if batch.header().attributes.is_control() {
+                    continue;
+                }
                 for record in batch.records().expect("it was written") {
                     let record = record.expect("it was written");
                     let written = usize::try_from(record.offset.get()).ok().and_then(|at| values.get(at));

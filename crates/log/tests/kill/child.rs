@@ -49,7 +49,14 @@ fn append(logs: &[Log], ops: impl Iterator<Item = Op>) {
     let mut under_way = VecDeque::new();
     for op in ops {
         let log = &logs[usize::try_from(op.log()).unwrap()];
-        under_way.push_back((op, log.append(&op.batches()).unwrap()));
+        let batches = op.batches();
+        let receipt = log.append(&batches).unwrap();
+        assert!(!receipt.is_duplicate(), "{op} is new");
+        if op.is_idempotent() && op.number.is_multiple_of(5) {
+            let again = log.append(&batches).unwrap();
+            assert!(again.is_duplicate() && again.first_offset() == receipt.first_offset(), "{op} is not");
+        }
+        under_way.push_back((op, receipt));
         if under_way.len() as u64 == WINDOW {
             under_way.pop_front().into_iter().for_each(acknowledge);
         }

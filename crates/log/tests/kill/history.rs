@@ -7,7 +7,7 @@ use logmill_log::{Log, LogState};
 use logmill_record::Offset;
 
 use crate::common::read_all;
-use crate::op::{Op, WINDOW};
+use crate::op::{Op, PER_BATCH, WINDOW};
 
 /// One log, as far as it is known from outside.
 #[derive(Default)]
@@ -33,6 +33,7 @@ pub(crate) struct History {
     acknowledged: u64,
     lost: u64,
     doubled: u64,
+    sent_again: u64,
     /// The first of what is wrong, in words.
     wrong: Vec<String>,
 }
@@ -90,6 +91,7 @@ impl History {
             }
         }
         self.check_new(round, which, &found, &known);
+        self.send_again(round, which, log, &found);
         self.logs.insert(which, Known { found, acknowledged: BTreeMap::new(), seen: 0, start, ..known });
     }
 
@@ -120,12 +122,36 @@ impl History {
         self.check_whole(round, &whole, found.keys().next_back().copied());
     }
 
+    /// What an idempotent producer had on its way when it was killed it sends again: the log knows
+    /// by itself which of it is there.
+    fn send_again(&mut self, round: u64, which: u64, log: &Log, found: &BTreeMap<u64, (Op, u64)>) {
+        let mut newest: BTreeMap<u64, (Op, u64)> = BTreeMap::new();
+        for (offset, (op, record)) in found {
+            if op.round == round && op.is_idempotent() && *record == 0 {
+                newest.insert(op.thread, (*op, *offset));
+            }
+        }
+        for (op, offset) in newest.into_values() {
+            let whole = found.get(&(offset + op.records() - 1)) == Some(&(op, op.records() - 1));
+            if !whole {
+                continue;
+            }
+            let receipt = log.append(&op.batches()).unwrap();
+            if !receipt.is_duplicate() || receipt.first_offset() != Offset(offset) {
+                self.doubled += 1;
+                self.wrong(format!("round {round}, log {which}: {op} is at {offset} and was taken again"));
+            }
+            receipt.wait().unwrap();
+            self.sent_again += 1;
+        }
+    }
+
     /// An append is there in whole batches, its first ones before the others.
     fn check_whole(&mut self, round: u64, whole: &BTreeMap<Op, BTreeSet<u64>>, last: Option<u64>) {
         for (op, records) in whole {
             let contiguous = records.iter().zip(records.iter().skip(1)).all(|(one, next)| one + 1 == *next);
             let to = records.last().copied().unwrap_or_default() + 1;
-            if !contiguous || (to != op.records() && !to.is_multiple_of(2)) {
+            if !contiguous || (to != op.records() && !to.is_multiple_of(PER_BATCH as u64)) {
                 self.wrong(format!("round {round}: {op} is there in part: {records:?}, up to {last:?}"));
             }
         }
@@ -145,6 +171,7 @@ impl History {
 
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "acks {}, lost {}, doubled {}", self.acknowledged, self.lost, self.doubled)
+        let Self { acknowledged, lost, doubled, sent_again, .. } = self;
+        write!(f, "acks {acknowledged}, lost {lost}, doubled {doubled}, sent again {sent_again}")
     }
 }

@@ -93,7 +93,7 @@ fn rounds(rounds: u64) {
 fn a_record_that_is_gone_doubled_or_foreign_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let set = LogSet::open(dir.path(), SetOptions::default()).unwrap();
-    let op = Op { round: 1, thread: 0, number: 0 };
+    let op = Op { round: 1, thread: 1, number: 0 };
     let log = op::open(&set, op.log());
     let mut history = History::default();
     log.append(&op.batches()).unwrap().wait().unwrap();

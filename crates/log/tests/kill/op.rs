@@ -7,12 +7,13 @@ use std::str::FromStr;
 use logmill_log::{Log, LogOptions, LogSet};
 use logmill_record::Batch;
 
-use crate::common::batch;
+use crate::common::{batch, produced};
 
 pub(crate) const LOGS: u64 = 3;
 pub(crate) const THREADS: u64 = 4;
 /// Appends that one thread has on their way at a time.
 pub(crate) const WINDOW: u64 = 4;
+pub(crate) const PER_BATCH: usize = 2;
 
 /// One append of one thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,9 +40,34 @@ impl Op {
         format!("{self} {record} {}", fill.to_string().repeat(len)).into_bytes()
     }
 
+    /// Every other thread is an idempotent producer, its epoch the round; not all, so that batches
+    /// of both kinds lie side by side.
+    pub(crate) fn is_idempotent(self) -> bool {
+        self.thread.is_multiple_of(2)
+    }
+
     pub(crate) fn batches(self) -> Vec<Batch> {
         let values: Vec<_> = (0..self.records()).map(|record| self.value(record)).collect();
-        values.chunks(2).map(|values| batch(&values.iter().map(Vec::as_slice).collect::<Vec<_>>())).collect()
+        let batches =
+            values.chunks(PER_BATCH).map(|values| values.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        if !self.is_idempotent() {
+            return batches.map(|values| batch(&values)).collect();
+        }
+        let (id, epoch) = (self.thread.cast_signed(), i16::try_from(self.round).unwrap());
+        let mut sequence = self.sequence();
+        let numbered = batches.map(|values| {
+            let batch = produced(id, epoch, sequence, false, &values);
+            sequence += i32::try_from(values.len()).unwrap();
+            batch
+        });
+        numbered.collect()
+    }
+
+    /// How many records the thread has appended to that log before, in this round.
+    fn sequence(self) -> i32 {
+        let before = (0..self.number).map(|number| Self { number, ..self });
+        let records: u64 = before.filter(|op| op.log() == self.log()).map(Self::records).sum();
+        i32::try_from(records).unwrap()
     }
 
     /// The append that wrote a value, and which of its records it is; `None` if none did.
