@@ -133,11 +133,10 @@ impl Error {
         what: impl fmt::Display,
     ) -> Self {
         let message = format!(
-            "{} is damaged at byte {position}: {what}; offsets {} to {} cannot be read; \
-             restore the file from a backup, or go on after these offsets",
+            "{} is damaged at byte {position}: {what}; {} cannot be read; restore the file \
+             from a backup, or go on behind the damage",
             path.display(),
-            offsets.start,
-            offsets.end.get().saturating_sub(1),
+            InWords(&offsets),
         );
         let mut error = Self::new(ErrorKind::Corrupt, message).at_path(path);
         if let Some(inner) = Arc::get_mut(&mut error.0) {
@@ -183,6 +182,16 @@ impl Error {
     #[must_use]
     pub fn offsets(&self) -> Option<Range<Offset>> {
         self.0.offsets.clone()
+    }
+}
+
+/// Offsets as people write them: the last one is among them.
+pub(crate) struct InWords<'a>(pub(crate) &'a Range<Offset>);
+
+impl fmt::Display for InWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, last) = (self.0.start, self.0.end.get().saturating_sub(1));
+        if first.get() == last { write!(f, "offset {first}") } else { write!(f, "offsets {first} to {last}") }
     }
 }
 

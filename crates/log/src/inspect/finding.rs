@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use logmill_record::Offset;
 
+use crate::error::InWords;
+
 /// How much something that was found matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -125,7 +127,7 @@ impl fmt::Display for Finding {
         }
         write!(f, ": {}", self.what)?;
         if let Some(offsets) = self.offsets.as_ref().filter(|offsets| !offsets.is_empty()) {
-            write!(f, "; offsets {} to {}", offsets.start, offsets.end.get() - 1)?;
+            write!(f, "; {}", InWords(offsets))?;
         }
         write!(f, "; {}", self.advice)
     }

@@ -22,7 +22,7 @@ use super::directory::Directory;
 use super::finding::Progress;
 use super::verify::{Report, verify_in};
 use crate::env::Env;
-use crate::error::Error;
+use crate::error::{Error, InWords};
 use crate::format::checkpoint::Checkpoint;
 
 /// One thing that a repair does.
@@ -43,8 +43,8 @@ impl fmt::Display for RepairStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.file.display(), self.what)?;
         for (index, gone) in self.gone.iter().enumerate() {
-            let before = if index == 0 { "; gone: offsets" } else { "," };
-            write!(f, "{before} {} to {}", gone.start, gone.end.get() - 1)?;
+            let before = if index == 0 { "; gone:" } else { "," };
+            write!(f, "{before} {}", InWords(gone))?;
         }
         Ok(())
     }

@@ -204,8 +204,8 @@ impl Planned {
         let restored = segment.gaps.iter().filter(|gap| gap.restored.is_some()).count();
         let saved = segment.gaps.len() - restored;
         let what = format!(
-            "written anew: {restored} headers put right, {saved} damaged ranges taken out and saved beside it as \
-             .damaged-POSITION-CHECKSUM, empty batches in the place of what is gone"
+            "written anew, headers put right: {restored}, damaged places taken out: {saved} (saved beside it as \
+             .damaged-POSITION-CHECKSUM); empty batches take the offsets of what is gone"
         );
         let action = Action::Rewrite { dir: log_dir.to_owned(), look: target };
         self.push(Some(below), file, what, gone, action);

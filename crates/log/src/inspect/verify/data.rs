@@ -170,7 +170,7 @@ impl Pass<'_, '_> {
     /// A segment must reach the next one, or what the checkpoint promised.
     fn check_end(&mut self, look: &mut DataLook) {
         let len = self.target.listing.bytes;
-        let advice = "restore the file from a backup, or repair the log, which goes on after these offsets";
+        let advice = "restore the file from a backup, or repair the log, which goes on behind the damage";
         let kind = FindingKind::Missing;
         match (self.target.end, self.line) {
             (Some(end), _) if look.end_offset < end => {

@@ -166,8 +166,7 @@ impl View<'_> {
     ) {
         let mut missing = |base, offsets, what: &str| {
             let file = path(&self.log_dir(), base, DATA);
-            let advice =
-                "restore the file from a backup, or repair the log, which goes on after these offsets";
+            let advice = "restore the file from a backup, or repair the log, which goes on behind the damage";
             let mut finding = self.finding(Severity::Data, FindingKind::Missing, file, what, advice);
             finding.offsets = Some(offsets);
             findings.push(finding);
