@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use logmill_bench::{Memory, Series, Unit, alternate, describe_machine, memory_of};
+use logmill_bench::{Aim, Memory, Row, Run, Series, Unit, compare, memory_of};
 use logmill_client::Client;
 use logmill_log::env::{Clock as _, SystemClock};
 use rustix::process::{Pid, Signal, kill_process};
@@ -24,18 +24,23 @@ fn main() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
-    println!("{}", describe_machine());
-    println!("a real process over an empty directory; median (least–most) of 7\n");
+    let run = Run::begin("a node over an empty directory, as a process of its own", dir, 0);
 
-    println!("cold start");
-    alternate(
-        Unit::Milliseconds,
+    let row = Row {
+        title: "cold start",
+        conditions: "an empty directory; from before the process starts to its first answer",
+        unit: Unit::Milliseconds,
+        aim: Aim::AtMost(50.0),
+    };
+    compare(
+        &run,
+        &row,
         ("logmill serve, to its first answer", || start_to_first_answer(&runtime, dir)),
         ("logmill --version", version_only),
     );
 
     println!("idle, {IDLE:?} after the first answer");
-    let memory: Vec<Memory> = (0..3).map(|_| idle_memory(&runtime, dir)).collect();
+    let memory: Vec<Memory> = (0..run.pick(3, 1)).map(|_| idle_memory(&runtime, dir)).collect();
     for (name, of) in [
         ("resident (VmRSS)", (|memory| memory.resident_bytes) as fn(&Memory) -> u64),
         ("  anonymous (RssAnon)", |memory| memory.anonymous_bytes),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::hint::black_box;
+use std::path::Path;
 
 /// One line on what the figures were taken on.
 #[must_use]
@@ -13,6 +14,27 @@ pub fn describe_machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let kernel = read("/proc/sys/kernel/osrelease");
     format!("{cores} × {model}, Linux {}", kernel.trim())
+}
+
+/// The file system that `dir` is on, and its device.
+#[must_use]
+pub fn describe_file_system(dir: &Path) -> String {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mount = |line: &str| {
+        let mut words = line.split(' ').map(str::to_owned);
+        Some((words.next()?, words.next()?, words.next()?))
+    };
+    let holding = mounts.lines().filter_map(mount).filter(|(_, at, _)| dir.starts_with(at));
+    holding
+        .max_by_key(|(_, at, _)| at.len())
+        .map_or_else(|| "an unknown file system".into(), |(device, _, kind)| format!("{kind} on {device}"))
+}
+
+/// How busy the machine was in the last minute, as the number of runnable tasks.
+#[must_use]
+pub fn load() -> String {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split(' ').next().unwrap_or("unknown").to_owned()
 }
 
 /// Writes to as much memory as a bench is about to fill with files, and gives it back: on a machine
