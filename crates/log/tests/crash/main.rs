@@ -33,8 +33,11 @@ fn in_parallel<T: std::fmt::Debug + Sync>(cases: &[T], run: impl Fn(&T) -> Count
     let work = || {
         let mut total = Counts::new();
         while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let counts = catch_unwind(AssertUnwindSafe(|| run(case)))
-                .unwrap_or_else(|_| panic!("seed {case:?} failed; run it alone to debug"));
+            let counts = catch_unwind(AssertUnwindSafe(|| run(case))).unwrap_or_else(|_| {
+                // One failure is enough for the other threads too.
+                next.store(cases.len(), Ordering::Relaxed);
+                panic!("seed {case:?} failed; run it alone to debug")
+            });
             add(&mut total, counts);
         }
         total

@@ -1,0 +1,121 @@
+//! What can go wrong when segments go or are replaced.
+
+use crate::{CRASH, Catcher, Mutant};
+
+const REMOVAL: Catcher = Catcher::new("retention", "a_crash_at_any_point_of_a_removal_leaves_the_log_whole");
+const COMPACTION: Catcher =
+    Catcher::new("compaction", "a_crash_at_any_point_of_a_compaction_leaves_each_key_its_last_value");
+
+pub(crate) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "retention-unlinks-before-the-start-is-on-disk",
+        breaks: "after a power cut the log begins with segments that are gone",
+        file: "log/src/log/retention.rs",
+        find: "            self.persist_start(&mut kept, offset)?;
+        }
+        self.drop_below_start(&mut kept)?;",
+        replace: "            self.state.lock().start_offset = offset;
+        }
+        self.drop_below_start(&mut kept)?;
+        if offset > start {
+            self.persist_start(&mut kept, offset)?;
+        }",
+        caught_by: REMOVAL,
+    },
+    Mutant {
+        name: "retention-start-not-on-disk",
+        breaks: "records that the owner had removed come back, or their segments are missed",
+        file: "log/src/log/retention.rs",
+        find: "        atomic::replace(&*self.env.fs, &self.dir.join(meta::FILE), &meta.encode())?;\n",
+        replace: "",
+        caught_by: CRASH,
+    },
+    Mutant {
+        name: "retention-not-finished-at-open",
+        breaks: "what a crash left of removed segments stays for ever",
+        file: "log/src/log/recover.rs",
+        find: "        doomed.extend(bases.drain(..below));\n",
+        replace: "        bases.drain(..below);\n",
+        caught_by: REMOVAL,
+    },
+    Mutant {
+        name: "compaction-names-not-synced-before",
+        breaks: "new data takes the old one's place while the name of its index can still go",
+        file: "log/src/log/replace.rs",
+        find: "        sync()?;\n        let mut replaced",
+        replace: "        let mut replaced",
+        caught_by: COMPACTION,
+    },
+    Mutant {
+        name: "compaction-data-name-not-synced",
+        breaks: "the new index can stand beside the old data after a power cut",
+        file: "log/src/log/replace.rs",
+        find: "let data_synced = sync();",
+        replace: "let data_synced = Ok(());",
+        caught_by: COMPACTION,
+    },
+    Mutant {
+        name: "compaction-data-not-synced",
+        breaks: "a segment is replaced by one whose bytes are not on disk",
+        file: "log/src/compaction/rewrite.rs",
+        find: "            out.sync_data().map_err(|error| self.failed(error))?;\n",
+        replace: "            let _ = out;\n",
+        caught_by: CRASH,
+    },
+    Mutant {
+        name: "compaction-gaps-not-announced",
+        breaks: "offsets that compaction took out count as damage when the index has to be made anew",
+        file: "log/src/log/replace.rs",
+        find: "if kept.meta.gaps_below < old.end() {",
+        replace: "if false {",
+        caught_by: CRASH,
+    },
+    Mutant {
+        name: "compaction-not-settled-at-open",
+        breaks: "what a crash left of a compaction is neither finished nor taken back",
+        file: "log/src/log/recover.rs",
+        find: "            settle(&*self.fs, self.dir, *base)?;\n",
+        replace: "            let _ = base;\n",
+        caught_by: COMPACTION,
+    },
+    Mutant {
+        name: "compaction-settles-an-index-of-other-data",
+        breaks: "an index takes its place beside data that it was not written for",
+        file: "log/src/log/replace.rs",
+        find: "Ok(found.damage.is_none() && index.footer().headers_crc == footer.headers_crc)",
+        replace: "Ok(found.damage.is_none() || index.footer().headers_crc == footer.headers_crc)",
+        caught_by: COMPACTION,
+    },
+    Mutant {
+        name: "compaction-of-the-active-end",
+        breaks: "what supersedes a record is not on disk when the record goes",
+        file: "log/src/log/compact.rs",
+        find: "segment.end() <= state.durable.end.min(state.last_stable())",
+        replace: "true",
+        caught_by: Catcher::new("compaction", "an_aborted_record_takes_no_value_away"),
+    },
+    Mutant {
+        name: "compaction-drops-tombstones-at-once",
+        breaks: "a reader that was away learns nothing of a deletion",
+        file: "log/src/compaction/clean.rs",
+        find: "let gone = !transactional && self.is_over(header);",
+        replace: "let gone = !transactional;",
+        caught_by: Catcher::new("compaction", "a_tombstone_goes_when_readers_have_had_time_to_see_it"),
+    },
+    Mutant {
+        name: "compaction-drops-the-last-batch",
+        breaks: "a segment loses its end, and offsets are missed",
+        file: "log/src/log/compact.rs",
+        find: "after.record_count == 0 && before.next_offset() < segment.end() && !must_stay(before)",
+        replace: "after.record_count == 0 && !must_stay(before)",
+        caught_by: CRASH,
+    },
+    Mutant {
+        name: "compaction-goes-on-behind-damage",
+        breaks: "a record goes because of a later one, and damage is copied as if it were whole",
+        file: "log/src/log/compact.rs",
+        find: "if check != segment.footer().headers_crc {",
+        replace: "if false {",
+        caught_by: Catcher::new("compaction", "compaction_stops_at_damage_and_says_so"),
+    },
+];
