@@ -9,6 +9,7 @@
 //! its figures mean nothing.
 #![warn(missing_docs)]
 
+mod child;
 mod disk;
 mod logs;
 mod machine;
@@ -16,6 +17,7 @@ mod records;
 mod run;
 mod series;
 
+pub use child::Part;
 pub use disk::{drop_from_cache, files_below};
 pub use logs::{WARM, fill, open, raw_append, wait_for_oldest};
 pub use machine::{Memory, describe_file_system, describe_machine, load, memory_of, touch_memory};

@@ -22,9 +22,12 @@ pub struct Run {
 
 impl Run {
     /// Takes the command line, and prints what the figures to come belong to. `dir` is where files
-    /// are made; `memory_bytes` is about what the bench fills with them.
+    /// are made, unless `LOGMILL_BENCH_DIR` says another; `memory_bytes` is about what the bench fills
+    /// with them.
     #[must_use]
     pub fn begin(subject: &str, dir: &Path, memory_bytes: usize) -> Self {
+        let elsewhere = std::env::var_os("LOGMILL_BENCH_DIR").map(PathBuf::from);
+        let dir = &*elsewhere.unwrap_or_else(|| dir.to_owned());
         let run = Self::quietly(dir);
         println!("{subject}");
         println!("on {}; {}; load {}", describe_machine(), describe_file_system(dir), load());
