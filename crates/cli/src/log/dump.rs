@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use logmill_log::env::Env;
 use logmill_log::inspect::{DumpOptions, Dumped, DumpedBatch, DumpedDamage, dump};
-use logmill_record::{Batch, BatchError, Offset, Record, TimestampType};
+use logmill_record::{Batch, BatchError, Inflater, Offset, Record, TimestampType};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -191,7 +191,8 @@ fn damage_json(damage: &DumpedDamage) -> Value {
 /// Calls `each` for the batch's records until it says no.
 fn each_record(batch: &DumpedBatch, mut each: impl FnMut(&Record<'_>) -> bool) -> Result<(), BatchError> {
     let batch = Batch::parse(batch.bytes.clone())?;
-    for record in batch.records()? {
+    let mut inflater = Inflater::default();
+    for record in batch.records_with(&mut inflater)? {
         if !each(&record?) {
             break;
         }

@@ -9,11 +9,10 @@ use uuid::Uuid;
 use super::directory::Directory;
 use crate::env::{Env, Fs, OpenMode};
 use crate::error::Error;
-use crate::format::checkpoint::{self, Checkpoint};
-use crate::format::meta::FILE as META;
-use crate::format::meta::LogMeta;
+use crate::format::atomic;
+use crate::format::checkpoint::{self, Checkpoint, Durable};
+use crate::format::meta::{FILE as META, LogMeta};
 use crate::format::set_file::SetFile;
-use crate::format::{atomic, checkpoint::Durable};
 use crate::segment::{DATA, Gaps, base_of, path, rebuild};
 use crate::set::{CHECKPOINT, SET};
 

@@ -37,6 +37,7 @@ pub use futures::{Beyond, Receipt, Step, WaitFor};
 pub use handle::Log;
 pub(crate) use producers::Producers;
 pub(crate) use recover::{Expected, open};
+pub(crate) use replace::unsettled_index;
 use retention::Kept;
 pub(crate) use sidecar::replay;
 use state::State;

@@ -6,7 +6,7 @@
 //! older than it. What a crash leaves in between is settled at the next open: a new index that is
 //! true of the data takes its place, any other goes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use logmill_record::Offset;
@@ -85,12 +85,19 @@ impl LogInner {
     }
 }
 
+/// The index that belongs to a segment's data and has not taken its place yet, because a crash came
+/// between the renaming of the two.
+pub(crate) fn unsettled_index(fs: &dyn Fs, dir: &Path, base: Offset) -> Result<Option<PathBuf>, Error> {
+    let new_index = cleaned_path(dir, base, INDEX);
+    match Footer::read(fs, &new_index) {
+        Some(footer) if is_true_of(fs, &path(dir, base, DATA), &footer)? => Ok(Some(new_index)),
+        _ => Ok(None),
+    }
+}
+
 /// Finishes or takes back the replacing of a segment that was cut off, at open.
 pub(super) fn settle(fs: &dyn Fs, dir: &Path, base: Offset) -> Result<(), Error> {
-    let new_index = cleaned_path(dir, base, INDEX);
-    if let Some(footer) = Footer::read(fs, &new_index)
-        && is_true_of(fs, &path(dir, base, DATA), &footer)?
-    {
+    if let Some(new_index) = unsettled_index(fs, dir, base)? {
         let index = path(dir, base, INDEX);
         tracing::info!(log = %dir.display(), %base, "finished a compaction that was cut off");
         fs.rename(&new_index, &index).map_err(|error| Error::io("replace", &index, error))?;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use logmill_record::{Batch, BatchError, BatchErrorKind, Compression, Offset};
+use logmill_record::{Batch, BatchErrorKind, Compression, Inflater, Offset};
 
 use super::super::finding::{Finding, FindingKind, Severity};
 use super::super::list::SegmentListing;
@@ -56,8 +56,17 @@ pub(super) fn look_at_data(
     let gaps = target.end.is_some() && base < view.gaps_below && !index.says_contiguous();
     let end = target.end.unwrap_or(Offset::MAX);
     let survey = Survey::new(&*handle, target.listing.bytes, base, end, gaps);
-    let mut pass =
-        Pass { view, file, target, line, findings, codecs: Vec::new(), torn: None, boundary: None };
+    let mut pass = Pass {
+        view,
+        file,
+        target,
+        line,
+        findings,
+        inflater: Inflater::default(),
+        codecs: Vec::new(),
+        torn: None,
+        boundary: None,
+    };
     let mut look = DataLook {
         end_offset: base,
         batches: 0,
@@ -86,6 +95,7 @@ struct Pass<'a, 'b> {
     target: Target,
     line: Option<Line>,
     findings: &'b mut Vec<Finding>,
+    inflater: Inflater,
     /// Compressions that this program cannot undo and that were told of.
     codecs: Vec<Compression>,
     /// Where the torn tail begins.
@@ -201,7 +211,8 @@ impl Pass<'_, '_> {
     }
 
     fn check_records(&mut self, whole: &Whole, bytes: Bytes) {
-        let Err(error) = walk_records(bytes) else { return };
+        let checked = Batch::parse(bytes).and_then(|batch| batch.check_stored_with(&mut self.inflater));
+        let Err(error) = checked else { return };
         let compression = whole.header.attributes.compression();
         let offsets = Some(whole.header.base_offset..whole.header.next_offset());
         if error.kind() == BatchErrorKind::Unsupported {
@@ -213,8 +224,8 @@ impl Pass<'_, '_> {
             }
             return;
         }
-        let what = format!("the batch is as it was written, and its records cannot be read: {error}");
-        let advice = "who wrote it wrote it so: a repair leaves it alone, and readers go on after it";
+        let what = format!("the batch is as it was written, and its records do not add up: {error}");
+        let advice = "who wrote it wrote it so: a repair leaves it alone, and readers go on behind it";
         self.push(Severity::Data, FindingKind::Records, Some(whole.position), offsets, what, advice);
     }
 
@@ -232,10 +243,4 @@ impl Pass<'_, '_> {
         finding.offsets = offsets;
         self.findings.push(finding);
     }
-}
-
-/// Walks the records of a batch without keeping them.
-fn walk_records(bytes: Bytes) -> Result<(), BatchError> {
-    let batch = Batch::parse(bytes)?;
-    batch.records()?.try_for_each(|record| record.map(drop))
 }

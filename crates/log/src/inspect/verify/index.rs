@@ -1,5 +1,7 @@
 //! The index of one segment against its data.
 
+use std::path::Path;
+
 use logmill_record::{Offset, TimestampMs};
 
 use super::super::finding::{FindingKind, Severity};
@@ -7,8 +9,9 @@ use super::super::survey::Whole;
 use super::log::View;
 use super::{Finding, Target, damage};
 use crate::error::{Error, ErrorKind};
-use crate::format::atomic;
-use crate::format::index::{FOOTER_LEN, Footer, MIN_LEN, Row, Rows};
+use crate::format::index::{Footer, Row, Rows};
+use crate::format::{atomic, damaged};
+use crate::log::unsettled_index;
 use crate::segment::{DATA, INDEX, crc32c_extend, path};
 
 /// An index as it was found, and what the batches of the data say beside it.
@@ -48,8 +51,9 @@ struct Data {
 
 impl IndexLook {
     pub(super) fn open(view: &View<'_>, target: Target) -> Result<Self, Error> {
-        let base = target.listing.base_offset;
-        let file = path(&view.log_dir(), base, INDEX);
+        let (dir, base) = (view.log_dir(), target.listing.base_offset);
+        // The next open puts it in the place of one that is of the data before compaction.
+        let file = unsettled_index(view.fs, &dir, base)?.unwrap_or_else(|| path(&dir, base, INDEX));
         let found = match atomic::read(view.fs, &file)? {
             None => Found::Missing,
             Some(bytes) => match decode(&file, bytes, base) {
@@ -218,13 +222,10 @@ impl Data {
     }
 }
 
-fn decode(file: &std::path::Path, bytes: Vec<u8>, base: Offset) -> Result<(Footer, Rows), Error> {
-    let len = bytes.len() as u64;
-    let at = if len < MIN_LEN { 0 } else { bytes.len() - FOOTER_LEN };
-    let footer = Footer::decode(file, &bytes[..bytes.len().min(8)], &bytes[at..], len)?;
-    let rows = Rows::new(file, &bytes.into(), &footer)?;
+fn decode(file: &Path, bytes: Vec<u8>, base: Offset) -> Result<(Footer, Rows), Error> {
+    let (footer, rows) = Rows::whole(file, &bytes.into())?;
     if footer.base != base {
-        return Err(crate::format::damaged(file, "it is of another segment"));
+        return Err(damaged(file, "it is of another segment"));
     }
     Ok((footer, rows))
 }

@@ -8,12 +8,12 @@ use super::super::finding::{Finding, FindingKind, Severity};
 use super::super::list::{SegmentListing, read_meta};
 use super::data::{DataLook, look_at_data};
 use super::{Frame, Line, LogReport, Meter, Target, damage};
+use crate::compaction::CLEANED;
 use crate::env::Fs;
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic::TEMPORARY;
 use crate::format::checkpoint::Durable;
-use crate::format::meta::FILE as META;
-use crate::format::meta::LogMeta;
+use crate::format::meta::{FILE as META, LogMeta};
 use crate::segment::{DATA, INDEX, STATE, base_of, base_with, path};
 use crate::set::{CHECKPOINT, LOCK, RESERVE, SET};
 
@@ -201,6 +201,10 @@ impl View<'_> {
                 None if name.ends_with(TEMPORARY) => {
                     ("a file that was being written when the process ended", "the next open removes it")
                 }
+                None if name.ends_with(CLEANED) => (
+                    "what a compaction had written when the process ended",
+                    "the next open finishes the compaction, or removes it",
+                ),
                 None if name.contains(".log.torn-") => (
                     "the end of a write that was cut off and never acknowledged",
                     "look at it with dump, and remove it",

@@ -25,6 +25,12 @@ pub(super) fn check_state(
         (None, _) => return Ok(false),
         (Some(bytes), footer) => match StateFile::decode_any(&file, &bytes) {
             Ok((of, _)) if footer.is_none_or(|footer| of.is(footer)) => return Ok(false),
+            Ok(_) if target.listing.base_offset < view.gaps_below => {
+                let what = "it was written for what its segment held before compaction";
+                let advice = "what it says is made again from the data when it is needed";
+                findings.push(view.finding(Severity::Note, FindingKind::State, file, what, advice));
+                return Ok(false);
+            }
             Ok(_) => "it was written for other contents of its segment".to_owned(),
             Err(error) if error.kind() == ErrorKind::NewerFormat => error.to_string(),
             Err(error) => damage(error)?,
