@@ -30,10 +30,10 @@ use crate::error::Error;
 
 const MAGIC: [u8; 4] = *b"LMIX";
 const PREFIX_LEN: usize = 8;
-pub(crate) const ROW_LEN: usize = 32;
-pub(crate) const FOOTER_LEN: usize = 84;
+const ROW_LEN: usize = 32;
+const FOOTER_LEN: usize = 84;
 /// The shortest index: no rows.
-pub(crate) const MIN_LEN: u64 = (PREFIX_LEN + FOOTER_LEN) as u64;
+const MIN_LEN: u64 = (PREFIX_LEN + FOOTER_LEN) as u64;
 
 /// The time of append was lost with the index and is an upper bound, from the file's own time.
 const FLAG_ESTIMATED: u32 = 1;

@@ -5,7 +5,7 @@
 //! next open removes. Readers that hold a view of a removed segment read on in its map; a new read
 //! below the start is told the range.
 
-use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -167,11 +167,7 @@ impl State {
 
 /// Removes the files of segments, the data first: what is left by a crash below the start is
 /// removed at the next open, with or without data. Those that cannot be removed stay in the list.
-pub(super) fn remove_segments(
-    fs: &dyn Fs,
-    dir: &std::path::Path,
-    bases: &mut Vec<Offset>,
-) -> Result<(), Error> {
+pub(super) fn remove_segments(fs: &dyn Fs, dir: &Path, bases: &mut Vec<Offset>) -> Result<(), Error> {
     let mut outcome = Ok(());
     bases.retain(|base| {
         let removed = remove_files(fs, dir, *base);
@@ -182,15 +178,10 @@ pub(super) fn remove_segments(
     outcome.and(fs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error)))
 }
 
-fn remove_files(fs: &dyn Fs, dir: &std::path::Path, base: Offset) -> Result<(), Error> {
+fn remove_files(fs: &dyn Fs, dir: &Path, base: Offset) -> Result<(), Error> {
     for ending in ENDINGS {
         let path = path(dir, base, ending);
-        match fs.remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", &path, error));
-            }
-            _ => {}
-        }
+        atomic::remove_left_over(fs, &path).map_err(|error| Error::io("remove", &path, error))?;
     }
     Ok(())
 }

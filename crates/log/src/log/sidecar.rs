@@ -51,7 +51,7 @@ impl LogInner {
 }
 
 /// The `.state` of the segment with this footer, if there is one that is true of it.
-pub(super) fn load(fs: &dyn Fs, dir: &Path, footer: &Footer) -> Option<StateFile> {
+pub(crate) fn load_state(fs: &dyn Fs, dir: &Path, footer: &Footer) -> Option<StateFile> {
     let path = path(dir, footer.base, STATE);
     let bytes = atomic::read(fs, &path).ok()??;
     StateFile::decode(&path, &bytes, footer)
@@ -62,7 +62,7 @@ pub(super) fn load(fs: &dyn Fs, dir: &Path, footer: &Footer) -> Option<StateFile
 /// Makes the `.state` of a segment that compaction has written anew say so: what is known at its
 /// end is the same.
 pub(super) fn carry_over(fs: &dyn Fs, dir: &Path, old: &Footer, new: &Footer) -> Result<(), Error> {
-    match load(fs, dir, old) {
+    match load_state(fs, dir, old) {
         Some(state) => atomic::write_and_rename(fs, &path(dir, new.base, STATE), &state.encode(new)),
         None => Ok(()),
     }
@@ -80,7 +80,7 @@ pub(super) fn producers_after(
     let mut known = 0;
     for (index, segment) in segments.iter().enumerate().rev() {
         let nobody = segment.txns().is_some_and(|txns| txns.knows_none && txns.aborted.is_empty());
-        let state = if may_exist(segment.base()) { load(fs, dir, segment.footer()) } else { None };
+        let state = if may_exist(segment.base()) { load_state(fs, dir, segment.footer()) } else { None };
         if let Some(state) = state {
             producers = Producers::at_end(state);
         } else if !nobody {

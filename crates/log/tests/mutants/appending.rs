@@ -91,7 +91,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "seal-next-segment-not-synced",
         breaks: "the name of the next segment can go, with all that was acknowledged in it",
-        file: "log/src/log/sync.rs",
+        file: "log/src/log/roll.rs",
         find: "        fs.sync_dir(&self.dir).map_err(|error| RollError::Sync(Error::io(\"sync\", &self.dir, error)))?;\n",
         replace: "",
         caught_by: CRASH,
@@ -99,7 +99,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "seal-failed-directory-sync-forgiven",
         breaks: "a log goes on in a segment whose name may not be on disk",
-        file: "log/src/log/sync.rs",
+        file: "log/src/log/roll.rs",
         find: "Err(RollError::Sync(error)) => self.poison(&error),",
         replace: "Err(RollError::Sync(error)) => self.roll_failed(error),",
         caught_by: CRASH,

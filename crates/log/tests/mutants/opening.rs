@@ -22,7 +22,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "open-names-not-settled",
         breaks: "after a kill a log goes on in files whose names may not be on disk",
-        file: "log/src/log/recover.rs",
+        file: "log/src/log/recover/mod.rs",
         find: "            self.fs.sync_dir(dir).map_err(|error| Error::io(\"sync\", dir, error))?;\n        }\n        Ok(())",
         replace: "            let _ = dir;\n        }\n        Ok(())",
         caught_by: CRASH,
@@ -46,15 +46,15 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "recovery-without-crc",
         breaks: "a batch whose header is whole and whose records are torn counts as written",
-        file: "log/src/log/recover.rs",
-        find: "            crc: true,",
-        replace: "            crc: false,",
+        file: "log/src/log/recover/active.rs",
+        find: "part(floor.position, floor.end, status.len, true)",
+        replace: "part(floor.position, floor.end, status.len, false)",
         caught_by: CRASH,
     },
     Mutant {
         name: "recovery-not-synced",
         breaks: "readers see what recovery found in the page cache, and the next power cut takes it",
-        file: "log/src/log/recover.rs",
+        file: "log/src/log/recover/active.rs",
         find: "rewrite(file, floor.position, tail.end).and_then(|()| file.sync_data()).map_err(write_failed)?;",
         replace: "rewrite(file, floor.position, tail.end).map_err(write_failed)?;",
         caught_by: CRASH,
@@ -62,7 +62,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "recovery-not-written-again",
         breaks: "pages that a failed sync left clean in the cache are believed to be on disk",
-        file: "log/src/log/recover.rs",
+        file: "log/src/log/recover/active.rs",
         find: "rewrite(file, floor.position, tail.end).and_then(|()| file.sync_data()).map_err(write_failed)?;",
         replace: "file.sync_data().map_err(write_failed)?;",
         caught_by: CRASH,
@@ -70,7 +70,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "recovery-torn-tail-kept",
         breaks: "torn bytes stay behind the end, and come to lie behind what is appended next",
-        file: "log/src/log/recover.rs",
+        file: "log/src/log/recover/tail.rs",
         find: "            self.fs.sync_dir(self.dir)?;\n            file.set_len(end)",
         replace: "            self.fs.sync_dir(self.dir)",
         caught_by: CRASH,
@@ -78,7 +78,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "recovery-index-of-sealed-not-compared",
         breaks: "the index of a sealed segment is believed whatever the length of its data",
-        file: "log/src/log/recover.rs",
+        file: "log/src/log/recover/sealed.rs",
         find: "            && footer.data_len == status.len\n",
         replace: "",
         caught_by: CRASH,
@@ -86,7 +86,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "recovery-index-of-active-not-compared",
         breaks: "the index of an earlier close is believed of a segment that has grown since",
-        file: "log/src/log/recover.rs",
+        file: "log/src/log/recover/active.rs",
         find: "if footer.data_len != len || floor.position != len || footer.next_offset != floor.end {",
         replace: "if false {",
         caught_by: CRASH,
@@ -94,7 +94,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "recovery-damage-lowers-the-checkpoint",
         breaks: "damage of what was promised counts as a torn tail at the open after the next",
-        file: "log/src/log/recover.rs",
+        file: "log/src/log/recover/active.rs",
         find: "promised: Some(floor), phase",
         replace: "promised: None, phase",
         caught_by: Catcher::new(
@@ -105,7 +105,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "reopen-keeps-what-failed",
         breaks: "a poisoned log that is opened again serves bytes whose sync has failed",
-        file: "log/src/log/recover.rs",
+        file: "log/src/log/recover/active.rs",
         find: "if self.expected.cut && status.len > floor.position {",
         replace: "if false {",
         caught_by: CRASH,
@@ -113,7 +113,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "reopen-keeps-the-first-header",
         breaks: "a cut whose sync fails too can come back as records",
-        file: "log/src/log/recover.rs",
+        file: "log/src/log/recover/tail.rs",
         find: "    atomic::write_all(file, &mut [IoSlice::new(&nothing)], position)?;\n    file.sync_data()?;\n",
         replace: "    let _ = nothing;\n",
         caught_by: CRASH,
@@ -121,7 +121,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "reopen-cut-not-synced",
         breaks: "a power cut brings back bytes that a poisoned log was cut by",
-        file: "log/src/log/recover.rs",
+        file: "log/src/log/recover/tail.rs",
         find: "    file.sync_data()?;\n    file.set_len(position)?;\n    file.sync_data()",
         replace: "    file.set_len(position)",
         caught_by: CRASH,

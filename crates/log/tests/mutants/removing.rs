@@ -33,7 +33,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "retention-not-finished-at-open",
         breaks: "what a crash left of removed segments stays for ever",
-        file: "log/src/log/recover.rs",
+        file: "log/src/log/recover/mod.rs",
         find: "        doomed.extend(bases.drain(..below));\n",
         replace: "        bases.drain(..below);\n",
         caught_by: REMOVAL,
@@ -73,7 +73,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "compaction-not-settled-at-open",
         breaks: "what a crash left of a compaction is neither finished nor taken back",
-        file: "log/src/log/recover.rs",
+        file: "log/src/log/recover/mod.rs",
         find: "            settle(&*self.fs, self.dir, *base)?;\n",
         replace: "            let _ = base;\n",
         caught_by: COMPACTION,

@@ -45,8 +45,3 @@ fn make_index(fs: &dyn Fs, dir: &Path, segment: Segment) -> Result<(), Error> {
         .map_err(|error| Error::io("read", &data, error))?;
     atomic::replace(fs, &path(dir, segment.base, INDEX), &index.0.encode().0)
 }
-
-/// Removes a file that may not be there.
-pub(super) fn remove(fs: &dyn Fs, path: &Path) -> Result<(), Error> {
-    atomic::remove_left_over(fs, path).map_err(|error| Error::io("remove", path, error))
-}

@@ -7,6 +7,7 @@
 //! which a crash leaves a directory that opens no worse than before, and that a new plan finishes.
 
 mod execute;
+mod files;
 mod plan;
 mod rewrite;
 mod states;

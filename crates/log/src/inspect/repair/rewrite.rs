@@ -8,13 +8,12 @@ use std::sync::Arc;
 use logmill_record::{BatchHeader, HEADER_LEN, Offset};
 
 use super::super::survey::{Gap, Piece, Survey};
-use super::execute::remove;
+use super::files::{read_index, remove};
 use super::plan::Segment;
 use crate::env::{File, FileStatus, Fs, OpenMode};
 use crate::error::Error;
 use crate::format::atomic::{self, TEMPORARY};
-use crate::format::index::{FOOTER_LEN, Footer, MIN_LEN, Rows};
-use crate::format::state::StateFile;
+use crate::log::load_state;
 use crate::segment::{AppendTimes, DATA, HEAD_LEN, INDEX, IndexBuilder, Placed, STATE, crc32c_extend, path};
 
 /// Bytes are copied in pieces of this size.
@@ -31,7 +30,8 @@ pub(super) fn rewrite(fs: &dyn Fs, dir: &Path, segment: Segment) -> Result<(), E
     let old = fs.open(&data, OpenMode::Read).map_err(failed)?;
     let status = old.status().map_err(failed)?;
     let old_index = read_index(fs, &index_path, segment.base);
-    let producers = old_index.as_ref().and_then(|(footer, _)| read_state(fs, &state_path, footer));
+    // It stays true: what producers sent and is gone now must not be taken when it comes again.
+    let producers = old_index.as_ref().and_then(|(footer, _)| load_state(fs, dir, footer));
     let times = old_index.map(|(footer, rows)| AppendTimes::new(rows, footer.last_appended_at));
     remove(fs, &temporary)?;
     let new = fs.open(&temporary, OpenMode::CreateNew).map_err(failed)?;
@@ -50,25 +50,6 @@ pub(super) fn rewrite(fs: &dyn Fs, dir: &Path, segment: Segment) -> Result<(), E
         atomic::write_and_rename(fs, &state_path, &producers.encode(&footer))?;
     }
     atomic::replace(fs, &index_path, &index)
-}
-
-/// The index that was made of the whole segment, which still says when batches were appended.
-pub(super) fn read_index(fs: &dyn Fs, index: &Path, base: Offset) -> Option<(Footer, Rows)> {
-    let bytes = atomic::read(fs, index).ok()??;
-    let len = bytes.len() as u64;
-    if len < MIN_LEN {
-        return None;
-    }
-    let footer = Footer::decode(index, &bytes[..8], &bytes[bytes.len() - FOOTER_LEN..], len).ok()?;
-    let rows = Rows::new(index, &bytes.into(), &footer).ok()?;
-    (footer.base == base).then_some((footer, rows))
-}
-
-/// What was known of producers at the end of the whole segment. It stays true: what they sent and
-/// is gone now must not be taken when it comes again.
-pub(super) fn read_state(fs: &dyn Fs, state: &Path, footer: &Footer) -> Option<StateFile> {
-    let bytes = atomic::read(fs, state).ok()??;
-    StateFile::decode(state, &bytes, footer).ok()
 }
 
 struct Writer<'a> {

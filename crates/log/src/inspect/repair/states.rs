@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use super::execute::remove;
+use super::files::{read_index, remove};
 use super::plan::Segment;
-use super::rewrite::{read_index, read_state};
 use crate::env::{Fs, OpenMode};
 use crate::error::Error;
 use crate::format::atomic;
-use crate::log::{Producers, replay};
+use crate::log::{Producers, load_state, replay};
 use crate::segment::{DATA, Gaps, INDEX, STATE, path};
 
 /// Writes what is missing, and removes what is of no use and has nothing to say.
@@ -20,7 +19,7 @@ pub(super) fn make_states(fs: &dyn Fs, dir: &Path, segments: &[Segment]) -> Resu
         let Some((footer, _)) = read_index(fs, &path(dir, segment.base, INDEX), segment.base) else {
             return remove(fs, &state);
         };
-        if let Some(good) = read_state(fs, &state, &footer) {
+        if let Some(good) = load_state(fs, dir, &footer) {
             producers = Producers::at_end(good);
             continue;
         }

@@ -1,0 +1,182 @@
+//! The active segment at open: trusted as it was closed, or read from where it is not known to be
+//! on disk.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use logmill_record::{BatchHeader, Offset};
+
+use super::Recovery;
+use super::tail::{rewrite, take_back};
+use crate::env::{File, FileStatus, OpenMode};
+use crate::error::Error;
+use crate::format::atomic;
+use crate::format::checkpoint::Durable;
+use crate::format::index::{Footer, Rows};
+use crate::log::producers::Producers;
+use crate::log::sidecar::{Replay, load_state, producers_after, replay};
+use crate::log::state::{Active, Phase};
+use crate::segment::{DATA, Gaps, INDEX, IndexBuilder, Placed, STATE, Scan, Sealed, path, scan};
+
+/// The active segment as it was found.
+pub(super) struct Opened {
+    pub(super) active: Active,
+    pub(super) producers: Producers,
+    pub(super) durable: Durable,
+    /// What was promised beyond that.
+    pub(super) promised: Option<Durable>,
+    pub(super) phase: Phase,
+}
+
+/// Where what is known of producers comes from.
+pub(super) struct Before<'a> {
+    pub(super) sealed: &'a [Arc<Sealed>],
+    /// The segments that have a `.state`, good or bad.
+    pub(super) states: &'a BTreeSet<Offset>,
+}
+
+impl Recovery<'_> {
+    /// The active segment: nothing is read if it was closed cleanly.
+    pub(super) fn active(&self, base: Offset, before: &Before<'_>) -> Result<Opened, Error> {
+        let data_path = path(self.dir, base, DATA);
+        let file = self.open_file(&data_path, OpenMode::ReadWrite)?;
+        let mut status = file.status().map_err(|error| Error::io("look at", &data_path, error))?;
+        let floor = self.floor(base)?;
+        if self.expected.cut && status.len > floor.position {
+            take_back(&*file, floor.position).map_err(|error| Error::io("cut", &data_path, error))?;
+            status.len = floor.position;
+        }
+        if let Some(index) = self.trusted_index(base, status.len, floor) {
+            if !self.expected.clean {
+                // A kill can fall between the cut of a failed append and its sync.
+                file.sync_data().map_err(|error| Error::io("sync", &data_path, error))?;
+            }
+            let producers = self.producers_of(&*file, index.footer(), status, before)?;
+            let mut active = Active::new(index);
+            // Whether a `.state` that is needed was there is not known here: it is written again.
+            let needs_state = active.index.footer().producers || !producers.is_empty();
+            active.pair_is_written = active.len() > 0 && !needs_state;
+            return Ok(Opened { active, producers, durable: floor, promised: None, phase: Phase::Open });
+        }
+        self.scanned(&data_path, &*file, status, floor, before)
+    }
+
+    /// The active segment after headers were read up to the floor and whole batches behind it.
+    fn scanned(
+        &self,
+        data_path: &Path,
+        file: &dyn File,
+        status: FileStatus,
+        floor: Durable,
+        before: &Before<'_>,
+    ) -> Result<Opened, Error> {
+        let base = floor.active_base;
+        let mut index = IndexBuilder::new(base);
+        let mut replay = Replay::new(file, status.modified, self.producers_before(before)?);
+        let mut push = |head: &[u8; _], header: &BatchHeader| {
+            replay.visit(header);
+            index.push(head, header, Placed::found(header, status));
+        };
+        let part = |from, offset, to, crc| Scan { file, base, from, offset, to, gaps: Gaps::None, crc };
+        let before = part(0, base, floor.position.min(status.len), false);
+        let promised = scan(&before, &mut push).map_err(|error| Error::io("read", data_path, error))?;
+        if promised.end != floor.position || promised.next_offset != floor.end {
+            let what = promised.damage.unwrap_or_else(|| "it ends before what was acknowledged".into());
+            let offsets = promised.next_offset..floor.end.max(promised.next_offset);
+            let error = Error::corrupt(data_path, promised.end, offsets, what);
+            let durable = Durable { active_base: base, end: promised.next_offset, position: promised.end };
+            let producers = replay.finish().map_err(|error| Error::io("read", data_path, error))?;
+            let (active, phase) = (Active::new(index), Phase::ReadOnly(error));
+            return Ok(Opened { active, producers, durable, promised: Some(floor), phase });
+        }
+        let after = part(floor.position, floor.end, status.len, true);
+        let tail = scan(&after, &mut push).map_err(|error| Error::io("read", data_path, error))?;
+        let mut producers = replay.finish().map_err(|error| Error::io("read", data_path, error))?;
+        producers.note_durable(tail.next_offset);
+        let write_failed = |error| Error::io("write again and sync", data_path, error);
+        // Before anything else, since it needs no space: readers are about to see these bytes.
+        rewrite(file, floor.position, tail.end).and_then(|()| file.sync_data()).map_err(write_failed)?;
+        let durable = Durable { active_base: base, end: tail.next_offset, position: tail.end };
+        let mut phase = Phase::Open;
+        if let Some(what) = &tail.damage {
+            match self.cut_tail(data_path, file, tail.end, status.len, what) {
+                Ok(()) => file.sync_data().map_err(write_failed)?,
+                Err(error) => phase = Phase::ReadOnly(error),
+            }
+        }
+        Ok(Opened { active: Active::new(index), producers, durable, promised: None, phase })
+    }
+
+    /// The producers at the end of an active segment whose index is trusted.
+    fn producers_of(
+        &self,
+        file: &dyn File,
+        footer: &Footer,
+        status: FileStatus,
+        before: &Before<'_>,
+    ) -> Result<Producers, Error> {
+        if before.states.contains(&footer.base)
+            && let Some(state) = load_state(&*self.fs, self.dir, footer)
+        {
+            return Ok(Producers::at_end(state));
+        }
+        let mut producers = self.producers_before(before)?;
+        if footer.producers {
+            replay(file, footer, Gaps::None, status.modified, &mut producers)
+                .map_err(|error| Error::io("read", &path(self.dir, footer.base, DATA), error))?;
+            producers.note_durable(footer.next_offset);
+        }
+        Ok(producers)
+    }
+
+    /// The producers at the end of the last sealed segment, whose `.state` is written again if it
+    /// was of no use.
+    fn producers_before(&self, before: &Before<'_>) -> Result<Producers, Error> {
+        let exists = |base: Offset| before.states.contains(&base);
+        let (mut producers, was_good) = producers_after(&*self.fs, self.dir, before.sealed, exists)?;
+        if let Some(last) = before.sealed.last()
+            && !was_good
+            && !producers.is_empty()
+        {
+            let state = path(self.dir, last.base(), STATE);
+            if let Err(error) = atomic::replace(&*self.fs, &state, &producers.to_file().encode(last.footer()))
+            {
+                tracing::warn!(%error, "cannot write what is known of producers");
+            }
+        }
+        producers.take_aborted();
+        Ok(producers)
+    }
+
+    /// Up to where the active segment was promised.
+    fn floor(&self, base: Offset) -> Result<Durable, Error> {
+        let start = Durable { active_base: base, end: base, position: 0 };
+        match self.expected.durable {
+            Some(durable) if durable.active_base == base => Ok(durable),
+            // The log was rolled after the checkpoint was written.
+            Some(durable) if durable.active_base < base => Ok(start),
+            None => Ok(start),
+            Some(durable) => {
+                let missing = path(self.dir, durable.active_base, DATA);
+                let offsets = durable.active_base..durable.end.max(durable.active_base.next());
+                Err(Error::corrupt(&missing, 0, offsets, "the file is gone"))
+            }
+        }
+    }
+
+    /// The index of a segment that was closed cleanly.
+    fn trusted_index(&self, base: Offset, len: u64, floor: Durable) -> Option<IndexBuilder> {
+        if len == 0 && floor.position == 0 {
+            return Some(IndexBuilder::new(base));
+        }
+        let footer = self.footer(base)?;
+        if footer.data_len != len || floor.position != len || footer.next_offset != floor.end {
+            return None;
+        }
+        let index_path = path(self.dir, base, INDEX);
+        let bytes = atomic::read(&*self.fs, &index_path).ok()??;
+        let rows = Rows::new(&index_path, &bytes.into(), &footer).ok()?;
+        Some(IndexBuilder::resume(&rows, footer))
+    }
+}

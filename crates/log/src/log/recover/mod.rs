@@ -1,0 +1,207 @@
+//! Opening a log: what is trusted, what is checked, and what damage means.
+//!
+//! The checkpoint draws the line. Before it, every byte was promised: damage there is corruption,
+//! and nothing behind it is touched. After it, a broken batch cannot be told from a write that
+//! tore: the tail is saved aside, cut and synced. What is whole after the checkpoint is written
+//! again in place and synced before readers see it: after a kill it may be in the page cache
+//! only, and after a failed sync the cache can hold clean pages that never reached the disk.
+
+mod active;
+mod sealed;
+mod tail;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
+
+use logmill_record::Offset;
+use parking_lot::Mutex;
+
+use self::active::{Before, Opened};
+use super::replace::{base_of_cleaned, settle};
+use super::retention::{Kept, remove_segments};
+use super::state::{Phase, State};
+use super::stats::CompactionStats;
+use super::waiters::Waiters;
+use super::{Counters, LogInner};
+use crate::env::{Env, File, Fs, OpenMode};
+use crate::error::Error;
+use crate::format::atomic::TEMPORARY;
+use crate::format::checkpoint::Durable;
+use crate::format::meta::LogMeta;
+use crate::options::LogOptions;
+use crate::segment::{DATA, INDEX, Maps, STATE, base_of, base_with, path};
+use crate::set::{Dirty, SetInner, Shared};
+
+/// What is known of a log before its files are read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected {
+    /// How far it was on disk, by the checkpoint or by the poisoned log that it replaces.
+    pub(crate) durable: Option<Durable>,
+    /// Bytes past that are to be cut: a sync of them failed in this process.
+    pub(crate) cut: bool,
+    /// The data directory was closed cleanly before.
+    pub(crate) clean: bool,
+    /// The epoch for what is appended from now on.
+    pub(crate) epoch: i32,
+}
+
+/// Opens the log in `dir`.
+pub(crate) fn open(
+    env: &Env,
+    (set_dir, dir): (&Path, &Path),
+    meta: &LogMeta,
+    expected: Expected,
+    options: LogOptions,
+    (set, shared): (Weak<SetInner>, Arc<Shared>),
+) -> Result<Arc<LogInner>, Error> {
+    let recovery = Recovery { fs: Arc::clone(&env.fs), maps: Arc::clone(&shared.maps), dir, meta, expected };
+    recovery.settle_names(set_dir)?;
+    let mut names = recovery.list()?;
+    let states = std::mem::take(&mut names.states);
+    let (bases, doomed) = recovery.without_those_below_start(names);
+    let (sealed, last) = match recovery.sealed(bases)? {
+        (sealed, Some(last)) => (sealed, last),
+        (sealed, None) => (sealed, recovery.first_segment(meta.start_offset)?),
+    };
+    let before = Before { sealed: &sealed, states: &states };
+    let Opened { mut active, producers, durable, promised, phase } = recovery.active(last, &before)?;
+    if let Phase::ReadOnly(error) = &phase {
+        tracing::error!(log = %dir.display(), %error, "the log is damaged and opened for reading only");
+    }
+    active.set_since(&*env.clock);
+    let state = State {
+        phase,
+        poisoned: false,
+        closing: false,
+        sealed: Arc::new(sealed),
+        active,
+        producers,
+        options,
+        durable,
+        visible: durable,
+        wanted: durable.end,
+        flush_armed: false,
+        promised,
+        parking: false,
+        task_queued: false,
+        task_runs_on: None,
+        roll_awaited: false,
+        roll_error: None,
+        epoch: expected.epoch,
+        start_offset: meta.start_offset,
+        compaction: CompactionStats::default(),
+    };
+    let waiters = Waiters::new(durable.end);
+    if let Phase::ReadOnly(error) = &state.phase {
+        waiters.end(error.clone());
+    }
+    Ok(Arc::new(LogInner {
+        id: meta.id,
+        dir: dir.to_owned(),
+        env: env.clone(),
+        set,
+        dirty: Dirty::new(Arc::clone(&shared.dirty), meta.id),
+        last_use: AtomicU64::new(0),
+        shared,
+        counters: Counters::default(),
+        kept: Mutex::new(Kept { meta: meta.clone(), doomed }),
+        compactor: Mutex::default(),
+        state: Mutex::new(state),
+        waiters,
+    }))
+}
+
+/// The files of a log, by the base offsets in their names, in order.
+#[derive(Default)]
+struct Names {
+    bases: Vec<Offset>,
+    indexed: Vec<Offset>,
+    states: BTreeSet<Offset>,
+    /// Segments whose compaction was cut off.
+    cleaned: BTreeSet<Offset>,
+}
+
+struct Recovery<'a> {
+    fs: Arc<dyn Fs>,
+    maps: Arc<Maps>,
+    dir: &'a Path,
+    meta: &'a LogMeta,
+    expected: Expected,
+}
+
+impl Recovery<'_> {
+    /// Makes the names of the log's files last, and those of its directories up to the set's: a
+    /// process that ended between making a file and syncing its directory has left a name that a
+    /// power cut would take back, with everything acknowledged in that file since.
+    fn settle_names(&self, set_dir: &Path) -> Result<(), Error> {
+        if self.expected.clean {
+            return Ok(());
+        }
+        for dir in self.dir.ancestors().take_while(|dir| dir.starts_with(set_dir)) {
+            self.fs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
+        }
+        Ok(())
+    }
+
+    /// The segments there are; left-overs of a crash are removed.
+    fn list(&self) -> Result<Names, Error> {
+        let entries = self.fs.list(self.dir).map_err(|error| Error::io("list", self.dir, error))?;
+        let mut names = Names::default();
+        for entry in entries {
+            if let Some(base) = base_of(&entry.name) {
+                names.bases.push(base);
+            } else if let Some(base) = base_of_cleaned(&entry.name) {
+                names.cleaned.insert(base);
+            } else if let Some(base) = base_with(&entry.name, INDEX) {
+                names.indexed.push(base);
+            } else if let Some(base) = base_with(&entry.name, STATE) {
+                names.states.insert(base);
+            } else if entry.name.ends_with(TEMPORARY) {
+                let path = self.dir.join(&entry.name);
+                self.fs.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+            }
+        }
+        for base in &names.cleaned {
+            settle(&*self.fs, self.dir, *base)?;
+        }
+        Ok(names)
+    }
+
+    /// Finishes a removal of segments that was cut off: what lies wholly below the start was to go,
+    /// and so was an index there whose data is gone already. Those that cannot be removed now are
+    /// tried again later.
+    fn without_those_below_start(&self, names: Names) -> (Vec<Offset>, Vec<Offset>) {
+        let Names { mut bases, indexed, .. } = names;
+        let start = self.meta.start_offset;
+        let below = bases.iter().skip(1).filter(|next| **next <= start).count();
+        let orphan = |base: &Offset| *base < start && bases.binary_search(base).is_err();
+        let mut doomed: Vec<Offset> = indexed.into_iter().filter(orphan).collect();
+        doomed.extend(bases.drain(..below));
+        if !doomed.is_empty()
+            && let Err(error) = remove_segments(&*self.fs, self.dir, &mut doomed)
+        {
+            tracing::warn!(log = %self.dir.display(), %error, "cannot remove segments below the log's start");
+        }
+        (bases, doomed)
+    }
+
+    /// A log without any segment: its creation was cut off, or its files are gone.
+    fn first_segment(&self, start: Offset) -> Result<Offset, Error> {
+        if let Some(durable) = self.expected.durable.filter(|durable| durable.end > start) {
+            let missing = path(self.dir, start, DATA);
+            return Err(Error::corrupt(&missing, 0, start..durable.end, "the segment files are gone"));
+        }
+        let data = path(self.dir, start, DATA);
+        self.fs
+            .open(&data, OpenMode::CreateNew)
+            .and_then(|_| self.fs.sync_dir(self.dir))
+            .map_err(|error| Error::io("create", &data, error))?;
+        Ok(start)
+    }
+
+    fn open_file(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>, Error> {
+        self.fs.open(path, mode).map_err(|error| Error::io("open", path, error))
+    }
+}
