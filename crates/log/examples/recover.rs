@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("killed after {acknowledged} acknowledged records; {} are there", log.end_offset());
     assert!(log.end_offset().get() >= acknowledged);
     log.roll()?;
-    log.set().close()?;
+    log.close()?;
 
     damage(&dir.path().join(format!("{:020}.log", 0)))?;
     let env = Env::real();
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The log opens, and readers are told what is gone and read on behind it.
     let log = open(dir.path())?;
     println!("readable: {} of {} records", readable(&log)?, log.end_offset());
-    log.set().close()?;
+    log.close()?;
 
     let plan = plan_repair(&env, dir.path(), &mut |_| ())?;
     for step in plan.steps() {

@@ -11,6 +11,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
@@ -113,6 +114,68 @@ fn a_log_behind_a_link_is_the_log() {
     fs::remove_dir_all(&elsewhere).unwrap();
     let error = open(&data).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+#[test]
+fn a_log_has_one_path_however_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = LogSet::open(dir.path(), SetOptions::default()).unwrap();
+    let log = set.create("a/log", b"", options()).unwrap();
+    for path in ["./a/log", "a/./log", "a//log/", "a/log/."] {
+        let again = set.open_log(path, options()).unwrap();
+        fill(&again, 0..1);
+        assert_eq!(again.end_offset(), log.end_offset(), "{path}: two writers");
+        assert_eq!(set.create(path, b"", options()).unwrap_err().kind(), ErrorKind::Exists);
+    }
+}
+
+#[test]
+fn a_log_lies_below_its_directory_and_takes_none_of_its_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let set = LogSet::open(&data, SetOptions::default()).unwrap();
+    let absolute = data.join("log");
+    let strange = std::ffi::OsStr::from_bytes(b"\xff");
+    let wrong = ["..", "../log", "a/../log", "/", "set", "meta", "a/meta", "lock", "checkpoint", "reserve"];
+    for path in wrong.map(Path::new).into_iter().chain([&*absolute, Path::new(strange)]) {
+        for outcome in [
+            set.create(path, b"", options()).map(drop),
+            set.open_log(path, options()).map(drop),
+            set.holds_log(path).map(drop),
+            set.read_meta(path).map(drop),
+        ] {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{}: {error}", path.display());
+        }
+    }
+    let mut names: Vec<_> = fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["lock", "set"]);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing beside the directory");
+}
+
+#[test]
+fn a_log_that_is_not_there_is_said_to_be_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = LogSet::open(dir.path(), SetOptions::default()).unwrap();
+    let error = set.open_log("orders", options()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(
+        error.to_string().contains("there is no log at ") && error.to_string().contains("orders"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_single_log_is_not_put_into_a_directory_of_many() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(closed(dir.path(), 1));
+    let before = fs::read(dir.path().join("set")).unwrap();
+    let error = Log::open(dir.path(), SetOptions::default(), options()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(error.to_string().contains("LogSet::open"), "{error}");
+    assert_eq!(fs::read(dir.path().join("set")).unwrap(), before, "nothing was changed");
+    assert!(open(dir.path()).is_ok());
 }
 
 #[test]

@@ -13,7 +13,8 @@ use std::io::Write;
 use std::time::Duration;
 
 use common::{batch, batch_at, read_all, texts};
-use logmill_log::{ErrorKind, Log, LogOptions, LogSet, LogState, SetOptions};
+use logmill_log::env::Env;
+use logmill_log::{ErrorKind, Log, LogOptions, LogSet, LogState, SetOptions, inspect};
 use logmill_record::{Offset, TimestampMs};
 
 fn open(dir: &std::path::Path) -> Log {
@@ -334,6 +335,28 @@ fn a_closed_log_answers_so() {
     log.close().unwrap();
     assert_eq!(log.append(&[batch(&[b"x"])]).unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(log.read(Offset(0), 10).unwrap_err().kind(), ErrorKind::Closed);
-    let again = log.set().open_log("", LogOptions::default()).unwrap();
+    assert_eq!(texts(&open(dir.path()), 0), numbered(0..1));
+}
+
+#[test]
+fn a_log_of_a_set_that_is_closed_can_be_opened_again_from_the_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = LogSet::open(dir.path(), SetOptions::default()).unwrap();
+    let log = set.create("orders", b"", small_segments()).unwrap();
+    fill(&log, 0..1);
+    log.close().unwrap();
+    let again = set.open_log("orders", small_segments()).unwrap();
     assert_eq!(texts(&again, 0), numbered(0..1));
+}
+
+#[test]
+fn closing_a_log_that_was_opened_by_itself_closes_its_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    fill(&log, 0..1);
+    log.close().unwrap();
+    // Given back, though there still is a handle.
+    let report = inspect::verify(&Env::real(), dir.path(), &mut |_| ()).unwrap();
+    assert!(report.clean && report.findings.is_empty(), "{report:?}");
+    assert_eq!(log.set().open_log("", small_segments()).unwrap_err().kind(), ErrorKind::Closed);
 }

@@ -104,7 +104,7 @@ pub struct DumpedDamage {
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let dir = tempfile::tempdir()?;
-/// Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.set().close()?;
+/// Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
 ///
 /// dump(&Env::real(), dir.path(), &DumpOptions::default(), &mut |dumped| {
 ///     match dumped {

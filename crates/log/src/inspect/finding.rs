@@ -88,7 +88,7 @@ impl fmt::Display for FindingKind {
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let dir = tempfile::tempdir()?;
-/// Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.set().close()?;
+/// Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
 /// # #[expect(clippy::disallowed_methods, reason = "damage by hand")]
 /// std::fs::write(dir.path().join("meta"), "not what was written")?;
 ///

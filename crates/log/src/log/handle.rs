@@ -64,13 +64,15 @@ impl Log {
     }
 
     /// Opens the log in `dir`, or creates it: a set of one, with the set's and the log's files in
-    /// that one directory. The directory is locked until the last handle is gone.
+    /// that one directory. The directory is locked until the log is closed or the last handle is
+    /// gone.
     ///
     /// # Errors
     ///
-    /// As [`LogSet::open`](crate::LogSet::open) and [`LogSet::open_log`](crate::LogSet::open_log).
+    /// As [`LogSet::open`](crate::LogSet::open) and [`LogSet::open_log`](crate::LogSet::open_log);
+    /// `Invalid` for a directory of many logs.
     pub fn open(dir: impl AsRef<Path>, set: SetOptions, log: LogOptions) -> Result<Self, Error> {
-        let set = LogSet::open(dir, set)?;
+        let set = LogSet::open_single(dir.as_ref(), set)?;
         if set.holds_log(Path::new(""))? { set.open_log("", log) } else { set.create("", &[], log) }
     }
 
@@ -278,14 +280,18 @@ impl Log {
     /// long as the disk does: see [`Log::close_within`]. The next
     /// open reads nothing but that index. Closing twice is no error.
     ///
+    /// A log that was opened by itself, with [`Log::open`], closes its set too, and gives the
+    /// directory back.
+    ///
     /// # Errors
     ///
     /// If the last bytes could not be synced or the index not be written; the log is closed all
-    /// the same.
+    /// the same, and its set is not.
     pub fn close(&self) -> Result<(), Error> {
         let closed = self.inner.close();
         self.set.forget(&self.inner);
-        closed
+        closed?;
+        if self.set.is_single(&self.inner) { self.set.close() } else { Ok(()) }
     }
 
     /// [`Log::close`], but waits no longer than `timeout` for a disk that may hang. After that the

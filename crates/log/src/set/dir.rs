@@ -1,20 +1,75 @@
 //! Opening a data directory: is it one, may we have it, and what does it say.
 
 use std::io;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use crate::env::{Env, Fs, Lock};
 use crate::error::{Error, ErrorKind};
 use crate::format::checkpoint::{self, Checkpoint};
+use crate::format::meta::FILE as META;
 use crate::format::set_file::SetFile;
 use crate::format::{atomic, atomic::TEMPORARY};
 
 use super::checkpointer::FILE as CHECKPOINT;
+use super::space::RESERVE;
 
 /// The file that says what the directory is.
 pub(crate) const SET: &str = "set";
 /// The file whose lock is the directory's.
 pub(crate) const LOCK: &str = "lock";
+
+/// The path of a log below the data directory `dir` as the set knows it. One log has one path: two
+/// ways to write it would be two writers, and outside the directory nobody holds the lock.
+pub(super) fn log_path(dir: &Path, path: &Path) -> Result<PathBuf, Error> {
+    let refuse = |why: String| {
+        let message = format!("there can be no log at {}: {why}", path.display());
+        Error::new(ErrorKind::Invalid, message).at_path(path)
+    };
+    let mut below = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::Normal(name) => match name.to_str() {
+                Some(SET | LOCK | CHECKPOINT | RESERVE | META) => {
+                    let why = format!("the set has files named {name:?} itself; choose another name");
+                    return Err(refuse(why));
+                }
+                Some(name) => below.push(name),
+                None => return Err(refuse("its name is not UTF-8; choose another".to_owned())),
+            },
+            _ => {
+                let why = format!("its path has to lead from the data directory {} down", dir.display());
+                return Err(refuse(why));
+            }
+        }
+    }
+    Ok(below)
+}
+
+/// The directory of the log at `below`, without a slash at its end.
+pub(super) fn log_dir(dir: &Path, below: &Path) -> PathBuf {
+    if below.as_os_str().is_empty() { dir.to_owned() } else { dir.join(below) }
+}
+
+/// A single log is not put into a directory of many, where nobody would look for it.
+pub(super) fn refuse_many(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
+    // No directory, or not ours to read: opening it makes one, or says so.
+    let Ok(entries) = fs.list(dir) else { return Ok(()) };
+    let holds = |name: &str| entries.iter().any(|entry| entry.name == name);
+    let other = entries.iter().find(|entry| entry.is_dir && entry.name != "lost+found");
+    match other {
+        Some(other) if holds(SET) && !holds(META) => {
+            let message = format!(
+                "{} is a data directory of many logs: it holds the directory {:?}; open it with LogSet::open, or \
+                 choose another directory",
+                dir.display(),
+                other.name
+            );
+            Err(Error::new(ErrorKind::Invalid, message).at_path(dir))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Creates `dir` and its missing parents, each synced into the one above.
 pub(super) fn create_all(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! The public handle of a set.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -49,7 +49,16 @@ impl LogSet {
     /// `Locked` if another process has it; `Invalid` if it is a plain file or holds something
     /// else; `Denied`; `NewerFormat`; `Corrupt` if `set` or `checkpoint` are damaged.
     pub fn open(dir: impl AsRef<Path>, options: SetOptions) -> Result<Self, Error> {
-        let dir = dir.as_ref();
+        Self::open_as(dir.as_ref(), options, false)
+    }
+
+    /// Opens the set of a single log, or makes it; see [`Log::open`].
+    pub(crate) fn open_single(dir: &Path, options: SetOptions) -> Result<Self, Error> {
+        dir::refuse_many(&*options.env.fs, dir)?;
+        Self::open_as(dir, options, true)
+    }
+
+    fn open_as(dir: &Path, options: SetOptions, is_single: bool) -> Result<Self, Error> {
         let shared = Arc::new(Shared::new(dir, &options));
         let mut env = options.env;
         env.fs = Arc::new(WithReserve { fs: env.fs, spare: Arc::clone(&shared.spare) });
@@ -67,6 +76,7 @@ impl LogSet {
             id: file.id,
             file: Mutex::new(file),
             was_clean,
+            is_single,
             logs: Mutex::default(),
             table: Mutex::new(table),
             checkpoint_write: Mutex::new(()),
@@ -124,9 +134,10 @@ impl LogSet {
     ///
     /// # Errors
     ///
-    /// `Io` if that cannot be told.
+    /// `Invalid` if there can be none; `Io` if that cannot be told.
     pub fn holds_log(&self, path: impl AsRef<Path>) -> Result<bool, Error> {
-        let meta = self.inner.dir.join(path).join(META);
+        let path = self.path_of(path.as_ref())?;
+        let meta = self.dir_of(&path).join(META);
         match self.inner.env.fs.open(&meta, OpenMode::Read) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
@@ -137,22 +148,29 @@ impl LogSet {
     /// Creates a log at `path` below the data directory, with what its owner wants to keep with
     /// it. It is on disk when this returns.
     ///
+    /// The path is made of names and leads down, such as `orders/eu`; `./orders/eu` is the same log.
+    ///
     /// # Errors
     ///
-    /// `Exists` if there is one; `Full`, `Io`, `Closed`.
+    /// `Invalid` for a path that is absolute or goes up, or has a name in it that the set uses itself,
+    /// such as `meta`. `Exists` if there is one; `Full`, `Io`, `Closed`.
     pub fn create(&self, path: impl AsRef<Path>, owner: &[u8], options: LogOptions) -> Result<Log, Error> {
-        let path = path.as_ref();
+        let path = self.path_of(path.as_ref())?;
         if owner.len() > 1 << 20 {
-            return Err(Error::new(ErrorKind::Invalid, "an owner keeps at most 1 MiB with a log"));
+            let message = format!(
+                "an owner keeps at most 1 MiB with a log, not {} bytes; store them elsewhere",
+                owner.len()
+            );
+            return Err(Error::new(ErrorKind::Invalid, message));
         }
-        let turn = self.turn(path);
+        let turn = self.turn(&path);
         let _turn = turn.lock();
         self.check_open()?;
-        if self.holds_log(path)? {
-            let message = format!("there is a log at {} already", self.inner.dir.join(path).display());
-            return Err(Error::new(ErrorKind::Exists, message).at_path(path));
+        let dir = self.dir_of(&path);
+        if self.holds_log(&path)? {
+            let message = format!("there is a log at {} already; open it", dir.display());
+            return Err(Error::new(ErrorKind::Exists, message).at_path(&path));
         }
-        let dir = self.inner.dir.join(path);
         let fs = &*self.inner.env.fs;
         dir::create_all(fs, &dir)?;
         let data = segment::path(&dir, Offset::ZERO, DATA);
@@ -166,7 +184,7 @@ impl LogSet {
         let meta = LogMeta::new(id, Bytes::copy_from_slice(owner));
         // Written last: a directory without it is no log.
         atomic::replace(fs, &dir.join(META), &meta.encode())?;
-        self.open_in_turn(path, options)
+        self.open_in_turn(&path, options)
     }
 
     /// Opens the log at `path` below the data directory and recovers it. If it is open already,
@@ -178,12 +196,12 @@ impl LogSet {
     ///
     /// # Errors
     ///
-    /// `NotFound`, `Io`, `Closed`, `NewerFormat`; `Corrupt` if `meta` or whole segments are gone.
+    /// `Invalid`, `NotFound`, `Io`, `Closed`, `NewerFormat`; `Corrupt` if `meta` or whole segments are gone.
     pub fn open_log(&self, path: impl AsRef<Path>, options: LogOptions) -> Result<Log, Error> {
-        let path = path.as_ref();
-        let turn = self.turn(path);
+        let path = self.path_of(path.as_ref())?;
+        let turn = self.turn(&path);
         let _turn = turn.lock();
-        self.open_in_turn(path, options)
+        self.open_in_turn(&path, options)
     }
 
     /// Opening and creating are one at a time for each path: two recoveries of one log would be
@@ -223,7 +241,7 @@ impl LogSet {
                 expected.epoch = self.advance_epoch()?;
             }
         }
-        let dir = self.inner.dir.join(path);
+        let dir = self.dir_of(path);
         let dirs = (&*self.inner.dir, &*dir);
         let set = (Arc::downgrade(&self.inner), Arc::clone(&self.inner.shared));
         let inner = log::open(&self.inner.env, dirs, &meta, expected, options, set)?;
@@ -238,13 +256,33 @@ impl LogSet {
     ///
     /// # Errors
     ///
-    /// `NotFound`, `Corrupt`, `NewerFormat`, `Io`.
+    /// `Invalid`, `NotFound`, `Corrupt`, `NewerFormat`, `Io`.
     pub fn read_meta(&self, path: impl AsRef<Path>) -> Result<LogMeta, Error> {
-        let meta = self.inner.dir.join(path).join(META);
+        let dir = self.dir_of(&self.path_of(path.as_ref())?);
+        let meta = dir.join(META);
         match atomic::read(&*self.inner.env.fs, &meta)? {
             Some(bytes) => LogMeta::decode(&meta, &bytes),
-            None => Err(Error::io("open", &meta, std::io::ErrorKind::NotFound.into())),
+            None => {
+                let message = format!(
+                    "there is no log at {}: it has no file {META:?}; check the path, or create the log",
+                    dir.display()
+                );
+                Err(Error::new(ErrorKind::NotFound, message).at_path(&meta))
+            }
         }
+    }
+
+    fn path_of(&self, path: &Path) -> Result<PathBuf, Error> {
+        dir::log_path(&self.inner.dir, path)
+    }
+
+    fn dir_of(&self, path: &Path) -> PathBuf {
+        dir::log_dir(&self.inner.dir, path)
+    }
+
+    /// Whether this is the set of that one log, and ends with it.
+    pub(crate) fn is_single(&self, log: &LogInner) -> bool {
+        self.inner.is_single && log.dir == self.inner.dir
     }
 
     /// Closes every log and writes the checkpoint, so that the next open recovers nothing, and

@@ -52,6 +52,8 @@ pub(crate) struct SetInner {
     file: Mutex<SetFile>,
     /// Whether the directory had been closed cleanly when it was opened.
     was_clean: bool,
+    /// It was opened as one log, which closes the set with itself.
+    is_single: bool,
     /// The logs that are open, by their paths below `dir`.
     logs: Mutex<BTreeMap<PathBuf, Arc<LogInner>>>,
     /// What the checkpoint said at open of logs that are not open now.

@@ -60,7 +60,7 @@ impl fmt::Display for RepairStep {
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let dir = tempfile::tempdir()?;
-/// Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.set().close()?;
+/// Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
 /// # #[expect(clippy::disallowed_methods, reason = "damage by hand")]
 /// std::fs::write(dir.path().join("checkpoint"), "not what was written")?;
 ///
