@@ -17,7 +17,7 @@ pub type Wanted = Weak<dyn Any + Send + Sync>;
 /// ```
 /// use logmill_log::env::Work;
 ///
-/// assert_eq!(Work::ALL.len(), 5);
+/// assert_eq!(Work::ALL.len(), 6);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Work {
@@ -27,15 +27,19 @@ pub enum Work {
     Append,
     /// Reading from logs.
     Read,
-    /// Everything that nobody waits for: checkpoints, deletion.
+    /// Everything that nobody waits for: compaction, deletion.
     Background,
     /// Waking those whose time has come; never blocks.
     Wake,
+    /// Writing the checkpoint, which has to come in time however much there is to do in the
+    /// background.
+    Checkpoint,
 }
 
 impl Work {
     /// Every kind, in a fixed order.
-    pub const ALL: [Self; 5] = [Self::Sync, Self::Append, Self::Read, Self::Background, Self::Wake];
+    pub const ALL: [Self; 6] =
+        [Self::Sync, Self::Append, Self::Read, Self::Background, Self::Wake, Self::Checkpoint];
 }
 
 /// Runs tasks: on threads of its own in production, one after another in seeded order in a

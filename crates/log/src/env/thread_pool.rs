@@ -28,7 +28,7 @@ const IDLE_BEFORE_EXIT: Duration = Duration::from_secs(5);
 /// assert_ne!(receiver.recv().unwrap(), std::thread::current().id());
 /// ```
 pub struct ThreadPool {
-    crews: [Arc<Crew>; 5],
+    crews: [Arc<Crew>; Work::ALL.len()],
     timer: Arc<Timer>,
 }
 
@@ -136,6 +136,7 @@ impl Crew {
             Work::Read => ("logmill-read", 16),
             Work::Background => ("logmill-back", 2),
             Work::Wake => ("logmill-wake", 1),
+            Work::Checkpoint => ("logmill-check", 1),
         };
         Self { name, most, state: Mutex::default(), work_came: Condvar::new() }
     }

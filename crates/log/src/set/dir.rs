@@ -106,6 +106,12 @@ pub(super) fn refuse_foreign(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
     }
 }
 
+/// Whether a temporary file is one that the set may be writing just now. In a set of one log they lie
+/// among the log's; who writes them removes what a crash left.
+pub(crate) fn is_on_its_way(name: &str) -> bool {
+    matches!(name.strip_suffix(TEMPORARY), Some(SET | CHECKPOINT | RESERVE))
+}
+
 /// Takes the directory's lock.
 pub(crate) fn lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn Lock>, Error> {
     fs.lock(&dir.join(LOCK)).map_err(|error| match error.kind() {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use logmill_record::Offset;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::checkpointer::Checkpointer;
 use super::space::WithReserve;
 use super::{Held, SetInner, Shared, dir};
 use crate::env::{Env, OpenMode, Space, within};
@@ -79,9 +80,7 @@ impl LogSet {
             is_single,
             logs: Mutex::default(),
             table: Mutex::new(table),
-            checkpoint_write: Mutex::new(()),
-            checkpoint_due: AtomicBool::new(false),
-            synced_since: AtomicU64::new(0),
+            checkpointer: Checkpointer::default(),
             closed: AtomicBool::new(false),
             maintenance_interval: options.maintenance_interval,
             maintenance_armed: AtomicBool::new(false),
@@ -303,6 +302,7 @@ impl LogSet {
             outcome = outcome.and(log.close());
         }
         if first {
+            self.inner.end_space_looks();
             outcome = outcome.and(self.inner.write_checkpoint());
             if outcome.is_ok() {
                 outcome = self.mark_clean();

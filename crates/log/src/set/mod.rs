@@ -19,7 +19,7 @@ mod stats;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -27,8 +27,9 @@ use uuid::Uuid;
 
 pub use budget::BudgetStats;
 pub(crate) use budget::Place;
+use checkpointer::Checkpointer;
 pub(crate) use checkpointer::FILE as CHECKPOINT;
-pub(crate) use dir::{LOCK, SET, lock as take_lock};
+pub(crate) use dir::{LOCK, SET, is_on_its_way, lock as take_lock};
 pub(crate) use dirty::Dirty;
 pub(crate) use files::OpenFile;
 pub use handle::LogSet;
@@ -58,9 +59,7 @@ pub(crate) struct SetInner {
     logs: Mutex<BTreeMap<PathBuf, Arc<LogInner>>>,
     /// What the checkpoint said at open of logs that are not open now.
     table: Mutex<Checkpoint>,
-    checkpoint_write: Mutex<()>,
-    checkpoint_due: AtomicBool,
-    synced_since: AtomicU64,
+    checkpointer: Checkpointer,
     closed: AtomicBool,
     maintenance_interval: Duration,
     /// The maintenance task is set. Cleared under the lock of `logs`.
@@ -83,7 +82,8 @@ impl Drop for Held {
         self.0.closed.store(true, Ordering::Release);
         let logs = std::mem::take(&mut *self.0.logs.lock());
         logs.into_values().for_each(|log| log.give_up());
-        let _no_checkpoint = self.0.checkpoint_write.lock();
+        self.0.end_space_looks();
+        let _no_checkpoint = self.0.checkpointer.write.lock();
         *self.0.lock.lock() = None;
     }
 }

@@ -6,7 +6,9 @@
 //! indexes, what recovery saves. Appends never use it: from then on they are refused until the
 //! maintenance has written it again, which needs twice its size free.
 //!
-//! Lock order: the reserve's lock is held during its I/O, and nothing is locked under it.
+//! Lock order: who looks at the space takes the turn to look, then the reserve's lock, which is held
+//! during its I/O. Nothing else is locked under them, least of all the checkpoint's: it does not
+//! wait for a reserve that is being written, unless it needs that space itself.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -51,9 +53,12 @@ pub(crate) struct Spare {
     reserve_bytes: u64,
     is_low: AtomicBool,
     appended_since: AtomicU64,
-    /// The reserve was needed. Changed with `held`, under its lock.
+    look_turn: Mutex<()>,
+    /// The right to write the reserve or to remove it, and so to change the two below.
+    reserve_turn: Mutex<()>,
+    held: AtomicBool,
+    /// The reserve was needed.
     spent: AtomicBool,
-    held: Mutex<bool>,
 }
 
 impl Spare {
@@ -64,8 +69,10 @@ impl Spare {
             reserve_bytes: options.reserve_bytes,
             is_low: AtomicBool::new(false),
             appended_since: AtomicU64::new(0),
+            look_turn: Mutex::new(()),
+            reserve_turn: Mutex::new(()),
+            held: AtomicBool::new(false),
             spent: AtomicBool::new(false),
-            held: Mutex::new(false),
         }
     }
 
@@ -119,12 +126,12 @@ impl Spare {
         if self.reserve_bytes == 0 {
             return false;
         }
-        let mut held = self.held.lock();
+        let _turn = self.reserve_turn.lock();
         // Its blocks are free once the directory without it is on disk.
         let removed = fs.remove_file(&self.dir.join(RESERVE)).and_then(|()| fs.sync_dir(&self.dir));
         if let Err(error) = &removed {
             // While the set is being opened nobody has looked yet whether an earlier one left it.
-            if !*held && error.kind() == io::ErrorKind::NotFound {
+            if !self.held.load(Ordering::Relaxed) && error.kind() == io::ErrorKind::NotFound {
                 return false;
             }
             tracing::error!(dir = %self.dir.display(), %error, "cannot release the reserve of space");
@@ -134,21 +141,21 @@ impl Spare {
             dir = %self.dir.display(), bytes = self.reserve_bytes,
             "the file system is full: the reserve of space is released, and appends are refused"
         );
-        *held = false;
+        self.held.store(false, Ordering::Relaxed);
         self.spent.store(true, Ordering::Relaxed);
         true
     }
 
     /// Writes the reserve if it is not there and there is space for it and as much again.
     pub(crate) fn keep_reserve(&self, fs: &dyn Fs, random: &dyn Random) {
-        let mut held = self.held.lock();
-        if *held || self.reserve_bytes == 0 {
+        let _turn = self.reserve_turn.lock();
+        if self.held.load(Ordering::Relaxed) || self.reserve_bytes == 0 {
             return;
         }
         match self.write_reserve(fs, random) {
             Ok(false) => {}
             Ok(true) => {
-                *held = true;
+                self.held.store(true, Ordering::Relaxed);
                 self.spent.store(false, Ordering::Relaxed);
             }
             Err(error) => {
@@ -198,7 +205,7 @@ impl Spare {
     }
 
     pub(crate) fn reserve(&self) -> ReserveState {
-        match *self.held.lock() {
+        match self.held.load(Ordering::Relaxed) {
             _ if self.reserve_bytes == 0 => ReserveState::Off,
             true => ReserveState::Held,
             false if self.spent.load(Ordering::Relaxed) => ReserveState::Spent,
@@ -220,12 +227,17 @@ impl SetInner {
     }
 
     pub(super) fn look_at_space(&self) {
-        // The closer gives the directory back when no task writes there any more.
-        let _turn = self.checkpoint_write.lock();
+        let _turn = self.shared.spare.look_turn.lock();
         if !self.closed.load(Ordering::Acquire) {
             self.shared.spare.keep_reserve(&*self.env.fs, &*self.env.random);
             self.shared.spare.look(&*self.env.fs);
         }
+    }
+
+    /// The set is closed, and gives its directory back only when no task writes the reserve there
+    /// any more: a look that begins after this one has ended finds it closed.
+    pub(super) fn end_space_looks(&self) {
+        drop(self.shared.spare.look_turn.lock());
     }
 }
 

@@ -32,7 +32,7 @@ use crate::format::checkpoint::Durable;
 use crate::format::meta::LogMeta;
 use crate::options::LogOptions;
 use crate::segment::{DATA, INDEX, Maps, STATE, base_of, base_with, path};
-use crate::set::{Dirty, SetInner, Shared};
+use crate::set::{Dirty, SetInner, Shared, is_on_its_way};
 
 /// What is known of a log before its files are read.
 #[derive(Clone, Copy, Debug)]
@@ -158,7 +158,7 @@ impl Recovery<'_> {
                 names.indexed.push(base);
             } else if let Some(base) = base_with(&entry.name, STATE) {
                 names.states.insert(base);
-            } else if entry.name.ends_with(TEMPORARY) {
+            } else if entry.name.ends_with(TEMPORARY) && !is_on_its_way(&entry.name) {
                 let path = self.dir.join(&entry.name);
                 self.fs.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
             }
