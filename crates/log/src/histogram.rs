@@ -1,6 +1,7 @@
 //! How long something took, counted in buckets: small, fixed in size, and without a lock.
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -76,27 +77,29 @@ impl fmt::Debug for Histogram {
     }
 }
 
-/// A histogram that is being counted into.
-#[derive(Debug)]
+/// A histogram that is being counted into. Its kilobyte is taken with the first duration: of ten
+/// thousand logs that are open most may never be written.
+#[derive(Debug, Default)]
 pub(crate) struct Recorder {
-    buckets: Box<[AtomicU64]>,
+    buckets: OnceLock<Box<[AtomicU64]>>,
     sum_ns: AtomicU64,
 }
 
 impl Recorder {
-    pub(crate) fn new() -> Self {
-        Self { buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), sum_ns: AtomicU64::new(0) }
-    }
-
     pub(crate) fn record(&self, took: Duration) {
-        self.buckets[bucket_of(took)].fetch_add(1, Ordering::Relaxed);
+        let buckets = self.buckets.get_or_init(|| (0..BUCKETS).map(|_| AtomicU64::new(0)).collect());
+        buckets[bucket_of(took)].fetch_add(1, Ordering::Relaxed);
         let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.sum_ns.fetch_add(ns, Ordering::Relaxed);
     }
 
     pub(crate) fn snapshot(&self) -> Histogram {
         Histogram {
-            buckets: self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect(),
+            buckets: self
+                .buckets
+                .get()
+                .map(|buckets| buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect())
+                .unwrap_or_default(),
             sum: Duration::from_nanos(self.sum_ns.load(Ordering::Relaxed)),
         }
     }
@@ -145,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_quantile_is_at_most_a_quarter_too_high() {
-        let recorder = Recorder::new();
+        let recorder = Recorder::default();
         assert_eq!(recorder.snapshot().quantile(0.5), None);
         (1..=1_000).for_each(|ms| recorder.record(Duration::from_millis(ms)));
         let histogram = recorder.snapshot();
@@ -159,7 +162,7 @@ mod tests {
 
     #[test]
     fn no_duration_is_too_short_or_too_long() {
-        let recorder = Recorder::new();
+        let recorder = Recorder::default();
         recorder.record(Duration::ZERO);
         recorder.record(Duration::MAX);
         assert_eq!(recorder.snapshot().count(), 2);

@@ -5,7 +5,7 @@
 //! prefix   "LMIX" version:u16 0:u16
 //! row ×n   offset:u32 position:u32 max_timestamp:i64 appended_at:i64 check:u32 flags:u32
 //! footer   base:u64 next_offset:u64 data_len:u64 batches:u64 records:u64
-//!          max_timestamp:i64 last_appended_at:i64 first_epoch:i32 last_epoch:i32 headers_crc:u32 flags:u32
+//!          max_timestamp:i64 first_appended_at:i64 last_appended_at:i64 first_epoch:i32 last_epoch:i32 headers_crc:u32 flags:u32
 //!          rows:u32 rows_crc:u32 footer_crc:u32
 //! ```
 //!
@@ -31,7 +31,7 @@ use crate::error::Error;
 const MAGIC: [u8; 4] = *b"LMIX";
 const PREFIX_LEN: usize = 8;
 const ROW_LEN: usize = 32;
-const FOOTER_LEN: usize = 84;
+const FOOTER_LEN: usize = 92;
 /// The shortest index: no rows.
 const MIN_LEN: u64 = (PREFIX_LEN + FOOTER_LEN) as u64;
 
@@ -113,6 +113,9 @@ pub(crate) struct Footer {
     pub(crate) records: u64,
     /// Its largest timestamp.
     pub(crate) max_timestamp: TimestampMs,
+    /// When its first batch was appended, or an upper bound: what the first row says, for who does not
+    /// read the rows.
+    pub(crate) first_appended_at: TimestampMs,
     /// When its last batch was appended.
     pub(crate) last_appended_at: TimestampMs,
     /// Leader epoch of its first batch.
@@ -167,13 +170,14 @@ impl Footer {
             batches: u64::from_le_bytes(array(bytes, 24)),
             records: u64::from_le_bytes(array(bytes, 32)),
             max_timestamp: TimestampMs(i64::from_le_bytes(array(bytes, 40))),
-            last_appended_at: TimestampMs(i64::from_le_bytes(array(bytes, 48))),
-            first_epoch: i32::from_le_bytes(array(bytes, 56)),
-            last_epoch: i32::from_le_bytes(array(bytes, 60)),
-            headers_crc: u32::from_le_bytes(array(bytes, 64)),
-            producers: u32::from_le_bytes(array(bytes, 68)) & FLAG_PRODUCERS != 0,
-            rows: u32::from_le_bytes(array(bytes, 72)),
-            rows_crc: u32::from_le_bytes(array(bytes, 76)),
+            first_appended_at: TimestampMs(i64::from_le_bytes(array(bytes, 48))),
+            last_appended_at: TimestampMs(i64::from_le_bytes(array(bytes, 56))),
+            first_epoch: i32::from_le_bytes(array(bytes, 64)),
+            last_epoch: i32::from_le_bytes(array(bytes, 68)),
+            headers_crc: u32::from_le_bytes(array(bytes, 72)),
+            producers: u32::from_le_bytes(array(bytes, 76)) & FLAG_PRODUCERS != 0,
+            rows: u32::from_le_bytes(array(bytes, 80)),
+            rows_crc: u32::from_le_bytes(array(bytes, 84)),
         };
         if file_len != MIN_LEN + u64::from(footer.rows) * ROW_LEN as u64 {
             return Err(damaged(path, "its length does not match its number of rows"));
@@ -201,6 +205,7 @@ impl Footer {
         out.extend(self.batches.to_le_bytes());
         out.extend(self.records.to_le_bytes());
         out.extend(self.max_timestamp.0.to_le_bytes());
+        out.extend(self.first_appended_at.0.to_le_bytes());
         out.extend(self.last_appended_at.0.to_le_bytes());
         out.extend(self.first_epoch.to_le_bytes());
         out.extend(self.last_epoch.to_le_bytes());

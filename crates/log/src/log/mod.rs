@@ -49,6 +49,7 @@ use waiters::Waiters;
 
 use crate::env::Env;
 use crate::format::checkpoint::Durable;
+use crate::histogram::Recorder;
 use crate::set::{Dirty, SetInner, Shared};
 
 /// What the handles and tasks of a log share.
@@ -62,6 +63,10 @@ pub(crate) struct LogInner {
     /// Numbers its last append among those of the set.
     last_use: AtomicU64,
     counters: Counters,
+    /// How long appends took on the caller's thread, waiting not included.
+    append_time: Recorder,
+    /// How long syncs of data took.
+    sync_time: Recorder,
     compactor: Mutex<Compactor>,
     kept: Mutex<Kept>,
     state: Mutex<State>,
@@ -90,6 +95,7 @@ impl LogInner {
     fn note_append(&self, appended: Appended, took: Duration) {
         self.counters.note_append(appended);
         self.shared.counters.note_append(appended);
+        self.append_time.record(took);
         self.shared.append_time.record(took);
     }
 
@@ -97,6 +103,7 @@ impl LogInner {
     fn note_synced(&self, bytes: u64, took: Duration) {
         self.counters.note_sync(bytes);
         self.shared.counters.note_sync(bytes);
+        self.sync_time.record(took);
         self.shared.sync_time.record(took);
         if let Some(set) = self.set.upgrade() {
             set.note_synced(bytes);

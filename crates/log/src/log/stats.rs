@@ -7,6 +7,8 @@ use logmill_record::{Offset, TimestampMs};
 use super::LogInner;
 use super::state::{Phase, State};
 use crate::error::Error;
+use crate::format::index::Footer;
+use crate::histogram::Histogram;
 
 /// How a log stands.
 ///
@@ -45,6 +47,10 @@ pub struct LogStats {
     pub durable_end: Offset,
     /// The offset after the last record written.
     pub written_end: Offset,
+    /// When the oldest record that is kept was appended, by the node's clock, or a moment after that:
+    /// where the log starts in the middle of a segment, and where the index was lost. `None` if none
+    /// is kept.
+    pub first_appended_at: Option<TimestampMs>,
     /// When the newest record was appended, by the node's clock; `None` if none is kept.
     pub last_appended_at: Option<TimestampMs>,
     /// The largest timestamp of the records kept, as their producers set it; `None` if none is.
@@ -57,6 +63,11 @@ pub struct LogStats {
     pub syncs: u64,
     /// Bytes that these syncs put on disk.
     pub synced_bytes: u64,
+    /// How long appends to it took on the caller's thread since it was opened, waiting for room and
+    /// for the sync not included.
+    pub append_time: Histogram,
+    /// How long the syncs of its data took.
+    pub sync_time: Histogram,
     /// What compaction has done since it was opened.
     pub compaction: CompactionStats,
     /// Whether it can be written.
@@ -179,6 +190,15 @@ impl Counters {
 
 impl LogInner {
     pub(crate) fn stats(&self) -> LogStats {
+        LogStats {
+            append_time: self.append_time.snapshot(),
+            sync_time: self.sync_time.snapshot(),
+            ..self.stats_without_times()
+        }
+    }
+
+    /// For who looks at thousands of logs and wants no copies of their histograms.
+    pub(crate) fn stats_without_times(&self) -> LogStats {
         let state = self.state.lock();
         LogStats {
             stored_bytes: state.stored_bytes(),
@@ -188,12 +208,15 @@ impl LogInner {
             end_offset: state.visible().end,
             durable_end: state.durable.end,
             written_end: state.written_end(),
+            first_appended_at: state.first_appended_at(),
             last_appended_at: state.last_appended_at(),
             max_timestamp: state.max_timestamp(),
             epoch: state.epoch,
             appended: self.counters.appended(),
             syncs: self.counters.syncs(),
             synced_bytes: self.counters.synced_bytes(),
+            append_time: Histogram::default(),
+            sync_time: Histogram::default(),
             compaction: state.compaction.clone(),
             state: match &state.phase {
                 Phase::Open | Phase::Rolling | Phase::Undoing => LogState::Open,
@@ -206,6 +229,15 @@ impl LogInner {
 }
 
 impl State {
+    fn first_appended_at(&self) -> Option<TimestampMs> {
+        let start = self.start_offset;
+        let holds = |footer: &&Footer| footer.batches > 0 && footer.next_offset > start;
+        let sealed = self.sealed.iter().map(|segment| segment.footer());
+        let first = sealed.chain([self.active.index.footer()]).find(holds)?;
+        // What lies before the start may be much older than what is kept.
+        Some(if first.base < start { first.last_appended_at } else { first.first_appended_at })
+    }
+
     fn last_appended_at(&self) -> Option<TimestampMs> {
         let active = self.active.index.footer();
         let sealed = || self.sealed.last().map(|segment| segment.last_appended_at());

@@ -28,6 +28,7 @@ impl IndexBuilder {
             batches: 0,
             records: 0,
             max_timestamp: TimestampMs(i64::MIN),
+            first_appended_at: TimestampMs(i64::MIN),
             last_appended_at: TimestampMs(i64::MIN),
             first_epoch: -1,
             last_epoch: -1,
@@ -67,6 +68,7 @@ impl IndexBuilder {
         let footer = &mut self.footer;
         if footer.batches == 0 {
             footer.first_epoch = placed.epoch;
+            footer.first_appended_at = placed.appended_at;
         }
         footer.last_epoch = placed.epoch;
         footer.last_appended_at = placed.appended_at;

@@ -36,8 +36,8 @@ impl Shared {
             dirty: Arc::new(Budget::new(options.max_dirty_bytes)),
             maps: Arc::new(Maps::new(options.max_maps, options.read_mode)),
             counters: Counters::default(),
-            append_time: Recorder::new(),
-            sync_time: Recorder::new(),
+            append_time: Recorder::default(),
+            sync_time: Recorder::default(),
         }
     }
 }

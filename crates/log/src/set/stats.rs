@@ -75,7 +75,7 @@ impl LogSet {
         };
         let logs: Vec<_> = self.inner.logs.lock().values().cloned().collect();
         for log in logs {
-            let log = log.stats();
+            let log = log.stats_without_times();
             stats.logs += 1;
             stats.logs_not_writable += usize::from(!matches!(log.state, LogState::Open));
             stats.stored_bytes += log.stored_bytes;

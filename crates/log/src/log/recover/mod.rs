@@ -30,6 +30,7 @@ use crate::error::Error;
 use crate::format::atomic::TEMPORARY;
 use crate::format::checkpoint::Durable;
 use crate::format::meta::LogMeta;
+use crate::histogram::Recorder;
 use crate::options::LogOptions;
 use crate::segment::{DATA, INDEX, Maps, STATE, base_of, base_with, path};
 use crate::set::{Dirty, SetInner, Shared, is_on_its_way};
@@ -106,6 +107,8 @@ pub(crate) fn open(
         last_use: AtomicU64::new(0),
         shared,
         counters: Counters::default(),
+        append_time: Recorder::default(),
+        sync_time: Recorder::default(),
         kept: Mutex::new(Kept { meta: meta.clone(), doomed }),
         compactor: Mutex::default(),
         state: Mutex::new(state),
