@@ -4,13 +4,14 @@
 
 mod common;
 
+use std::io::IoSlice;
 use std::path::Path;
 use std::time::Duration;
 
-use common::batch;
-use logmill_log::env::Clock;
+use common::{batch, produced};
+use logmill_log::env::{Clock, OpenMode};
 use logmill_log::sim::{Fault, Op, Rule, Sim};
-use logmill_log::{Log, LogOptions, LogSet, SetOptions};
+use logmill_log::{Log, LogOptions, LogSet, Recovered, SetOptions};
 use logmill_record::{Offset, TimestampMs};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -93,4 +94,58 @@ fn each_log_has_histograms_of_its_own_appends_and_syncs() {
     assert!(fast.sync_time.quantile(1.0).unwrap() < SECOND / 100);
     assert_eq!((idle.append_time.count(), idle.sync_time.count()), (0, 0));
     assert_eq!(set.stats().sync_time.count(), 6);
+}
+
+fn mended(recovered: Recovered) -> (u64, u64, u64) {
+    (recovered.torn_tails, recovered.torn_bytes, recovered.rebuilt_sidecars)
+}
+
+#[test]
+fn torn_tails_are_counted_with_their_bytes() {
+    let mut sim = Sim::new(1);
+    let set = LogSet::open("/data", SetOptions::new(sim.env())).unwrap();
+    for name in ["a", "b", "whole"] {
+        append(&set.create(name, b"", LogOptions::default()).unwrap());
+    }
+    drop(set);
+    let env = sim.kill();
+    for (name, len) in [("a", 100), ("b", 1_000)] {
+        let data = format!("/data/{name}/00000000000000000000.log");
+        let file = env.fs.open(Path::new(&data), OpenMode::ReadWrite).unwrap();
+        let end = file.status().unwrap().len;
+        file.write_at(&[IoSlice::new(&vec![1; len])], end).unwrap();
+    }
+    let set = LogSet::open("/data", SetOptions::new(env)).unwrap();
+    let [a, b, whole] = ["a", "b", "whole"].map(|name| set.open_log(name, LogOptions::default()).unwrap());
+    assert_eq!(mended(a.stats().recovered), (1, 100, 0));
+    assert_eq!(mended(b.stats().recovered), (1, 1_000, 0));
+    assert_eq!(mended(whole.stats().recovered), (0, 0, 0));
+    a.close().unwrap();
+    assert_eq!(mended(set.stats().recovered), (2, 1_100, 0), "also of logs closed since");
+    let a = set.open_log("a", LogOptions::default()).unwrap();
+    assert_eq!(mended(a.stats().recovered), (0, 0, 0), "this time nothing");
+}
+
+#[test]
+fn sidecars_made_anew_are_counted() {
+    let sim = Sim::new(1);
+    let log = open(&sim);
+    for sequence in 0..3 {
+        log.append(&[produced(7, 0, sequence, false, &[b"x"])]).unwrap().wait().unwrap();
+        if sequence < 2 {
+            log.roll().unwrap();
+        }
+    }
+    log.close().unwrap();
+    let log = open(&sim);
+    assert_eq!(mended(log.stats().recovered), (0, 0, 0));
+    log.close().unwrap();
+    for name in ["00000000000000000000.index", "00000000000000000001.state", "00000000000000000002.state"] {
+        sim.env().fs.remove_file(&Path::new("/data").join(name)).unwrap();
+    }
+    let log = open(&sim);
+    assert_eq!(mended(log.stats().recovered), (0, 0, 2));
+    assert_eq!(mended(log.set().stats().recovered), (0, 0, 2));
+    log.close().unwrap();
+    assert_eq!(mended(open(&sim).stats().recovered), (0, 0, 0), "they are on disk again");
 }

@@ -43,7 +43,7 @@ use retention::Kept;
 pub(crate) use sidecar::{load_state, replay};
 use state::State;
 pub(crate) use stats::Counters;
-pub use stats::{Appended, CompactionStats, LogState, LogStats};
+pub use stats::{Appended, CompactionStats, LogState, LogStats, Recovered};
 pub use transactions::{OpenTransaction, ProducerView};
 use waiters::Waiters;
 
@@ -62,6 +62,8 @@ pub(crate) struct LogInner {
     dirty: Dirty,
     /// Numbers its last append among those of the set.
     last_use: AtomicU64,
+    /// What its opening had to mend.
+    recovered: Recovered,
     counters: Counters,
     /// How long appends took on the caller's thread, waiting not included.
     append_time: Recorder,

@@ -68,6 +68,8 @@ pub struct LogStats {
     pub append_time: Histogram,
     /// How long the syncs of its data took.
     pub sync_time: Histogram,
+    /// What had to be mended when it was opened.
+    pub recovered: Recovered,
     /// What compaction has done since it was opened.
     pub compaction: CompactionStats,
     /// Whether it can be written.
@@ -130,6 +132,41 @@ pub struct Appended {
     pub records: u64,
     /// Bytes of the batches.
     pub bytes: u64,
+}
+
+/// What had to be mended when a log was opened. See [`LogStats`].
+///
+/// ```
+/// use logmill_log::{LogOptions, LogSet, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let set = LogSet::open(dir.path(), SetOptions::default())?;
+/// let recovered = set.stats().recovered;
+/// if recovered.rebuilt_sidecars > 0 {
+///     println!("{} files had been lost or damaged: look at the disk", recovered.rebuilt_sidecars);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Recovered {
+    /// Writes that a crash tore, which were never acknowledged: saved aside and cut off.
+    pub torn_tails: u64,
+    /// Bytes in them.
+    pub torn_bytes: u64,
+    /// Files beside sealed segments that were missing, damaged or of other data, and were made anew
+    /// from the data.
+    pub rebuilt_sidecars: u64,
+}
+
+impl Recovered {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.torn_tails += other.torn_tails;
+        self.torn_bytes += other.torn_bytes;
+        self.rebuilt_sidecars += other.rebuilt_sidecars;
+    }
 }
 
 /// Whether a log can be written, and if not, why. See [`LogStats`].
@@ -217,6 +254,7 @@ impl LogInner {
             synced_bytes: self.counters.synced_bytes(),
             append_time: Histogram::default(),
             sync_time: Histogram::default(),
+            recovered: self.recovered,
             compaction: state.compaction.clone(),
             state: match &state.phase {
                 Phase::Open | Phase::Rolling | Phase::Undoing => LogState::Open,

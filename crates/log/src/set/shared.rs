@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::budget::Budget;
 use super::files::OpenFiles;
 use super::space::Spare;
 use crate::histogram::Recorder;
-use crate::log::Counters;
+use crate::log::{Counters, Recovered};
 use crate::options::SetOptions;
 use crate::segment::Maps;
 
@@ -22,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) maps: Arc<Maps>,
     /// What was appended and synced in all logs since the set was opened.
     pub(crate) counters: Counters,
+    /// What opening logs had to mend, over all since the set was opened. A leaf.
+    pub(crate) recovered: Mutex<Recovered>,
     /// How long appends took on the caller's thread, waiting for room not included.
     pub(crate) append_time: Recorder,
     /// How long syncs of data took.
@@ -36,6 +40,7 @@ impl Shared {
             dirty: Arc::new(Budget::new(options.max_dirty_bytes)),
             maps: Arc::new(Maps::new(options.max_maps, options.read_mode)),
             counters: Counters::default(),
+            recovered: Mutex::default(),
             append_time: Recorder::default(),
             sync_time: Recorder::default(),
         }

@@ -4,7 +4,7 @@ use super::LogSet;
 use super::budget::BudgetStats;
 use super::space::ReserveState;
 use crate::histogram::Histogram;
-use crate::log::{Appended, LogState};
+use crate::log::{Appended, LogState, Recovered};
 
 /// How a set and all its logs stand.
 ///
@@ -39,6 +39,8 @@ pub struct SetStats {
     pub syncs: u64,
     /// Bytes that these syncs put on disk.
     pub synced_bytes: u64,
+    /// What had to be mended when logs were opened, since the set was opened.
+    pub recovered: Recovered,
     /// Files of active segments that are open for appends.
     pub open_files: BudgetStats,
     /// Bytes written to all logs and not yet synced, against what may be.
@@ -65,6 +67,7 @@ impl LogSet {
             appended: shared.counters.appended(),
             syncs: shared.counters.syncs(),
             synced_bytes: shared.counters.synced_bytes(),
+            recovered: *shared.recovered.lock(),
             open_files: shared.files.budget().stats(),
             dirty_bytes: shared.dirty.stats(),
             is_low_on_space: shared.spare.is_low(),

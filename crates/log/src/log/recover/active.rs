@@ -139,6 +139,7 @@ impl Recovery<'_> {
             && !was_good
             && !producers.is_empty()
         {
+            self.note_rebuilt();
             let state = path(self.dir, last.base(), STATE);
             if let Err(error) = atomic::replace(&*self.fs, &state, &producers.to_file().encode(last.footer()))
             {

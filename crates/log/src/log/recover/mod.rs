@@ -10,6 +10,7 @@ mod active;
 mod sealed;
 mod tail;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -22,7 +23,7 @@ use self::active::{Before, Opened};
 use super::replace::{base_of_cleaned, settle};
 use super::retention::{Kept, remove_segments};
 use super::state::{Phase, State};
-use super::stats::CompactionStats;
+use super::stats::{CompactionStats, Recovered};
 use super::waiters::Waiters;
 use super::{Counters, LogInner};
 use crate::env::{Env, File, Fs, OpenMode};
@@ -57,7 +58,8 @@ pub(crate) fn open(
     options: LogOptions,
     (set, shared): (Weak<SetInner>, Arc<Shared>),
 ) -> Result<Arc<LogInner>, Error> {
-    let recovery = Recovery { fs: Arc::clone(&env.fs), maps: Arc::clone(&shared.maps), dir, meta, expected };
+    let (fs, maps, mended) = (Arc::clone(&env.fs), Arc::clone(&shared.maps), Cell::default());
+    let recovery = Recovery { fs, maps, dir, meta, expected, mended };
     recovery.settle_names(set_dir)?;
     let mut names = recovery.list()?;
     let states = std::mem::take(&mut names.states);
@@ -94,6 +96,8 @@ pub(crate) fn open(
         start_offset: meta.start_offset,
         compaction: CompactionStats::default(),
     };
+    let recovered = recovery.mended.get();
+    shared.recovered.lock().add(recovered);
     let waiters = Waiters::new(durable.end);
     if let Phase::ReadOnly(error) = &state.phase {
         waiters.end(error.clone());
@@ -106,6 +110,7 @@ pub(crate) fn open(
         dirty: Dirty::new(Arc::clone(&shared.dirty), meta.id),
         last_use: AtomicU64::new(0),
         shared,
+        recovered,
         counters: Counters::default(),
         append_time: Recorder::default(),
         sync_time: Recorder::default(),
@@ -132,9 +137,21 @@ struct Recovery<'a> {
     dir: &'a Path,
     meta: &'a LogMeta,
     expected: Expected,
+    mended: Cell<Recovered>,
 }
 
 impl Recovery<'_> {
+    /// Counts what was mended.
+    fn note_mended(&self, what: Recovered) {
+        let mut mended = self.mended.get();
+        mended.add(what);
+        self.mended.set(mended);
+    }
+
+    fn note_rebuilt(&self) {
+        self.note_mended(Recovered { rebuilt_sidecars: 1, ..Recovered::default() });
+    }
+
     /// Makes the names of the log's files last, and those of its directories up to the set's: a
     /// process that ended between making a file and syncing its directory has left a name that a
     /// power cut would take back, with everything acknowledged in that file since.

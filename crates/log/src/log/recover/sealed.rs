@@ -77,6 +77,7 @@ impl Recovery<'_> {
             let what = "it holds offsets that the next segment holds too";
             return Err(Error::corrupt(&data_path, found.end, end..found.next_offset, what));
         }
+        self.note_rebuilt();
         let written = found.damage.is_none()
             && atomic::replace(&*self.fs, &path(self.dir, base, INDEX), &index.encode().0).is_ok();
         let unwritten = (!written).then(|| Rows::from_rows(index.rows()));

@@ -10,6 +10,7 @@ use super::Recovery;
 use crate::env::{File, OpenMode};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
+use crate::log::Recovered;
 
 /// Files are copied and written again in pieces of this size.
 const PIECE_LEN: u64 = 1 << 20;
@@ -55,6 +56,7 @@ impl Recovery<'_> {
             );
             Error::new(ErrorKind::ReadOnly, message).at_path(data).because(error)
         })?;
+        self.note_mended(Recovered { torn_tails: 1, torn_bytes: len - end, ..Recovered::default() });
         tracing::warn!(
             file = %data.display(), position = end, bytes = len - end, saved = %aside.display(), what,
             "cut off a torn write that was never acknowledged"
