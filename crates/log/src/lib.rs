@@ -112,7 +112,9 @@
 //! another reason, leaves the log as it was. Damage stops compaction before it: a record that
 //! cannot be read may be the only one of its key. A set compacts its logs by itself, in the
 //! background, one segment at a time, as soon as [enough is new](CompactionOptions::min_dirty_ratio);
-//! [`Log::compact`] does it all at once. [`LogStats::compaction`] says what was done.
+//! [`Log::compact`] does it all at once. When it has been through, small neighbours become one
+//! segment, so that a log does not fall into ever more files; where retention is to take segments,
+//! merged ones are a tenth of that at most. [`LogStats::compaction`] says what was done.
 //!
 //! ```
 //! use logmill_log::{CompactionOptions, Log, LogOptions, SetOptions};

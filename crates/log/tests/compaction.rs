@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keyed::{Records, append, check, fill, least, records};
+use logmill_log::env::Clock as _;
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_log::{CompactionOptions, ErrorKind, Log, LogOptions, SetOptions};
 use logmill_record::{
@@ -128,7 +129,8 @@ fn a_tombstone_goes_when_readers_have_had_time_to_see_it() {
 #[test]
 fn the_last_batch_of_a_segment_stays_without_records() {
     let sim = Sim::new(3);
-    let log = open(&sim, small());
+    // Too small for the two to become one.
+    let log = open(&sim, small().segment_bytes(100));
     let mut model = Records::new();
     append(&log, &mut model, &[(Some(1), Some(10)), (Some(1), Some(11))]);
     log.roll().unwrap();
@@ -159,7 +161,8 @@ fn times_of_append_outlive_compaction() {
     let mut model = Records::new();
     let mut times = BTreeMap::new();
     for n in 0..40 {
-        append(&log, &mut model, &[(Some(n % 7), Some(n.into()))]);
+        // The first stays, and is what retention is to take.
+        append(&log, &mut model, &[(Some(if n == 0 { 200 } else { n % 7 }), Some(n.into()))]);
         let at = log.read(Offset(n.into()), 1).unwrap().chunks[0].appended_at;
         times.insert(u64::from(n), at);
         sim.clock.advance(Duration::from_secs(10));
@@ -172,8 +175,10 @@ fn times_of_append_outlive_compaction() {
         assert!(chunk.appended_at >= times[offset], "late, never early");
         assert!(chunk.appended_at.0 - times[offset].0 < 100_000, "and not by the time of compaction");
     }
+    assert!(log.stats().compaction.merged > 0, "{:?}", log.stats());
     end.advance(Duration::from_secs(680));
-    assert!(log.apply_retention().unwrap() > Offset(0), "compaction makes nothing younger");
+    let start = log.apply_retention().unwrap();
+    assert!(start > Offset(0), "compaction, and merging, make nothing younger");
     check(&log, &model);
 }
 
@@ -327,20 +332,82 @@ fn what_cannot_be_written_leaves_the_log_as_it_was() {
 
 #[test]
 fn compaction_stops_at_damage_and_says_so() {
-    let sim = Sim::new(4);
+    // In a record, and in the leader epoch, which only the index can tell of.
+    for position in [100, 14] {
+        let sim = Sim::new(4);
+        let log = open(&sim, small());
+        let mut model = Records::new();
+        fill(&log, &mut model, &sim.random(), 40, 6);
+        log.roll().unwrap();
+        let logs = sim.fs.files().into_iter().filter(|path| path.extension().is_some_and(|e| e == "log"));
+        // The first, so that nothing before it is to be replaced.
+        let damaged = logs.clone().next().unwrap();
+        sim.fs.flip(&damaged, position, 3).unwrap();
+        let before: Vec<_> = logs.clone().map(|path| sim.fs.read_file(path).unwrap()).collect();
+        let error = log.compact().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert_eq!(error.path(), Some(damaged.as_path()));
+        let after: Vec<_> = logs.map(|path| sim.fs.read_file(path).unwrap()).collect();
+        assert_eq!(before, after);
+    }
+}
+
+#[test]
+fn what_may_still_be_taken_back_is_left_alone() {
+    let sim = Sim::new(3);
     let log = open(&sim, small());
     let mut model = Records::new();
-    fill(&log, &mut model, &sim.random(), 40, 6);
+    append(&log, &mut model, &[(Some(1), Some(10))]);
+    let options = BatchOptions::new().producer(7, 0, 0).transactional();
+    let mut undecided = BatchBuilder::with_options(options, 0);
+    undecided
+        .push(&NewRecord { timestamp: TimestampMs(1_000), key: Some(&[9]), value: Some(&[9]), headers: &[] })
+        .unwrap();
+    log.append(&[undecided.build().unwrap()]).unwrap().wait().unwrap();
     log.roll().unwrap();
-    let logs = sim.fs.files().into_iter().filter(|path| path.extension().is_some_and(|e| e == "log"));
-    let damaged = logs.clone().nth(2).unwrap();
-    sim.fs.flip(&damaged, 100, 3).unwrap();
-    let before: Vec<_> = logs.clone().map(|path| sim.fs.read_file(path).unwrap()).collect();
-    let error = log.compact().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt);
-    assert_eq!(error.path(), Some(damaged.as_path()));
-    let after: Vec<_> = logs.map(|path| sim.fs.read_file(path).unwrap()).collect();
-    assert_eq!(before, after);
+    for value in [11, 12] {
+        append(&log, &mut model, &[(Some(1), Some(value))]);
+        log.roll().unwrap();
+    }
+    assert_eq!(log.compact().unwrap().segments, 0, "the transaction may be ended either way");
+    let commit = ControlRecord { kind: ControlType::Commit, coordinator_epoch: 0 };
+    log.append(&[commit.batch(7, 0, TimestampMs(1_000)).unwrap()]).unwrap().wait().unwrap();
+    assert_eq!(log.compact().unwrap().segments, 2);
+}
+
+/// A delete horizon becomes the batch's base timestamp. Where one record is as far from the old one
+/// as the other is from the new, the batch is as long as before.
+#[test]
+fn an_index_of_data_that_never_took_its_place_does_not_either() {
+    let mut kills = 0;
+    for nth in 1.. {
+        let mut sim = Sim::new(nth);
+        let log = open(&sim, small());
+        let day_ms = i64::try_from(DAY.as_millis()).unwrap();
+        let mut tombstones = BatchBuilder::new();
+        for (key, timestamp) in [(1, 0), (2, sim.clock.now().0 + day_ms)] {
+            let (timestamp, key) = (TimestampMs(timestamp), Some(&[key][..]));
+            tombstones.push(&NewRecord { timestamp, key, value: None, headers: &[] }).unwrap();
+        }
+        log.append(&[tombstones.build().unwrap()]).unwrap().wait().unwrap();
+        log.roll().unwrap();
+        let before = log.stats().stored_bytes;
+        sim.fs.die_at(nth);
+        let outcome = log.compact();
+        if !sim.fs.is_off() {
+            assert_eq!((outcome.unwrap().segments, log.stats().stored_bytes), (1, before));
+            break;
+        }
+        kills += 1;
+        drop(log);
+        sim.kill();
+        let log = open(&sim, small());
+        assert_eq!(log.read(Offset(0), 1).unwrap().next_offset, Offset(2));
+        log.set().close().unwrap();
+        let report = logmill_log::inspect::verify(&sim.env(), "/data", &mut |_| ()).unwrap();
+        assert!(!report.is_damaged(), "kill {nth}: {:?}", report.findings);
+    }
+    assert!(kills > 5);
 }
 
 /// Whether all times of append are known: they are lost where an index was made anew.

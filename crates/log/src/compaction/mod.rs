@@ -4,19 +4,22 @@
 //! key in the part of the log that is new since the run before, up to the end of the sealed
 //! segments or of its table; then it goes over all segments from the log's start to there and
 //! leaves out what those records supersede. A segment in which nothing changes is not written.
+//! When the last pass is over, small neighbours become one segment.
 //!
-//! What is here decides and writes files beside a segment's own; putting them in its place is
-//! the log's (`log/compact.rs`), and what a crash leaves of that is settled by `log/settle.rs`.
+//! What is here decides and writes files beside a segment's own; putting them in its place, and
+//! settling what a crash leaves of that, is the log's (`log/replace.rs`, `log/merge.rs`).
 //! Batches keep their base and last offsets, so sequence numbers and offsets stay what they were;
 //! the last batch of a segment stays, if need be without records.
 
 mod clean;
+mod group;
 mod key_map;
 mod options;
 mod rewrite;
 mod run;
 
 pub(crate) use clean::{Cleaner, note_keys};
+pub(crate) use group::{Candidate, Most, next_group};
 pub(crate) use key_map::KeyMap;
 pub use options::CompactionOptions;
 pub(crate) use rewrite::{CLEANED, Rewrite, Rewritten, cleaned_path, discard};

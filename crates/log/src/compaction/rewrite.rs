@@ -60,6 +60,11 @@ impl<'a> Rewrite<'a> {
         Self { fs, dir, base, source, out: None, gathered: Vec::new(), written: 0, index }
     }
 
+    /// Begins the new segment at once, whether or not it will differ from the source.
+    pub(crate) fn begin(&mut self) -> Result<(), Error> {
+        self.differ(0)
+    }
+
     /// The batch at `position` of the source is to be left out.
     pub(crate) fn leave_out(&mut self, position: u64) -> Result<(), Error> {
         self.differ(position)

@@ -12,9 +12,11 @@ pub struct Compacted {
     pub passes: u64,
     /// Segments that were replaced.
     pub segments: u64,
-    /// Their bytes before.
+    /// Segments that became a part of the one before them.
+    pub merged: u64,
+    /// Bytes of the segments that were replaced.
     pub bytes_before: u64,
-    /// Their bytes after.
+    /// Bytes of what took their places.
     pub bytes_after: u64,
     /// The memory that the table of keys took.
     pub key_map_bytes: usize,
@@ -52,6 +54,11 @@ pub(crate) enum Pass {
         /// The segment that holds this offset is next.
         at: Offset,
     },
+    /// Makes one segment of several small neighbours, from this offset on.
+    Merge {
+        /// Everything before is as it stays.
+        at: Offset,
+    },
 }
 
 impl Run {
@@ -80,12 +87,15 @@ impl Run {
         self.pass = Pass::Clean { cleaner, at: Offset::ZERO };
     }
 
-    /// A pass has got to its end; true if there is another.
-    pub(crate) fn next_pass(&mut self, end: Offset, next_horizon: Option<TimestampMs>) -> bool {
+    /// A pass has got to its end: there is another, or merging is next.
+    pub(crate) fn next_pass(&mut self, end: Offset, next_horizon: Option<TimestampMs>) {
         self.done.passes += 1;
         self.next_horizon = next_horizon;
         self.keys.clear();
-        self.pass = Pass::Note { from: end, at: end };
-        end < self.limit
+        self.pass = if end < self.limit {
+            Pass::Note { from: end, at: end }
+        } else {
+            Pass::Merge { at: Offset::ZERO }
+        };
     }
 }

@@ -1,4 +1,4 @@
-//! The log's own files, byte for byte: `set`, `meta`, `checkpoint`, `.index` and `.state`.
+//! The log's own files, byte for byte: `set`, `meta`, `checkpoint`, `.index`, `.state` and `.merge`.
 //!
 //! All integers are little-endian. Each file begins with four bytes that name it and a version;
 //! a newer version is refused in a sentence, and a checksum that does not match is damage.
@@ -9,6 +9,7 @@ pub(crate) mod checkpoint;
 mod codec;
 pub(crate) mod index;
 pub(crate) mod meta;
+pub(crate) mod replacement;
 pub(crate) mod set_file;
 pub(crate) mod state;
 

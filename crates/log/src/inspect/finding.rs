@@ -52,6 +52,8 @@ pub enum FindingKind {
     Index,
     /// What is known of producers is missing, damaged or does not fit its segment.
     State,
+    /// The record of a merging of segments is damaged.
+    Replacement,
     /// The end of the newest segment is an unfinished write.
     TornTail,
     /// Records are compressed in a way that this program was built without.
@@ -72,6 +74,7 @@ impl fmt::Display for FindingKind {
             Self::Missing => "missing",
             Self::Index => "index",
             Self::State => "state",
+            Self::Replacement => "replacement",
             Self::TornTail => "torn-tail",
             Self::Codec => "codec",
             Self::Stray => "stray",

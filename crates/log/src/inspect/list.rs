@@ -13,6 +13,7 @@ use crate::format::atomic;
 use crate::format::checkpoint::{self, Checkpoint, Durable};
 use crate::format::meta::{FILE as META, LogMeta};
 use crate::format::set_file::SetFile;
+use crate::log::{base_of_record, replaced_by};
 use crate::segment::{DATA, Gaps, base_of, path, rebuild};
 use crate::set::{CHECKPOINT, SET};
 
@@ -165,14 +166,21 @@ pub(super) fn read_meta(fs: &dyn Fs, path: &Path) -> Result<LogMeta, Error> {
 /// The segments of a log, in order, with the lengths of their data.
 pub(super) fn segments(fs: &dyn Fs, log_dir: &Path) -> Result<Vec<SegmentListing>, Error> {
     let entries = fs.list(log_dir).map_err(|error| Error::io("list", log_dir, error))?;
-    let bases = entries.iter().filter(|entry| !entry.is_dir).filter_map(|entry| base_of(&entry.name));
+    let of_files = entries.iter().filter(|entry| !entry.is_dir);
+    let mut bases: Vec<_> = of_files.filter_map(|entry| base_of(&entry.name)).collect();
+    // Those that were merged into another, and that the next open removes.
+    let mut replaced = Vec::new();
+    for base in entries.iter().filter_map(|entry| base_of_record(&entry.name)) {
+        replaced.append(&mut replaced_by(fs, log_dir, base, &bases)?);
+    }
+    bases.retain(|base| !replaced.contains(base));
     let listing = |base_offset| {
         let data = path(log_dir, base_offset, DATA);
         let status = fs.open(&data, OpenMode::Read).and_then(|file| file.status());
         let bytes = status.map_err(|error| Error::io("look at", &data, error))?.len;
         Ok(SegmentListing { base_offset, bytes })
     };
-    bases.map(listing).collect()
+    bases.into_iter().map(listing).collect()
 }
 
 fn end_of(fs: &dyn Fs, log_dir: &Path, last: SegmentListing) -> Result<Offset, Error> {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use logmill_record::{BatchHeader, Offset, TimestampMs};
 
 use super::LogInner;
+use super::merge::Merged;
 use super::state::State;
 use crate::compaction::{
     Compacted, CompactionOptions, KeyMap, Pass, Rewrite, Rewritten, Run, discard, note_keys,
@@ -168,10 +169,18 @@ impl LogInner {
                     }
                     None => {
                         self.persist_clean_below(end)?;
-                        Ok(run.next_pass(end, next_horizon))
+                        run.next_pass(end, next_horizon);
+                        Ok(true)
                     }
                 }
             }
+            Pass::Merge { at } => match self.merge_next(*at, run.limit, broken)? {
+                Some(merged) => {
+                    self.note_merged(run, &merged);
+                    Ok(true)
+                }
+                None => Ok(false),
+            },
         }
     }
 
@@ -227,6 +236,18 @@ impl LogInner {
         Ok(())
     }
 
+    fn note_merged(&self, run: &mut Run, merged: &Merged) {
+        let gone = merged.inputs.len() as u64 - 1;
+        let before = merged.inputs.iter().map(|input| input.data_len()).sum();
+        run.done.merged += gone;
+        run.done.bytes_before += before;
+        run.done.bytes_after += merged.bytes_after;
+        self.state.lock().compaction.note_merged(gone, before, merged.bytes_after);
+        if let Pass::Merge { at } = &mut run.pass {
+            *at = merged.inputs.last().map_or(*at, |last| last.end());
+        }
+    }
+
     /// Writes what is left of a segment beside it; `None` if that is everything.
     fn rewrite(&self, run: &mut Run, segment: &Sealed) -> Result<Option<Rewritten>, Error> {
         let Pass::Clean { cleaner, .. } = &mut run.pass else { return Ok(None) };
@@ -254,10 +275,7 @@ impl LogInner {
             let placed = Placed { base_offset, epoch: after.leader_epoch, appended_at, estimated };
             rewrite.keep(position, &cleaned, after != before, placed)?;
         }
-        if check != segment.footer().headers_crc {
-            let what = "the headers of its batches are not those that were written";
-            return Err(Error::corrupt(&data_path, 0, segment.base()..segment.end(), what));
-        }
+        segment.expect_headers(&data_path, check)?;
         rewrite.finish(segment.footer())
     }
 }

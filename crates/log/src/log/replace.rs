@@ -31,11 +31,7 @@ impl LogInner {
     ) -> Result<bool, Error> {
         let fs = &*self.env.fs;
         let sync = || fs.sync_dir(&self.dir).map_err(|error| Error::io("sync", &self.dir, error));
-        let rename = |ending| {
-            let (from, to) =
-                (cleaned_path(&self.dir, old.base(), ending), path(&self.dir, old.base(), ending));
-            fs.rename(&from, &to).map_err(|error| Error::io("replace", &to, error))
-        };
+        let rename = |ending| rename_cleaned(fs, &self.dir, old.base(), ending);
         let mut kept = self.kept.lock();
         let is_there = {
             let state = self.state.lock();
@@ -61,7 +57,7 @@ impl LogInner {
         let gaps = Gaps::Below(old.end());
         let (env_fs, maps) = (Arc::clone(&self.env.fs), Arc::clone(&self.shared.maps));
         let fresh = Sealed::new(env_fs, maps, &self.dir, new.footer, old.end(), gaps, unwritten);
-        self.state.lock().put_in_place_of(old, Arc::new(fresh));
+        self.state.lock().put_in_place_of(std::slice::from_ref(old), Arc::new(fresh));
         drop(replaced);
         // If it fails, or a crash comes first, it does not speak for the new file and is made anew.
         if let Err(error) = carry_over(fs, &self.dir, old.footer(), &new.footer) {
@@ -107,17 +103,32 @@ pub(super) fn settle(fs: &dyn Fs, dir: &Path, base: Offset) -> Result<(), Error>
         .map_err(|error| Error::io("clean up after compaction in", dir, error))
 }
 
+/// Gives a file that was written beside a segment's own its name.
+pub(super) fn rename_cleaned(fs: &dyn Fs, dir: &Path, base: Offset, ending: &str) -> Result<(), Error> {
+    let to = path(dir, base, ending);
+    fs.rename(&cleaned_path(dir, base, ending), &to).map_err(|error| Error::io("replace", &to, error))
+}
+
 /// Whether the batches in a data file are those that an index was written for.
 fn is_true_of(fs: &dyn Fs, data: &Path, footer: &Footer) -> Result<bool, Error> {
+    batches_are(fs, data, footer.base, (footer.next_offset, footer.data_len, footer.headers_crc))
+}
+
+/// Whether the batches in a data file go up to this offset, and have this length and CRC of headers.
+pub(super) fn batches_are(
+    fs: &dyn Fs,
+    data: &Path,
+    base: Offset,
+    (next_offset, data_len, headers_crc): (Offset, u64, u32),
+) -> Result<bool, Error> {
     let Ok(file) = fs.open(data, OpenMode::Read) else { return Ok(false) };
     let failed = |error| Error::io("read", data, error);
     let status = file.status().map_err(failed)?;
-    if status.len != footer.data_len {
+    if status.len != data_len {
         return Ok(false);
     }
-    let gaps = Gaps::Below(footer.next_offset);
-    let (index, found) = rebuild(&*file, footer.base, status, gaps).map_err(failed)?;
-    Ok(found.damage.is_none() && index.footer().headers_crc == footer.headers_crc)
+    let (index, found) = rebuild(&*file, base, status, Gaps::Below(next_offset)).map_err(failed)?;
+    Ok(found.damage.is_none() && index.footer().headers_crc == headers_crc)
 }
 
 /// The base offset in the name of a file that was to replace another.
@@ -169,8 +180,8 @@ mod tests {
                 }
             }
             let now = log.read(Offset(0), 1_000).expect("there is another view");
-            let emptied = Batch::parse(now.chunks[0].batches.clone()).expect("a whole batch");
-            assert_eq!(emptied.header().record_count, 0);
+            let left = Batch::parse(now.chunks[0].batches.clone()).expect("a whole batch");
+            assert_eq!((left.header().record_count, left.header().next_offset()), (1, Offset(4)));
         }
     }
 }

@@ -167,7 +167,7 @@ impl State {
 
 /// Removes the files of segments, the data first: what is left by a crash below the start is
 /// removed at the next open, with or without data. Those that cannot be removed stay in the list.
-pub(super) fn remove_segments(fs: &dyn Fs, dir: &Path, bases: &mut Vec<Offset>) -> Result<(), Error> {
+pub(crate) fn remove_segments(fs: &dyn Fs, dir: &Path, bases: &mut Vec<Offset>) -> Result<(), Error> {
     let mut outcome = Ok(());
     bases.retain(|base| {
         let removed = remove_files(fs, dir, *base);

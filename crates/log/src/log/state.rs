@@ -111,11 +111,11 @@ impl State {
         self.active.index.footer().next_offset
     }
 
-    /// Lets readers find `fresh` where they found `old`.
-    pub(super) fn put_in_place_of(&mut self, old: &Arc<Sealed>, fresh: Arc<Sealed>) {
+    /// Lets readers find `fresh` where they found `old`, which are neighbours.
+    pub(super) fn put_in_place_of(&mut self, old: &[Arc<Sealed>], fresh: Arc<Sealed>) {
         let mut sealed = self.sealed.to_vec();
-        if let Some(place) = sealed.iter_mut().find(|segment| Arc::ptr_eq(segment, old)) {
-            *place = fresh;
+        if let Some(first) = sealed.iter().position(|segment| Arc::ptr_eq(segment, &old[0])) {
+            sealed.splice(first..first + old.len(), [fresh]);
         }
         self.sealed = Arc::new(sealed);
     }

@@ -99,9 +99,11 @@ pub struct CompactionStats {
     pub runs: u64,
     /// Segments that were replaced.
     pub segments: u64,
-    /// Their bytes before.
+    /// Segments that became a part of the one before them.
+    pub merged: u64,
+    /// Bytes of the segments that were replaced.
     pub bytes_before: u64,
-    /// Their bytes after.
+    /// Bytes of what took their places.
     pub bytes_after: u64,
     /// Why the last run stopped, if it did not get to its end.
     pub last_error: Option<Error>,
@@ -110,6 +112,12 @@ pub struct CompactionStats {
 impl CompactionStats {
     pub(super) fn note_segment(&mut self, before: u64, after: u64) {
         self.segments += 1;
+        self.bytes_before += before;
+        self.bytes_after += after;
+    }
+
+    pub(super) fn note_merged(&mut self, gone: u64, before: u64, after: u64) {
+        self.merged += gone;
         self.bytes_before += before;
         self.bytes_after += after;
     }

@@ -127,6 +127,16 @@ impl Sealed {
         Batches::new(file, data_path, self.footer.data_len, self.footer.base, self.end)
     }
 
+    /// Refuses to go by batches whose headers, read from front to back, have another CRC than those
+    /// that were written.
+    pub(crate) fn expect_headers(&self, data_path: &Path, crc: u32) -> Result<(), Error> {
+        if crc == self.footer.headers_crc {
+            return Ok(());
+        }
+        let what = "the headers of its batches are not those that were written";
+        Err(Error::corrupt(data_path, 0, self.base()..self.end(), what))
+    }
+
     /// When its batches were appended; `file` is its data, for the case that its index has gone.
     pub(crate) fn append_times(&self, file: &dyn File) -> Result<AppendTimes, Error> {
         let _names = self.names()?;

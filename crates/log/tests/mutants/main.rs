@@ -20,6 +20,7 @@
 
 mod appending;
 mod knowing;
+mod merging;
 mod opening;
 mod removing;
 mod workspace;
@@ -68,7 +69,9 @@ pub(crate) const CRASH: Catcher = Catcher {
 };
 
 fn mutants() -> impl Iterator<Item = &'static Mutant> {
-    [appending::MUTANTS, opening::MUTANTS, removing::MUTANTS, knowing::MUTANTS].into_iter().flatten()
+    [appending::MUTANTS, opening::MUTANTS, removing::MUTANTS, merging::MUTANTS, knowing::MUTANTS]
+        .into_iter()
+        .flatten()
 }
 
 fn root() -> PathBuf {

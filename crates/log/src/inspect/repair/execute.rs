@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use super::super::verify::MergeLook;
 use super::plan::{Action, Segment};
 use super::rewrite::rewrite;
 use super::states::make_states;
@@ -11,6 +12,8 @@ use crate::error::Error;
 use crate::format::atomic;
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::meta::FILE as META;
+use crate::format::replacement::MERGE;
+use crate::log::remove_segments;
 use crate::segment::{DATA, Gaps, INDEX, path, rebuild};
 use crate::set::{CHECKPOINT, SET};
 
@@ -18,6 +21,7 @@ pub(super) fn execute(fs: &dyn Fs, data_dir: &Path, action: &Action, rows: &Chec
     match action {
         Action::Set(set) => atomic::replace(fs, &data_dir.join(SET), &set.encode()),
         Action::Meta { dir, meta } => atomic::replace(fs, &dir.join(META), &meta.encode()),
+        Action::Merge { dir, look } => end_merge(fs, dir, look),
         Action::Begin { dir, base } => {
             let data = path(dir, *base, DATA);
             match fs.open(&data, OpenMode::CreateNew) {
@@ -33,6 +37,19 @@ pub(super) fn execute(fs: &dyn Fs, data_dir: &Path, action: &Action, rows: &Chec
         Action::States { dir, segments } => make_states(fs, dir, segments),
         Action::Checkpoint => atomic::replace(fs, &data_dir.join(CHECKPOINT), &checkpoint::encode(rows)),
     }
+}
+
+fn end_merge(fs: &dyn Fs, dir: &Path, look: &MergeLook) -> Result<(), Error> {
+    if !look.replaced.is_empty() {
+        remove_segments(fs, dir, &mut look.replaced.clone())?;
+    }
+    let record = path(dir, look.base, MERGE);
+    let moved = if look.damaged {
+        fs.rename(&record, &record.with_extension(format!("{MERGE}.damaged")))
+    } else {
+        fs.remove_file(&record)
+    };
+    moved.and_then(|()| fs.sync_dir(dir)).map_err(|error| Error::io("move", &record, error))
 }
 
 /// The data is whole: its headers make the index.

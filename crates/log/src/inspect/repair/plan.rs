@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use logmill_record::Offset;
 
-use super::super::verify::{DataLook, Look, Seen};
+use super::super::verify::{DataLook, Look, MergeLook, Seen};
 use super::RepairStep;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind};
 use crate::format::checkpoint::{Checkpoint, Durable};
 use crate::format::meta::{FILE as META, LogMeta};
+use crate::format::replacement::MERGE;
 use crate::format::set_file::SetFile;
 use crate::segment::{DATA, INDEX, STATE, path};
 use crate::set::{CHECKPOINT, SET};
@@ -23,6 +24,8 @@ pub(super) enum Action {
     Set(SetFile),
     /// Write a log's `meta`.
     Meta { dir: PathBuf, meta: LogMeta },
+    /// Take back or finish a merging of segments that was cut off.
+    Merge { dir: PathBuf, look: MergeLook },
     /// Begin an empty segment, which seals the one before it.
     Begin { dir: PathBuf, base: Offset },
     /// Write a segment anew without its damage.
@@ -95,6 +98,7 @@ impl Planned {
         if look.meta.is_none() && empty {
             return Ok(false);
         }
+        let first_step = self.steps.len();
         self.plan_meta(env, below, &log_dir, look);
         let newest = look.segments.last().map(|last| last.listing.base_offset);
         let end = log_end(look);
@@ -134,7 +138,27 @@ impl Planned {
             targets.push(target);
         }
         self.plan_states(below, &log_dir, look, targets);
+        self.plan_merges(below, &log_dir, look, first_step);
         Ok(begin || (look.meta.is_some() && self.rewritten_newest(newest, &log_dir)))
+    }
+
+    /// Before anything else is mended, it has to be settled which segments there are. Where nothing
+    /// else is, the next open does it.
+    fn plan_merges(&mut self, below: &Path, log_dir: &Path, look: &Look, first_step: usize) {
+        let mended = self.steps.len() > first_step;
+        for merge in look.merges.iter().filter(|merge| mended || merge.damaged) {
+            let done = if merge.replaced.is_empty() {
+                "taken back: the old segments stay"
+            } else {
+                "finished: the old segments, which lie in the new one, are removed"
+            };
+            let what =
+                if merge.damaged { format!("{done}; the record is moved aside") } else { done.to_owned() };
+            let file = path(log_dir, merge.base, MERGE);
+            let step = RepairStep { log: Some(below.to_owned()), file, what, gone: Vec::new() };
+            let action = Action::Merge { dir: log_dir.to_owned(), look: merge.clone() };
+            self.steps.insert(first_step, (step, action));
+        }
     }
 
     /// What is known of producers follows from all that is in front of it, so it comes last.

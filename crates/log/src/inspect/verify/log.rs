@@ -14,6 +14,8 @@ use crate::error::{Error, ErrorKind};
 use crate::format::atomic::TEMPORARY;
 use crate::format::checkpoint::Durable;
 use crate::format::meta::{FILE as META, LogMeta};
+use crate::format::replacement::MERGE;
+use crate::log::{base_of_record, read_record, replaced_by};
 use crate::segment::{DATA, INDEX, STATE, base_of, base_with, path};
 use crate::set::{CHECKPOINT, LOCK, RESERVE, SET};
 
@@ -35,6 +37,17 @@ pub(in crate::inspect) struct Look {
     pub(in crate::inspect) meta: Option<LogMeta>,
     pub(in crate::inspect) durable: Option<Durable>,
     pub(in crate::inspect) segments: Vec<DataLook>,
+    pub(in crate::inspect) merges: Vec<MergeLook>,
+}
+
+/// A merging of segments that was cut off behind its commit point.
+#[derive(Clone, Debug)]
+pub(in crate::inspect) struct MergeLook {
+    pub(in crate::inspect) base: Offset,
+    /// Whether its record is damaged.
+    pub(in crate::inspect) damaged: bool,
+    /// The segments that lie in the new one; none before that has its name.
+    pub(in crate::inspect) replaced: Vec<Offset>,
 }
 
 impl View<'_> {
@@ -51,6 +64,7 @@ impl View<'_> {
             _ => None,
         };
         self.note_strays(segments, findings)?;
+        let merges = self.look_at_merges(findings)?;
         let mut looks = Vec::with_capacity(segments.len());
         for (index, listing) in segments.iter().enumerate() {
             let end = segments.get(index + 1).map(|next| next.base_offset);
@@ -72,7 +86,7 @@ impl View<'_> {
             batches: looks.iter().map(|look| look.batches).sum(),
             records: looks.iter().map(|look| look.records).sum(),
         };
-        Ok(Look { report, meta, durable, segments: looks })
+        Ok(Look { report, meta, durable, segments: looks, merges })
     }
 
     pub(super) fn log_dir(&self) -> PathBuf {
@@ -186,6 +200,26 @@ impl View<'_> {
         }
     }
 
+    /// The mergings of segments that were cut off; a damaged record is a finding.
+    fn look_at_merges(&self, findings: &mut Vec<Finding>) -> Result<Vec<MergeLook>, Error> {
+        let dir = self.log_dir();
+        let entries = self.fs.list(&dir).map_err(|error| Error::io("list", &dir, error))?;
+        let bases: Vec<_> = entries.iter().filter_map(|entry| base_of(&entry.name)).collect();
+        let mut merges = Vec::new();
+        for base in entries.iter().filter_map(|entry| base_of_record(&entry.name)) {
+            let read = read_record(self.fs, &dir, base);
+            let damaged = read.is_err();
+            if let Err(error) = read {
+                let advice = "a repair moves it aside; the records of all segments that it names are there";
+                let (kind, file) = (FindingKind::Replacement, path(&dir, base, MERGE));
+                findings.push(self.finding(Severity::Sidecar, kind, file, damage(error)?, advice));
+            }
+            let replaced = replaced_by(self.fs, &dir, base, &bases)?;
+            merges.push(MergeLook { base, damaged, replaced });
+        }
+        Ok(merges)
+    }
+
     fn note_strays(&self, segments: &[SegmentListing], findings: &mut Vec<Finding>) -> Result<(), Error> {
         let dir = self.log_dir();
         let entries = self.fs.list(&dir).map_err(|error| Error::io("list", &dir, error))?;
@@ -205,12 +239,16 @@ impl View<'_> {
                     "what a compaction had written when the process ended",
                     "the next open finishes the compaction, or removes it",
                 ),
+                None if base_of_record(name).is_some() => (
+                    "the record of a merging of segments that was cut off",
+                    "the next open finishes the merging",
+                ),
                 None if name.contains(".log.torn-") => (
                     "the end of a write that was cut off and never acknowledged",
                     "look at it with dump, and remove it",
                 ),
-                None if name.contains(".log.damaged-") => {
-                    ("what a repair took out of a segment", "look at it, and remove it")
+                None if name.contains(".log.damaged-") || name.ends_with(".merge.damaged") => {
+                    ("what a repair took out", "look at it, and remove it")
                 }
                 None => ("the log does not know this file", "it is left alone"),
             };

@@ -6,7 +6,7 @@ mod log;
 mod state;
 
 pub(super) use data::DataLook;
-pub(super) use log::Look;
+pub(super) use log::{Look, MergeLook};
 
 use std::path::{Path, PathBuf};
 

@@ -20,13 +20,14 @@ use logmill_record::Offset;
 use parking_lot::Mutex;
 
 use self::active::{Before, Opened};
+use super::merge::{base_of_record, settle_merge};
 use super::replace::{base_of_cleaned, settle};
 use super::retention::{Kept, remove_segments};
 use super::state::{Phase, State};
 use super::stats::{CompactionStats, Recovered};
 use super::waiters::Waiters;
 use super::{Counters, LogInner};
-use crate::env::{Env, File, Fs, OpenMode};
+use crate::env::{Entry, Env, File, Fs, OpenMode};
 use crate::error::Error;
 use crate::format::atomic::TEMPORARY;
 use crate::format::checkpoint::Durable;
@@ -165,9 +166,20 @@ impl Recovery<'_> {
         Ok(())
     }
 
+    fn entries(&self) -> Result<Vec<Entry>, Error> {
+        self.fs.list(self.dir).map_err(|error| Error::io("list", self.dir, error))
+    }
+
     /// The segments there are; left-overs of a crash are removed.
     fn list(&self) -> Result<Names, Error> {
-        let entries = self.fs.list(self.dir).map_err(|error| Error::io("list", self.dir, error))?;
+        let mut entries = self.entries()?;
+        let merges: Vec<_> = entries.iter().filter_map(|entry| base_of_record(&entry.name)).collect();
+        if !merges.is_empty() {
+            for base in merges {
+                settle_merge(&*self.fs, self.dir, base, self.meta.start_offset)?;
+            }
+            entries = self.entries()?;
+        }
         let mut names = Names::default();
         for entry in entries {
             if let Some(base) = base_of(&entry.name) {
