@@ -182,6 +182,6 @@ pub use log::{
     Appended, Beyond, CompactionStats, Log, LogState, LogStats, OpenTransaction, ProducerView, Receipt,
     Recovered, Step, WaitFor,
 };
-pub use options::{Durability, LogOptions, ReadMode, SetOptions};
+pub use options::{Durability, LogOptions, ReadMode, ScanProgress, SetOptions};
 pub use read::{Chunk, ReadOut};
 pub use set::{BudgetStats, LogSet, OpenProgress, ReserveState, SetStats};

@@ -1,5 +1,8 @@
 //! What can be set on a set of logs, and on a log.
 
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::compaction::CompactionOptions;
@@ -22,6 +25,7 @@ pub struct SetOptions {
     pub(crate) max_maps: usize,
     pub(crate) read_mode: ReadMode,
     pub(crate) maintenance_interval: Duration,
+    pub(crate) on_scan: Option<ScanHook>,
 }
 
 impl SetOptions {
@@ -37,6 +41,7 @@ impl SetOptions {
             max_maps: 8_192,
             read_mode: ReadMode::Map,
             maintenance_interval: Duration::from_secs(10),
+            on_scan: None,
         }
     }
 
@@ -102,6 +107,55 @@ impl SetOptions {
     pub fn maintenance_interval(mut self, interval: Duration) -> Self {
         self.maintenance_interval = interval.max(Duration::from_millis(1));
         self
+    }
+
+    /// Calls `hear` while a log is being opened that takes long, because its data has to be read:
+    /// after a kill, the newest segment; where files beside the data are gone, what they said. It
+    /// comes after every 16 MiB of a log, on the thread that opens it, and holds it up. A log that
+    /// was closed cleanly reads nothing and tells nothing.
+    #[must_use]
+    pub fn on_scan(mut self, hear: impl Fn(ScanProgress<'_>) + Send + Sync + 'static) -> Self {
+        self.on_scan = Some(ScanHook(Arc::new(hear)));
+        self
+    }
+}
+
+/// How far the opening of one log is that has to read its data. See [`SetOptions::on_scan`].
+///
+/// ```
+/// use logmill_log::{Log, LogOptions, ScanProgress, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let hear = |so_far: ScanProgress<'_>| {
+///     eprintln!("{}: {} MiB looked through", so_far.log.display(), so_far.scanned_bytes >> 20);
+/// };
+/// let log = Log::open(dir.path(), SetOptions::default().on_scan(hear), LogOptions::default())?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ScanProgress<'a> {
+    /// The log's directory.
+    pub log: &'a Path,
+    /// Bytes of its segments that were read so far. What is written again is read twice.
+    pub scanned_bytes: u64,
+}
+
+/// Hears of [`ScanProgress`].
+#[derive(Clone)]
+pub(crate) struct ScanHook(Arc<dyn Fn(ScanProgress<'_>) + Send + Sync>);
+
+impl ScanHook {
+    pub(crate) fn call(&self, progress: ScanProgress<'_>) {
+        (self.0)(progress);
+    }
+}
+
+impl fmt::Debug for ScanHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ScanHook")
     }
 }
 

@@ -4,9 +4,13 @@
 
 mod common;
 
+use std::path::Path;
+use std::sync::Arc;
+
 use common::{batch, texts};
 use logmill_log::sim::Sim;
-use logmill_log::{ErrorKind, LogOptions, LogSet, SetOptions};
+use logmill_log::{ErrorKind, Log, LogOptions, LogSet, SetOptions};
+use parking_lot::Mutex;
 
 fn fill(set: &LogSet, logs: usize, segments: usize) -> Vec<String> {
     let paths: Vec<String> = (0..logs).map(|n| format!("log-{n}")).collect();
@@ -24,8 +28,7 @@ fn fill(set: &LogSet, logs: usize, segments: usize) -> Vec<String> {
 
 #[test]
 fn a_thousand_logs_of_ten_segments_are_opened_in_order_with_progress() {
-    let memory = std::path::Path::new("/dev/shm");
-    let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+    let dir = memory_dir();
     let set = LogSet::open(dir.path(), SetOptions::default()).unwrap();
     let paths = fill(&set, 1_000, 10);
     set.close().unwrap();
@@ -37,6 +40,7 @@ fn a_thousand_logs_of_ten_segments_are_opened_in_order_with_progress() {
         assert!(told.is_sorted_by(|one, next| one.done < next.done));
         let last = told.last().unwrap();
         assert_eq!((last.done, last.failed, last.total), (1_000, 0, 1_000));
+        assert_eq!(last.scanned_bytes, 0, "what was closed cleanly is not read");
         for (path, log) in paths.iter().zip(logs) {
             let log = log.unwrap();
             assert_eq!(log.stats().segments, 10);
@@ -82,4 +86,64 @@ fn in_a_simulation_one_seed_opens_in_one_order() {
         assert_eq!(history(seed), history(seed), "seed {seed}");
     }
     assert_ne!(history(1), history(2));
+}
+
+const MIB: u64 = 1 << 20;
+
+/// Appends so many MiB.
+fn fill_large(log: &Log, mib: u64) {
+    let value = vec![b'x'; 1 << 20];
+    for _ in 0..mib {
+        log.append(&[batch(&[&value])]).unwrap().wait().unwrap();
+    }
+}
+
+/// As if a killed process had come to none.
+fn remove_checkpoint(dir: &Path) {
+    let _ = std::fs::remove_file(dir.join("checkpoint"));
+}
+
+fn memory_dir() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
+#[test]
+fn a_large_log_tells_how_much_of_it_was_read_before_it_is_open() {
+    let dir = memory_dir();
+    let set = LogSet::open(dir.path(), SetOptions::default()).unwrap();
+    let log = set.create("large", b"", LogOptions::default()).unwrap();
+    fill_large(&log, 100);
+    drop((log, set));
+    remove_checkpoint(dir.path());
+
+    let set = LogSet::open(dir.path(), SetOptions::default()).unwrap();
+    let mut told = Vec::new();
+    let logs = set.open_logs(["large"], LogOptions::default(), |progress| told.push(progress));
+    assert_eq!(texts(logs[0].as_ref().unwrap(), 99).len(), 1);
+    assert!(told.is_sorted_by(|one, next| one.scanned_bytes < next.scanned_bytes));
+    let (last, before) = told.split_last().unwrap();
+    assert!(last.done == 1 && last.scanned_bytes >= 100 * MIB, "{last:?}");
+    assert!(!before.is_empty() && before.iter().all(|progress| progress.done == 0), "{before:?}");
+}
+
+#[test]
+fn a_log_opened_by_itself_tells_its_owner_how_much_was_read() {
+    let dir = memory_dir();
+    let log = Log::open(dir.path(), SetOptions::default(), LogOptions::default()).unwrap();
+    fill_large(&log, 40);
+    drop(log);
+    remove_checkpoint(dir.path());
+
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    let options = SetOptions::default()
+        .on_scan(move |so_far| heard.lock().push((so_far.log.to_owned(), so_far.scanned_bytes / MIB)));
+    let log = Log::open(dir.path(), options.clone(), LogOptions::default()).unwrap();
+    let all = std::mem::take(&mut *told.lock());
+    assert!(all.len() >= 2 && all.iter().all(|(log, _)| log == dir.path()), "{all:?}");
+    assert!(all.is_sorted() && all.last().unwrap().1 >= 32, "{all:?}");
+    log.close().unwrap();
+    Log::open(dir.path(), options, LogOptions::default()).unwrap();
+    assert!(told.lock().is_empty(), "nothing was read");
 }

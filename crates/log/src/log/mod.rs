@@ -39,7 +39,7 @@ pub use futures::{Beyond, Receipt, Step, WaitFor};
 pub use handle::Log;
 pub(crate) use merge::{base_of_record, read_record, replaced_by};
 pub(crate) use producers::Producers;
-pub(crate) use recover::{Expected, open};
+pub(crate) use recover::{Expected, OnRead, Scanned, open};
 pub(crate) use replace::unsettled_index;
 use retention::Kept;
 pub(crate) use retention::remove_segments;

@@ -69,12 +69,14 @@ pub(super) fn carry_over(fs: &dyn Fs, dir: &Path, old: &Footer, new: &Footer) ->
 }
 
 /// The producers at the end of the last of `segments`, the log's first ones; and whether the
-/// `.state` of that last one was of use. `may_exist` says of which segments to look for one.
+/// `.state` of that last one was of use. `may_exist` says of which segments to look for one,
+/// and `open_data` opens the data of those that have to be read.
 pub(super) fn producers_after(
     fs: &dyn Fs,
     dir: &Path,
     segments: &[Arc<Sealed>],
     may_exist: impl Fn(Offset) -> bool,
+    open_data: impl Fn(&Sealed) -> Result<Arc<dyn File>, Error>,
 ) -> Result<(Producers, bool), Error> {
     let mut producers = Producers::default();
     let mut known = 0;
@@ -92,7 +94,7 @@ pub(super) fn producers_after(
     for segment in &segments[known..] {
         producers.take_aborted();
         if segment.footer().producers {
-            replay_segment(dir, segment, &mut producers)?;
+            replay_segment(dir, segment, &mut producers, &open_data)?;
         }
         if segment.is_short() {
             producers.lose_sequences();
@@ -102,10 +104,15 @@ pub(super) fn producers_after(
     Ok((producers, known == segments.len()))
 }
 
-fn replay_segment(dir: &Path, segment: &Sealed, producers: &mut Producers) -> Result<(), Error> {
+fn replay_segment(
+    dir: &Path,
+    segment: &Sealed,
+    producers: &mut Producers,
+    open_data: impl Fn(&Sealed) -> Result<Arc<dyn File>, Error>,
+) -> Result<(), Error> {
     let data = path(dir, segment.base(), DATA);
     tracing::info!(file = %data.display(), "reading what is known of producers from the data");
-    let file = segment.open_data()?;
+    let file = open_data(segment)?;
     let (footer, gaps) = (segment.footer(), Gaps::Below(segment.end()));
     replay(&*file, footer, gaps, footer.last_appended_at, producers)
         .map_err(|error| Error::io("read", &data, error))

@@ -183,7 +183,8 @@ impl LogInner {
         if let Some(txns) = segment.txns() {
             return Ok(txns);
         }
-        let (mut producers, _) = producers_after(&*self.env.fs, &self.dir, segments, |_| true)?;
+        let (mut producers, _) =
+            producers_after(&*self.env.fs, &self.dir, segments, |_| true, Sealed::open_data)?;
         Ok(segment.set_txns(producers.take_aborted()))
     }
 

@@ -17,7 +17,7 @@ use crate::env::{Env, OpenMode, Space, within};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
 use crate::format::meta::{FILE as META, LogMeta};
-use crate::log::{self, Expected, Log, LogInner, LogState};
+use crate::log::{self, Expected, Log, LogInner, LogState, OnRead, Scanned};
 use crate::options::{LogOptions, SetOptions};
 use crate::segment::{self, DATA};
 
@@ -183,7 +183,7 @@ impl LogSet {
         let meta = LogMeta::new(id, Bytes::copy_from_slice(owner));
         // Written last: a directory without it is no log.
         atomic::replace(fs, &dir.join(META), &meta.encode())?;
-        self.open_in_turn(&path, options)
+        self.open_in_turn(&path, options, None)
     }
 
     /// Opens the log at `path` below the data directory and recovers it. If it is open already,
@@ -197,10 +197,20 @@ impl LogSet {
     ///
     /// `Invalid`, `NotFound`, `Io`, `Closed`, `NewerFormat`; `Corrupt` if `meta` or whole segments are gone.
     pub fn open_log(&self, path: impl AsRef<Path>, options: LogOptions) -> Result<Log, Error> {
-        let path = self.path_of(path.as_ref())?;
+        self.open_log_heard(path.as_ref(), options, None)
+    }
+
+    /// [`open_log`](Self::open_log), with each read of its data told to `on_read`.
+    pub(super) fn open_log_heard(
+        &self,
+        path: &Path,
+        options: LogOptions,
+        on_read: Option<OnRead>,
+    ) -> Result<Log, Error> {
+        let path = self.path_of(path)?;
         let turn = self.turn(&path);
         let _turn = turn.lock();
-        self.open_in_turn(&path, options)
+        self.open_in_turn(&path, options, on_read)
     }
 
     /// Opening and creating are one at a time for each path: two recoveries of one log would be
@@ -216,7 +226,7 @@ impl LogSet {
         Ok(())
     }
 
-    fn open_in_turn(&self, path: &Path, options: LogOptions) -> Result<Log, Error> {
+    fn open_in_turn(&self, path: &Path, options: LogOptions, on_read: Option<OnRead>) -> Result<Log, Error> {
         self.check_open()?;
         let meta = self.read_meta(path)?;
         let mut expected = Expected {
@@ -243,7 +253,8 @@ impl LogSet {
         let dir = self.dir_of(path);
         let dirs = (&*self.inner.dir, &*dir);
         let set = (Arc::downgrade(&self.inner), Arc::clone(&self.inner.shared));
-        let inner = log::open(&self.inner.env, dirs, &meta, expected, options, set)?;
+        let scanned = Scanned::new(dir.clone(), self.inner.shared.on_scan.clone(), on_read);
+        let inner = log::open(&self.inner.env, dirs, &meta, expected, options, set, scanned)?;
         let mut logs = self.inner.logs.lock();
         logs.insert(path.to_owned(), Arc::clone(&inner));
         self.inner.arm_maintenance();

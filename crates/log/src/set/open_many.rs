@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::LogSet;
 use crate::env::{Work, block_on};
 use crate::error::Error;
-use crate::log::Log;
+use crate::log::{Log, OnRead};
 use crate::options::LogOptions;
 
 /// So many logs are opened at the same time: enough to keep a disk busy with reads.
@@ -29,6 +29,8 @@ pub struct OpenProgress {
     pub failed: usize,
     /// All that are to be opened.
     pub total: usize,
+    /// Bytes of their segments that had to be read: none of logs that were closed cleanly.
+    pub scanned_bytes: u64,
 }
 
 /// What the tasks share.
@@ -43,15 +45,32 @@ struct Opening {
 }
 
 struct Results {
+    scanned_bytes: u64,
     done: usize,
     failed: usize,
     logs: Vec<Option<Result<Log, Error>>>,
     caller: Option<Waker>,
 }
 
+impl Results {
+    fn so_far(&self) -> OpenProgress {
+        let Self { done, failed, scanned_bytes, .. } = *self;
+        OpenProgress { done, failed, total: self.logs.len(), scanned_bytes }
+    }
+}
+
+/// Bytes have to be so many more before they alone are worth telling.
+const TOLD_BYTES: u64 = 16 << 20;
+
+impl OpenProgress {
+    fn is_news_after(&self, told: &Self) -> bool {
+        self.done > told.done || self.scanned_bytes >= told.scanned_bytes + TOLD_BYTES
+    }
+}
+
 impl LogSet {
     /// [`LogSet::open_log`] for many, several at a time. Blocks until all are open or have failed;
-    /// calls `progress` on this thread, after one or more of them each time. The results come in
+    /// calls `progress` on this thread, after one or more of them each time, and while they read much. The results come in
     /// the order of `paths`.
     ///
     /// ```
@@ -63,7 +82,9 @@ impl LogSet {
     /// for path in ["orders", "payments"] {
     ///     set.create(path, b"", LogOptions::default())?.close()?;
     /// }
-    /// let progress = |so_far: logmill_log::OpenProgress| println!("{} of {}", so_far.done, so_far.total);
+    /// let progress = |so_far: logmill_log::OpenProgress| {
+    ///     println!("{} of {}, {} bytes read", so_far.done, so_far.total, so_far.scanned_bytes);
+    /// };
     /// let logs = set.open_logs(["orders", "payments", "gone"], LogOptions::default(), progress);
     /// assert!(logs[0].is_ok() && logs[1].is_ok() && logs[2].is_err());
     /// # Ok(())
@@ -78,31 +99,46 @@ impl LogSet {
         let paths: Vec<PathBuf> = paths.into_iter().map(|path| path.as_ref().to_owned()).collect();
         let total = paths.len();
         let logs = paths.iter().map(|_| None).collect();
-        let results = Arc::new(Mutex::new(Results { done: 0, failed: 0, logs, caller: None }));
+        let results =
+            Arc::new(Mutex::new(Results { scanned_bytes: 0, done: 0, failed: 0, logs, caller: None }));
         let (set, next) = (self.clone(), AtomicUsize::new(0));
         let opening = Arc::new(Opening { set, options, paths, next, results: Arc::clone(&results) });
         for _ in 0..AT_ONCE.min(total) {
             spawn_next(&opening);
         }
-        let mut told = 0;
-        while told < total {
-            let so_far = block_on(
+        let mut told = OpenProgress { done: 0, failed: 0, total, scanned_bytes: 0 };
+        while told.done < total {
+            told = block_on(
                 &*self.env().scheduler,
                 std::future::poll_fn(|context| {
                     let mut state = results.lock();
-                    if state.done == told {
-                        state.caller = Some(context.waker().clone());
-                        return Poll::Pending;
+                    if state.so_far().is_news_after(&told) {
+                        return Poll::Ready(state.so_far());
                     }
-                    Poll::Ready(OpenProgress { done: state.done, failed: state.failed, total })
+                    state.caller = Some(context.waker().clone());
+                    Poll::Pending
                 }),
             );
-            told = so_far.done;
-            progress(so_far);
+            progress(told);
         }
         let logs = std::mem::take(&mut results.lock().logs);
         logs.into_iter().map(|result| result.expect("all are done")).collect()
     }
+}
+
+/// Counts what is read, and wakes the caller where that is worth telling.
+fn hears(results: &Arc<Mutex<Results>>) -> OnRead {
+    let results = Arc::clone(results);
+    Box::new(move |read| {
+        let caller = {
+            let mut results = results.lock();
+            let before = results.scanned_bytes;
+            results.scanned_bytes += read;
+            let wakes = results.scanned_bytes / TOLD_BYTES > before / TOLD_BYTES;
+            if wakes { results.caller.take() } else { None }
+        };
+        caller.into_iter().for_each(Waker::wake);
+    })
 }
 
 /// Opens the next log that nobody opens yet, and then the one after it.
@@ -114,7 +150,8 @@ fn spawn_next(opening: &Arc<Opening>) {
     let task = {
         let opening = Arc::clone(opening);
         move || {
-            let result = opening.set.open_log(&opening.paths[number], opening.options);
+            let on_read = hears(&opening.results);
+            let result = opening.set.open_log_heard(&opening.paths[number], opening.options, Some(on_read));
             spawn_next(&opening);
             let results = Arc::clone(&opening.results);
             drop(opening);

@@ -10,7 +10,7 @@ use super::files::OpenFiles;
 use super::space::Spare;
 use crate::histogram::Recorder;
 use crate::log::{Counters, Recovered};
-use crate::options::SetOptions;
+use crate::options::{ScanHook, SetOptions};
 use crate::segment::Maps;
 
 /// Held by the set and by each of its logs.
@@ -26,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// What opening logs had to mend, over all since the set was opened. A leaf.
     pub(crate) recovered: Mutex<Recovered>,
+    /// Hears of logs that take long to open.
+    pub(crate) on_scan: Option<ScanHook>,
     /// How long appends took on the caller's thread, waiting for room not included.
     pub(crate) append_time: Recorder,
     /// How long syncs of data took.
@@ -41,6 +43,7 @@ impl Shared {
             maps: Arc::new(Maps::new(options.max_maps, options.read_mode)),
             counters: Counters::default(),
             recovered: Mutex::default(),
+            on_scan: options.on_scan.clone(),
             append_time: Recorder::default(),
             sync_time: Recorder::default(),
         }

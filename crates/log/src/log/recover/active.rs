@@ -134,7 +134,8 @@ impl Recovery<'_> {
     /// was of no use.
     fn producers_before(&self, before: &Before<'_>) -> Result<Producers, Error> {
         let exists = |base: Offset| before.states.contains(&base);
-        let (mut producers, was_good) = producers_after(&*self.fs, self.dir, before.sealed, exists)?;
+        let data = |segment: &Sealed| segment.open_data().map(|file| self.scanned.count(file));
+        let (mut producers, was_good) = producers_after(&*self.fs, self.dir, before.sealed, exists, data)?;
         if let Some(last) = before.sealed.last()
             && !was_good
             && !producers.is_empty()

@@ -7,6 +7,7 @@
 //! only, and after a failed sync the cache can hold clean pages that never reached the disk.
 
 mod active;
+mod scanned;
 mod sealed;
 mod tail;
 
@@ -20,6 +21,7 @@ use logmill_record::Offset;
 use parking_lot::Mutex;
 
 use self::active::{Before, Opened};
+pub(crate) use self::scanned::{OnRead, Scanned};
 use super::merge::{base_of_record, settle_merge};
 use super::replace::{base_of_cleaned, settle};
 use super::retention::{Kept, remove_segments};
@@ -58,9 +60,10 @@ pub(crate) fn open(
     expected: Expected,
     options: LogOptions,
     (set, shared): (Weak<SetInner>, Arc<Shared>),
+    scanned: Arc<Scanned>,
 ) -> Result<Arc<LogInner>, Error> {
     let (fs, maps, mended) = (Arc::clone(&env.fs), Arc::clone(&shared.maps), Cell::default());
-    let recovery = Recovery { fs, maps, dir, meta, expected, mended };
+    let recovery = Recovery { fs, maps, dir, meta, expected, mended, scanned };
     recovery.settle_names(set_dir)?;
     let mut names = recovery.list()?;
     let states = std::mem::take(&mut names.states);
@@ -139,6 +142,7 @@ struct Recovery<'a> {
     meta: &'a LogMeta,
     expected: Expected,
     mended: Cell<Recovered>,
+    scanned: Arc<Scanned>,
 }
 
 impl Recovery<'_> {
@@ -234,6 +238,7 @@ impl Recovery<'_> {
     }
 
     fn open_file(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>, Error> {
-        self.fs.open(path, mode).map_err(|error| Error::io("open", path, error))
+        let file = self.fs.open(path, mode).map_err(|error| Error::io("open", path, error))?;
+        Ok(self.scanned.count(file))
     }
 }
