@@ -75,9 +75,9 @@ impl SetOptions {
 
     /// Holds so much space in reserve, in a file of that size in the data directory, written soon
     /// after the set was opened. When the file system is full it is released for the small files
-    /// that must be written all the same: metadata, the checkpoint, indexes. Appends never use it;
-    /// once it is gone they are refused until there is space to write it again. 0, which is the
-    /// default, holds none.
+    /// that must be written all the same: metadata, the checkpoint, indexes. Appends never use it,
+    /// but to a log that [may](LogOptions::may_use_last_space); once it is gone they are refused until
+    /// there is space to write it again. 0, which is the default, holds none.
     #[must_use]
     pub fn reserve_bytes(mut self, bytes: u64) -> Self {
         self.reserve_bytes = bytes;
@@ -237,6 +237,7 @@ pub struct LogOptions {
     pub(crate) retention_bytes: Option<u64>,
     pub(crate) compaction: Option<CompactionOptions>,
     pub(crate) producer_expiry: Duration,
+    pub(crate) may_use_last_space: bool,
 }
 
 impl LogOptions {
@@ -313,6 +314,15 @@ impl LogOptions {
         self.producer_expiry = expiry;
         self
     }
+
+    /// Appends to this log go on below the [watermark](SetOptions::low_space_bytes), and use the
+    /// [reserve](SetOptions::reserve_bytes) when nothing else is left. For a small log by which its
+    /// owner makes room: one that cannot note a deletion for want of space gets none. Off unless set.
+    #[must_use]
+    pub fn may_use_last_space(mut self, may: bool) -> Self {
+        self.may_use_last_space = may;
+        self
+    }
 }
 
 impl Default for LogOptions {
@@ -326,6 +336,7 @@ impl Default for LogOptions {
             retention_bytes: None,
             compaction: None,
             producer_expiry: Duration::from_secs(24 * 60 * 60),
+            may_use_last_space: false,
         }
     }
 }

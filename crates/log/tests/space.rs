@@ -1,14 +1,22 @@
 //! A disk that fills up: appends end in time, what must go on has a reserve.
 #![cfg(feature = "sim")]
-#![allow(clippy::unwrap_used, reason = "a test may stop where it fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test may stop where it fails, and waits for threads"
+)]
 
 mod common;
+#[path = "common/slow_fs.rs"]
+mod slow_fs;
 
 use std::time::Duration;
 
 use common::{batch, texts};
+use logmill_log::env::Env;
 use logmill_log::sim::{Op, Sim};
 use logmill_log::{ErrorKind, Log, LogOptions, LogSet, ReserveState, SetOptions};
+use slow_fs::SlowFs;
 
 const MIB: u64 = 1 << 20;
 const TICK: Duration = Duration::from_secs(11);
@@ -163,4 +171,57 @@ fn a_full_directory_opens_on_the_reserve_that_an_earlier_process_left() {
 fn used_bytes(sim: &Sim) -> u64 {
     let space = sim.env().fs.space("/data".as_ref()).unwrap();
     space.total_bytes - space.available_bytes
+}
+
+#[test]
+fn a_log_by_which_its_owner_makes_room_goes_on_below_the_watermark_and_on_the_reserve() {
+    let sim = Sim::new(1);
+    sim.fs.set_capacity_bytes(12 * MIB);
+    let options = SetOptions::new(sim.env()).reserve_bytes(MIB).low_space_bytes(4 * MIB);
+    let (set, log) = open(options);
+    let vital = set.create("vital", b"", LogOptions::default().may_use_last_space(true)).unwrap();
+    sim.scheduler.run_until_idle();
+    while append(&log, 100_000).is_ok() {
+        sim.scheduler.run_until_idle();
+    }
+    assert!(set.stats().is_low_on_space && set.stats().reserve == ReserveState::Held);
+    append(&vital, 1_000).unwrap();
+    assert_eq!(set.stats().reserve, ReserveState::Held, "there is space left");
+
+    let used = used_bytes(&sim);
+    sim.fs.set_capacity_bytes(used);
+    append(&vital, 1_000).unwrap();
+    assert_eq!(set.stats().reserve, ReserveState::Spent);
+    append(&vital, 1_000).unwrap();
+    let refused = append(&log, 1).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Full);
+    while append(&vital, 100_000).is_ok() {}
+    let records = texts(&vital, 0).len();
+    assert!(records > 3, "all of the reserve is used");
+    drop((set, log, vital));
+    sim.fs.set_capacity_bytes(u64::MAX);
+    let set = LogSet::open("/data", SetOptions::new(sim.env())).unwrap();
+    assert_eq!(texts(&set.open_log("vital", LogOptions::default()).unwrap(), 0).len(), records);
+}
+
+#[test]
+fn a_close_does_not_wait_for_the_whole_reserve() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fs, gate) = SlowFs::new("reserve.tmp");
+    let held = gate.lock();
+    let env = Env { fs, ..Env::real() };
+    let set = LogSet::open(dir.path(), SetOptions::new(env).reserve_bytes(64 * MIB)).unwrap();
+    let temporary = dir.path().join("reserve.tmp");
+    while !temporary.exists() {
+        std::thread::yield_now();
+    }
+    let closing = {
+        let set = set.clone();
+        std::thread::spawn(move || set.close())
+    };
+    // It is in the middle of a piece: that one it ends.
+    std::thread::sleep(Duration::from_millis(50));
+    drop(held);
+    closing.join().unwrap().unwrap();
+    assert!(!temporary.exists() && !dir.path().join("reserve").exists());
 }

@@ -42,6 +42,7 @@ impl LogInner {
             match self.append_once(&group)? {
                 Tried::Done(receipt) => return Ok(Step::Done(receipt)),
                 Tried::Wait(wait) => return Ok(Step::Wait(wait)),
+                Tried::Again => {}
                 Tried::FileIsClosed => {
                     self.unpark()?;
                     if let Some(wait) = self.open_file()? {
@@ -62,7 +63,10 @@ impl LogInner {
         if let Some(receipt) = self.known(&state, notes)? {
             return Ok(Tried::Done(receipt));
         }
-        self.shared.spare.check()?;
+        let may_use_last_space = state.options.may_use_last_space;
+        if !may_use_last_space {
+            self.shared.spare.check()?;
+        }
         let must_wait = matches!(state.phase, Phase::Rolling | Phase::Undoing)
             || self.must_roll(&mut state, size)?
             || (state.unsynced_bytes() > 0
@@ -104,7 +108,11 @@ impl LogInner {
                 drop(state);
                 self.dirty.release(size.bytes);
                 let data = path(&self.dir, base, DATA);
-                Err(self.undo(&*file, &data, len, Error::io("append to", &data, error)))
+                let error = self.undo(&*file, &data, len, Error::io("append to", &data, error));
+                if may_use_last_space && error.kind() == ErrorKind::Full && self.env.fs.make_room() {
+                    return Ok(Tried::Again);
+                }
+                Err(error)
             }
         }
     }
@@ -226,6 +234,8 @@ impl LogInner {
 enum Tried {
     Done(Receipt),
     Wait(WaitFor),
+    /// There was no room, and now there is.
+    Again,
     /// The active segment's file must be opened first, or its index loaded.
     FileIsClosed,
 }

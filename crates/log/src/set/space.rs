@@ -3,8 +3,8 @@
 //! Below the watermark, appends are refused while there is still space for everything else. The
 //! reserve is a file of random bytes, so that no file system stores it in less; when nothing is
 //! left it is removed, for small files that say where the logs are: metadata, the checkpoint,
-//! indexes, what recovery saves. Appends never use it: from then on they are refused until the
-//! maintenance has written it again, which needs twice its size free.
+//! indexes, what recovery saves, logs that may. Other appends never use it: from then on they are
+//! refused until the maintenance has written it again, which needs twice its size free.
 //!
 //! Lock order: who looks at the space takes the turn to look, then the reserve's lock, which is held
 //! during its I/O. Nothing else is locked under them, least of all the checkpoint's: it does not
@@ -54,6 +54,8 @@ pub(crate) struct Spare {
     is_low: AtomicBool,
     appended_since: AtomicU64,
     look_turn: Mutex<()>,
+    /// The set is being closed: no more is written.
+    ended: AtomicBool,
     /// The right to write the reserve or to remove it, and so to change the two below.
     reserve_turn: Mutex<()>,
     held: AtomicBool,
@@ -70,6 +72,7 @@ impl Spare {
             is_low: AtomicBool::new(false),
             appended_since: AtomicU64::new(0),
             look_turn: Mutex::new(()),
+            ended: AtomicBool::new(false),
             reserve_turn: Mutex::new(()),
             held: AtomicBool::new(false),
             spent: AtomicBool::new(false),
@@ -175,29 +178,38 @@ impl Spare {
             return Ok(false);
         }
         let temporary = self.dir.join(format!("{RESERVE}{TEMPORARY}"));
-        let written = self
-            .fill(fs, random, &temporary)
-            .and_then(|()| fs.rename(&temporary, &reserve))
-            .and_then(|()| fs.sync_dir(&self.dir));
-        if written.is_err() {
+        let put_in_place = |filled| {
+            if filled {
+                fs.rename(&temporary, &reserve)?;
+                fs.sync_dir(&self.dir)?;
+            }
+            Ok(filled)
+        };
+        let written = self.fill(fs, random, &temporary).and_then(put_in_place);
+        if !matches!(written, Ok(true)) {
             // The next attempt removes it if this does not.
             let _ = fs.remove_file(&temporary);
         }
-        written.map(|()| true)
+        written
     }
 
-    fn fill(&self, fs: &dyn Fs, random: &dyn Random, path: &Path) -> io::Result<()> {
+    /// False if the set was closed meanwhile, whose owner is not to wait for all of it.
+    fn fill(&self, fs: &dyn Fs, random: &dyn Random, path: &Path) -> io::Result<bool> {
         atomic::remove_left_over(fs, path)?;
         let file = fs.open(path, OpenMode::CreateNew)?;
         let (mut piece, mut position) = (vec![0; PIECE_LEN], 0);
         while position < self.reserve_bytes {
+            if self.ended.load(Ordering::Acquire) {
+                return Ok(false);
+            }
             let len = (self.reserve_bytes - position).min(PIECE_LEN as u64);
             let piece = &mut piece[..usize::try_from(len).unwrap_or(PIECE_LEN)];
             random.fill(piece);
             atomic::write_all(&*file, &mut [IoSlice::new(piece)], position)?;
             position += len;
         }
-        file.sync_data()
+        file.sync_data()?;
+        Ok(true)
     }
 
     pub(crate) fn is_low(&self) -> bool {
@@ -237,6 +249,7 @@ impl SetInner {
     /// The set is closed, and gives its directory back only when no task writes the reserve there
     /// any more: a look that begins after this one has ended finds it closed.
     pub(super) fn end_space_looks(&self) {
+        self.shared.spare.ended.store(true, Ordering::Release);
         drop(self.shared.spare.look_turn.lock());
     }
 }
