@@ -93,8 +93,10 @@ impl Broker {
     /// See [`OpenErrorKind`](crate::OpenErrorKind): the directory is in use, is none, cannot be written, is
     /// of a newer version; or the node's own metadata is damaged, without which it knows no topics.
     pub fn open(config: Config) -> Result<Self, OpenError> {
-        let set = LogSet::open(&config.data_dir, SetOptions::new(config.env.clone()))
-            .map_err(OpenError::from_log)?;
+        let options = SetOptions::new(config.env.clone())
+            .reserve_bytes(config.reserve_bytes)
+            .low_space_bytes(config.low_space_bytes);
+        let set = LogSet::open(&config.data_dir, options).map_err(OpenError::from_log)?;
         let loaded = catalog::load(&config, &set)?;
         let broker = Self(Arc::new(Core {
             set,

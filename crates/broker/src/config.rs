@@ -13,6 +13,13 @@ pub const DEFAULT_SEGMENT_BYTES: u64 = 128 * 1024 * 1024;
 /// The default of [`Config::max_message_bytes`], which is Kafka's: 1 MiB and a little for the batch itself.
 pub const DEFAULT_MAX_MESSAGE_BYTES: usize = 1_048_588;
 
+/// The default of [`Config::reserve_bytes`]: 16 MiB.
+pub const DEFAULT_RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The default of [`Config::low_space_bytes`]: 64 MiB, so that a reserve that was used can be written again,
+/// which takes twice its size, before records are taken again.
+pub const DEFAULT_LOW_SPACE_BYTES: u64 = 64 * 1024 * 1024;
+
 /// How a broker is opened.
 ///
 /// ```
@@ -31,6 +38,14 @@ pub struct Config {
     pub segment_bytes: u64,
     /// The largest record batch that is taken, in bytes: `max.message.bytes`.
     pub max_message_bytes: usize,
+    /// Space that is held back, in a file of that size in the data directory, which is written after the
+    /// broker has been opened. When the disk is full it is released for what has to be written all the
+    /// same: the deletion of topics, checkpoints, a clean stop, a start. 0 holds none back.
+    pub reserve_bytes: u64,
+    /// While the disk has less space left than this, records are refused with
+    /// [`Reason::DiskFull`](crate::Reason::DiskFull), in bytes. Reading goes on, and so does deleting
+    /// topics. 0 takes records until the disk is full.
+    pub low_space_bytes: u64,
     /// Bounds on what is in use at once.
     pub limits: Limits,
 }
@@ -44,6 +59,8 @@ impl Config {
             env: Env::real(),
             segment_bytes: DEFAULT_SEGMENT_BYTES,
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
+            reserve_bytes: DEFAULT_RESERVE_BYTES,
+            low_space_bytes: DEFAULT_LOW_SPACE_BYTES,
             limits: Limits::default(),
         }
     }

@@ -71,7 +71,10 @@ mod topic;
 
 pub use broker::Broker;
 pub use catalog::{FailedPartition, OpenReport, PartitionOwner, UnknownDirectory};
-pub use config::{Config, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_SEGMENT_BYTES, Limits};
+pub use config::{
+    Config, DEFAULT_LOW_SPACE_BYTES, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_RESERVE_BYTES, DEFAULT_SEGMENT_BYTES,
+    Limits,
+};
 pub use context::{Listener, Principal, RequestContext};
 pub use error::{Code, Error, OpenError, OpenErrorKind, Reason};
 pub use fetch::{

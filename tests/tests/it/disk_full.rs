@@ -11,7 +11,9 @@ use logmill_log::sim::Sim;
 use logmill_record::Offset;
 
 fn open(env: &Env) -> Broker {
-    Broker::open(Config { env: env.clone(), segment_bytes: 64 * 1024, ..Config::new("/data") }).unwrap()
+    let config =
+        Config { segment_bytes: 64 * 1024, reserve_bytes: 0, low_space_bytes: 0, ..Config::new("/data") };
+    Broker::open(Config { env: env.clone(), ..config }).unwrap()
 }
 
 fn produce(env: &Env, broker: &Broker, value: &Bytes) -> Result<Offset, Error> {

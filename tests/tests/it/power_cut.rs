@@ -45,7 +45,8 @@ struct UnderWay {
 
 fn open(env: &Env) -> Broker {
     // Segments of a few batches, so that rolls and sealed segments are part of it.
-    let config = Config { env: env.clone(), segment_bytes: 2_000, ..Config::new("/data") };
+    let without = Config { reserve_bytes: 0, low_space_bytes: 0, ..Config::new("/data") };
+    let config = Config { env: env.clone(), segment_bytes: 2_000, ..without };
     Broker::open(config).expect("the broker opens over what a power cut left")
 }
 

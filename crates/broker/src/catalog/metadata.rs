@@ -17,6 +17,11 @@ pub(super) const METADATA: &str = "internal/metadata";
 
 const READ_BYTES: usize = 1024 * 1024;
 
+/// Without space to note that a topic is deleted, none is made.
+fn options() -> LogOptions {
+    LogOptions::default().may_use_last_space(true)
+}
+
 /// The metadata log, open.
 #[derive(Debug)]
 pub(crate) struct MetadataLog {
@@ -58,7 +63,7 @@ impl MetadataLog {
         if holds_topic(set, &topics)? {
             return Err(OpenError::metadata_missing(set.dir()));
         }
-        let log = set.create(METADATA, b"", LogOptions::default()).map_err(OpenError::from_log)?;
+        let log = set.create(METADATA, b"", options()).map_err(OpenError::from_log)?;
         // Also where a node that was killed here before had made the directories and not synced them.
         for dir in [set.dir().join(INTERNAL), set.dir().to_owned()] {
             set.env().fs.sync_dir(&dir).map_err(|error| OpenError::io("sync", &dir, error))?;
@@ -67,7 +72,7 @@ impl MetadataLog {
     }
 
     fn open_existing(set: &LogSet) -> Result<Log, OpenError> {
-        let log = set.open_log(METADATA, LogOptions::default()).map_err(|error| damaged(set, error))?;
+        let log = set.open_log(METADATA, options()).map_err(|error| damaged(set, error))?;
         match log.stats().state {
             LogState::ReadOnly(error) | LogState::Poisoned(error) => Err(damaged(set, error)),
             _ => Ok(log),
@@ -109,7 +114,7 @@ impl MetadataLog {
     }
 
     fn reopen(&self) -> Result<Log, logmill_log::Error> {
-        let log = self.set.open_log(METADATA, LogOptions::default())?;
+        let log = self.set.open_log(METADATA, options())?;
         match log.stats().state {
             LogState::ReadOnly(error) | LogState::Poisoned(error) => Err(error),
             _ => Ok(log),

@@ -28,7 +28,8 @@ impl PartitionName {
             ErrorKind::Full => (
                 Reason::DiskFull,
                 format!(
-                    "the disk of the data directory is full, and {self} took nothing: make room, and try again"
+                    "the disk of the data directory is full or nearly so, and {self} took nothing: make room, and \
+                     try again ({error})"
                 ),
             ),
             ErrorKind::OutcomeUnknown => (
@@ -135,7 +136,8 @@ pub(crate) fn explain_metadata(error: &logmill_log::Error, doing: &str) -> Error
         ErrorKind::Full => (
             Reason::DiskFull,
             format!(
-                "the disk of the data directory is full, and {doing} did not happen: make room, and try again"
+                "the disk of the data directory is full, and {doing} did not happen: make room, and try again \
+                 ({error})"
             ),
         ),
         ErrorKind::OutcomeUnknown => (

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use logmill_broker::{Broker, Config, Error, ListTopics, Reason};
 use logmill_log::sim::Sim;
 
-use crate::common::Node;
+use crate::common::{Node, small};
 
 /// What the workload was told before the power went.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ struct Answered {
 }
 
 fn config(sim: &Sim) -> Config {
-    Config { env: sim.env(), ..Config::new("/data") }
+    Config { env: sim.env(), ..small("/data") }
 }
 
 #[derive(Clone, Copy)]

@@ -10,7 +10,7 @@ use logmill_log::env::Work;
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 
 use crate::common::hook_fs::{Call, Gate, hooked};
-use crate::common::{Node, failure, records, with_env};
+use crate::common::{Node, failure, records, small, with_env};
 
 /// A node of which the segment files of partition 0 cannot be written until the gate opens.
 fn stalled(dir: &tempfile::TempDir, limits: Limits) -> (Node, Arc<Gate>) {
@@ -98,7 +98,7 @@ fn a_panic_while_writing_harms_only_its_own_records() {
 }
 
 fn simulated(sim: &Sim) -> Node {
-    Node::open(Config { env: sim.env(), ..Config::new("/data") })
+    Node::open(Config { env: sim.env(), ..small("/data") })
 }
 
 #[test]
@@ -124,6 +124,68 @@ fn a_full_disk_is_said_and_works_again_when_there_is_space() {
     assert!(node.broker.open_report().unknown.is_empty());
     assert_eq!(node.broker.open_report().topics, 2);
     node.broker.close().unwrap();
+}
+
+const MIB: u64 = 1 << 20;
+
+/// The bytes that the disk holds.
+fn used_bytes(sim: &Sim) -> u64 {
+    let space = sim.env().fs.space("/data".as_ref()).unwrap();
+    space.total_bytes - space.available_bytes
+}
+
+#[test]
+fn below_the_watermark_records_are_refused_and_deleting_a_topic_makes_room() {
+    let sim = Sim::new(8);
+    sim.fs.set_capacity_bytes(12 * MIB);
+    let low_space_bytes = 4 * MIB;
+    let node = Node::open(Config { env: sim.env(), low_space_bytes, ..small("/data") });
+    node.create("t", 1).unwrap();
+    let value = "x".repeat(500_000);
+    let error = loop {
+        if let Err(error) = node.say("t", 0, &value) {
+            break error;
+        }
+        sim.scheduler.run_until_idle();
+    };
+    assert_eq!(error.reason(), Reason::DiskFull);
+    assert!(error.message().contains("full or nearly so") && error.message().contains("4194304"), "{error}");
+    let left = node.wait(node.broker.describe_node(&node.context)).unwrap().available_bytes;
+    assert!(left > MIB, "{left} bytes are left for all else");
+    node.create("u", 1).unwrap();
+    node.delete("t").unwrap();
+    sim.scheduler.run_for(Duration::from_secs(11));
+    node.say("u", 0, &value).unwrap();
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_node_on_a_full_disk_deletes_topics_stops_and_starts_on_its_reserve() {
+    let mut sim = Sim::new(9);
+    let node = |env| Node::open(Config { env, reserve_bytes: MIB, ..small("/data") });
+    let full = node(sim.env());
+    assert!(!sim.fs.files().iter().any(|path| path.ends_with("reserve")), "not before it answers");
+    full.create("t", 1).unwrap();
+    full.create("u", 1).unwrap();
+    full.say("t", 0, "kept").unwrap();
+    sim.scheduler.run_for(Duration::from_secs(11));
+    assert_eq!(sim.fs.read_file("/data/reserve").unwrap().len() as u64, MIB);
+    let used = used_bytes(&sim);
+    sim.fs.set_capacity_bytes(used);
+    assert_eq!(full.say("t", 0, &"x".repeat(5_000)).unwrap_err().reason(), Reason::DiskFull);
+    full.delete("u").unwrap();
+    full.broker.close().unwrap();
+    drop(full);
+    let env = sim.kill();
+    let used = used_bytes(&sim);
+    sim.fs.set_capacity_bytes(used + 100_000);
+    let again = node(env);
+    assert_eq!(again.read_all("t", 0).unwrap(), ["kept"]);
+    assert_eq!(again.broker.open_report().topics, 1);
+    sim.fs.set_capacity_bytes(100 * MIB);
+    sim.scheduler.run_for(Duration::from_secs(11));
+    again.say("t", 0, "and more").unwrap();
+    again.broker.close().unwrap();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use logmill_broker::{Config, Fetch, FetchFrom, Limits, PartitionData, Position, 
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::{Offset, TimestampMs};
 
-use crate::common::{Node, batch, config, produce_batch, records, text};
+use crate::common::{Node, batch, config, produce_batch, records, small, text};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -183,7 +183,7 @@ fn a_long_poll_is_woken_by_the_record_it_waits_for() {
 #[test]
 fn a_long_poll_waits_for_as_many_bytes_as_asked_or_for_its_time() {
     let sim = Sim::new(2);
-    let node = filled(Config { env: sim.env(), ..Config::new("/data") }, 1, 1);
+    let node = filled(Config { env: sim.env(), ..small("/data") }, 1, 1);
     let poll = |min_bytes, max_wait| {
         let fetch = Fetch { min_bytes, ..Fetch::new(vec![from(0, offset(0))]).max_wait(max_wait) };
         let start = node.broker.config().env.clock.monotonic();
@@ -211,7 +211,7 @@ impl Wake for Held {
 fn a_dropped_long_poll_leaves_no_waiter_behind() {
     let sim = Sim::new(3);
     let limits = Limits { max_waiting_fetches: 1, ..Limits::default() };
-    let node = filled(Config { env: sim.env(), limits, ..Config::new("/data") }, 3, 1);
+    let node = filled(Config { env: sim.env(), limits, ..small("/data") }, 3, 1);
     let held = Arc::new(Held);
     let waker = Waker::from(Arc::clone(&held));
     for _ in 0..10 {
@@ -286,7 +286,7 @@ fn deletion_and_closing_end_those_who_wait() {
 #[test]
 fn who_waits_on_a_partition_that_fails_hears_of_it() {
     let sim = Sim::new(4);
-    let node = filled(Config { env: sim.env(), ..Config::new("/data") }, 2, 1);
+    let node = filled(Config { env: sim.env(), ..small("/data") }, 2, 1);
     let fetch = Fetch::new(vec![from(0, Position::Latest), from(1, Position::Latest)]).max_wait(LONG);
     let mut waiting = pin!(node.broker.fetch(&node.context, fetch));
     let mut context = Context::from_waker(Waker::noop());

@@ -9,7 +9,7 @@ use logmill_log::{LogOptions, LogSet, SetOptions};
 use logmill_record::{BatchBuilder, NewRecord, TimestampMs};
 
 use crate::common::hook_fs::{Call, hooked};
-use crate::common::{Node, config, with_env};
+use crate::common::{Node, config, small, with_env};
 
 fn refused(config: Config) -> OpenError {
     Broker::open(config).expect_err("this directory cannot be opened")
@@ -102,7 +102,7 @@ fn metadata_that_makes_no_sense_is_refused() {
 #[test]
 fn a_full_disk_at_the_first_start_is_said_and_the_next_start_works() {
     let sim = Sim::new(1);
-    let open = || Broker::open(Config { env: sim.env(), ..Config::new("/data") });
+    let open = || Broker::open(Config { env: sim.env(), ..small("/data") });
     sim.fs.inject(Rule::new(Fault::NoSpace).on(Op::Write).always());
     let error = open().expect_err("there is no space");
     assert_eq!(error.kind(), OpenErrorKind::Full);

@@ -11,7 +11,7 @@ use logmill_broker::{Config, Error, FetchFrom, Position, Reason, Subscribe, Subs
 use logmill_log::sim::Sim;
 use logmill_record::Offset;
 
-use crate::common::{Node, batch, config, produce_batch, text};
+use crate::common::{Node, batch, config, produce_batch, small, text};
 
 fn subscribe(node: &Node, partitions: Vec<FetchFrom>, credit_bytes: u64) -> Result<Subscription, Error> {
     node.wait(node.broker.subscribe(&node.context, Subscribe { partitions, credit_bytes }))
@@ -60,7 +60,7 @@ fn records_come_as_they_are_appended_each_once_in_order() {
 #[test]
 fn nothing_comes_without_credit() {
     let sim = Sim::new(1);
-    let node = node_with(Config { env: sim.env(), ..Config::new("/data") }, 1);
+    let node = node_with(Config { env: sim.env(), ..small("/data") }, 1);
     let size = batch([vec![b'x'; 1_000]]).bytes().len();
     for _ in 0..10 {
         let bytes = batch([vec![b'x'; 1_000]]).bytes().clone();
@@ -111,7 +111,7 @@ fn a_call_that_is_dropped_loses_nothing_and_leaves_nothing() {
         fn wake(self: Arc<Self>) {}
     }
     let sim = Sim::new(7);
-    let node = node_with(Config { env: sim.env(), ..Config::new("/data") }, 2);
+    let node = node_with(Config { env: sim.env(), ..small("/data") }, 2);
     for i in 0..5 {
         node.say("t", 0, &i.to_string()).unwrap();
     }

@@ -50,6 +50,7 @@ impl Node {
 
 fn open() -> (Broker, TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { max_message_bytes: 64 * 1024, ..Config::new(dir.path().join("data")) };
+    let without = Config { reserve_bytes: 0, low_space_bytes: 0, ..Config::new(dir.path().join("data")) };
+    let config = Config { max_message_bytes: 64 * 1024, ..without };
     (Broker::open(config).unwrap(), dir)
 }

@@ -3,6 +3,7 @@
 pub(crate) mod hook_fs;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -87,12 +88,17 @@ pub(crate) fn text(data: &PartitionData) -> Vec<String> {
         .collect()
 }
 
+/// The defaults, but for what is held back of the disk: 16 MiB are written for each node that has it.
+pub(crate) fn small(dir: impl Into<PathBuf>) -> Config {
+    Config { reserve_bytes: 0, low_space_bytes: 0, ..Config::new(dir) }
+}
+
 pub(crate) fn config(dir: &tempfile::TempDir) -> Config {
-    Config::new(dir.path())
+    small(dir.path())
 }
 
 pub(crate) fn with_env(dir: &tempfile::TempDir, env: Env) -> Config {
-    Config { env, ..Config::new(dir.path()) }
+    Config { env, ..small(dir.path()) }
 }
 
 pub(crate) fn record(value: impl AsRef<[u8]>) -> ProduceRecord {

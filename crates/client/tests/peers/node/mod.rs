@@ -46,7 +46,8 @@ impl Node {
 
     /// Starts over the same directory, and at the same address.
     async fn resume(&mut self) {
-        let config = Config { max_message_bytes: self.max_message_bytes, ..Config::new(self.dir.path()) };
+        let without = Config { reserve_bytes: 0, low_space_bytes: 0, ..Config::new(self.dir.path()) };
+        let config = Config { max_message_bytes: self.max_message_bytes, ..without };
         let broker = tokio::task::spawn_blocking(|| Broker::open(config)).await.unwrap().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let listener = {
