@@ -10,10 +10,12 @@ mod common;
 #[path = "common/slow_fs.rs"]
 mod slow_fs;
 
+use std::io::IoSlice;
 use std::time::Duration;
 
 use common::{batch, texts};
-use logmill_log::env::Env;
+use logmill_log::env::{Env, OpenMode};
+use logmill_log::inspect::{plan_repair, verify};
 use logmill_log::sim::{Op, Sim};
 use logmill_log::{ErrorKind, Log, LogOptions, LogSet, ReserveState, SetOptions};
 use slow_fs::SlowFs;
@@ -165,6 +167,41 @@ fn a_full_directory_opens_on_the_reserve_that_an_earlier_process_left() {
     assert_eq!(texts(&log, 0).len(), 1);
     assert_eq!(append(&log, 1).unwrap_err().kind(), ErrorKind::Full);
     set.close().unwrap();
+}
+
+#[test]
+fn a_repair_on_a_full_disk_uses_the_reserve() {
+    for reserve in [0, MIB] {
+        let mut sim = Sim::new(1);
+        let (set, log) = open(SetOptions::new(sim.env()).reserve_bytes(reserve));
+        sim.scheduler.run_until_idle();
+        for _ in 0..4 {
+            append(&log, 100_000).unwrap();
+        }
+        log.roll().unwrap();
+        set.close().unwrap();
+        drop((set, log));
+        let env = sim.kill();
+        let data = env.fs.open("/data/a/00000000000000000000.log".as_ref(), OpenMode::ReadWrite).unwrap();
+        data.write_at(&[IoSlice::new(b"damage")], 150_000).unwrap();
+        data.sync_data().unwrap();
+        let used = used_bytes(&sim);
+        sim.fs.set_capacity_bytes(used);
+
+        let plan = plan_repair(&env, "/data", &mut |_| ()).unwrap();
+        assert!(!plan.steps().is_empty());
+        let done = plan.execute();
+        if reserve == 0 {
+            assert_eq!(done.unwrap_err().kind(), ErrorKind::Full);
+            continue;
+        }
+        done.unwrap();
+        assert!(sim.fs.read_file(RESERVE).is_err(), "it was needed");
+        assert!(!verify(&env, "/data", &mut |_| ()).unwrap().is_damaged());
+        let set = LogSet::open("/data", SetOptions::new(env)).unwrap();
+        let log = set.open_log("a", LogOptions::default()).unwrap();
+        assert_eq!(texts(&log, 0).len(), 3, "one record was damaged");
+    }
 }
 
 /// The bytes that the disk holds.

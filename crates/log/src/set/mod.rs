@@ -35,8 +35,8 @@ pub(crate) use files::OpenFile;
 pub use handle::LogSet;
 pub use open_many::OpenProgress;
 pub(crate) use shared::Shared;
-pub(crate) use space::RESERVE;
 pub use space::ReserveState;
+pub(crate) use space::{RESERVE, WithReserve};
 pub use stats::SetStats;
 
 use crate::env::{Env, Lock};

@@ -257,9 +257,24 @@ impl SetInner {
 /// The file system of a set with a reserve: writes that must not fail for want of space can ask
 /// for it. Everything else is the file system's own.
 #[derive(Debug)]
-pub(super) struct WithReserve {
+pub(crate) struct WithReserve {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) spare: Arc<Spare>,
+}
+
+impl WithReserve {
+    /// `fs` with the reserve that a set has left in `dir`, for who writes there while no set is open.
+    pub(crate) fn left_in(dir: &Path, fs: Arc<dyn Fs>) -> Arc<dyn Fs> {
+        let left = fs.open(&dir.join(RESERVE), OpenMode::Read).and_then(|file| file.status());
+        match left {
+            Ok(left) => {
+                let options = SetOptions::default().reserve_bytes(left.len);
+                Arc::new(Self { fs, spare: Arc::new(Spare::new(dir, &options)) })
+            }
+            // None, or none that can be used.
+            Err(_) => fs,
+        }
+    }
 }
 
 impl Fs for WithReserve {

@@ -23,8 +23,9 @@ use super::directory::Directory;
 use super::finding::Progress;
 use super::verify::{Report, verify_in};
 use crate::env::Env;
-use crate::error::{Error, InWords};
+use crate::error::{Error, ErrorKind, InWords};
 use crate::format::checkpoint::Checkpoint;
+use crate::set::WithReserve;
 
 /// One thing that a repair does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,15 +117,22 @@ impl Plan {
         &self.steps
     }
 
-    /// Does it, step by step, each of them on disk before the next begins.
+    /// Does it, step by step, each of them on disk before the next begins. Where there is no space,
+    /// it takes what a set has left [in reserve](crate::SetOptions::reserve_bytes).
     ///
     /// # Errors
     ///
     /// `Full`, `Denied`, `Io`: what was done until then is done, and a new plan has the rest.
     pub fn execute(self) -> Result<(), Error> {
-        let fs = &*self.env.fs;
+        let dir = &self.directory.path;
+        let fs = WithReserve::left_in(dir, self.env.fs);
         for action in &self.actions {
-            execute::execute(fs, &self.directory.path, action, &self.checkpoint)?;
+            let act = || execute::execute(&*fs, dir, action, &self.checkpoint);
+            match act() {
+                // Each can be done again from its beginning, as after a crash.
+                Err(error) if error.kind() == ErrorKind::Full && fs.make_room() => act()?,
+                done => done?,
+            }
         }
         Ok(())
     }
