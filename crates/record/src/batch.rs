@@ -191,6 +191,22 @@ impl fmt::Debug for Batch {
 
 /// Checks that `bytes` are exactly the batch of `header`, by length and CRC-32C.
 ///
+/// ```
+/// use logmill_record::{BatchBuilder, BatchHeader, NewRecord, TimestampMs, check_crc};
+///
+/// # fn main() -> Result<(), logmill_record::BatchError> {
+/// # let mut batch = BatchBuilder::new();
+/// # batch.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"hello"), headers: &[] })?;
+/// # let batch = batch.build()?;
+/// let mut bytes = batch.bytes().to_vec();
+/// let header = BatchHeader::parse(&bytes)?;
+/// check_crc(&bytes, &header)?;
+/// *bytes.last_mut().expect("it is not empty") ^= 1;
+/// assert!(check_crc(&bytes, &header).is_err());
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// Bytes missing or left over, or a wrong CRC.
 pub fn check_crc(bytes: &[u8], header: &BatchHeader) -> Result<(), BatchError> {

@@ -22,8 +22,22 @@ const MIN_RECORD_LEN: usize = 7;
 
 /// The header of a batch.
 ///
-/// One that came from [`parse`](BatchHeader::parse), which has an example, keeps to these rules: lengths and counts are within the
+/// One that came from [`parse`](BatchHeader::parse) keeps to these rules: lengths and counts are within the
 /// format's limits and agree with each other, and no offset of the batch passes [`Offset::MAX`].
+///
+/// ```
+/// use logmill_record::{BatchBuilder, BatchHeader, NewRecord, TimestampMs};
+///
+/// # fn main() -> Result<(), logmill_record::BatchError> {
+/// # let mut batch = BatchBuilder::new();
+/// # batch.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"hello"), headers: &[] })?;
+/// # let batch = batch.build()?;
+/// let header: BatchHeader = BatchHeader::parse(batch.bytes())?;
+/// assert_eq!((header.record_count, header.max_timestamp), (1, TimestampMs(5)));
+/// assert_eq!(header.next_offset().get(), header.base_offset.get() + 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchHeader {

@@ -5,6 +5,20 @@ use logmill_record::{Inflater, Offset, TimestampMs};
 use super::{Cleaner, CompactionOptions, KeyMap};
 
 /// What a run of compaction did; see [`Log::compact`](crate::Log::compact).
+///
+/// ```
+/// use logmill_log::{Compacted, CompactionOptions, Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let by_key = LogOptions::default().compaction(Some(CompactionOptions::default()));
+/// let log = Log::open(dir.path(), SetOptions::default(), by_key)?;
+/// let done: Compacted = log.compact()?;
+/// println!("{} bytes are {} now", done.bytes_before, done.bytes_after);
+/// assert_eq!(done.segments, 0, "nothing was appended yet");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Compacted {

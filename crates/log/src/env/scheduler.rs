@@ -6,9 +6,28 @@ use std::sync::Weak;
 use std::time::Duration;
 
 /// A piece of background work. It runs once, to its end, and may spawn others; see [`Scheduler`].
+///
+/// ```
+/// use logmill_log::env::{Env, Task, Work};
+///
+/// let hello: Task = Box::new(|| println!("hello from a thread of the log"));
+/// Env::real().scheduler.spawn(Work::Background, hello);
+/// ```
 pub type Task = Box<dyn FnOnce() + Send>;
 
 /// Tells whether somebody still needs what a task does: until the last strong reference goes.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use logmill_log::env::{Env, Wanted, Work};
+///
+/// let caller = Arc::new("who waits for it");
+/// let wanted: Wanted = Arc::<&str>::downgrade(&caller);
+/// let task = Box::new(|| println!("nobody gave up"));
+/// Env::real().scheduler.spawn_after_if_wanted(Work::Wake, Duration::from_secs(60), wanted, task);
+/// drop(caller); // what the task holds may go now, not in a minute
+/// ```
 pub type Wanted = Weak<dyn Any + Send + Sync>;
 
 /// What kind of work a task does. Each kind has threads of its own, so that a device that stalls

@@ -48,6 +48,29 @@ impl DumpOptions {
 }
 
 /// What lies next in a data file.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use logmill_log::env::Env;
+/// use logmill_log::inspect::{DumpOptions, Dumped, DumpedBatch, DumpedDamage, dump};
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
+/// let (mut batches, mut damage): (Vec<DumpedBatch>, Vec<DumpedDamage>) = Default::default();
+/// dump(&Env::real(), dir.path(), &DumpOptions::default(), &mut |dumped| {
+///     match dumped {
+///         Dumped::Batch(batch) => batches.push(batch),
+///         Dumped::Damage(bytes) => damage.push(bytes),
+///         _ => {}
+///     }
+///     ControlFlow::Continue(())
+/// })?;
+/// assert!(batches.is_empty() && damage.is_empty(), "nothing was appended");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Dumped {
@@ -58,6 +81,25 @@ pub enum Dumped {
 }
 
 /// A whole batch and where it is.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use logmill_log::env::Env;
+/// use logmill_log::inspect::{DumpOptions, Dumped, DumpedBatch, dump};
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
+/// dump(&Env::real(), dir.path(), &DumpOptions::default(), &mut |dumped| {
+///     if let Dumped::Batch(DumpedBatch { file, position, header, .. }) = dumped {
+///         println!("{} at {position} of {}", header.base_offset, file.display());
+///     }
+///     ControlFlow::Continue(())
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DumpedBatch {
@@ -74,6 +116,25 @@ pub struct DumpedBatch {
 }
 
 /// Bytes that are no whole batch.
+///
+/// ```
+/// use std::ops::ControlFlow;
+/// use logmill_log::env::Env;
+/// use logmill_log::inspect::{DumpOptions, Dumped, DumpedDamage, dump};
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
+/// dump(&Env::real(), dir.path(), &DumpOptions::default(), &mut |dumped| {
+///     if let Dumped::Damage(DumpedDamage { file, position, len, what, .. }) = dumped {
+///         println!("{len} bytes at {position} of {}: {what}", file.display());
+///     }
+///     ControlFlow::Continue(())
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DumpedDamage {

@@ -9,6 +9,21 @@ use logmill_record::Offset;
 use crate::error::InWords;
 
 /// How much something that was found matters.
+///
+/// ```
+/// use logmill_log::env::Env;
+/// use logmill_log::inspect::{Severity, verify};
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
+/// let report = verify(&Env::real(), dir.path(), &mut |_| ())?;
+/// assert_eq!(report.count(Severity::Data), 0);
+/// assert!(Severity::Note < Severity::Sidecar && Severity::Sidecar < Severity::Data);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Severity {
@@ -31,6 +46,21 @@ impl fmt::Display for Severity {
 }
 
 /// What kind of thing was found.
+///
+/// ```
+/// use logmill_log::env::Env;
+/// use logmill_log::inspect::{FindingKind, verify};
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
+/// let report = verify(&Env::real(), dir.path(), &mut |_| ())?;
+/// let gone = report.findings.iter().filter(|finding| finding.kind == FindingKind::Missing);
+/// assert_eq!(gone.count(), 0, "no offsets are missing");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FindingKind {
@@ -137,6 +167,20 @@ impl fmt::Display for Finding {
 }
 
 /// How far a pass over a data directory has come.
+///
+/// ```
+/// use logmill_log::env::Env;
+/// use logmill_log::inspect::{Progress, verify};
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
+/// let mut told = |progress: Progress| println!("{} of {}", progress.done_bytes, progress.total_bytes);
+/// verify(&Env::real(), dir.path(), &mut told)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {

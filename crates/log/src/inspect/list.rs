@@ -18,6 +18,21 @@ use crate::segment::{DATA, Gaps, base_of, path, rebuild};
 use crate::set::{CHECKPOINT, SET};
 
 /// What a data directory holds.
+///
+/// ```
+/// use logmill_log::env::Env;
+/// use logmill_log::inspect::{Listing, list};
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
+/// let listing: Listing = list(&Env::real(), dir.path())?;
+/// assert!(listing.clean && listing.logs.len() == 1);
+/// assert_eq!(listing.open_counter, Some(1));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Listing {
@@ -34,6 +49,25 @@ pub struct Listing {
 }
 
 /// A log of a data directory.
+///
+/// ```
+/// use logmill_log::env::Env;
+/// use logmill_log::inspect::{LogListing, list};
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
+/// for log in &list(&Env::real(), dir.path())?.logs {
+///     let log: &LogListing = log;
+///     match &log.meta {
+///         Ok(meta) => println!("{:?}: {} in {} bytes", log.path, meta.id, log.bytes()),
+///         Err(error) => println!("{:?}: {error}", log.path),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LogListing {
@@ -66,6 +100,21 @@ impl LogListing {
 }
 
 /// A segment of a log.
+///
+/// ```
+/// use logmill_log::env::Env;
+/// use logmill_log::inspect::{SegmentListing, list};
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
+/// let listing = list(&Env::real(), dir.path())?;
+/// let newest: Option<&SegmentListing> = listing.logs[0].segments.last();
+/// assert_eq!(newest.map(|segment| (segment.base_offset.get(), segment.bytes)), Some((0, 0)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SegmentListing {
@@ -76,6 +125,21 @@ pub struct SegmentListing {
 }
 
 /// How far a log is known to be on disk.
+///
+/// ```
+/// use logmill_log::env::Env;
+/// use logmill_log::inspect::{CheckpointRow, list};
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
+/// let listing = list(&Env::real(), dir.path())?;
+/// let row: CheckpointRow = listing.logs[0].checkpoint.expect("it was closed cleanly");
+/// assert_eq!(row.end_offset, listing.logs[0].end_offset);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckpointRow {

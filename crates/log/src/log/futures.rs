@@ -184,6 +184,28 @@ impl Drop for Beyond {
 
 /// What a step that could not go on waits for: room in the log or in its set, or the end of a roll. When it resolves, try
 /// the step again; see [`Step`].
+///
+/// ```
+/// use logmill_log::{Log, LogOptions, SetOptions, Step, WaitFor};
+/// use logmill_record::{BatchBuilder, NewRecord, TimestampMs};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path(), SetOptions::default(), LogOptions::default())?;
+/// let mut batch = BatchBuilder::new();
+/// batch.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"hello"), headers: &[] })?;
+/// let batch = batch.build()?;
+/// let receipt = loop {
+///     let wait: WaitFor = match log.try_append(std::slice::from_ref(&batch))? {
+///         Step::Done(receipt) => break receipt,
+///         Step::Wait(wait) => wait,
+///     };
+///     logmill_log::env::block_on(&*log.env().scheduler, wait); // or `.await` it
+/// };
+/// receipt.wait()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct WaitFor(Awaited);

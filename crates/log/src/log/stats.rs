@@ -129,6 +129,20 @@ impl CompactionStats {
 }
 
 /// How much was appended. See [`LogStats`].
+///
+/// ```
+/// use logmill_log::{Appended, LogOptions, LogSet, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let set = LogSet::open(dir.path(), SetOptions::default())?;
+/// let before: Appended = set.stats().appended;
+/// // ... a while later
+/// let now = set.stats().appended;
+/// println!("{} records in {} writes", now.records - before.records, now.appends - before.appends);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Appended {
@@ -178,6 +192,21 @@ impl Recovered {
 }
 
 /// Whether a log can be written, and if not, why. See [`LogStats`].
+///
+/// ```
+/// use logmill_log::{Log, LogOptions, LogState, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path(), SetOptions::default(), LogOptions::default())?;
+/// match log.stats().state {
+///     LogState::Open => {}
+///     LogState::ReadOnly(why) | LogState::Poisoned(why) => eprintln!("records can only be read: {why}"),
+///     _ => eprintln!("it is closed"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum LogState {

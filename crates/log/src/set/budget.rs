@@ -16,6 +16,21 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 /// How much of a budget of the set is used. See [`SetStats`](crate::SetStats).
+///
+/// ```
+/// use logmill_log::{BudgetStats, LogSet, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let set = LogSet::open(dir.path(), SetOptions::default().max_dirty_bytes(64 << 20))?;
+/// let dirty: BudgetStats = set.stats().dirty_bytes;
+/// assert_eq!((dirty.used, dirty.most), (0, 64 << 20));
+/// if dirty.waiting > 0 {
+///     println!("the disk is slower than the appends");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BudgetStats {

@@ -20,6 +20,21 @@ use crate::options::LogOptions;
 const AT_ONCE: usize = 16;
 
 /// How far opening many logs is. See [`LogSet::open_logs`].
+///
+/// ```
+/// use logmill_log::{LogOptions, LogSet, OpenProgress, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let set = LogSet::open(dir.path(), SetOptions::default())?;
+/// set.create("orders", b"", LogOptions::default())?.close()?;
+/// let mut last: Option<OpenProgress> = None;
+/// set.open_logs(["orders", "gone"], LogOptions::default(), |so_far| last = Some(so_far));
+/// let last = last.expect("there were logs to open");
+/// assert_eq!((last.done, last.failed, last.total, last.scanned_bytes), (2, 1, 2, 0));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OpenProgress {

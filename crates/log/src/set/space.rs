@@ -31,6 +31,20 @@ const PIECE_LEN: usize = 256 * 1024;
 const LOOK_BYTES: u64 = 16 << 20;
 
 /// How the reserve of a data directory stands. See [`SetStats`](crate::SetStats).
+///
+/// ```
+/// use logmill_log::{LogSet, ReserveState, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let set = LogSet::open(dir.path(), SetOptions::default())?;
+/// assert_eq!(set.stats().reserve, ReserveState::Off, "none was asked for");
+/// if set.stats().reserve == ReserveState::Spent {
+///     println!("the disk is full: free some space, and appends go on");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReserveState {

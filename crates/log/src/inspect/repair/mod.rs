@@ -28,6 +28,23 @@ use crate::format::checkpoint::Checkpoint;
 use crate::set::WithReserve;
 
 /// One thing that a repair does.
+///
+/// ```
+/// use logmill_log::env::Env;
+/// use logmill_log::inspect::{RepairStep, plan_repair};
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
+/// # #[expect(clippy::disallowed_methods, reason = "damage by hand")]
+/// std::fs::write(dir.path().join("checkpoint"), "not what was written")?;
+/// let plan = plan_repair(&Env::real(), dir.path(), &mut |_| ())?;
+/// let step: &RepairStep = &plan.steps()[0];
+/// assert!(step.file.ends_with("checkpoint") && step.gone.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RepairStep {
@@ -87,6 +104,20 @@ pub struct Plan {
 
 /// Reads every byte of the data directory `dir`, as [`verify`](super::verify()) does, and plans how
 /// to mend what is damaged. Changes nothing.
+///
+/// ```
+/// use logmill_log::env::Env;
+/// use logmill_log::inspect::{plan_repair};
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
+/// let plan = plan_repair(&Env::real(), dir.path(), &mut |_| ())?;
+/// assert!(plan.steps().is_empty(), "there is nothing to mend");
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 ///

@@ -25,6 +25,23 @@ use crate::format::set_file::SetFile;
 use crate::set::{CHECKPOINT, SET};
 
 /// What a data directory looks like.
+///
+/// ```
+/// use logmill_log::env::Env;
+/// use logmill_log::inspect::{Report, verify};
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
+/// let report: Report = verify(&Env::real(), dir.path(), &mut |_| ())?;
+/// assert!(!report.is_damaged() && report.clean);
+/// for finding in &report.findings {
+///     println!("{finding}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Report {
@@ -55,6 +72,21 @@ impl Report {
 }
 
 /// What a log of it holds, whole batches only.
+///
+/// ```
+/// use logmill_log::env::Env;
+/// use logmill_log::inspect::{LogReport, verify};
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
+/// let report = verify(&Env::real(), dir.path(), &mut |_| ())?;
+/// let log: &LogReport = &report.logs[0];
+/// assert_eq!((log.segments, log.batches, log.records), (1, 0, 0));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LogReport {
@@ -80,6 +112,20 @@ pub struct LogReport {
 
 /// Reads every byte of the data directory `dir` and reports what is damaged, calling `progress`
 /// now and then. Changes nothing.
+///
+/// ```
+/// use logmill_log::env::Env;
+/// use logmill_log::inspect::{verify};
+/// use logmill_log::{Log, LogOptions, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
+/// let report = verify(&Env::real(), dir.path(), &mut |_| ())?;
+/// assert!(!report.is_damaged(), "{:?}", report.findings);
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 ///
