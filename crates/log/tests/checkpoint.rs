@@ -6,8 +6,8 @@
 )]
 
 mod common;
-#[path = "common/slow_fs.rs"]
-mod slow_fs;
+#[path = "common/hook_fs.rs"]
+mod hook_fs;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use std::thread;
 use std::time::Duration;
 
 use common::batch;
+use hook_fs::{Call, HookFs};
 use logmill_log::env::{Env, Work};
 use logmill_log::{Log, LogOptions, ReserveState, SetOptions};
 use parking_lot::Mutex;
-use slow_fs::SlowFs;
 
 /// Waits for something that takes a second, for so long at most.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -59,8 +59,17 @@ fn a_checkpoint_does_not_wait_for_a_busy_background() {
 #[test]
 fn a_checkpoint_does_not_wait_for_the_reserve_to_be_written() {
     let dir = tempfile::tempdir().unwrap();
-    let (fs, gate) = SlowFs::new("reserve.tmp");
+    let gate = Arc::new(Mutex::new(()));
     let held = gate.lock();
+    let fs = {
+        let gate = Arc::clone(&gate);
+        HookFs::new(move |call, path| {
+            if call == Call::Write && path.ends_with("reserve.tmp") {
+                drop(gate.lock());
+            }
+            Ok(())
+        })
+    };
     let options = SetOptions::new(Env { fs, ..Env::real() }).reserve_bytes(1 << 20);
     let log = Log::open(dir.path(), options, LogOptions::default()).unwrap();
     let begun = comes_true(|| dir.path().join("reserve.tmp").exists());

@@ -2,11 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "common/hook_fs.rs"]
+mod hook_fs;
+
 use std::fs;
+use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use logmill_log::{Log, LogOptions, ReadMode, SetOptions};
+use hook_fs::{Call, HookFs};
+use logmill_log::env::Env;
+use logmill_log::{ErrorKind, Log, LogOptions, ReadMode, SetOptions};
 use logmill_record::{BatchBuilder, NewRecord, Offset, TimestampMs};
 
 const SEGMENTS: u64 = 6;
@@ -114,4 +122,49 @@ fn batches_with_one_time_of_append_are_one_chunk_however_many_rows_they_take() {
         let len: usize = out.chunks.iter().map(|chunk| chunk.batches.len()).sum();
         assert!(len <= most.max(batches[3].bytes().len()) && len + batches[3].bytes().len() > most, "{len}");
     }
+}
+
+/// A set on a machine where bringing a map into memory fails so, and how often segments are read by
+/// calls.
+fn unpopulated(error: fn() -> io::Error) -> (SetOptions, Arc<AtomicUsize>) {
+    let reads = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&reads);
+    let fs = HookFs::new(move |call, path| {
+        let is_data = path.extension().is_some_and(|ending| ending == "log");
+        match call {
+            Call::Populate => return Err(error()),
+            Call::Read if is_data => drop(counted.fetch_add(1, Ordering::Relaxed)),
+            _ => {}
+        }
+        Ok(())
+    });
+    (SetOptions::new(Env { fs, ..Env::real() }), reads)
+}
+
+#[test]
+fn a_map_that_the_disk_cannot_fill_is_an_error_of_the_read() {
+    const EIO: i32 = 5;
+    let dir = tempfile::tempdir().unwrap();
+    let (options, reads) = unpopulated(|| io::Error::from_raw_os_error(EIO));
+    let log = segments(dir.path(), options);
+    let error = log.read(Offset(2), 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert_eq!(error.path(), Some(&*dir.path().join(format!("{:020}.log", 2))));
+    assert!(error.to_string().contains("look at the system's log"), "{error}");
+    assert_eq!(reads.load(Ordering::Relaxed), 0, "it is not tried in another way");
+    assert!(log.read(Offset(SEGMENTS), 1).unwrap().chunks.is_empty(), "the log is not ended by it");
+}
+
+#[test]
+fn a_kernel_that_cannot_fill_maps_gets_its_reads_by_calls() {
+    let dir = tempfile::tempdir().unwrap();
+    let (options, reads) = unpopulated(|| io::ErrorKind::Unsupported.into());
+    let log = segments(dir.path(), options);
+    let before = reads.load(Ordering::Relaxed);
+    read_all(&log);
+    assert!(reads.load(Ordering::Relaxed) >= before + usize::try_from(SEGMENTS).unwrap());
+    let out = log.read(Offset(1), 1).unwrap();
+    let bytes = out.chunks[0].batches.as_ptr_range();
+    let holds = |map: &Range<usize>| map.start <= bytes.start as usize && bytes.end as usize <= map.end;
+    assert!(!mapped(dir.path()).iter().any(holds), "the bytes are a copy");
 }

@@ -7,18 +7,20 @@
 )]
 
 mod common;
-#[path = "common/slow_fs.rs"]
-mod slow_fs;
+#[path = "common/hook_fs.rs"]
+mod hook_fs;
 
 use std::io::IoSlice;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{batch, texts};
+use hook_fs::{Call, HookFs};
 use logmill_log::env::{Env, OpenMode};
 use logmill_log::inspect::{plan_repair, verify};
 use logmill_log::sim::{Op, Sim};
 use logmill_log::{ErrorKind, Log, LogOptions, LogSet, ReserveState, SetOptions};
-use slow_fs::SlowFs;
+use parking_lot::Mutex;
 
 const MIB: u64 = 1 << 20;
 const TICK: Duration = Duration::from_secs(11);
@@ -244,8 +246,17 @@ fn a_log_by_which_its_owner_makes_room_goes_on_below_the_watermark_and_on_the_re
 #[test]
 fn a_close_does_not_wait_for_the_whole_reserve() {
     let dir = tempfile::tempdir().unwrap();
-    let (fs, gate) = SlowFs::new("reserve.tmp");
+    let gate = Arc::new(Mutex::new(()));
     let held = gate.lock();
+    let fs = {
+        let gate = Arc::clone(&gate);
+        HookFs::new(move |call, path| {
+            if call == Call::Write && path.ends_with("reserve.tmp") {
+                drop(gate.lock());
+            }
+            Ok(())
+        })
+    };
     let env = Env { fs, ..Env::real() };
     let set = LogSet::open(dir.path(), SetOptions::new(env).reserve_bytes(64 * MIB)).unwrap();
     let temporary = dir.path().join("reserve.tmp");
