@@ -63,7 +63,7 @@ fn a_checkpoint_does_not_wait_for_the_reserve_to_be_written() {
     let held = gate.lock();
     let fs = {
         let gate = Arc::clone(&gate);
-        HookFs::new(move |call, path| {
+        HookFs::asking(move |call, path| {
             if call == Call::Write && path.ends_with("reserve.tmp") {
                 drop(gate.lock());
             }

@@ -129,7 +129,7 @@ fn batches_with_one_time_of_append_are_one_chunk_however_many_rows_they_take() {
 fn unpopulated(error: fn() -> io::Error) -> (SetOptions, Arc<AtomicUsize>) {
     let reads = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&reads);
-    let fs = HookFs::new(move |call, path| {
+    let fs = HookFs::asking(move |call, path| {
         let is_data = path.extension().is_some_and(|ending| ending == "log");
         match call {
             Call::Populate => return Err(error()),

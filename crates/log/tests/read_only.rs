@@ -19,7 +19,7 @@ use logmill_log::{ErrorKind, Log, LogOptions, LogSet, SetOptions};
 fn set(dir: &Path) -> (LogSet, Arc<AtomicBool>) {
     let switch = Arc::new(AtomicBool::new(false));
     let (read_only, protected) = (Arc::clone(&switch), dir.join("a"));
-    let fs = HookFs::new(move |call, path| {
+    let fs = HookFs::asking(move |call, path| {
         let changes = !matches!(call, Call::Read | Call::Populate);
         if changes && path.starts_with(&protected) && read_only.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::ReadOnlyFilesystem.into());

@@ -136,9 +136,9 @@ fn a_torn_tail_is_saved_with_the_reserve() {
     drop((log, set));
     let env = sim.kill();
     let data = "/data/a/00000000000000000000.log";
-    let file = env.fs.open(data.as_ref(), logmill_log::env::OpenMode::ReadWrite).unwrap();
+    let file = env.fs.open(data.as_ref(), OpenMode::ReadWrite).unwrap();
     let len = file.status().unwrap().len;
-    file.write_at(&[std::io::IoSlice::new(&[1; 40_000])], len).unwrap();
+    file.write_at(&[IoSlice::new(&[1; 40_000])], len).unwrap();
     let used: u64 = sim.fs.files().iter().map(|path| sim.fs.read_file(path).unwrap().len() as u64).sum();
     sim.fs.set_capacity_bytes(used + 10_000);
     let set = LogSet::open("/data", options(env)).unwrap();
@@ -250,7 +250,7 @@ fn a_close_does_not_wait_for_the_whole_reserve() {
     let held = gate.lock();
     let fs = {
         let gate = Arc::clone(&gate);
-        HookFs::new(move |call, path| {
+        HookFs::asking(move |call, path| {
             if call == Call::Write && path.ends_with("reserve.tmp") {
                 drop(gate.lock());
             }

@@ -95,7 +95,7 @@ impl Gate {
 fn set(dir: &Path) -> (Arc<Gate>, LogSet, Vec<Log>) {
     let gate = Arc::new(Gate::default());
     let hook = Arc::clone(&gate);
-    let fs = HookFs::new(move |call, path| {
+    let fs = HookFs::asking(move |call, path| {
         if call == Call::Sync && path.extension().is_some_and(|ending| ending == "log") {
             hook.pass(path.parent().unwrap());
         }

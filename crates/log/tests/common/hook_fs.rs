@@ -32,7 +32,7 @@ type Hook = Arc<dyn Fn(Call, &Path) -> io::Result<()> + Send + Sync>;
 pub struct HookFs(Hook);
 
 impl HookFs {
-    pub fn new(hook: impl Fn(Call, &Path) -> io::Result<()> + Send + Sync + 'static) -> Arc<dyn Fs> {
+    pub fn asking(hook: impl Fn(Call, &Path) -> io::Result<()> + Send + Sync + 'static) -> Arc<dyn Fs> {
         Arc::new(Self(Arc::new(hook)))
     }
 }
