@@ -10,7 +10,7 @@ use logmill_log::{LogSet, SetOptions};
 
 use crate::access::{Operation, authorize};
 use crate::budget::Budget;
-use crate::catalog::{self, Catalog, MetadataLog, OpenReport};
+use crate::catalog::{self, Catalog, MetadataLog, OpenReport, Opening};
 use crate::config::Config;
 use crate::context::RequestContext;
 use crate::error::{Error, OpenError, Reason};
@@ -93,11 +93,14 @@ impl Broker {
     /// See [`OpenErrorKind`](crate::OpenErrorKind): the directory is in use, is none, cannot be written, is
     /// of a newer version; or the node's own metadata is damaged, without which it knows no topics.
     pub fn open(config: Config) -> Result<Self, OpenError> {
+        let opening = Opening::new(config.on_open.clone());
+        let hears = Arc::clone(&opening);
         let options = SetOptions::new(config.env.clone())
+            .on_scan(move |log| hears.scanned(log))
             .reserve_bytes(config.reserve_bytes)
             .low_space_bytes(config.low_space_bytes);
         let set = LogSet::open(&config.data_dir, options).map_err(OpenError::from_log)?;
-        let loaded = catalog::load(&config, &set)?;
+        let loaded = catalog::load(&config, &set, &opening)?;
         let broker = Self(Arc::new(Core {
             set,
             catalog: loaded.catalog,

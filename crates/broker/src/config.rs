@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use logmill_log::LogOptions;
 use logmill_log::env::Env;
 
+use crate::catalog::OnOpen;
 use crate::topic::{Setting, SettingSource};
 
 /// The default of [`Config::segment_bytes`]: 128 MiB.
@@ -48,6 +49,8 @@ pub struct Config {
     pub low_space_bytes: u64,
     /// Bounds on what is in use at once.
     pub limits: Limits,
+    /// Hears how far opening is, which after a kill takes a while where there is much to check.
+    pub on_open: Option<OnOpen>,
 }
 
 impl Config {
@@ -62,6 +65,7 @@ impl Config {
             reserve_bytes: DEFAULT_RESERVE_BYTES,
             low_space_bytes: DEFAULT_LOW_SPACE_BYTES,
             limits: Limits::default(),
+            on_open: None,
         }
     }
 

@@ -70,7 +70,7 @@ mod produce;
 mod topic;
 
 pub use broker::Broker;
-pub use catalog::{FailedPartition, OpenReport, PartitionOwner, UnknownDirectory};
+pub use catalog::{FailedPartition, OnOpen, OpenProgress, OpenReport, PartitionOwner, UnknownDirectory};
 pub use config::{
     Config, DEFAULT_LOW_SPACE_BYTES, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_RESERVE_BYTES, DEFAULT_SEGMENT_BYTES,
     Limits,

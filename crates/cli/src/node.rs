@@ -4,8 +4,12 @@ use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use logmill_broker::{Broker, Config, OpenError, OpenErrorKind, grpc};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use logmill_broker::{Broker, Config, OnOpen, OpenError, OpenErrorKind, grpc};
+use logmill_log::env::Clock;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -28,8 +32,12 @@ impl Node {
         let cannot = |error: &io::Error| Failure::new(exit_of_io(error), listen_text(listen, error));
         let listener = TcpListener::bind(listen).await.map_err(|error| cannot(&error))?;
         let address = listener.local_addr().map_err(|error| cannot(&error))?;
-        let config = Config::new(data_dir);
-        let broker = blocking(move || Broker::open(config)).await?.map_err(|error| open_failure(&error))?;
+        let mut config = Config::new(data_dir);
+        let (bar, on_open) = opening_bar(Arc::clone(&config.env.clock));
+        config.on_open = Some(on_open);
+        let opened = blocking(move || Broker::open(config)).await;
+        bar.finish_and_clear();
+        let broker = opened?.map_err(|error| open_failure(&error))?;
         let (stop, stopped) = oneshot::channel();
         let served = grpc::serve(broker.clone(), listener, async {
             // An error means that the node was dropped: that is a reason to stop, too.
@@ -68,6 +76,31 @@ impl Node {
         closed.map_err(|error| Failure::new(Exit::Failed, with_causes(&error)))?;
         served
     }
+}
+
+/// A start that takes no longer shows nothing of how far it is.
+const QUIET_START: Duration = Duration::from_secs(1);
+
+/// Shows on standard error how far a start is that takes long, if that is a terminal.
+fn opening_bar(clock: Arc<dyn Clock>) -> (ProgressBar, OnOpen) {
+    let style = ProgressStyle::with_template("opening {bar:30} {pos} of {len} partitions{msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()).with_style(style);
+    let (shown, begun) = (bar.clone(), clock.monotonic());
+    let on_open = OnOpen::new(move |so_far| {
+        if clock.monotonic().saturating_sub(begun) < QUIET_START {
+            return;
+        }
+        if shown.is_hidden() {
+            shown.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        shown.set_length(so_far.total as u64);
+        shown.set_position(so_far.done as u64);
+        if so_far.scanned_bytes > 0 {
+            shown.set_message(format!(", {} checked", HumanBytes(so_far.scanned_bytes)));
+        }
+    });
+    (bar, on_open)
 }
 
 /// Whoever can reach a node may do everything with it, so only this machine can.

@@ -115,7 +115,7 @@ fn append(log: &Log) -> Receipt {
 #[test]
 fn as_many_logs_are_synced_at_the_same_time_as_there_are_workers_and_no_more() {
     let dir = tempfile::tempdir().unwrap();
-    let (gate, set, logs) = set(dir.path());
+    let (gate, _set, logs) = set(dir.path());
     let receipts: Vec<_> = logs.iter().map(append).collect();
     gate.begun(WORKERS);
     thread::sleep(Duration::from_millis(100));
@@ -124,7 +124,6 @@ fn as_many_logs_are_synced_at_the_same_time_as_there_are_workers_and_no_more() {
     assert_eq!(held, WORKERS);
     receipts.into_iter().for_each(|receipt| receipt.wait().unwrap());
     assert_eq!(gate.state.lock().most_inside, WORKERS);
-    assert_eq!(set.stats().syncs, LOGS as u64);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::delete::Leftover;
 use super::directories::{Named, TOPICS, classify, deleted_dir, holds_data, partition_dir, topic_dir};
 use super::metadata::{LastEvents, MetadataLog};
+use super::progress::Opening;
 use super::record::{self, Event, Identity};
 use super::report::{FailedPartition, OpenReport, UnknownDirectory};
 use super::state::{Catalog, Partition, TopicState};
@@ -33,14 +34,14 @@ pub(crate) struct Loaded {
 }
 
 /// Reads the metadata, opens every partition, and finds what is left of topics that are gone.
-pub(crate) fn load(config: &Config, set: &LogSet) -> Result<Loaded, OpenError> {
+pub(crate) fn load(config: &Config, set: &LogSet, opening: &Arc<Opening>) -> Result<Loaded, OpenError> {
     let (metadata, events) = MetadataLog::open(set)?;
     let mut report = OpenReport::default();
     let leftovers = find_leftovers(set, &events, &mut report)?;
     report.removing = leftovers.len();
 
     let catalog = Catalog::default();
-    for topic in open_topics(config, set, events) {
+    for topic in open_topics(config, set, events, opening) {
         report.topics += 1;
         report.partitions += topic.partitions.len();
         report.failed.extend(topic.partitions.iter().filter_map(failure));
@@ -126,7 +127,12 @@ impl OpenReport {
 }
 
 /// Opens every partition of every topic that exists, many at a time.
-fn open_topics(config: &Config, set: &LogSet, events: LastEvents) -> Vec<Arc<TopicState>> {
+fn open_topics(
+    config: &Config,
+    set: &LogSet,
+    events: LastEvents,
+    opening: &Arc<Opening>,
+) -> Vec<Arc<TopicState>> {
     let mut topics = Vec::new();
     let mut jobs = Vec::new();
     for (id, event) in events {
@@ -140,8 +146,13 @@ fn open_topics(config: &Config, set: &LogSet, events: LastEvents) -> Vec<Arc<Top
     }
     let names: Vec<PartitionName> = jobs.iter().map(|(_, name, _)| name.clone()).collect();
     let opener = Opener { config: config.clone(), set: set.clone() };
-    let open =
-        move |(id, name, identity): (Uuid, PartitionName, Arc<Identity>)| opener.open(id, name, &identity);
+    opening.begin(names.len());
+    let hears = Arc::clone(opening);
+    let open = move |(id, name, identity): (Uuid, PartitionName, Arc<Identity>)| {
+        let partition = opener.open(id, name, &identity);
+        hears.opened();
+        partition
+    };
     let scheduler = &*config.env.scheduler;
     let opened = run_all(scheduler, Work::Read, OPEN_AT_ONCE, jobs, open);
     let mut opened = opened.into_iter().zip(names).map(|(partition, name)| {

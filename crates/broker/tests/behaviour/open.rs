@@ -1,12 +1,14 @@
 //! A data directory that cannot be had is refused in a sentence that says why.
 
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::{fs, io};
 
-use logmill_broker::{Broker, Config, OpenError, OpenErrorKind};
+use logmill_broker::{Broker, Config, OnOpen, OpenError, OpenErrorKind};
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_log::{LogOptions, LogSet, SetOptions};
 use logmill_record::{BatchBuilder, NewRecord, TimestampMs};
+use parking_lot::Mutex;
 
 use crate::common::hook_fs::{Call, hooked};
 use crate::common::{Node, config, small, with_env};
@@ -109,4 +111,20 @@ fn a_full_disk_at_the_first_start_is_said_and_the_next_start_works() {
     assert!(error.to_string().contains("free some space"), "{error}");
     sim.fs.clear_rules();
     open().unwrap().close().unwrap();
+}
+
+#[test]
+fn opening_tells_how_many_partitions_are_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::open(config(&dir));
+    node.create("t", 5).unwrap();
+    node.create("u", 2).unwrap();
+    drop(node);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    let on_open = Some(OnOpen::new(move |so_far| heard.lock().push((so_far.done, so_far.total))));
+    Node::open(Config { on_open, ..config(&dir) }).broker.close().unwrap();
+    let mut told = std::mem::take(&mut *told.lock());
+    told.sort_unstable(); // those that open at the same time tell it in any order
+    assert!(told.into_iter().eq((0..=7).map(|done| (done, 7))));
 }

@@ -57,7 +57,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "producer-state-not-replayed",
         breaks: "batches since the last good .state are not known of",
         file: "log/src/log/sidecar.rs",
-        find: "            replay_segment(dir, segment, &mut producers)?;\n",
+        find: "            replay_segment(dir, segment, &mut producers, &open_data)?;\n",
         replace: "",
         caught_by: HISTORIES,
     },
