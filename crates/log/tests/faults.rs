@@ -323,3 +323,20 @@ fn a_close_does_not_wait_for_ever_for_a_disk_that_hangs() {
     receipt.wait().unwrap();
     set.close().unwrap();
 }
+
+#[test]
+fn a_start_that_a_reopened_log_goes_by_outlives_a_power_cut() {
+    for seed in 0..10 {
+        let mut sim = Sim::new(seed);
+        let set = open(sim.env());
+        let log = set.create("a", b"", LogOptions::default()).unwrap();
+        fill(&log, 3);
+        sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncDir).path("/data/a"));
+        log.set_start_offset(Offset(2)).unwrap_err();
+        log.close().unwrap();
+        let start = set.open_log("a", LogOptions::default()).unwrap().start_offset();
+        let env = sim.crash();
+        let found = open(env).open_log("a", LogOptions::default()).unwrap().start_offset();
+        assert!(found >= start, "seed {seed}: the log began at {start}, and now at {found}");
+    }
+}

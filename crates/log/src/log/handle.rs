@@ -243,7 +243,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// As [`Log::set_start_offset`]; `ReadOnly`, `Corrupt` for a log that was opened read-only.
+    /// As [`Log::set_start_offset`]; `ReadOnly` for a log that was opened read-only.
     pub fn apply_retention(&self) -> Result<Offset, Error> {
         if self.inner.active_expired() {
             self.roll()?;

@@ -96,7 +96,7 @@ impl SetInner {
             let logs = self.logs.lock();
             let mut table = self.table.lock();
             for log in logs.values() {
-                table.insert(log.id, log.promised());
+                table.insert(log.id, log.row());
             }
             table.clone()
         };
@@ -143,10 +143,10 @@ mod tests {
 
     /// Bytes that the log has on disk, and the checkpoint does not say so.
     fn behind(sim: &Sim, log: &Log) -> u64 {
-        let durable = log.inner().promised().position;
+        let durable = log.inner().row().durable.position;
         let Ok(file) = sim.fs.read_file(FILE) else { return durable };
         let rows = checkpoint::decode(Path::new(FILE), &file).expect("written by this version");
-        durable - rows.get(&log.id()).map_or(0, |row| row.position)
+        durable - rows.get(&log.id()).map_or(0, |row| row.durable.position)
     }
 
     #[test]
