@@ -51,14 +51,19 @@ impl View<'_> {
             _ => None,
         };
         self.note_strays(segments, findings)?;
+        let start_offset = meta.as_ref().map_or(Offset::ZERO, |meta| meta.start_offset);
         let mut looks = Vec::with_capacity(segments.len());
         for (index, listing) in segments.iter().enumerate() {
             let end = segments.get(index + 1).map(|next| next.base_offset);
+            if end.is_some_and(|end| end <= start_offset) {
+                meter.add(listing.bytes);
+                self.note_removal(*listing, findings);
+                continue;
+            }
             let target = Target { listing: *listing, end };
             let line = self.line(*listing, end, durable, meta.is_some());
             looks.push(look_at_data(&self, target, line, findings, meter)?);
         }
-        let start_offset = meta.as_ref().map_or(Offset::ZERO, |meta| meta.start_offset);
         let end_offset = looks.last().map_or(start_offset, |last| last.end_offset);
         self.check_ends(start_offset, durable, segments, end_offset, findings);
         let report = LogReport {
@@ -184,6 +189,19 @@ impl View<'_> {
             }
             _ => {}
         }
+    }
+
+    /// A segment wholly below the log's start was to go, and others there may have gone before it.
+    fn note_removal(&self, listing: SegmentListing, findings: &mut Vec<Finding>) {
+        let file = path(&self.log_dir(), listing.base_offset, DATA);
+        let what = "all of it lies below the log's start: its removal was cut off";
+        findings.push(self.finding(
+            Severity::Note,
+            FindingKind::Stray,
+            file,
+            what,
+            "the next open removes it",
+        ));
     }
 
     fn note_strays(&self, segments: &[SegmentListing], findings: &mut Vec<Finding>) -> Result<(), Error> {
