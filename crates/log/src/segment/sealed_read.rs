@@ -171,7 +171,9 @@ impl Sealed {
     }
 
     fn corrupt(&self, row: &RowRange, damage: Damage) -> Error {
-        let offsets = damage.from..damage.to.unwrap_or(row.offsets.end);
+        // A header that is damaged may claim offsets of the next row, or of the next segment.
+        let to = damage.to.map_or(row.offsets.end, |to| to.min(row.offsets.end));
+        let offsets = damage.from..to;
         Error::corrupt(&self.data_path(), (row.bytes.start + damage.at) as u64, offsets, damage.what)
     }
 

@@ -12,6 +12,7 @@ mod plan;
 mod rewrite;
 mod states;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -123,6 +124,12 @@ impl Plan {
     /// `Full`, `Denied`, `Io`: what was done until then is done, and a new plan has the rest.
     pub fn execute(self) -> Result<(), Error> {
         let fs = &*self.env.fs;
+        // The plan goes by the names that there are. A killed process may have left one that a power
+        // cut would take back: the segment before it would be the newest again, and its damage a torn
+        // write.
+        for dir in self.actions.iter().filter_map(Action::dir).collect::<BTreeSet<_>>() {
+            fs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
+        }
         for action in &self.actions {
             execute::execute(fs, &self.directory.path, action, &self.checkpoint)?;
         }
