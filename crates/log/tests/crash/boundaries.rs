@@ -15,7 +15,7 @@ const WORKLOAD: u64 = 20;
 fn run(seed: u64, prepare: impl FnOnce(&Sim)) -> Run {
     let mut run = Run::new(Sim::new(seed), WORKLOAD);
     prepare(&run.sim);
-    if run.begin() && (0..OPERATIONS).all(|_| run.step(false)) {
+    if run.begin(None) && (0..OPERATIONS).all(|_| run.step(false)) {
         run.close_set();
     }
     run

@@ -4,7 +4,7 @@ use logmill_log::env::Env;
 use logmill_log::inspect::{Report, Severity, verify};
 use logmill_log::{Error, ErrorKind, Log, LogSet, LogState};
 
-use crate::machine::{DIR, Run, options};
+use crate::machine::{DIR, Run, Slot, options};
 use crate::model::End;
 
 /// What the owner keeps with each log.
@@ -16,9 +16,9 @@ const OWNER: &[u8] = b"the owner's bytes";
 const A_CLOSE_SPEAKS_FOR_LOGS_THAT_WERE_NOT_OPENED: bool = true;
 
 impl Run {
-    /// The first program: makes the set and its logs. False if the machine went off meanwhile.
-    pub(crate) fn begin(&mut self) -> bool {
-        let begun = self.open_all(self.sim.env(), None);
+    /// The first program: makes the set and its logs, all but one perhaps. False if the machine went off meanwhile.
+    pub(crate) fn begin(&mut self, left: Option<usize>) -> bool {
+        let begun = self.open_all(self.sim.env(), left);
         if let Err(error) = &begun {
             assert!(self.sim.fs.is_off(), "a new set is made: {error}");
             self.count("ends in creation");
@@ -29,13 +29,11 @@ impl Run {
     /// Closes the set; says how the program has ended by that.
     pub(crate) fn close_set(&mut self) -> End {
         let Some(set) = self.set.clone() else { return End::Kill };
-        let is_spoken_for = |log: &Option<Log>| {
-            let state = log.as_ref().map(|log| log.stats().state);
-            matches!(state, Some(LogState::Open | LogState::Poisoned(_)))
+        let is_spoken_for = |slot: &Slot| {
+            let state = slot.log.as_ref().map(|log| log.stats().state);
+            matches!(state, Some(LogState::Open | LogState::Poisoned(_))) || !slot.model.is_begun
         };
-        if A_CLOSE_SPEAKS_FOR_LOGS_THAT_WERE_NOT_OPENED
-            && !self.slots.iter().all(|slot| is_spoken_for(&slot.log))
-        {
+        if A_CLOSE_SPEAKS_FOR_LOGS_THAT_WERE_NOT_OPENED && !self.slots.iter().all(is_spoken_for) {
             return End::Kill;
         }
         match set.close() {
@@ -141,7 +139,7 @@ impl Run {
         self.set = Some(set.clone());
         for which in 0..self.slots.len() {
             self.slots[which].log = None;
-            if left == Some(which) && self.slots[which].model.is_created {
+            if left == Some(which) {
                 continue;
             }
             let mut log = self.open_or_create(&set, which)?;
@@ -158,14 +156,17 @@ impl Run {
         Ok(())
     }
 
-    fn open_or_create(&mut self, set: &LogSet, which: usize) -> Result<Log, Error> {
+    pub(crate) fn open_or_create(&mut self, set: &LogSet, which: usize) -> Result<Log, Error> {
         let slot = &mut self.slots[which];
         let options = options(slot.model.kind);
         if set.holds_log(&slot.name)? {
             assert_eq!(set.read_meta(&slot.name)?.owner, OWNER, "{}", slot.name);
-            return set.open_log(&slot.name, options);
+            let log = set.open_log(&slot.name, options)?;
+            slot.model.is_created = true;
+            return Ok(log);
         }
         assert!(!slot.model.is_created, "{} was created and is gone", slot.name);
+        slot.model.is_begun = true;
         let log = set.create(&slot.name, OWNER, options)?;
         slot.model.is_created = true;
         Ok(log)

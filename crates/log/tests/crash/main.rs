@@ -88,6 +88,7 @@ const MET: &[&str] = &[
     "Closed between calls",
     "commits",
     "compactions",
+    "created late",
     "data flipped",
     "disks filled",
     "disks freed",
@@ -187,7 +188,8 @@ fn run(seed: u64, prepare: impl Fn(&Sim)) -> (Counts, u64) {
             (0, false) => run.sim.fs.power_off_at(within),
             _ => {}
         }
-        let on = (round > 0 || run.begin()) && (0..steps).all(|_| run.step(true));
+        let left = (run.below(3) == 0).then(|| run.index(machine::KINDS.len()));
+        let on = (round > 0 || run.begin(left)) && (0..steps).all(|_| run.step(true));
         let mut how = if kill { End::Kill } else { End::Power };
         if on && run.below(3) == 0 {
             how = run.close_set();

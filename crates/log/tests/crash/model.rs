@@ -63,7 +63,8 @@ pub(crate) struct Group {
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) kind: Kind,
-    /// Its creation was answered.
+    /// Somebody began to create it, and was answered.
+    pub(crate) is_begun: bool,
     pub(crate) is_created: bool,
     /// What was written at each offset, or found there by the last recovery.
     pub(crate) written: Vec<Entry>,
@@ -101,6 +102,7 @@ impl Model {
     pub(crate) fn new(kind: Kind) -> Self {
         Self {
             kind,
+            is_begun: false,
             is_created: false,
             written: Vec::new(),
             sent: BTreeMap::new(),

@@ -102,11 +102,26 @@ impl Run {
         self.count("second opens");
     }
 
-    /// Opens a log that was left alone so far.
-    fn open_late(&mut self, which: usize) {
-        self.reopen(which);
+    /// Opens a log that was left alone so far, or makes it.
+    pub(crate) fn open_late(&mut self, which: usize) {
+        let Some(set) = self.set.clone().filter(|_| !self.sim.fs.is_off()) else { return };
+        let (before, is_created) = (self.sim.fs.faults(), self.slots[which].model.is_created);
+        if is_created {
+            self.reopen(which);
+        } else {
+            match self.open_or_create(&set, which) {
+                Ok(_) if self.sim.fs.is_off() => {}
+                Ok(log) => {
+                    self.sim.fs.clear_rules();
+                    let slot = &mut self.slots[which];
+                    slot.model.recovered(&log, &slot.name, End::Reopen);
+                    slot.log = Some(log);
+                }
+                Err(error) => assert!(self.excuses(&error, before), "a log is made: {error}"),
+            }
+        }
         if self.slots[which].log.is_some() {
-            self.count("opened late");
+            self.count(if is_created { "opened late" } else { "created late" });
         }
     }
 

@@ -50,6 +50,9 @@ impl Run {
     /// One of the log's writers appends, if none of its appends waits.
     pub(crate) fn append(&mut self, which: usize) {
         let nth = self.index(WRITERS);
+        if self.slots[which].log.is_none() && self.below(12) == 0 {
+            self.open_late(which);
+        }
         if self.slots[which].log.is_none() || self.writers[which * WRITERS + nth].waiting.is_some() {
             return;
         }
