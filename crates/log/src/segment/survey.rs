@@ -121,8 +121,9 @@ impl<'a> Survey<'a> {
         }
         match self.whole_at(self.position, !self.gaps, false)? {
             Ok(whole) => {
-                if let Some(what) = self.overtaken(&whole)? {
-                    return self.skip_damage(what).map(|gap| Some(Piece::Damage(gap)));
+                if let Some((what, behind)) = self.overtaken(&whole)? {
+                    let next = self.search(behind)?;
+                    return self.skip_to(next, what).map(|gap| Some(Piece::Damage(gap)));
                 }
                 if let Some(gap) = self.with_wrong_epoch(&whole)? {
                     return Ok(Some(Piece::Damage(gap)));
@@ -145,9 +146,10 @@ impl<'a> Survey<'a> {
         self.window.get(whole.position, whole.header.total_len as u64)
     }
 
-    /// Where offsets may be missing, a base offset that is too high shows only in the batch behind
-    /// it, which is then the one to believe.
-    fn overtaken(&mut self, whole: &Whole) -> io::Result<Option<String>> {
+    /// Where offsets may be missing, a batch can claim offsets that the one behind it claims too. Which
+    /// of the two base offsets is wrong cannot be told, so neither is believed; returns where the one
+    /// behind begins, too.
+    fn overtaken(&mut self, whole: &Whole) -> io::Result<Option<(String, u64)>> {
         let next = whole.position + whole.header.total_len as u64;
         if whole.header.base_offset == self.expected || next >= self.len {
             return Ok(None);
@@ -156,7 +158,8 @@ impl<'a> Survey<'a> {
         let behind = behind.map(|behind| behind.header.base_offset);
         Ok(behind.filter(|behind| *behind < whole.header.next_offset()).map(|behind| {
             let claimed = whole.header.base_offset;
-            format!("a batch claims offset {claimed}, and the batch behind it begins at {behind}")
+            let what = format!("a batch claims offset {claimed}, and the batch behind it begins at {behind}");
+            (what, next)
         }))
     }
 
@@ -201,11 +204,16 @@ impl<'a> Survey<'a> {
     }
 
     fn skip_damage(&mut self, what: String) -> io::Result<Gap> {
-        let position = self.position;
         let next = match self.where_header_says()? {
             Some(next) => Some(next),
-            None => self.search()?,
+            None => self.search(self.position)?,
         };
+        self.skip_to(next, what)
+    }
+
+    /// All up to the next whole batch is damage.
+    fn skip_to(&mut self, next: Option<Whole>, what: String) -> io::Result<Gap> {
+        let position = self.position;
         let end = next.as_ref().map_or(self.len, |whole| whole.position);
         let to = next.map(|whole| whole.header.base_offset);
         let len = end - position;
@@ -266,9 +274,9 @@ impl<'a> Survey<'a> {
         Ok(whole.filter(|whole| whole.header.base_offset == header.next_offset()))
     }
 
-    /// The first whole batch behind the one here, wherever it begins.
-    fn search(&mut self) -> io::Result<Option<Whole>> {
-        let mut from = self.position + 1;
+    /// The first whole batch behind the one at `position`, wherever it begins.
+    fn search(&mut self, position: u64) -> io::Result<Option<Whole>> {
+        let mut from = position + 1;
         while from + (HEADER_LEN as u64) <= self.len {
             let piece = self.window.get(from, PIECE_LEN.min(self.len - from))?;
             for at in MAGIC_AT..piece.len() {

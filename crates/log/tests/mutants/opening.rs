@@ -166,4 +166,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
             "the_index_of_an_idle_log_is_not_believed_when_it_is_damaged_stale_or_gone",
         ),
     },
+    Mutant {
+        name: "read-damage-reaches-into-the-next-segment",
+        breaks: "a reader that goes on behind damage leaves out what is whole",
+        file: "log/src/segment/rows.rs",
+        find: "damage.to.unwrap_or(end).min(end);",
+        replace: "damage.to.unwrap_or(end);",
+        caught_by: Catcher::new("damage", "no_wrong_byte_is_served_and_what_is_not_hit_is_readable"),
+    },
 ];

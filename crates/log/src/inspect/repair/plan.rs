@@ -38,6 +38,21 @@ pub(super) enum Action {
     Checkpoint,
 }
 
+impl Action {
+    /// The directory of the log that it is done to.
+    pub(super) fn dir(&self) -> Option<&Path> {
+        match self {
+            Self::Meta { dir, .. }
+            | Self::Merge { dir, .. }
+            | Self::Begin { dir, .. }
+            | Self::Rewrite { dir, .. }
+            | Self::Index { dir, .. }
+            | Self::States { dir, .. } => Some(dir),
+            Self::Set(_) | Self::Checkpoint => None,
+        }
+    }
+}
+
 /// A segment as a repair takes it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {

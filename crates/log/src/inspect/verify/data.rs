@@ -57,7 +57,7 @@ pub(super) fn look_at_data(
     let file = path(&view.log_dir(), base, DATA);
     let mut index = IndexLook::open(view, target)?;
     let handle = view.fs.open(&file, OpenMode::Read).map_err(|error| Error::io("open", &file, error))?;
-    let gaps = target.end.is_some() && base < view.gaps_below && !index.says_contiguous();
+    let gaps = target.end.is_some() && base < view.gaps_below && !index.says_contiguous(target.listing.bytes);
     let end = target.end.unwrap_or(Offset::MAX);
     // Without an index that is of this data, epochs can only be held against one another.
     let is_known = index.footer().is_some_and(|footer| footer.data_len == target.listing.bytes);

@@ -63,13 +63,14 @@ impl IndexLook {
         Ok(Self { found, data, row: 0, current: None, wrong: None })
     }
 
-    /// Whether it knows that no offset is missing between the segment's batches.
-    pub(super) fn says_contiguous(&self) -> bool {
+    /// Whether it knows that no offset is missing between the batches of the segment's `len` bytes: one
+    /// that is from before a compaction does not.
+    pub(super) fn says_contiguous(&self, len: u64) -> bool {
         match &self.found {
-            Found::Good(footer, _) => {
+            Found::Good(footer, _) if footer.data_len == len => {
                 footer.next_offset.checked_sub(footer.base).is_some_and(|span| span == footer.records)
             }
-            _ => false,
+            Found::Good(..) | Found::Bad(_) | Found::Missing => false,
         }
     }
 

@@ -71,15 +71,20 @@ impl View<'_> {
         self.clean = self.frame.clean() && row.is_some_and(|row| row.clean);
         self.note_strays(segments, findings)?;
         let merges = self.look_at_merges(findings)?;
+        let start_offset = meta.as_ref().map_or(Offset::ZERO, |meta| meta.start_offset);
         let mut looks = Vec::with_capacity(segments.len());
         for (index, listing) in segments.iter().enumerate() {
             let end = segments.get(index + 1).map(|next| next.base_offset);
+            if end.is_some_and(|end| end <= start_offset) {
+                meter.add(listing.bytes);
+                self.note_removal(*listing, findings);
+                continue;
+            }
             let target = Target { listing: *listing, end };
             let line = self.line(*listing, end, durable, meta.is_some());
             let last_epoch = looks.last().map_or(0, |last: &DataLook| last.last_epoch);
             looks.push(look_at_data(&self, target, (line, last_epoch), findings, meter)?);
         }
-        let start_offset = meta.as_ref().map_or(Offset::ZERO, |meta| meta.start_offset);
         let end_offset = looks.last().map_or(start_offset, |last| last.end_offset);
         self.check_ends(start_offset, durable, segments, end_offset, findings);
         let report = LogReport {
@@ -220,6 +225,19 @@ impl View<'_> {
             merges.push(MergeLook { base, damaged, replaced });
         }
         Ok(merges)
+    }
+
+    /// A segment wholly below the log's start was to go, and others there may have gone before it.
+    fn note_removal(&self, listing: SegmentListing, findings: &mut Vec<Finding>) {
+        let file = path(&self.log_dir(), listing.base_offset, DATA);
+        let what = "all of it lies below the log's start: its removal was cut off";
+        findings.push(self.finding(
+            Severity::Note,
+            FindingKind::Stray,
+            file,
+            what,
+            "the next open removes it",
+        ));
     }
 
     fn note_strays(&self, segments: &[SegmentListing], findings: &mut Vec<Finding>) -> Result<(), Error> {
