@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use logmill_log::env::{Scheduler, Work};
-use logmill_log::{Beyond, ErrorKind, Log, Receipt, Step};
+use logmill_log::{ErrorKind, Log, OnDisk, Receipt, Step};
 use logmill_record::{Batch, Inflater, Offset, TimestampMs};
 use parking_lot::Mutex;
 
@@ -56,7 +56,7 @@ pub(crate) struct Written {
     pub(crate) last_offset: Offset,
     pub(crate) appended_at: TimestampMs,
     /// Resolves when they are on disk.
-    pub(crate) durable: Beyond,
+    pub(crate) durable: OnDisk,
 }
 
 /// The answer to an entry.
@@ -257,7 +257,7 @@ impl Shared {
                 first_offset,
                 last_offset,
                 appended_at: receipt.appended_at(),
-                durable: self.log.beyond(last_offset),
+                durable: receipt.on_disk(last_offset),
             }));
             first_offset = next;
         }
