@@ -87,7 +87,7 @@ impl MetadataLog {
         let value = record::encode(event);
         let mut batch = BatchBuilder::new();
         let record =
-            NewRecord { timestamp: now, key: Some(id.as_bytes()), value: Some(&value), headers: &[] };
+            NewRecord { timestamp: now, key: Some(id.as_bytes()), value: value.as_deref(), headers: &[] };
         let batch = batch.push(&record).and_then(|()| batch.build());
         let batch = batch.expect("a record of a few hundred bytes fits a batch");
 
@@ -137,7 +137,7 @@ pub(crate) enum Unreadable {
 
 impl Unreadable {
     pub(crate) fn is_newer(&self) -> bool {
-        matches!(self, Self::Record(RecordError::NewerVersion { .. }))
+        matches!(self, Self::Record(RecordError::NewerVersion { .. } | RecordError::Setting { .. }))
     }
 }
 
@@ -150,8 +150,8 @@ fn apply(mut batches: Bytes, events: &mut LastEvents) -> Result<(), (Offset, Unr
         offset = batch.header().base_offset;
         for record in batch.records().map_err(|error| (offset, error.into()))? {
             let record = record.map_err(|error| (offset, error.into()))?;
-            let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
-            let (id, event) = record::decode(key, value).map_err(|error| (record.offset, error.into()))?;
+            let (id, event) = record::decode(record.key.unwrap_or_default(), record.value)
+                .map_err(|error| (record.offset, error.into()))?;
             events.insert(id, event);
         }
         Ok(true)

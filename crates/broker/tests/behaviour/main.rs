@@ -7,8 +7,10 @@ mod crash;
 mod damage;
 mod faults;
 mod fetch;
+mod grow;
 mod open;
 mod produce;
+mod settings;
 mod subscribe;
 mod topics;
 
