@@ -73,7 +73,7 @@ mod topic;
 pub use broker::Broker;
 pub use catalog::{
     DeleteRecords, DeletedRecords, FailedPartition, OnOpen, OpenProgress, OpenReport, PartitionOwner,
-    UnknownDirectory,
+    RebuildPlan, RebuiltTopic, SkippedDirectory, UnknownDirectory, plan_rebuild,
 };
 pub use config::{
     Config, DEFAULT_LOW_SPACE_BYTES, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_RESERVE_BYTES, DEFAULT_SEGMENT_BYTES,
