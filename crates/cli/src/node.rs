@@ -141,7 +141,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     })
 }
 
-fn open_failure(error: &OpenError) -> Failure {
+pub(crate) fn open_failure(error: &OpenError) -> Failure {
     let exit = match error.kind() {
         OpenErrorKind::InUse => Exit::Conflict,
         OpenErrorKind::Denied => Exit::Denied,

@@ -69,9 +69,9 @@ impl Broker {
         context: &RequestContext,
         request: DeleteRecords,
     ) -> impl Future<Output = Result<Vec<DeletedRecords>, Error>> + Send + 'static + use<> {
-        let begun = authorize(context, &Operation::DeleteRecords { topic: &request.topic })
-            .and_then(|()| self.core().check_open())
-            .and_then(|()| begin(self.core(), &request));
+        let allowed = authorize(context, &Operation::DeleteRecords { topic: &request.topic });
+        let begun =
+            allowed.and_then(|()| self.core().check_open()).and_then(|()| begin(self.core(), request));
         async move {
             let mut results = Vec::new();
             for (partition, answer) in begun? {
@@ -86,11 +86,12 @@ impl Broker {
 type Answers = Vec<(u32, Receiver<Result<Offset, Error>>)>;
 
 /// Puts each partition's deletion into its queue. All of them, or an error and none.
-fn begin(core: &Arc<Core>, request: &DeleteRecords) -> Result<Answers, Error> {
-    let topic = core.catalog.topic(&request.topic)?;
+fn begin(core: &Arc<Core>, request: DeleteRecords) -> Result<Answers, Error> {
+    let DeleteRecords { topic, partitions } = request;
+    let topic = core.catalog.topic(&topic)?;
     let mut asked = BTreeMap::new();
-    for (number, before) in &request.partitions {
-        if asked.insert(*number, (topic.share(*number)?, *before)).is_some() {
+    for (number, before) in partitions {
+        if asked.insert(number, (topic.share(number)?, before)).is_some() {
             return Err(Error::field("partition", number, "each is named once"));
         }
     }

@@ -88,7 +88,7 @@ pub fn plan_rebuild(env: &Env, dir: impl AsRef<Path>) -> Result<RebuildPlan, Ope
     for log in &listing.logs {
         match place_of(log) {
             Placed::Partition(id, number, identity) => {
-                found.entry(id).or_default().add(number, log, identity)
+                found.entry(id).or_default().add(number, log, identity);
             }
             Placed::Skipped(why) => skipped.push(SkippedDirectory { path: log.path.clone(), why }),
             Placed::Elsewhere => {}

@@ -1,5 +1,7 @@
 //! Topics that get more partitions, and partitions whose oldest records are deleted.
 
+#![expect(clippy::disallowed_methods, reason = "the operator's hands")]
+
 use logmill_broker::{
     DeleteRecords, DeletedRecords, Error, Fetch, FetchFrom, Position, Reason, SettingChange, Topic,
 };
