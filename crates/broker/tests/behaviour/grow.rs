@@ -2,12 +2,16 @@
 
 #![expect(clippy::disallowed_methods, reason = "the operator's hands")]
 
+use std::path::Path;
+use std::sync::Arc;
+
 use logmill_broker::{
     DeleteRecords, DeletedRecords, Error, Fetch, FetchFrom, Position, Reason, SettingChange, Topic,
 };
 use logmill_record::Offset;
 
-use crate::common::{Node, config, failure, records};
+use crate::common::hook_fs::{Call, Gate, hooked};
+use crate::common::{Node, config, failure, records, with_env};
 
 fn grow(node: &Node, name: &str, count: u32) -> Result<Topic, Error> {
     node.wait(node.broker.add_partitions(&node.context, name, count))
@@ -146,4 +150,40 @@ fn a_wrong_deletion_of_records_deletes_nothing() {
     assert_eq!(node.read_all("t", 0).unwrap(), ["kept"]);
     node.broker.close().unwrap();
     assert_eq!(delete_before(&node, "t", vec![]).unwrap_err().reason(), Reason::NodeClosing);
+}
+
+#[test]
+fn a_deletion_of_records_that_hangs_holds_up_its_own_partition_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = Arc::new(Gate::default());
+    let stall = {
+        let gate = Arc::clone(&gate);
+        move |call, path: &Path| {
+            if call == Call::Write && path.ends_with("0/00000000000000000000.log") {
+                gate.pass();
+            }
+            Ok(())
+        }
+    };
+    let node = Node::open(with_env(&dir, hooked(stall)));
+    node.create("t", 2).unwrap();
+    let hangs = node.broker.produce(&node.context, records("t", Some(0), ["hangs"]));
+    gate.wait_for_someone();
+    // More than there are threads to write with.
+    let waiting: Vec<_> = (0..40)
+        .map(|_| {
+            let request = DeleteRecords { topic: "t".into(), partitions: vec![(0, None)] };
+            node.broker.delete_records(&node.context, request)
+        })
+        .collect();
+    node.say("t", 1, "past it").unwrap();
+    let deleted = delete_before(&node, "t", vec![(1, None)]).unwrap();
+    assert_eq!(*deleted[0].outcome.as_ref().unwrap(), Offset(1));
+    node.create("u", 1).unwrap();
+    gate.open();
+    node.wait(hangs).unwrap().remove(0).outcome.unwrap();
+    for deletion in waiting {
+        node.wait(deletion).unwrap().remove(0).outcome.unwrap();
+    }
+    node.broker.close().unwrap();
 }

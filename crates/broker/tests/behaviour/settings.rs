@@ -295,3 +295,24 @@ fn an_alteration_waits_for_no_partition() {
     assert_eq!(node.say("t", 0, &"x".repeat(300)).unwrap_err().reason(), Reason::MessageTooLarge);
     node.broker.close().unwrap();
 }
+
+/// Kafka's rule: only the policy `delete` looks at age and size.
+#[test]
+fn retention_takes_nothing_of_a_topic_that_is_only_compacted() {
+    let sim = Sim::new(5);
+    let node = simulated(&sim);
+    let settings = [("cleanup.policy", "compact"), ("retention.ms", "1000"), ("segment.bytes", "65536")];
+    create(&node, "t", &settings).unwrap();
+    let say = |n: u32| {
+        let payload = Payload::Records(vec![keyed(&n.to_string(), &"x".repeat(30_000))]);
+        node.produce(Produce { payload, ..records::<&str>("t", Some(0), []) }).unwrap();
+    };
+    (0..8).for_each(say);
+    sim.scheduler.run_for(Duration::from_secs(3_600));
+    assert_eq!(node.read_all("t", 0).unwrap().len(), 8);
+    let append = SettingChange { name: "cleanup.policy".into(), change: Change::Append("delete".into()) };
+    node.wait(node.broker.alter_topic(&node.context, "t", vec![append])).unwrap();
+    sim.scheduler.run_for(Duration::from_secs(60));
+    assert!(node.read_all("t", 0).unwrap().len() < 3);
+    node.broker.close().unwrap();
+}
