@@ -21,6 +21,15 @@ pub(crate) enum Operation<'a> {
     DeleteTopic {
         topic: &'a str,
     },
+    AlterTopic {
+        topic: &'a str,
+    },
+    AddPartitions {
+        topic: &'a str,
+    },
+    DeleteRecords {
+        topic: &'a str,
+    },
     ListOffsets {
         topic: &'a str,
     },
@@ -41,6 +50,7 @@ pub(crate) enum Operation<'a> {
 pub(crate) enum Access {
     Create,
     Describe,
+    Alter,
     Delete,
     Read,
     Write,
@@ -60,7 +70,12 @@ impl<'a> Operation<'a> {
             Self::DescribeTopic { topic } | Self::ListOffsets { topic } => {
                 vec![(Access::Describe, Resource::Topic(topic))]
             }
-            Self::DeleteTopic { topic } => vec![(Access::Delete, Resource::Topic(topic))],
+            Self::DeleteTopic { topic } | Self::DeleteRecords { topic } => {
+                vec![(Access::Delete, Resource::Topic(topic))]
+            }
+            Self::AlterTopic { topic } | Self::AddPartitions { topic } => {
+                vec![(Access::Alter, Resource::Topic(topic))]
+            }
             Self::ListTopics | Self::DescribeNode => vec![(Access::Describe, Resource::Node)],
             Self::Produce { topic } => vec![(Access::Write, Resource::Topic(topic))],
             Self::Fetch { topics } | Self::Subscribe { topics } => {

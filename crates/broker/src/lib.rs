@@ -67,10 +67,14 @@ mod fetch;
 pub mod grpc;
 mod names;
 mod produce;
+mod settings;
 mod topic;
 
 pub use broker::Broker;
-pub use catalog::{FailedPartition, OnOpen, OpenProgress, OpenReport, PartitionOwner, UnknownDirectory};
+pub use catalog::{
+    DeleteRecords, DeletedRecords, FailedPartition, OnOpen, OpenProgress, OpenReport, PartitionOwner,
+    RebuildPlan, RebuiltTopic, SkippedDirectory, UnknownDirectory, plan_rebuild,
+};
 pub use config::{
     Config, DEFAULT_LOW_SPACE_BYTES, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_RESERVE_BYTES, DEFAULT_SEGMENT_BYTES,
     Limits,
@@ -84,6 +88,7 @@ pub use fetch::{
 pub use logmill_log::Chunk;
 pub use names::{MAX_PARTITIONS, MAX_TOPIC_NAME_BYTES, check_topic_name};
 pub use produce::{Acks, Appended, Payload, Produce, ProduceRecord, ProduceResult};
+pub use settings::{Change, SettingChange, SettingName, TopicSettings};
 pub use topic::{
     CreateTopic, ListTopics, NodeDescription, PartitionInfo, PartitionOffset, Position, Setting,
     SettingSource, Topic, TopicDescription, TopicPage,

@@ -91,6 +91,8 @@ pub enum Reason {
     TopicNameInvalid,
     /// The number of partitions is not one that a topic can have.
     PartitionCountInvalid,
+    /// A topic has no such setting, or the setting not that value.
+    SettingInvalid,
     /// There is a topic of that name already.
     TopicExists,
     /// There is no topic of that name.
@@ -103,6 +105,8 @@ pub enum Reason {
     BatchInvalid,
     /// The record batch uses something that this version does not have.
     BatchUnsupported,
+    /// The topic's settings ask for something that the record or batch does not have.
+    RecordRefused,
     /// The record or batch is larger than the topic takes.
     MessageTooLarge,
     /// One of the node's own limits is reached.
@@ -127,16 +131,18 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::RequestInvalid,
         Self::TopicNameInvalid,
         Self::PartitionCountInvalid,
+        Self::SettingInvalid,
         Self::TopicExists,
         Self::TopicNotFound,
         Self::PartitionNotFound,
         Self::OffsetOutOfRange,
         Self::BatchInvalid,
         Self::BatchUnsupported,
+        Self::RecordRefused,
         Self::MessageTooLarge,
         Self::LimitExceeded,
         Self::DiskFull,
@@ -156,7 +162,9 @@ impl Reason {
             Self::RequestInvalid
             | Self::TopicNameInvalid
             | Self::PartitionCountInvalid
+            | Self::SettingInvalid
             | Self::BatchInvalid
+            | Self::RecordRefused
             | Self::MessageTooLarge => Code::InvalidArgument,
             Self::TopicExists => Code::AlreadyExists,
             Self::TopicNotFound | Self::PartitionNotFound => Code::NotFound,
@@ -178,12 +186,14 @@ impl Reason {
             Self::RequestInvalid => "REQUEST_INVALID",
             Self::TopicNameInvalid => "TOPIC_NAME_INVALID",
             Self::PartitionCountInvalid => "PARTITION_COUNT_INVALID",
+            Self::SettingInvalid => "SETTING_INVALID",
             Self::TopicExists => "TOPIC_EXISTS",
             Self::TopicNotFound => "TOPIC_NOT_FOUND",
             Self::PartitionNotFound => "PARTITION_NOT_FOUND",
             Self::OffsetOutOfRange => "OFFSET_OUT_OF_RANGE",
             Self::BatchInvalid => "BATCH_INVALID",
             Self::BatchUnsupported => "BATCH_UNSUPPORTED",
+            Self::RecordRefused => "RECORD_REFUSED",
             Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
             Self::LimitExceeded => "LIMIT_EXCEEDED",
             Self::DiskFull => "DISK_FULL",

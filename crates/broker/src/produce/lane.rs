@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use logmill_log::env::{Scheduler, Work};
-use logmill_log::{Beyond, ErrorKind, Log, Receipt, Step};
+use logmill_log::{ErrorKind, Log, LogOptions, OnDisk, Receipt, Step};
 use logmill_record::{Batch, Inflater, Offset, TimestampMs};
 use parking_lot::Mutex;
 
@@ -18,6 +18,7 @@ use super::{ProduceRecord, ingest};
 use crate::budget::{Budget, Permit};
 use crate::error::{Error, PartitionName};
 use crate::exec::{Receiver, Sender, drive, reply};
+use crate::settings::Rules;
 
 /// A group takes no further entry once it has so many bytes: enough to make the write worth its call, and
 /// less than a log takes unsynced.
@@ -41,10 +42,10 @@ impl Load {
         }
     }
 
-    fn into_batches(self, max_message_bytes: usize, inflater: &mut Inflater) -> Result<Vec<Batch>, Error> {
+    fn into_batches(self, rules: &Rules, inflater: &mut Inflater) -> Result<Vec<Batch>, Error> {
         match self {
-            Self::Batch(bytes) => ingest::check(bytes, max_message_bytes, inflater).map(|batch| vec![batch]),
-            Self::Records(records, now) => ingest::build(&records, now, max_message_bytes),
+            Self::Batch(bytes) => ingest::check(bytes, rules, inflater).map(|batch| vec![batch]),
+            Self::Records(records, now) => ingest::build(&records, now, rules),
         }
     }
 }
@@ -56,7 +57,7 @@ pub(crate) struct Written {
     pub(crate) last_offset: Offset,
     pub(crate) appended_at: TimestampMs,
     /// Resolves when they are on disk.
-    pub(crate) durable: Beyond,
+    pub(crate) durable: OnDisk,
 }
 
 /// The answer to an entry.
@@ -71,16 +72,21 @@ struct Shared {
     name: PartitionName,
     log: Log,
     scheduler: Arc<dyn Scheduler>,
-    max_message_bytes: usize,
     /// Bytes of this partition that were accepted and are not yet written.
     queued: Budget,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     queue: VecDeque<Entry>,
     running: bool,
+    /// What is asked of records: read once for each group.
+    rules: Arc<Rules>,
+    /// How the log is to work, if that has changed.
+    options: Option<LogOptions>,
+    /// The last time that was stamped into a batch in place of its own.
+    last_stamp: TimestampMs,
     /// Set when nothing more is taken.
     refusal: Option<Error>,
     /// The log has said that it takes nothing more.
@@ -95,9 +101,18 @@ struct Entry {
     _held: [Permit; 2],
 }
 
+/// What is checked and written at once.
+struct Group {
+    entries: Vec<Entry>,
+    rules: Arc<Rules>,
+    stamp: Option<TimestampMs>,
+}
+
 /// An entry whose load has been checked.
 struct Ready {
     records: u64,
+    /// The time of append in its batches, if they have that one.
+    stamp: Option<TimestampMs>,
     answer: Sender<Answer>,
     _held: [Permit; 2],
 }
@@ -107,11 +122,34 @@ impl Lane {
         name: PartitionName,
         log: Log,
         scheduler: Arc<dyn Scheduler>,
-        max_message_bytes: usize,
+        rules: Arc<Rules>,
         max_queued_bytes: usize,
     ) -> Self {
         let queued = Budget::new(max_queued_bytes);
-        Self(Arc::new(Shared { name, log, scheduler, max_message_bytes, queued, state: Mutex::default() }))
+        let state = State {
+            queue: VecDeque::new(),
+            running: false,
+            rules,
+            options: None,
+            last_stamp: TimestampMs::NONE,
+            refusal: None,
+            failed: false,
+        };
+        Self(Arc::new(Shared { name, log, scheduler, queued, state: Mutex::new(state) }))
+    }
+
+    /// Works by these rules and options from the next group on, and soon if there is none. Never waits for
+    /// the log, which may be busy writing.
+    pub(crate) fn set_rules(&self, rules: Arc<Rules>, options: LogOptions) {
+        let start = {
+            let mut state = self.0.state.lock();
+            state.rules = rules;
+            state.options = Some(options);
+            !std::mem::replace(&mut state.running, true)
+        };
+        if start {
+            self.start();
+        }
     }
 
     /// Takes `load` as the last in the queue. `node` is the budget of all partitions together.
@@ -177,7 +215,7 @@ impl Drop for Next<'_> {
     fn drop(&mut self) {
         let more = {
             let mut state = self.0.0.state.lock();
-            state.running = !state.queue.is_empty();
+            state.running = !state.queue.is_empty() || state.options.is_some();
             state.running
         };
         if more {
@@ -188,6 +226,9 @@ impl Drop for Next<'_> {
 
 impl Shared {
     async fn run_group(&self) {
+        if let Some(options) = self.new_options() {
+            self.log.set_options(options);
+        }
         let (batches, group) = self.check(self.take_group());
         if group.is_empty() {
             return;
@@ -203,7 +244,11 @@ impl Shared {
         }
     }
 
-    fn take_group(&self) -> Vec<Entry> {
+    fn new_options(&self) -> Option<LogOptions> {
+        self.state.lock().options.take()
+    }
+
+    fn take_group(&self) -> Group {
         let mut state = self.state.lock();
         let mut entries = Vec::new();
         let mut bytes = 0;
@@ -214,21 +259,29 @@ impl Shared {
                 break;
             }
         }
-        entries
+        let rules = Arc::clone(&state.rules);
+        let stamp = rules.append_time.then(|| {
+            state.last_stamp = self.log.env().clock.now().max(state.last_stamp);
+            state.last_stamp
+        });
+        Group { entries, rules, stamp }
     }
 
     /// The batches of those entries that may be stored; the others are answered.
-    fn check(&self, entries: Vec<Entry>) -> (Vec<Batch>, Vec<Ready>) {
+    fn check(&self, Group { entries, rules, stamp }: Group) -> (Vec<Batch>, Vec<Ready>) {
         let mut batches = Vec::with_capacity(entries.len());
         let mut group = Vec::with_capacity(entries.len());
         // Given back with the group: what thousands of lanes kept would be too much.
         let mut inflater = Inflater::default();
         for Entry { load, answer, _held, .. } in entries {
-            match load.into_batches(self.max_message_bytes, &mut inflater) {
+            match load.into_batches(&rules, &mut inflater) {
                 Ok(checked) => {
                     let records = checked.iter().map(|batch| u64::from(batch.header().record_count)).sum();
-                    batches.extend(checked);
-                    group.push(Ready { records, answer, _held });
+                    batches.extend(checked.into_iter().map(|batch| match stamp {
+                        Some(at) => batch.into_log_append_time(at),
+                        None => batch,
+                    }));
+                    group.push(Ready { records, stamp, answer, _held });
                 }
                 Err(error) => {
                     let named = error.with("topic", &self.name.topic).with("partition", self.name.partition);
@@ -250,14 +303,15 @@ impl Shared {
 
     fn answer(&self, group: Vec<Ready>, receipt: &Receipt) {
         let mut first_offset = receipt.first_offset();
-        for Ready { records, answer, _held } in group {
+        for Ready { records, stamp, answer, _held } in group {
             let next = first_offset.saturating_add(records);
             let last_offset = Offset(next.get().saturating_sub(1));
             answer.send(Ok(Written {
                 first_offset,
                 last_offset,
-                appended_at: receipt.appended_at(),
-                durable: self.log.beyond(last_offset),
+                // Where it is in the records it is the same there and here.
+                appended_at: stamp.unwrap_or_else(|| receipt.appended_at()),
+                durable: receipt.on_disk(last_offset),
             }));
             first_offset = next;
         }

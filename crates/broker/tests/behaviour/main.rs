@@ -7,8 +7,11 @@ mod crash;
 mod damage;
 mod faults;
 mod fetch;
+mod grow;
+mod metadata;
 mod open;
 mod produce;
+mod settings;
 mod subscribe;
 mod topics;
 

@@ -35,7 +35,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use compact::Compactor;
-pub use futures::{Beyond, Receipt, Step, WaitFor};
+pub use futures::{Beyond, OnDisk, Receipt, Step, WaitFor};
 pub use handle::Log;
 pub(crate) use merge::{base_of_record, read_record, replaced_by};
 pub(crate) use producers::Producers;

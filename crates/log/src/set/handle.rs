@@ -16,7 +16,7 @@ use super::{Held, SetInner, Shared, dir};
 use crate::env::{Env, OpenMode, Space, within};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
-use crate::format::meta::{FILE as META, LogMeta};
+use crate::format::meta::{FILE as META, LogMeta, check_owner};
 use crate::log::{self, Expected, Log, LogInner, LogState, OnRead, Scanned};
 use crate::options::{LogOptions, SetOptions};
 use crate::segment::{self, DATA};
@@ -155,13 +155,7 @@ impl LogSet {
     /// is gone; `Full`, `Io`, `Closed`.
     pub fn create(&self, path: impl AsRef<Path>, owner: &[u8], options: LogOptions) -> Result<Log, Error> {
         let path = self.path_of(path.as_ref())?;
-        if owner.len() > 1 << 20 {
-            let message = format!(
-                "an owner keeps at most 1 MiB with a log, not {} bytes; store them elsewhere",
-                owner.len()
-            );
-            return Err(Error::new(ErrorKind::Invalid, message));
-        }
+        check_owner(owner)?;
         let turn = self.turn(&path);
         let _turn = turn.lock();
         self.check_open()?;
@@ -389,10 +383,36 @@ impl LogSet {
     pub(crate) fn retire(&self, log: &Arc<LogInner>) {
         let mut logs = self.inner.logs.lock();
         self.inner.table.lock().remove(&log.id);
-        logs.retain(|_, open| !Arc::ptr_eq(open, log));
+        let path = logs.iter().find_map(|(path, open)| Arc::ptr_eq(open, log).then(|| path.clone()));
+        let Some(path) = path else { return };
+        logs.remove(&path);
+        drop(logs);
+        let mut turns = self.inner.turns.lock();
+        // Whoever opens or creates a log there now holds the turn, and it must stay the only one.
+        if turns.get(&path).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+            turns.remove(&path);
+        }
     }
 }
 
 fn epoch_of(open_counter: u32) -> i32 {
     i32::try_from(open_counter).expect("the counter is bounded when it is moved on")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retired_log_leaves_nothing_in_memory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let set = LogSet::open(dir.path(), SetOptions::default()).expect("it opens");
+        let kept = set.create("kept", b"", LogOptions::default()).expect("it is made");
+        for n in 0..100 {
+            set.create(format!("log-{n}"), b"", LogOptions::default()).expect("it is made").retire();
+        }
+        assert_eq!(set.inner.turns.lock().len(), 1);
+        assert_eq!(set.inner.logs.lock().len(), 1);
+        kept.close().expect("it closes");
+    }
 }
