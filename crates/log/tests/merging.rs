@@ -13,7 +13,7 @@ use logmill_log::inspect::{FindingKind, plan_repair, verify};
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_log::{CompactionOptions, ErrorKind, Log, LogOptions, SetOptions};
 use logmill_record::{
-    BatchBuilder, BatchOptions, ControlRecord, ControlType, NewRecord, Offset, TimestampMs,
+    Batch, BatchBuilder, BatchOptions, ControlRecord, ControlType, NewRecord, Offset, TimestampMs,
 };
 
 fn options() -> LogOptions {
@@ -232,6 +232,74 @@ fn nothing_is_removed_while_the_new_segment_is_damaged() {
     let error = Log::open("/data", SetOptions::new(sim.env()), options()).unwrap_err();
     assert_eq!((error.kind(), error.path()), (ErrorKind::Corrupt, Some(merged.as_path())));
     assert_eq!(files(&sim, ".log"), before);
+}
+
+/// A bit of a record, and one that only a checksum of all headers would tell of without it.
+const ROTTEN: [u64; 2] = [70, 18];
+
+/// A batch of the new segment, where it lies in it, and an old segment that holds it too.
+fn twice(sim: &Sim, new: &PathBuf) -> (u64, Batch, PathBuf) {
+    let batches = |path: &PathBuf| {
+        let mut rest = bytes::Bytes::from(sim.fs.read_file(path).unwrap());
+        let len = rest.len();
+        let mut found = Vec::new();
+        loop {
+            let at = (len - rest.len()) as u64;
+            let Some(batch) = Batch::split_from(&mut rest).unwrap() else { return found };
+            found.push((at, batch));
+        }
+    };
+    let merged = batches(new);
+    let in_both = |(_, batch): &(u64, Batch)| {
+        let (at, _) = merged.iter().find(|(_, other)| other.bytes() == batch.bytes())?;
+        (batch.header().record_count > 0).then(|| (*at, batch.clone()))
+    };
+    let old = files(sim, ".log").into_iter().filter(|path| path != new);
+    old.filter_map(|path| batches(&path).iter().find_map(in_both).map(|(at, batch)| (at, batch, path)))
+        .next()
+        .expect("the old segments are there")
+}
+
+#[test]
+fn a_rotten_new_segment_does_not_cost_the_whole_copies_in_the_old_ones() {
+    for within in ROTTEN {
+        let sim = Sim::new(7);
+        let log = open(&sim);
+        let mut model = Records::new();
+        fill_segments(&sim, &log, &mut model, 30, 60);
+        sim.fs.inject(Rule::new(Fault::Io).on(Op::RemoveFile).path("*.log").always());
+        log.compact().unwrap_err();
+        sim.fs.clear_rules();
+        log.set().close().unwrap();
+        let new = files(&sim, ".merge").remove(0).with_extension("log");
+        let (at, batch, old) = twice(&sim, &new);
+        sim.fs.flip(&new, at + within, 1).unwrap();
+        let error = Log::open("/data", SetOptions::new(sim.env()), options()).unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::Corrupt, Some(new.as_path())));
+        plan_repair(&sim.env(), "/data", &mut |_| ()).unwrap().execute().unwrap();
+        assert!(!findings(&sim).is_damaged(), "{:?}", findings(&sim).findings);
+        let is_there = records(&open(&sim)).contains_key(&batch.header().base_offset.get());
+        let is_kept = sim.fs.read_file(old.with_extension("log.replaced")).is_ok();
+        assert!(is_there || is_kept, "byte {within} of the batch at {}", batch.header().base_offset);
+    }
+}
+
+#[test]
+fn what_rots_before_it_has_its_name_costs_nothing() {
+    for within in ROTTEN {
+        let sim = Sim::new(7);
+        let model = cut_off(&sim, false);
+        let base = files(&sim, ".merge").remove(0).with_extension("log");
+        let old: Vec<_> = files(&sim, ".log").iter().map(|path| sim.fs.read_file(path).unwrap()).collect();
+        sim.fs.flip(base.with_extension("log.cleaned"), within, 1).unwrap();
+        let log = open(&sim);
+        check(&log, &model);
+        let kept: Vec<_> = files(&sim, ".log").iter().map(|path| sim.fs.read_file(path).unwrap()).collect();
+        assert_eq!(old, kept);
+        assert_eq!(left_overs(&sim), [] as [PathBuf; 0]);
+        assert!(log.compact().unwrap().merged > 0);
+        check(&log, &model);
+    }
 }
 
 #[test]

@@ -72,11 +72,9 @@ fn left(how: Left) -> Sim {
     set.close().unwrap();
     let (set, log) = open(&sim);
     let checkpoint = || sim.scheduler.run_for(Duration::from_secs(2));
-    if how == Left::KilledBehind {
-        // The checkpoint of the close.
-        fill(&log, 6..RECORDS);
-    } else {
-        fill(&log, 6..RECORDS);
+    fill(&log, 6..RECORDS);
+    // Else it is that of the close.
+    if how != Left::KilledBehind {
         checkpoint();
     }
     if matches!(how, Left::Killed | Left::KilledBehind) {
@@ -477,5 +475,50 @@ fn a_damaged_segment_can_be_put_back_from_a_backup() {
         assert!(matches!(log.stats().state, LogState::Open), "{how:?}: {:?}", log.stats().state);
         fill(&log, RECORDS..RECORDS + 1);
         assert_eq!(survivors(&log).0.len() as u64, RECORDS + 1);
+    }
+}
+
+/// A log that has just been rolled, killed; its fourth batch claims 64 offsets more than it has.
+fn rolled_with_a_lie() -> Sim {
+    let mut sim = Sim::new(1);
+    let set = open_set(&sim);
+    let log = set.create("log", b"", LogOptions::default()).unwrap();
+    fill(&log, 0..RECORDS);
+    log.roll().unwrap();
+    sim.scheduler.run_for(Duration::from_secs(2));
+    drop((log, set));
+    sim.kill();
+    let len = sim.fs.read_file(DATA).unwrap().len() as u64 / RECORDS;
+    sim.fs.flip(DATA, 3 * len + 26, 6).unwrap();
+    sim
+}
+
+fn assert_not_given_out_again(sim: &Sim, what: &str) {
+    let (_set, log) = open(sim);
+    let (state, end) = (log.stats().state, log.end_offset());
+    let safe = end == Offset(RECORDS) || !matches!(state, LogState::Open);
+    assert!(safe, "{what}: acknowledged offsets from {end} on would be given out again");
+}
+
+#[test]
+fn a_segment_that_was_begun_is_not_removed_because_the_one_before_claims_its_offsets() {
+    let sim = rolled_with_a_lie();
+    remove(&sim, INDEX);
+    assert_not_given_out_again(&sim, "without an index");
+}
+
+#[test]
+fn a_repair_that_loses_power_leaves_nothing_to_be_given_out_again() {
+    for nth in 1.. {
+        let mut sim = rolled_with_a_lie();
+        let plan = plan_repair(&sim.env(), DIR, &mut |_| ()).unwrap();
+        sim.fs.power_off_at(nth);
+        let done = plan.execute();
+        if !sim.fs.is_off() {
+            done.unwrap();
+            break;
+        }
+        sim.crash();
+        assert_not_given_out_again(&sim, &format!("power off at {nth}"));
     }
 }

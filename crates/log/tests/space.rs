@@ -18,8 +18,9 @@ use common::{batch, texts};
 use hook_fs::{Call, HookFs};
 use logmill_log::env::{Env, OpenMode};
 use logmill_log::inspect::{plan_repair, verify};
-use logmill_log::sim::{Op, Sim};
+use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_log::{ErrorKind, Log, LogOptions, LogSet, ReserveState, SetOptions};
+use logmill_record::Offset;
 use parking_lot::Mutex;
 
 const MIB: u64 = 1 << 20;
@@ -272,4 +273,22 @@ fn a_close_does_not_wait_for_the_whole_reserve() {
     drop(held);
     closing.join().unwrap().unwrap();
     assert!(!temporary.exists() && !dir.path().join("reserve").exists());
+}
+
+#[test]
+fn a_reserve_whose_release_was_not_synced_is_written_again() {
+    let sim = Sim::new(1);
+    let options =
+        SetOptions::new(sim.env()).reserve_bytes(1 << 20).maintenance_interval(Duration::from_secs(1));
+    let set = LogSet::open("/data", options).unwrap();
+    let log = set.create("a", b"", LogOptions::default()).unwrap();
+    sim.scheduler.run_for(Duration::from_secs(3));
+    log.append(&[batch(&[b"x"])]).unwrap().wait().unwrap();
+    sim.fs.inject(Rule::new(Fault::NoSpace).on(Op::Write).path("*meta.tmp"));
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncDir).path("/data"));
+    log.set_start_offset(Offset(1)).unwrap_err();
+    sim.fs.clear_rules();
+    sim.scheduler.run_for(Duration::from_secs(60));
+    assert_eq!(set.stats().reserve, ReserveState::Held);
+    assert!(sim.fs.read_file("/data/reserve").is_ok(), "what is said to be held is there");
 }

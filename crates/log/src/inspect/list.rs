@@ -237,7 +237,7 @@ pub(crate) fn segments(fs: &dyn Fs, log_dir: &Path) -> Result<Vec<SegmentListing
     // Those that were merged into another, and that the next open removes.
     let mut replaced = Vec::new();
     for base in entries.iter().filter_map(|entry| base_of_record(&entry.name)) {
-        replaced.append(&mut replaced_by(fs, log_dir, base, &bases)?);
+        replaced.append(&mut replaced_by(fs, log_dir, base, &bases)?.bases);
     }
     bases.retain(|base| !replaced.contains(base));
     let listing = |base_offset| {

@@ -113,6 +113,7 @@ impl LogInner {
             }
             Err(error) => {
                 state.phase = Phase::Undoing;
+                state.undoing = true;
                 let (file, base, len) =
                     (Arc::clone(state.active.file()), state.active.base(), state.active.len());
                 drop(state);
@@ -217,6 +218,7 @@ impl LogInner {
     fn undo(self: &Arc<Self>, file: &dyn File, data: &Path, len: u64, failed: Error) -> Error {
         let undone = file.set_len(len).and_then(|()| file.sync_data());
         let mut state = self.state.lock();
+        state.undoing = false;
         let cause = match undone {
             // A sync that ran beside this one may have met the error, and this one not.
             Ok(()) if state.poisoned => failed,

@@ -42,9 +42,7 @@ impl LogInner {
             self.schedule_sync(&mut state);
         }
         self.wait_for_removals();
-        self.wait_until(|state| {
-            !state.task_queued && !state.parking && !matches!(state.phase, Phase::Undoing)
-        });
+        self.wait_until(|state| !state.task_queued && !state.parking && !state.undoing);
         let (outcome, pair, cleanly) = {
             let mut state = self.state.lock();
             let open = matches!(state.phase, Phase::Open);
@@ -91,7 +89,9 @@ impl LogInner {
         self.wait_for_removals();
         // The last handle may go inside the task itself, which cannot wait for its own end.
         let me = std::thread::current().id();
-        self.wait_until(|state| !state.parking && state.task_runs_on.is_none_or(|thread| thread == me));
+        self.wait_until(|state| {
+            !state.parking && !state.undoing && state.task_runs_on.is_none_or(|thread| thread == me)
+        });
     }
 
     /// Ends the log where it stands.
@@ -104,6 +104,6 @@ impl LogInner {
         self.give_back();
         self.waiters.end(closed());
         self.wait_for_removals();
-        self.wait_until(|state| !state.task_queued && !state.parking);
+        self.wait_until(|state| !state.task_queued && !state.parking && !state.undoing);
     }
 }

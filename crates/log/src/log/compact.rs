@@ -1,4 +1,4 @@
-//! Compaction of this log, in steps of one segment each.
+//! Compaction of this log, in steps of one segment, or of one group that becomes one.
 //!
 //! Who steps a run holds the compactor's lock, which is taken before what the log keeps. A step
 //! that fails ends the run: what earlier steps replaced stands, each on its own, and nothing
@@ -33,7 +33,8 @@ pub(super) struct Compactor {
     /// When tombstones or markers may go that the last run left.
     next_horizon: Option<TimestampMs>,
     /// A sync of the directory failed: which of two files a name stands for after a power cut is
-    /// not known, so nothing is replaced any more until the log is opened again.
+    /// not known, so nothing is replaced any more until the log is opened again. So it is when a merging
+    /// failed behind its commit point, which the next open finishes.
     broken: Option<Error>,
 }
 
@@ -215,7 +216,7 @@ impl LogInner {
         broken: &mut Option<Error>,
     ) -> Result<(), Error> {
         let rewritten = self.rewrite(run, segment).and_then(|rewritten| match rewritten {
-            Some(rewritten) => self.replace(segment, &rewritten, broken).map(|_| Some(rewritten)),
+            Some(rewritten) => Ok(self.replace(segment, &rewritten, broken)?.then_some(rewritten)),
             None => Ok(None),
         });
         let rewritten = rewritten.inspect_err(|_| {
@@ -237,12 +238,14 @@ impl LogInner {
     }
 
     fn note_merged(&self, run: &mut Run, merged: &Merged) {
-        let gone = merged.inputs.len() as u64 - 1;
-        let before = merged.inputs.iter().map(|input| input.data_len()).sum();
-        run.done.merged += gone;
-        run.done.bytes_before += before;
-        run.done.bytes_after += merged.bytes_after;
-        self.state.lock().compaction.note_merged(gone, before, merged.bytes_after);
+        if let Some(after) = merged.bytes_after {
+            let gone = merged.inputs.len() as u64 - 1;
+            let before = merged.inputs.iter().map(|input| input.data_len()).sum();
+            run.done.merged += gone;
+            run.done.bytes_before += before;
+            run.done.bytes_after += after;
+            self.state.lock().compaction.note_merged(gone, before, after);
+        }
         if let Pass::Merge { at } = &mut run.pass {
             *at = merged.inputs.last().map_or(*at, |last| last.end());
         }

@@ -37,7 +37,7 @@ use uuid::Uuid;
 use compact::Compactor;
 pub use futures::{Beyond, OnDisk, Receipt, Step, WaitFor};
 pub use handle::Log;
-pub(crate) use merge::{base_of_record, read_record, replaced_by};
+pub(crate) use merge::{Replaced, base_of_record, read_record, replaced_by};
 pub(crate) use producers::Producers;
 pub(crate) use recover::{Expected, OnRead, Scanned, open};
 pub(crate) use replace::unsettled_index;

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use logmill_record::Offset;
 
 use super::LogInner;
+use super::retention::Kept;
 use super::sidecar::carry_over;
 use crate::compaction::{CLEANED, Rewritten, cleaned_path, discard};
 use crate::env::{Fs, OpenMode};
 use crate::error::Error;
 use crate::format::index::{Footer, Rows};
-use crate::format::{atomic, meta};
 use crate::segment::{DATA, ENDINGS, Gaps, INDEX, Sealed, path, rebuild};
 
 impl LogInner {
@@ -42,11 +42,7 @@ impl LogInner {
             discard(fs, &self.dir, old.base()).map_err(|error| Error::io("clean up", &self.dir, error))?;
             return Ok(false);
         }
-        if kept.meta.gaps_below < old.end() {
-            let meta = meta::LogMeta { gaps_below: old.end(), ..kept.meta.clone() };
-            atomic::replace(fs, &self.dir.join(meta::FILE), &meta.encode())?;
-            kept.meta = meta;
-        }
+        self.allow_gaps_below(&mut kept, old.end())?;
         sync()?;
         let mut replaced = old.replace_names();
         rename(DATA)?;
@@ -72,12 +68,12 @@ impl LogInner {
     pub(super) fn persist_clean_below(&self, end: Offset) -> Result<(), Error> {
         let mut kept = self.kept.lock();
         self.state.lock().check_open()?;
-        if kept.meta.clean_below < end {
-            let meta = meta::LogMeta { clean_below: end, ..kept.meta.clone() };
-            atomic::replace(&*self.env.fs, &self.dir.join(meta::FILE), &meta.encode())?;
-            kept.meta = meta;
-        }
-        Ok(())
+        self.update_meta(&mut kept, |meta| meta.clean_below = meta.clean_below.max(end))
+    }
+
+    /// Notes durably that offsets below `end` may be missing, before any are.
+    pub(super) fn allow_gaps_below(&self, kept: &mut Kept, end: Offset) -> Result<(), Error> {
+        self.update_meta(kept, |meta| meta.gaps_below = meta.gaps_below.max(end))
     }
 }
 
@@ -111,24 +107,15 @@ pub(super) fn rename_cleaned(fs: &dyn Fs, dir: &Path, base: Offset, ending: &str
 
 /// Whether the batches in a data file are those that an index was written for.
 fn is_true_of(fs: &dyn Fs, data: &Path, footer: &Footer) -> Result<bool, Error> {
-    batches_are(fs, data, footer.base, (footer.next_offset, footer.data_len, footer.headers_crc))
-}
-
-/// Whether the batches in a data file go up to this offset, and have this length and CRC of headers.
-pub(super) fn batches_are(
-    fs: &dyn Fs,
-    data: &Path,
-    base: Offset,
-    (next_offset, data_len, headers_crc): (Offset, u64, u32),
-) -> Result<bool, Error> {
     let Ok(file) = fs.open(data, OpenMode::Read) else { return Ok(false) };
     let failed = |error| Error::io("read", data, error);
     let status = file.status().map_err(failed)?;
-    if status.len != data_len {
+    if status.len != footer.data_len {
         return Ok(false);
     }
-    let (index, found) = rebuild(&*file, base, status, Gaps::Below(next_offset)).map_err(failed)?;
-    Ok(found.damage.is_none() && index.footer().headers_crc == headers_crc)
+    let (index, found) =
+        rebuild(&*file, footer.base, status, Gaps::Below(footer.next_offset)).map_err(failed)?;
+    Ok(found.damage.is_none() && index.footer().headers_crc == footer.headers_crc)
 }
 
 /// The base offset in the name of a file that was to replace another.

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use logmill_record::{Offset, TimestampMs};
-use parking_lot::MutexGuard;
 
 use super::LogInner;
 use super::state::{Phase, State, closed};
@@ -64,9 +63,7 @@ impl LogInner {
         meta::check_owner(owner)?;
         let mut kept = self.kept.lock();
         self.state.lock().check_usable()?;
-        let meta = meta::LogMeta { owner: Bytes::copy_from_slice(owner), ..kept.meta.clone() };
-        atomic::replace(&*self.env.fs, &self.dir.join(meta::FILE), &meta.encode())?;
-        kept.meta = meta;
+        self.update_meta(&mut kept, |meta| meta.owner = Bytes::copy_from_slice(owner))?;
         Ok(())
     }
 
@@ -129,16 +126,29 @@ impl LogInner {
             && state.options.retention_age.is_some_and(|age| older(last, age, self.env.clock.now()))
     }
 
-    fn persist_start(&self, kept: &mut MutexGuard<'_, Kept>, start: Offset) -> Result<(), Error> {
-        let meta = meta::LogMeta { start_offset: start, ..kept.meta.clone() };
-        atomic::replace(&*self.env.fs, &self.dir.join(meta::FILE), &meta.encode())?;
-        kept.meta = meta;
+    /// Makes a change of `meta` durable, if it is one.
+    pub(super) fn update_meta(
+        &self,
+        kept: &mut Kept,
+        change: impl FnOnce(&mut meta::LogMeta),
+    ) -> Result<(), Error> {
+        let mut meta = kept.meta.clone();
+        change(&mut meta);
+        if meta != kept.meta {
+            atomic::replace(&*self.env.fs, &self.dir.join(meta::FILE), &meta.encode())?;
+            kept.meta = meta;
+        }
+        Ok(())
+    }
+
+    fn persist_start(&self, kept: &mut Kept, start: Offset) -> Result<(), Error> {
+        self.update_meta(kept, |meta| meta.start_offset = start)?;
         self.state.lock().start_offset = start;
         Ok(())
     }
 
     /// Takes the segments wholly below the start out of the list, and then removes their files.
-    fn drop_below_start(&self, kept: &mut MutexGuard<'_, Kept>) -> Result<Offset, Error> {
+    fn drop_below_start(&self, kept: &mut Kept) -> Result<Offset, Error> {
         let (start, gone) = {
             let mut state = self.state.lock();
             let start = state.start_offset;

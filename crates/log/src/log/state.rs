@@ -64,6 +64,9 @@ pub(super) struct State {
     pub(super) promised: Option<Durable>,
     /// The active segment's pair is being written because the log is idle; a roll waits for it.
     pub(super) parking: bool,
+    /// A failed append is being taken back, whatever became of the log meanwhile: until that is over its
+    /// file belongs to nobody else.
+    pub(super) undoing: bool,
     /// A sync task is queued or running.
     pub(super) task_queued: bool,
     /// The thread that runs it.

@@ -145,8 +145,12 @@ impl Spare {
         }
         let _turn = self.reserve_turn.lock();
         // Its blocks are free once the directory without it is on disk.
-        let removed = fs.remove_file(&self.dir.join(RESERVE)).and_then(|()| fs.sync_dir(&self.dir));
-        if let Err(error) = &removed {
+        let removed = fs.remove_file(&self.dir.join(RESERVE));
+        if removed.is_ok() {
+            self.held.store(false, Ordering::Relaxed);
+            self.spent.store(true, Ordering::Relaxed);
+        }
+        if let Err(error) = removed.and_then(|()| fs.sync_dir(&self.dir)) {
             // While the set is being opened nobody has looked yet whether an earlier one left it.
             if !self.held.load(Ordering::Relaxed) && error.kind() == io::ErrorKind::NotFound {
                 return false;
@@ -158,8 +162,6 @@ impl Spare {
             dir = %self.dir.display(), bytes = self.reserve_bytes,
             "the file system is full: the reserve of space is released, and appends are refused"
         );
-        self.held.store(false, Ordering::Relaxed);
-        self.spent.store(true, Ordering::Relaxed);
         true
     }
 

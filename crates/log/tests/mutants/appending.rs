@@ -4,6 +4,14 @@ use crate::{CRASH, Catcher, Mutant};
 
 pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
+        name: "append-undo-not-waited-for",
+        breaks: "the undo of a failed append cuts what the log has acknowledged since it was opened again",
+        file: "log/src/log/close.rs",
+        find: "self.wait_until(|state| !state.task_queued && !state.parking && !state.undoing);",
+        replace: "self.wait_until(|state| !state.task_queued && !state.parking);",
+        caught_by: Catcher::new("undo", "a_log_is_not_opened_again_before_its_failed_append_is_taken_back"),
+    },
+    Mutant {
         name: "append-acknowledged-before-sync",
         breaks: "receipts resolve and readers see records before the sync has begun",
         file: "log/src/log/sync.rs",

@@ -4,6 +4,20 @@ use crate::{CRASH, Catcher, Mutant};
 
 pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
+        name: "recovery-takes-a-begun-segment-for-a-stray",
+        breaks: "one flipped bit lets acknowledged offsets be given out again",
+        file: "log/src/log/recover/sealed.rs",
+        find: "if found.next_offset > end && self.was_never_begun(end)? {",
+        replace: "if found.next_offset > end && self.is_empty(end)? {
+            return Ok(None);
+        }
+        if found.next_offset > end && self.was_never_begun(end)? {",
+        caught_by: Catcher::new(
+            "salvage",
+            "a_segment_that_was_begun_is_not_removed_because_the_one_before_claims_its_offsets",
+        ),
+    },
+    Mutant {
         name: "create-not-synced",
         breaks: "a log that was created is gone after a power cut",
         file: "log/src/set/handle.rs",

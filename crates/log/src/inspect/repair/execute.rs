@@ -40,8 +40,21 @@ pub(super) fn execute(fs: &dyn Fs, data_dir: &Path, action: &Action, rows: &Chec
 }
 
 fn end_merge(fs: &dyn Fs, dir: &Path, look: &MergeLook) -> Result<(), Error> {
-    if !look.replaced.is_empty() {
-        remove_segments(fs, dir, &mut look.replaced.clone())?;
+    if !look.replaced.whole {
+        for base in &look.replaced.bases {
+            let data = path(dir, *base, DATA);
+            match fs.rename(&data, &data.with_extension("log.replaced")) {
+                // Moved already, before a crash.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("move aside", &data, error));
+                }
+                _ => {}
+            }
+        }
+        fs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
+    }
+    if !look.replaced.bases.is_empty() {
+        remove_segments(fs, dir, &mut look.replaced.bases.clone())?;
     }
     let record = path(dir, look.base, MERGE);
     let moved = if look.damaged {

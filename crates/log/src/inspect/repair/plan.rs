@@ -14,6 +14,7 @@ use crate::format::checkpoint::{Checkpoint, Durable, Row};
 use crate::format::meta::{FILE as META, LogMeta};
 use crate::format::replacement::MERGE;
 use crate::format::set_file::SetFile;
+use crate::log::Replaced;
 use crate::segment::{DATA, Epochs, INDEX, STATE, path};
 use crate::set::{CHECKPOINT, SET};
 
@@ -176,10 +177,15 @@ impl Planned {
     fn plan_merges(&mut self, below: &Path, log_dir: &Path, look: &Look, first_step: usize) {
         let mended = self.steps.len() > first_step;
         for merge in look.merges.iter().filter(|merge| mended || merge.damaged) {
-            let done = if merge.replaced.is_empty() {
-                "taken back: the old segments stay"
-            } else {
-                "finished: the old segments, which lie in the new one, are removed"
+            let done = match &merge.replaced {
+                Replaced { bases, .. } if bases.is_empty() => "taken back: the old segments stay",
+                Replaced { whole: true, .. } => {
+                    "finished: the old segments, which lie in the new one, are removed"
+                }
+                Replaced { .. } => {
+                    "finished: the new segment is damaged, so the old ones are moved aside, as .log.replaced, \
+                     and may hold what is gone from it"
+                }
             };
             let what =
                 if merge.damaged { format!("{done}; the record is moved aside") } else { done.to_owned() };

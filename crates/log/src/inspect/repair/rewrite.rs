@@ -48,14 +48,14 @@ pub(super) fn rewrite(fs: &dyn Fs, dir: &Path, segment: Segment) -> Result<(), E
     writer.run(&*old, segment).and_then(|()| writer.new.sync_data()).map_err(failed)?;
     let sync = || fs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error));
     sync()?;
-    remove(fs, &index_path)?;
-    remove(fs, &state_path)?;
-    sync()?;
+    // The old index stays until the new one replaces it: without either, a crash here would leave an open
+    // nothing to hold the damage against. Beside the new data it speaks for itself only if it is true of it.
     fs.rename(&temporary, &data).map_err(failed)?;
     sync()?;
     let (index, footer) = writer.index.encode();
-    if let Some(producers) = producers {
-        atomic::write_and_rename(fs, &state_path, &producers.encode(&footer))?;
+    match producers {
+        Some(producers) => atomic::write_and_rename(fs, &state_path, &producers.encode(&footer))?,
+        None => remove(fs, &state_path)?,
     }
     atomic::replace(fs, &index_path, &index)
 }

@@ -15,7 +15,7 @@ use crate::format::atomic::TEMPORARY;
 use crate::format::checkpoint::Durable;
 use crate::format::meta::{FILE as META, LogMeta};
 use crate::format::replacement::MERGE;
-use crate::log::{base_of_record, read_record, replaced_by};
+use crate::log::{Replaced, base_of_record, read_record, replaced_by};
 use crate::segment::{DATA, INDEX, STATE, base_of, base_with, path};
 use crate::set::{CHECKPOINT, LOCK, RESERVE, SET};
 
@@ -50,8 +50,7 @@ pub(in crate::inspect) struct MergeLook {
     pub(in crate::inspect) base: Offset,
     /// Whether its record is damaged.
     pub(in crate::inspect) damaged: bool,
-    /// The segments that lie in the new one; none before that has its name.
-    pub(in crate::inspect) replaced: Vec<Offset>,
+    pub(in crate::inspect) replaced: Replaced,
 }
 
 impl View<'_> {
@@ -266,6 +265,10 @@ impl View<'_> {
                 None if name.contains(".log.torn-") => (
                     "the end of a write that was cut off and never acknowledged",
                     "look at it with dump, and remove it",
+                ),
+                None if name.ends_with(".log.replaced") => (
+                    "a segment that a repair moved aside: the one that it was merged into was damaged",
+                    "look at it, and remove it",
                 ),
                 None if name.contains(".log.damaged-") || name.ends_with(".merge.damaged") => {
                     ("what a repair took out", "look at it, and remove it")

@@ -99,6 +99,7 @@ pub(crate) fn open(
         flush_armed: false,
         promised,
         parking: false,
+        undoing: false,
         task_queued: false,
         task_runs_on: None,
         roll_awaited: false,

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::format::atomic;
 use crate::format::index::{Footer, Rows};
 use crate::segment::{
-    DATA, Gaps, Hole, INDEX, IndexBuilder, Salvaged, Sealed, Wreck, path, rebuild, salvage,
+    DATA, Gaps, Hole, INDEX, IndexBuilder, Salvaged, Scan, Sealed, Wreck, path, rebuild, salvage, scan,
 };
 
 /// The segments of a log.
@@ -62,6 +62,13 @@ impl Recovery<'_> {
             .map_err(|error| Error::io("remove", &data, error))
     }
 
+    /// Whether the segment at `base` may be what a roll left that failed: it is empty, and nobody was
+    /// promised that it is the log's newest.
+    fn was_never_begun(&self, base: Offset) -> Result<bool, Error> {
+        let promised = self.expected.durable.is_some_and(|durable| durable.active_base >= base);
+        Ok(!promised && self.is_empty(base)?)
+    }
+
     fn is_empty(&self, base: Offset) -> Result<bool, Error> {
         let data = path(self.dir, base, DATA);
         match self.fs.open(&data, OpenMode::Read).and_then(|file| file.status()) {
@@ -98,8 +105,21 @@ impl Recovery<'_> {
         }
         let (index, found) =
             rebuild(&*file, base, status, gaps).map_err(|error| Error::io("read", &data_path, error))?;
-        if found.next_offset > end && self.is_empty(end)? {
-            return Ok(None);
+        if found.next_offset > end && self.was_never_begun(end)? {
+            // A header alone is not believed: the segment behind it would go for one flipped bit.
+            let whole = Scan {
+                file: &*file,
+                base,
+                from: 0,
+                offset: base,
+                to: status.len,
+                gaps: Gaps::None,
+                crc: true,
+            };
+            let found = scan(&whole, |_, _| ()).map_err(|error| Error::io("read", &data_path, error))?;
+            if found.next_offset > end {
+                return Ok(None);
+            }
         }
         if found.damage.is_none() && found.next_offset <= end {
             tracing::warn!(file = %data_path.display(), "rebuilt the index of a sealed segment");

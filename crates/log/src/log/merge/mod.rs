@@ -1,36 +1,39 @@
 //! Making one segment of several small neighbours, so that a crash leaves the old ones or the new.
 //!
+//! Lock order: what the log keeps, the names of the old segments from front to back, its state.
+//!
 //! The new segment has the base offset of the first old one. Its files are written beside that
 //! one's, as in any compaction, and then a replacement record, which lists the old segments, is
 //! made durable: the commit point. The data file is renamed over that of the first old segment, the
 //! index follows, the files of the others are removed, and at last the record, each made to last
 //! before the next begins. An open that finds a record goes on where the process before it ended.
 
-use std::io;
+mod settle;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use logmill_record::Offset;
 
+use self::settle::remove_merged;
+pub(crate) use self::settle::{Replaced, base_of_record, read_record, replaced_by, settle_merge};
 use super::LogInner;
-use super::replace::{batches_are, rename_cleaned, settle};
-use super::retention::remove_segments;
+use super::replace::rename_cleaned;
 use super::sidecar::load_state;
-use crate::compaction::{Candidate, Most, Rewrite, Rewritten, cleaned_path, discard, next_group};
-use crate::env::{Fs, OpenMode};
-use crate::error::{Error, ErrorKind};
+use crate::compaction::{Candidate, Most, Rewrite, Rewritten, discard, next_group};
+use crate::env::Fs;
+use crate::error::Error;
+use crate::format::atomic;
 use crate::format::index::Rows;
 use crate::format::replacement::{MERGE, Replacement};
 use crate::format::state::StateFile;
-use crate::format::{atomic, meta};
-use crate::segment::{
-    DATA, Gaps, HEAD_LEN, INDEX, Placed, STATE, Sealed, base_with, crc32c_extend, path, rebuild,
-};
+use crate::segment::{DATA, Gaps, HEAD_LEN, INDEX, Placed, STATE, Sealed, crc32c_extend, path};
 
 /// What merging did to one group of segments.
 pub(super) struct Merged {
     pub(super) inputs: Vec<Arc<Sealed>>,
-    pub(super) bytes_after: u64,
+    /// The bytes of the new segment; `None` if retention took an old one meanwhile, so that there is none.
+    pub(super) bytes_after: Option<u64>,
 }
 
 impl LogInner {
@@ -46,8 +49,7 @@ impl LogInner {
         let Some(first) = inputs.first() else { return Ok(None) };
         let merged = self.write_merged(&inputs).and_then(|new| {
             let bytes_after = new.footer.data_len;
-            self.put_merged(&inputs, &new, broken)?;
-            Ok(bytes_after)
+            Ok(self.put_merged(&inputs, &new, broken)?.then_some(bytes_after))
         });
         let bytes_after = merged.inspect_err(|_| {
             // From the commit point on, they are what the next open goes by.
@@ -116,29 +118,27 @@ impl LogInner {
         from.expect_headers(&data_path, check)
     }
 
+    /// Puts the new segment in the place of the old ones. False if one of them has gone meanwhile.
     fn put_merged(
         &self,
         inputs: &[Arc<Sealed>],
         new: &Rewritten,
         broken: &mut Option<Error>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let fs = &*self.env.fs;
         let mut kept = self.kept.lock();
         let base = new.footer.base;
         if !self.are_there(inputs)? {
-            return discard(fs, &self.dir, base).map_err(|error| Error::io("clean up", &self.dir, error));
+            discard(fs, &self.dir, base).map_err(|error| Error::io("clean up", &self.dir, error))?;
+            return Ok(false);
         }
-        let end = new.footer.next_offset;
-        if kept.meta.gaps_below < end {
-            let meta = meta::LogMeta { gaps_below: end, ..kept.meta.clone() };
-            atomic::replace(fs, &self.dir.join(meta::FILE), &meta.encode())?;
-            kept.meta = meta;
-        }
+        self.allow_gaps_below(&mut kept, new.footer.next_offset)?;
         fs.sync_dir(&self.dir).map_err(|error| Error::io("sync", &self.dir, error))?;
         let state = merged_state(fs, &self.dir, inputs)?;
         let record = Replacement::new(&new.footer, inputs.iter().map(|input| input.base()).collect());
         atomic::write_and_rename(fs, &path(&self.dir, base, MERGE), &record.encode())?;
-        self.commit_merged(inputs, new, state, &record).inspect_err(|error| *broken = Some(error.clone()))
+        self.commit_merged(inputs, new, state, &record).inspect_err(|error| *broken = Some(error.clone()))?;
+        Ok(true)
     }
 
     fn are_there(&self, segments: &[Arc<Sealed>]) -> Result<bool, Error> {
@@ -206,85 +206,4 @@ fn merged_state(fs: &dyn Fs, dir: &Path, inputs: &[Arc<Sealed>]) -> Result<Optio
         }
     }
     Ok(merged)
-}
-
-/// Removes the old segments, and then the record.
-fn remove_merged(fs: &dyn Fs, dir: &Path, base: Offset, record: &Replacement) -> Result<(), Error> {
-    remove_segments(fs, dir, &mut record.doomed().to_vec())?;
-    let file = path(dir, base, MERGE);
-    atomic::remove_left_over(fs, &file).map_err(|error| Error::io("remove", &file, error))?;
-    fs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))
-}
-
-/// The replacement record of the segment that begins at `base`, if there is one.
-pub(crate) fn read_record(fs: &dyn Fs, dir: &Path, base: Offset) -> Result<Option<Replacement>, Error> {
-    let file = path(dir, base, MERGE);
-    let bytes = atomic::read(fs, &file)?;
-    bytes.map(|bytes| Replacement::decode(&file, &bytes, base)).transpose()
-}
-
-/// Whether the new segment of a record has its name already, so that the old ones are to go.
-fn has_its_name(fs: &dyn Fs, dir: &Path, base: Offset) -> Result<bool, Error> {
-    let cleaned = cleaned_path(dir, base, DATA);
-    match fs.open(&cleaned, OpenMode::Read) {
-        Ok(_) => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(Error::io("open", &cleaned, error)),
-    }
-}
-
-/// The segments, of those that begin at `bases`, whose batches lie in the one that begins at `base`
-/// and has a replacement record; none before it has its name. Where the record is damaged, the new
-/// segment says it: no other reaches into the next one.
-pub(crate) fn replaced_by(
-    fs: &dyn Fs,
-    dir: &Path,
-    base: Offset,
-    bases: &[Offset],
-) -> Result<Vec<Offset>, Error> {
-    if !has_its_name(fs, dir, base)? {
-        return Ok(Vec::new());
-    }
-    match read_record(fs, dir, base) {
-        Ok(record) => return Ok(record.map_or_else(Vec::new, |record| record.doomed().to_vec())),
-        Err(error) if error.kind() != ErrorKind::Corrupt => return Err(error),
-        Err(_) => {}
-    }
-    let data = path(dir, base, DATA);
-    let read = fs.open(&data, OpenMode::Read).and_then(|file| {
-        let status = file.status()?;
-        rebuild(&*file, base, status, Gaps::Below(Offset::MAX))
-    });
-    let (_, found) = read.map_err(|error| Error::io("read", &data, error))?;
-    let inside = |other: &&Offset| **other > base && **other < found.next_offset;
-    Ok(if found.damage.is_none() { bases.iter().filter(inside).copied().collect() } else { Vec::new() })
-}
-
-/// Finishes a merging that was cut off behind its commit point, at open. `start` is where the log
-/// begins.
-pub(super) fn settle_merge(fs: &dyn Fs, dir: &Path, base: Offset, start: Offset) -> Result<(), Error> {
-    let Some(record) = read_record(fs, dir, base)? else { return Ok(()) };
-    tracing::info!(log = %dir.display(), %base, "finishing the merging of segments that was cut off");
-    if !has_its_name(fs, dir, base)? {
-        rename_cleaned(fs, dir, base, DATA)?;
-        fs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
-    }
-    settle(fs, dir, base)?;
-    let data = path(dir, base, DATA);
-    // Retention may have taken the new segment before its record was gone.
-    if start < record.next_offset && !is_made_of(fs, &data, base, &record)? {
-        let what = "it is not the segment that its replacement record is of, so none of those is removed \
-                    that it replaces";
-        return Err(Error::corrupt(&data, 0, base..record.next_offset, what));
-    }
-    remove_merged(fs, dir, base, &record)
-}
-
-fn is_made_of(fs: &dyn Fs, data: &Path, base: Offset, record: &Replacement) -> Result<bool, Error> {
-    batches_are(fs, data, base, (record.next_offset, record.data_len, record.headers_crc))
-}
-
-/// The base offset in the name of a replacement record.
-pub(crate) fn base_of_record(name: &str) -> Option<Offset> {
-    base_with(name, MERGE)
 }
