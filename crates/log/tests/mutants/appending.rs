@@ -7,8 +7,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "append-undo-not-waited-for",
         breaks: "the undo of a failed append cuts what the log has acknowledged since it was opened again",
         file: "log/src/log/close.rs",
-        find: "self.wait_until(|state| !state.task_queued && !state.parking && !state.undoing);",
-        replace: "self.wait_until(|state| !state.task_queued && !state.parking);",
+        find: "self.wait_until(|state| !state.task_queued && !state.parking && !state.undoing);\n    }",
+        replace: "self.wait_until(|state| !state.task_queued && !state.parking);\n    }",
         caught_by: Catcher::new("undo", "a_log_is_not_opened_again_before_its_failed_append_is_taken_back"),
     },
     Mutant {
