@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use logmill_bench::{Aim, Part, Row, Run, Series, Unit, compare, fill, files_below, memory_of};
+use logmill_bench::{Aim, Part, Row, Run, Series, Unit, compare, files_below, fill, memory_of};
 use logmill_log::{CompactionOptions, Log, LogOptions, SetOptions};
 use logmill_record::{Batch, BatchBuilder, NewRecord, TimestampMs};
 
@@ -80,7 +80,8 @@ fn batch(keys: impl Iterator<Item = u64>) -> Batch {
         // As far apart as hashes are.
         let name = key.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
         let value = [key.to_be_bytes(), name].concat();
-        let record = NewRecord { timestamp: TimestampMs(0), key: Some(&name), value: Some(&value), headers: &[] };
+        let record =
+            NewRecord { timestamp: TimestampMs(0), key: Some(&name), value: Some(&value), headers: &[] };
         batch.push(&record).expect("a small record");
     }
     batch.build().expect("a batch of small records")
@@ -124,7 +125,8 @@ fn anonymous_bytes() -> u64 {
 }
 
 fn copy_files(dir: &Path) {
-    for path in files_below(dir).iter().filter(|path| path.extension().is_some_and(|ending| ending == "log")) {
+    for path in files_below(dir).iter().filter(|path| path.extension().is_some_and(|ending| ending == "log"))
+    {
         let bytes = fs::read(path).expect("the file can be read");
         let copy = path.with_extension("copy");
         #[expect(clippy::disallowed_methods, reason = "the raw side")]
