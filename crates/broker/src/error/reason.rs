@@ -105,6 +105,12 @@ pub enum Reason {
     BatchUnsupported,
     /// The record or batch is larger than the topic takes.
     MessageTooLarge,
+    /// A batch of an idempotent producer comes before one that should precede it.
+    OutOfSequence,
+    /// A newer epoch of the producer is known: another instance has taken over.
+    ProducerFenced,
+    /// A batch of an idempotent producer was appended before, and where is not remembered any more.
+    SequenceForgotten,
     /// One of the node's own limits is reached.
     LimitExceeded,
     /// The file system of the data directory is full.
@@ -127,7 +133,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::RequestInvalid,
         Self::TopicNameInvalid,
         Self::PartitionCountInvalid,
@@ -138,6 +144,9 @@ impl Reason {
         Self::BatchInvalid,
         Self::BatchUnsupported,
         Self::MessageTooLarge,
+        Self::OutOfSequence,
+        Self::ProducerFenced,
+        Self::SequenceForgotten,
         Self::LimitExceeded,
         Self::DiskFull,
         Self::PartitionFailed,
@@ -158,12 +167,14 @@ impl Reason {
             | Self::PartitionCountInvalid
             | Self::BatchInvalid
             | Self::MessageTooLarge => Code::InvalidArgument,
-            Self::TopicExists => Code::AlreadyExists,
+            Self::TopicExists | Self::SequenceForgotten => Code::AlreadyExists,
             Self::TopicNotFound | Self::PartitionNotFound => Code::NotFound,
             Self::OffsetOutOfRange => Code::OutOfRange,
             Self::BatchUnsupported => Code::Unimplemented,
             Self::LimitExceeded | Self::DiskFull => Code::ResourceExhausted,
-            Self::PartitionFailed | Self::MetadataFailed => Code::FailedPrecondition,
+            Self::OutOfSequence | Self::ProducerFenced | Self::PartitionFailed | Self::MetadataFailed => {
+                Code::FailedPrecondition
+            }
             Self::OutcomeUnknown => Code::Unknown,
             Self::DataCorrupt => Code::DataLoss,
             Self::IoFailed | Self::InternalFault => Code::Internal,
@@ -185,6 +196,9 @@ impl Reason {
             Self::BatchInvalid => "BATCH_INVALID",
             Self::BatchUnsupported => "BATCH_UNSUPPORTED",
             Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
+            Self::OutOfSequence => "OUT_OF_SEQUENCE",
+            Self::ProducerFenced => "PRODUCER_FENCED",
+            Self::SequenceForgotten => "SEQUENCE_FORGOTTEN",
             Self::LimitExceeded => "LIMIT_EXCEEDED",
             Self::DiskFull => "DISK_FULL",
             Self::PartitionFailed => "PARTITION_FAILED",

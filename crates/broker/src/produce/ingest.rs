@@ -39,10 +39,10 @@ pub(super) fn check(bytes: Bytes, max_message_bytes: usize, inflater: &mut Infla
             "it is part of a transaction, and this version has none: send it outside one",
         ));
     }
-    if header.producer_id >= 0 || header.producer_epoch >= 0 || header.base_sequence >= 0 {
-        return Err(unsupported(
-            "it carries a producer id, and this version does not remember producers: \
-             turn idempotence off in the client (enable.idempotence=false)",
+    let numbered = header.producer_id >= 0;
+    if numbered != (header.producer_epoch >= 0) || numbered != (header.base_sequence >= 0) {
+        return Err(invalid(
+            "a producer id, an epoch and a first sequence belong together: set all three, or -1 for each",
         ));
     }
     if attributes.timestamp_type() == TimestampType::LogAppendTime {

@@ -3,10 +3,17 @@
 //! Whatever waits when the task comes round is checked and appended as one group: one write, one sync. A
 //! group that has to wait, for room in the log or for a roll, holds no thread meanwhile.
 //!
+//! A group that the log refuses because of one of its batches, or because it has some of them already, is
+//! appended entry by entry: each then gets its own answer. What the log had already is answered as the first
+//! time, and only when that is on disk, whatever the request asked for.
+//!
 //! Lock order: the queue's lock is a leaf.
 
 use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use logmill_log::env::{Scheduler, Work};
@@ -55,8 +62,28 @@ pub(crate) struct Written {
     pub(crate) first_offset: Offset,
     pub(crate) last_offset: Offset,
     pub(crate) appended_at: TimestampMs,
+    /// The log had them already: they are those of the first time.
+    pub(crate) duplicate: bool,
     /// Resolves when they are on disk.
-    pub(crate) durable: Beyond,
+    pub(crate) durable: Durable,
+}
+
+/// The wait for a sync: of a whole group up to an offset, or of one append.
+#[derive(Debug)]
+pub(crate) enum Durable {
+    Beyond(Beyond),
+    Receipt(Receipt),
+}
+
+impl Future for Durable {
+    type Output = Result<(), logmill_log::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Beyond(beyond) => Pin::new(beyond).poll(context),
+            Self::Receipt(receipt) => Pin::new(receipt).poll(context),
+        }
+    }
 }
 
 /// The answer to an entry.
@@ -97,7 +124,7 @@ struct Entry {
 
 /// An entry whose load has been checked.
 struct Ready {
-    records: u64,
+    batches: Vec<Batch>,
     answer: Sender<Answer>,
     _held: [Permit; 2],
 }
@@ -188,12 +215,19 @@ impl Drop for Next<'_> {
 
 impl Shared {
     async fn run_group(&self) {
-        let (batches, group) = self.check(self.take_group());
-        if group.is_empty() {
+        let group = self.check(self.take_group());
+        let batches: Vec<Batch> = group.iter().flat_map(|ready| &ready.batches).cloned().collect();
+        if batches.is_empty() {
             return;
         }
         match self.append(&batches).await {
             Ok(receipt) => self.answer(group, &receipt),
+            Err(error) if group.len() > 1 && concerns_one_batch(&error) => {
+                drop(batches);
+                for ready in group {
+                    self.append_alone(ready).await;
+                }
+            }
             Err(error) => {
                 let error = self.refused(&error);
                 for ready in group {
@@ -201,6 +235,18 @@ impl Shared {
                 }
             }
         }
+    }
+
+    async fn append_alone(&self, ready: Ready) {
+        let Ready { batches, answer, _held } = ready;
+        let appended = self.append(&batches).await.map_err(|error| self.refused(&error));
+        answer.send(appended.map(|receipt| Written {
+            first_offset: receipt.first_offset(),
+            last_offset: receipt.last_offset(),
+            appended_at: receipt.appended_at(),
+            duplicate: receipt.is_duplicate(),
+            durable: Durable::Receipt(receipt),
+        }));
     }
 
     fn take_group(&self) -> Vec<Entry> {
@@ -218,25 +264,20 @@ impl Shared {
     }
 
     /// The batches of those entries that may be stored; the others are answered.
-    fn check(&self, entries: Vec<Entry>) -> (Vec<Batch>, Vec<Ready>) {
-        let mut batches = Vec::with_capacity(entries.len());
+    fn check(&self, entries: Vec<Entry>) -> Vec<Ready> {
         let mut group = Vec::with_capacity(entries.len());
         // Given back with the group: what thousands of lanes kept would be too much.
         let mut inflater = Inflater::default();
         for Entry { load, answer, _held, .. } in entries {
             match load.into_batches(self.max_message_bytes, &mut inflater) {
-                Ok(checked) => {
-                    let records = checked.iter().map(|batch| u64::from(batch.header().record_count)).sum();
-                    batches.extend(checked);
-                    group.push(Ready { records, answer, _held });
-                }
+                Ok(batches) => group.push(Ready { batches, answer, _held }),
                 Err(error) => {
                     let named = error.with("topic", &self.name.topic).with("partition", self.name.partition);
                     answer.send(Err(named));
                 }
             }
         }
-        (batches, group)
+        group
     }
 
     async fn append(&self, batches: &[Batch]) -> Result<Receipt, logmill_log::Error> {
@@ -250,14 +291,16 @@ impl Shared {
 
     fn answer(&self, group: Vec<Ready>, receipt: &Receipt) {
         let mut first_offset = receipt.first_offset();
-        for Ready { records, answer, _held } in group {
+        for Ready { batches, answer, _held } in group {
+            let records = batches.iter().map(|batch| u64::from(batch.header().record_count)).sum();
             let next = first_offset.saturating_add(records);
             let last_offset = Offset(next.get().saturating_sub(1));
             answer.send(Ok(Written {
                 first_offset,
                 last_offset,
                 appended_at: receipt.appended_at(),
-                durable: self.log.beyond(last_offset),
+                duplicate: receipt.is_duplicate(),
+                durable: Durable::Beyond(self.log.beyond(last_offset)),
             }));
             first_offset = next;
         }
@@ -295,4 +338,16 @@ impl Shared {
             .with("topic", &self.name.topic)
             .with("partition", self.name.partition)
     }
+}
+
+/// Whether the log refused a group because of one of its batches, and would take the others without it.
+fn concerns_one_batch(error: &logmill_log::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::OutOfSequence
+            | ErrorKind::SequenceForgotten
+            | ErrorKind::Fenced
+            | ErrorKind::Invalid
+            | ErrorKind::Limit
+    )
 }

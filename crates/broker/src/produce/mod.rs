@@ -98,6 +98,9 @@ pub struct Appended {
     pub last_offset: Offset,
     /// When the node appended them.
     pub appended_at: TimestampMs,
+    /// Their idempotent producer had sent them before, and they were appended then: offsets and time are those
+    /// of the first time. They are on disk, whatever was asked for.
+    pub duplicate: bool,
 }
 
 impl Broker {
@@ -234,11 +237,12 @@ impl Waiting {
         let Ok(answer) = self.answer.await else {
             return Err(self.lane.refusal().unwrap_or_else(|| Error::fault("an append")));
         };
-        let Written { first_offset, last_offset, appended_at, durable } = answer?;
-        if acks == Acks::Durable {
+        let Written { first_offset, last_offset, appended_at, duplicate, durable } = answer?;
+        // Where a duplicate is must not be told while a power cut could take it from there.
+        if acks == Acks::Durable || duplicate {
             durable.await.map_err(|error| self.lane.explain(&error))?;
         }
-        Ok(Appended { first_offset, last_offset, appended_at })
+        Ok(Appended { first_offset, last_offset, appended_at, duplicate })
     }
 }
 

@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod faults;
 mod fetch;
+mod idempotence;
 mod open;
 mod produce;
 mod subscribe;
