@@ -25,6 +25,8 @@ pub(crate) enum Operation<'a> {
         topic: &'a str,
     },
     DescribeNode,
+    /// An id for an idempotent producer.
+    InitProducerId,
     Produce {
         topic: &'a str,
     },
@@ -61,6 +63,8 @@ impl<'a> Operation<'a> {
                 vec![(Access::Describe, Resource::Topic(topic))]
             }
             Self::DeleteTopic { topic } => vec![(Access::Delete, Resource::Topic(topic))],
+            // An id alone lets nobody write: what carries it needs the right to write to its topic.
+            Self::InitProducerId => vec![(Access::Describe, Resource::Node)],
             Self::ListTopics | Self::DescribeNode => vec![(Access::Describe, Resource::Node)],
             Self::Produce { topic } => vec![(Access::Write, Resource::Topic(topic))],
             Self::Fetch { topics } | Self::Subscribe { topics } => {

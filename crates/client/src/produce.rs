@@ -105,6 +105,7 @@ pub(crate) fn produce_request(
         payload: Some(Payload::Batch(batch.bytes().clone())),
         acks: acks.into(),
         sent_at_ms: Some(sent_at.get()),
+        producer: None,
     }
 }
 

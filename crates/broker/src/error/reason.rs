@@ -19,6 +19,8 @@ pub enum Code {
     ResourceExhausted,
     /// The node, or a part of it, must be put right before the request can succeed.
     FailedPrecondition,
+    /// Something else has to be put right first; then the same request may succeed.
+    Aborted,
     /// An offset outside what is kept.
     OutOfRange,
     /// Not in this version.
@@ -46,6 +48,7 @@ impl Code {
             Self::AlreadyExists => 6,
             Self::ResourceExhausted => 8,
             Self::FailedPrecondition => 9,
+            Self::Aborted => 10,
             Self::OutOfRange => 11,
             Self::Unimplemented => 12,
             Self::Internal => 13,
@@ -64,6 +67,7 @@ impl Code {
             Self::AlreadyExists => "ALREADY_EXISTS",
             Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
             Self::FailedPrecondition => "FAILED_PRECONDITION",
+            Self::Aborted => "ABORTED",
             Self::OutOfRange => "OUT_OF_RANGE",
             Self::Unimplemented => "UNIMPLEMENTED",
             Self::Internal => "INTERNAL",
@@ -111,6 +115,8 @@ pub enum Reason {
     ProducerFenced,
     /// A batch of an idempotent producer was appended before, and where is not remembered any more.
     SequenceForgotten,
+    /// A request before this one on its stream failed, and this one has to wait for that one.
+    PrecedingFailed,
     /// One of the node's own limits is reached.
     LimitExceeded,
     /// The file system of the data directory is full.
@@ -133,7 +139,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::RequestInvalid,
         Self::TopicNameInvalid,
         Self::PartitionCountInvalid,
@@ -147,6 +153,7 @@ impl Reason {
         Self::OutOfSequence,
         Self::ProducerFenced,
         Self::SequenceForgotten,
+        Self::PrecedingFailed,
         Self::LimitExceeded,
         Self::DiskFull,
         Self::PartitionFailed,
@@ -175,6 +182,7 @@ impl Reason {
             Self::OutOfSequence | Self::ProducerFenced | Self::PartitionFailed | Self::MetadataFailed => {
                 Code::FailedPrecondition
             }
+            Self::PrecedingFailed => Code::Aborted,
             Self::OutcomeUnknown => Code::Unknown,
             Self::DataCorrupt => Code::DataLoss,
             Self::IoFailed | Self::InternalFault => Code::Internal,
@@ -199,6 +207,7 @@ impl Reason {
             Self::OutOfSequence => "OUT_OF_SEQUENCE",
             Self::ProducerFenced => "PRODUCER_FENCED",
             Self::SequenceForgotten => "SEQUENCE_FORGOTTEN",
+            Self::PrecedingFailed => "PRECEDING_FAILED",
             Self::LimitExceeded => "LIMIT_EXCEEDED",
             Self::DiskFull => "DISK_FULL",
             Self::PartitionFailed => "PARTITION_FAILED",

@@ -5,7 +5,7 @@ use logmill_record::{
     Batch, BatchBuilder, BatchError, BatchErrorKind, Inflater, NewRecord, TimestampMs, TimestampType,
 };
 
-use super::{Payload, ProduceRecord};
+use super::{Payload, ProduceRecord, ProducerSequence};
 use crate::config::Limits;
 use crate::error::{Error, Reason};
 
@@ -97,6 +97,27 @@ pub(super) fn build(
     Ok(batches)
 }
 
+/// Makes one batch of all the records of an idempotent producer: it is one sequence that is known again.
+pub(super) fn build_one(
+    sequence: ProducerSequence,
+    records: &[ProduceRecord],
+    now: TimestampMs,
+    max_message_bytes: usize,
+) -> Result<Batch, Error> {
+    let ProducerSequence { id, epoch, base_sequence } = sequence;
+    match <[Batch; 1]>::try_from(build(records, now, max_message_bytes)?) {
+        Ok([batch]) => Ok(batch.with_producer(id, epoch, base_sequence)),
+        Err(several) => {
+            let bytes = several.iter().map(|batch| batch.bytes().len()).sum();
+            let message = format!(
+                "the records of a request with a producer make one batch, of {bytes} bytes, and the topic's \
+                 max.message.bytes is {max_message_bytes}: send fewer records in a request"
+            );
+            Err(too_large(message, bytes, max_message_bytes))
+        }
+    }
+}
+
 fn record_too_large(index: usize, record: &ProduceRecord, alone: usize, max_message_bytes: usize) -> Error {
     let size = if alone == usize::MAX { record.size_bytes() } else { alone };
     let message = format!(
@@ -151,7 +172,7 @@ impl Payload {
     pub(crate) fn size_bytes(&self) -> usize {
         match self {
             Self::Batch(bytes) => bytes.len(),
-            Self::Records(records) => size_of_records(records),
+            Self::Records(records) | Self::Numbered(_, records) => size_of_records(records),
         }
     }
 }

@@ -21,6 +21,7 @@ use logmill_log::{Beyond, ErrorKind, Log, Receipt, Step};
 use logmill_record::{Batch, Inflater, Offset, TimestampMs};
 use parking_lot::Mutex;
 
+use super::order::{Place, ProducerSequence, Standing};
 use super::{ProduceRecord, ingest};
 use crate::budget::{Budget, Permit};
 use crate::error::{Error, PartitionName};
@@ -37,6 +38,8 @@ pub(crate) enum Load {
     Batch(Bytes),
     /// Plain records, and the time of those that have none.
     Records(Vec<ProduceRecord>, TimestampMs),
+    /// Plain records of an idempotent producer, and the time of those that have none.
+    Numbered(ProducerSequence, Vec<ProduceRecord>, TimestampMs),
 }
 
 impl Load {
@@ -44,7 +47,7 @@ impl Load {
     fn size_bytes(&self) -> usize {
         match self {
             Self::Batch(bytes) => bytes.len(),
-            Self::Records(records, _) => ingest::size_of_records(records),
+            Self::Records(records, _) | Self::Numbered(_, records, _) => ingest::size_of_records(records),
         }
     }
 
@@ -52,6 +55,9 @@ impl Load {
         match self {
             Self::Batch(bytes) => ingest::check(bytes, max_message_bytes, inflater).map(|batch| vec![batch]),
             Self::Records(records, now) => ingest::build(&records, now, max_message_bytes),
+            Self::Numbered(sequence, records, now) => {
+                ingest::build_one(sequence, &records, now, max_message_bytes).map(|batch| vec![batch])
+            }
         }
     }
 }
@@ -118,6 +124,8 @@ struct State {
 struct Entry {
     load: Load,
     bytes: usize,
+    /// On a stream, its place in it.
+    place: Option<Place>,
     answer: Sender<Answer>,
     _held: [Permit; 2],
 }
@@ -125,8 +133,24 @@ struct Entry {
 /// An entry whose load has been checked.
 struct Ready {
     batches: Vec<Batch>,
+    place: Option<Place>,
     answer: Sender<Answer>,
     _held: [Permit; 2],
+}
+
+impl Ready {
+    fn appended(self, standing: Standing, written: Written) {
+        if let Some(place) = self.place {
+            place.appended(written.first_offset, standing);
+        }
+        self.answer.send(Ok(written));
+    }
+
+    fn refuse(self, error: Error) {
+        // Before the answer: who hears of a failure may rely on those behind it failing.
+        drop(self.place);
+        self.answer.send(Err(error));
+    }
 }
 
 impl Lane {
@@ -142,7 +166,12 @@ impl Lane {
     }
 
     /// Takes `load` as the last in the queue. `node` is the budget of all partitions together.
-    pub(crate) fn push(&self, load: Load, node: &Budget) -> Result<Receiver<Answer>, Error> {
+    pub(super) fn push(
+        &self,
+        load: Load,
+        place: Option<Place>,
+        node: &Budget,
+    ) -> Result<Receiver<Answer>, Error> {
         let bytes = load.size_bytes().max(1);
         let held = [
             node.take(bytes).ok_or_else(|| self.0.over("max_queued_bytes", node, bytes))?,
@@ -157,7 +186,7 @@ impl Lane {
             if let Some(refusal) = &state.refusal {
                 return Err(refusal.clone());
             }
-            state.queue.push_back(Entry { load, bytes, answer, _held: held });
+            state.queue.push_back(Entry { load, bytes, place, answer, _held: held });
             !std::mem::replace(&mut state.running, true)
         };
         if start {
@@ -215,7 +244,7 @@ impl Drop for Next<'_> {
 
 impl Shared {
     async fn run_group(&self) {
-        let group = self.check(self.take_group());
+        let group = self.admit(self.check(self.take_group()));
         let batches: Vec<Batch> = group.iter().flat_map(|ready| &ready.batches).cloned().collect();
         if batches.is_empty() {
             return;
@@ -225,28 +254,63 @@ impl Shared {
             Err(error) if group.len() > 1 && concerns_one_batch(&error) => {
                 drop(batches);
                 for ready in group {
-                    self.append_alone(ready).await;
+                    // One before it may have failed meanwhile.
+                    for ready in self.admit(vec![ready]) {
+                        self.append_alone(ready).await;
+                    }
                 }
             }
             Err(error) => {
                 let error = self.refused(&error);
                 for ready in group {
-                    ready.answer.send(Err(error.clone()));
+                    ready.refuse(error.clone());
                 }
             }
         }
     }
 
     async fn append_alone(&self, ready: Ready) {
-        let Ready { batches, answer, _held } = ready;
-        let appended = self.append(&batches).await.map_err(|error| self.refused(&error));
-        answer.send(appended.map(|receipt| Written {
-            first_offset: receipt.first_offset(),
-            last_offset: receipt.last_offset(),
-            appended_at: receipt.appended_at(),
-            duplicate: receipt.is_duplicate(),
-            durable: Durable::Receipt(receipt),
-        }));
+        match self.append(&ready.batches).await {
+            Ok(receipt) => {
+                let first_offset = receipt.first_offset();
+                ready.appended(
+                    self.standing(),
+                    Written {
+                        first_offset,
+                        last_offset: receipt.last_offset(),
+                        appended_at: receipt.appended_at(),
+                        duplicate: receipt.is_duplicate(),
+                        durable: Durable::Receipt(receipt),
+                    },
+                );
+            }
+            Err(error) => ready.refuse(self.refused(&error)),
+        }
+    }
+
+    /// Those that no failure before them on their stream holds back; the others are answered.
+    fn admit(&self, group: Vec<Ready>) -> Vec<Ready> {
+        if group.iter().all(|ready| ready.place.is_none()) {
+            return group;
+        }
+        let standing = self.standing();
+        let mut admitted = Vec::with_capacity(group.len());
+        for ready in group {
+            match ready.place.as_ref().map_or(Ok(()), |place| place.check(&self.name, standing)) {
+                Ok(()) => admitted.push(ready),
+                Err(error) => ready.refuse(error),
+            }
+        }
+        admitted
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            generation: 0,
+            opened_at: Offset::ZERO,
+            durable_end: self.log.durable_end(),
+            poisoned: self.state.lock().failed,
+        }
     }
 
     fn take_group(&self) -> Vec<Entry> {
@@ -268,11 +332,13 @@ impl Shared {
         let mut group = Vec::with_capacity(entries.len());
         // Given back with the group: what thousands of lanes kept would be too much.
         let mut inflater = Inflater::default();
-        for Entry { load, answer, _held, .. } in entries {
+        for Entry { load, place, answer, _held, .. } in entries {
             match load.into_batches(self.max_message_bytes, &mut inflater) {
-                Ok(batches) => group.push(Ready { batches, answer, _held }),
+                Ok(batches) => group.push(Ready { batches, place, answer, _held }),
                 Err(error) => {
                     let named = error.with("topic", &self.name.topic).with("partition", self.name.partition);
+                    // Before the answer: who hears of a failure may rely on those behind it failing.
+                    drop(place);
                     answer.send(Err(named));
                 }
             }
@@ -290,18 +356,22 @@ impl Shared {
     }
 
     fn answer(&self, group: Vec<Ready>, receipt: &Receipt) {
+        let standing = self.standing();
         let mut first_offset = receipt.first_offset();
-        for Ready { batches, answer, _held } in group {
-            let records = batches.iter().map(|batch| u64::from(batch.header().record_count)).sum();
+        for ready in group {
+            let records = ready.batches.iter().map(|batch| u64::from(batch.header().record_count)).sum();
             let next = first_offset.saturating_add(records);
             let last_offset = Offset(next.get().saturating_sub(1));
-            answer.send(Ok(Written {
-                first_offset,
-                last_offset,
-                appended_at: receipt.appended_at(),
-                duplicate: receipt.is_duplicate(),
-                durable: Durable::Beyond(self.log.beyond(last_offset)),
-            }));
+            ready.appended(
+                standing,
+                Written {
+                    first_offset,
+                    last_offset,
+                    appended_at: receipt.appended_at(),
+                    duplicate: receipt.is_duplicate(),
+                    durable: Durable::Beyond(self.log.beyond(last_offset)),
+                },
+            );
             first_offset = next;
         }
     }

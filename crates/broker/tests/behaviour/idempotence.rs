@@ -2,16 +2,19 @@
 
 use std::future::Future;
 use std::path::Path;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 
-use logmill_broker::{Acks, Appended, Config, Error, Produce, ProduceResult, Reason};
+use logmill_broker::{
+    Acks, Appended, Config, Error, Limits, Payload, Produce, ProduceResult, ProduceStream, ProducerSequence,
+    Reason,
+};
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 
 use crate::common::hook_fs::{Call, Gate, hooked};
-use crate::common::{Node, batch, config, produce_batch, records, small, with_env};
+use crate::common::{Node, batch, config, produce_batch, record, records, small, with_env};
 
 /// A batch of an idempotent producer, one record per value.
 pub(crate) fn numbered<const N: usize>(id: i64, epoch: i16, sequence: i32, values: [&str; N]) -> Produce {
@@ -181,5 +184,174 @@ fn a_failed_write_counts_for_nothing() {
     sim.fs.clear_rules();
     assert_eq!(placed(&send(&node, numbered(7, 0, 1, ["b"])).unwrap()), (1, false));
     assert_eq!(placed(&send(&node, numbered(7, 0, 1, ["b"])).unwrap()), (1, true));
+    node.broker.close().unwrap();
+}
+
+/// A request whose answer may not be there yet.
+type Pending = Pin<Box<dyn Future<Output = Result<Vec<ProduceResult>, Error>>>>;
+
+#[test]
+fn what_is_behind_a_failure_on_a_stream_is_not_stored_until_the_sender_knows() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::open(Config { max_message_bytes: 1_000, ..config(&dir) });
+    node.create("t", 2).unwrap();
+    let stream = node.broker.produce_stream();
+    let send = |produce| stream.send(&node.context, produce);
+    let big = "x".repeat(1_000);
+    let first = send(records("t", Some(0), ["one"]));
+    // Refused before it gets to the queue, and while others wait there.
+    let refused = send(produce_batch("t", 0, batch([&big]).bytes().clone()));
+    let behind = [send(records("t", Some(0), ["two"])), send(numbered(7, 0, 4, ["of a producer"]))];
+    let elsewhere = send(records("t", Some(1), ["elsewhere"]));
+    let alone = node.broker.produce(&node.context, records("t", Some(0), ["on no stream"]));
+
+    assert_eq!(outcome(node.wait(first)), Ok((0, false)));
+    assert_eq!(node.wait(refused).unwrap_err().reason(), Reason::MessageTooLarge);
+    for call in behind {
+        assert_eq!(outcome(node.wait(call)), Err(Reason::PrecedingFailed));
+    }
+    assert_eq!(outcome(node.wait(elsewhere)), Ok((0, false)), "the other partition is not concerned");
+    assert_eq!(outcome(node.wait(alone)), Ok((1, false)));
+    let again = stream.send_after_failure(&node.context, records("t", Some(0), ["two"]));
+    let after = send(records("t", Some(0), ["three"]));
+    assert_eq!((outcome(node.wait(again)), outcome(node.wait(after))), (Ok((2, false)), Ok((3, false))));
+    assert_eq!(node.read_all("t", 0).unwrap(), ["one", "on no stream", "two", "three"]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_failure_in_the_middle_of_a_group_holds_back_those_behind_it_of_the_same_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, gate) = held_up(&dir, Call::Write);
+    let (stream, other) = (node.broker.produce_stream(), node.broker.produce_stream());
+    let first = stream.send(&node.context, numbered(7, 0, 0, ["a"]));
+    gate.wait_for_someone();
+    let call = |stream: &ProduceStream, after_failure, produce| -> Pending {
+        if after_failure {
+            Box::pin(stream.send_after_failure(&node.context, produce))
+        } else {
+            Box::pin(stream.send(&node.context, produce))
+        }
+    };
+    let gathered = [
+        call(&stream, false, numbered(7, 0, 5, ["too early"])),
+        // What would be taken by itself: nothing is known of this producer.
+        call(&stream, false, numbered(8, 0, 0, ["behind"])),
+        call(&other, false, numbered(9, 0, 0, ["of another stream"])),
+        call(&stream, true, numbered(7, 0, 1, ["not the one that failed"])),
+        call(&stream, true, numbered(7, 0, 5, ["still too early"])),
+        call(&stream, true, numbered(7, 1, 0, ["of a newer epoch"])),
+        call(&stream, false, numbered(7, 1, 1, ["and on"])),
+    ];
+    gate.open();
+    assert_eq!(outcome(node.wait(first)), Ok((0, false)));
+    let answers = gathered.map(|call| outcome(node.wait(call)));
+    let expected = [
+        Err(Reason::OutOfSequence),
+        Err(Reason::PrecedingFailed),
+        Ok((1, false)),
+        Err(Reason::PrecedingFailed),
+        Err(Reason::OutOfSequence),
+        Ok((2, false)),
+        Ok((3, false)),
+    ];
+    assert_eq!(answers, expected);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn what_a_new_stream_sends_again_while_the_old_one_is_still_queued_is_stored_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, gate) = held_up(&dir, Call::Write);
+    let values = ["a", "b", "c", "d"];
+    let send_all = |stream: &ProduceStream| {
+        [0, 1, 2, 3].map(|i: i32| {
+            stream.send(&node.context, numbered(7, 0, i, [values[usize::try_from(i).unwrap()]]))
+        })
+    };
+    let old = node.broker.produce_stream();
+    let sent = send_all(&old);
+    gate.wait_for_someone();
+    drop(old);
+    let again = send_all(&node.broker.produce_stream());
+    gate.open();
+    let first = sent.map(|call| outcome(node.wait(call)));
+    let second = again.map(|call| outcome(node.wait(call)));
+    assert_eq!(first, [0, 1, 2, 3].map(|offset| Ok((offset, false))));
+    assert_eq!(second, [0, 1, 2, 3].map(|offset| Ok((offset, true))));
+    assert_eq!(node.read_all("t", 0).unwrap(), values);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_failed_sync_holds_back_what_follows_and_names_the_first_batch_that_it_took() {
+    let sim = Sim::new(7);
+    let node = Node::open(Config { env: sim.env(), ..small("/data") });
+    node.create("t", 1).unwrap();
+    let stream = node.broker.produce_stream();
+    let send = |sequence| node.wait(stream.send(&node.context, numbered(7, 0, sequence, ["x"])));
+    assert_eq!(outcome(send(0)), Ok((0, false)));
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/0/*.log"));
+    assert_eq!(outcome(send(1)), Err(Reason::OutcomeUnknown));
+    assert!(outcome(send(2)).is_err());
+    let error = send(3).unwrap().remove(0).outcome.unwrap_err();
+    assert_eq!(error.reason(), Reason::PrecedingFailed);
+    assert!(error.metadata().contains(&("first_failed_sequence", "1".to_owned())), "{error:?}");
+}
+
+#[test]
+fn plain_records_of_a_producer_are_one_batch_that_is_known_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::open(Config { max_message_bytes: 1_000, ..config(&dir) });
+    node.create("t", 1).unwrap();
+    let of = |epoch, base_sequence| ProducerSequence { id: 7, epoch, base_sequence };
+    let plain = |sequence, values: &[&str]| Produce {
+        payload: Payload::Numbered(sequence, values.iter().map(record).collect()),
+        ..records("t", Some(0), [""])
+    };
+    assert_eq!(placed(&send(&node, plain(of(0, 0), &["a", "b"])).unwrap()), (0, false));
+    assert_eq!(placed(&send(&node, plain(of(0, 0), &["a", "b"])).unwrap()), (0, true));
+    assert_eq!(placed(&send(&node, plain(of(0, 2), &["c"])).unwrap()), (2, false));
+    let large = "x".repeat(700);
+    let error = send(&node, plain(of(0, 3), &[&large, &large])).unwrap_err();
+    assert_eq!(error.reason(), Reason::MessageTooLarge);
+    assert!(error.message().contains("make one batch"), "{error}");
+    for wrong in [of(-1, 0), of(0, -1), ProducerSequence { id: -1, ..of(0, 0) }] {
+        assert_eq!(send(&node, plain(wrong, &["a"])).unwrap_err().reason(), Reason::RequestInvalid);
+    }
+    let homeless = Produce { partition: None, ..plain(of(0, 3), &["d"]) };
+    assert_eq!(send(&node, homeless).unwrap_err().reason(), Reason::RequestInvalid);
+    assert_eq!(node.read_all("t", 0).unwrap(), ["a", "b", "c"]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn every_producer_gets_an_id_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::open(config(&dir));
+    let id = || node.wait(node.broker.init_producer_id(&node.context));
+    let ids: std::collections::BTreeSet<i64> = (0..1_000).map(|_| id().unwrap()).collect();
+    assert!(ids.len() == 1_000 && ids.first() >= Some(&0));
+    node.broker.close().unwrap();
+    assert_eq!(id().unwrap_err().reason(), Reason::NodeClosing);
+}
+
+#[test]
+fn a_stream_has_a_bound_on_the_partitions_that_it_keeps_in_mind() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { max_stream_partitions: 2, ..Limits::default() };
+    let node = Node::open(Config { limits, ..config(&dir) });
+    node.create("t", 4).unwrap();
+    let stream = node.broker.produce_stream();
+    let send = |partition| node.wait(stream.send(&node.context, records("t", Some(partition), ["x"])));
+    for partition in 0..4 {
+        assert_eq!(outcome(send(partition)), Ok((0, false)), "what is answered is not kept");
+    }
+    for nowhere in [4, 5] {
+        assert_eq!(send(nowhere).unwrap_err().reason(), Reason::PartitionNotFound);
+    }
+    let error = send(0).unwrap_err();
+    assert_eq!(error.reason(), Reason::LimitExceeded);
+    assert!(error.metadata().contains(&("limit", "max_stream_partitions".to_owned())), "{error:?}");
     node.broker.close().unwrap();
 }

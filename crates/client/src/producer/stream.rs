@@ -67,7 +67,11 @@ impl Requests {
             Ok((batch, partition)) => {
                 let Shared { client, options, .. } = &*self.shared;
                 let request = produce_request(&topic, partition, &batch, options.acks, client.clock().now());
-                Some(v1::ProduceStreamRequest { correlation_id, request: Some(request) })
+                Some(v1::ProduceStreamRequest {
+                    correlation_id,
+                    request: Some(request),
+                    after_failure: false,
+                })
             }
             Err(error) => {
                 let tracked = self.shared.state.lock().accumulator.finish(correlation_id);

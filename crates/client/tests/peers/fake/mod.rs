@@ -66,7 +66,11 @@ impl ProduceSession {
     }
 
     pub(crate) async fn start_with(&self, max_batch_bytes: i32, max_unanswered_bytes: i64) {
-        let started = v1::ProduceStreamStarted { max_unanswered_bytes, max_batch_bytes };
+        let started = v1::ProduceStreamStarted {
+            max_unanswered_bytes,
+            max_batch_bytes,
+            max_in_flight_batches_per_partition: 64,
+        };
         self.reply(Reply::Started(started)).await;
     }
 
@@ -101,7 +105,8 @@ impl Log {
         let first = i64::try_from(batches.iter().map(Vec::len).sum::<usize>()).unwrap();
         let last = first + i64::try_from(values.len()).unwrap() - 1;
         batches.push(values);
-        let appended = v1::Appended { first_offset: first, last_offset: last, appended_at_ms: 1_000 };
+        let appended =
+            v1::Appended { first_offset: first, last_offset: last, appended_at_ms: 1_000, duplicate: false };
         let outcome = Some(v1::produce_result::Outcome::Appended(appended));
         v1::ProduceResult { partition, record_indexes: Vec::new(), outcome }
     }
@@ -141,6 +146,8 @@ pub(crate) struct Fake {
     pub(crate) subscribe: Script<v1::SubscribeRequest, v1::SubscribeResponse>,
     pub(crate) produce_streams: Arc<AtomicU32>,
     pub(crate) subscribe_streams: Arc<AtomicU32>,
+    /// The next id that a producer gets.
+    pub(crate) producer_ids: Arc<AtomicU32>,
     /// Unary produce requests are appended and then answered with this, if it is set.
     pub(crate) produce_answer: Option<Status>,
     /// How long `DescribeTopic` takes.
@@ -163,6 +170,7 @@ impl Fake {
             subscribe: script(|_session: SubscribeSession| async {}),
             produce_streams: Arc::default(),
             subscribe_streams: Arc::default(),
+            producer_ids: Arc::default(),
             produce_answer: None,
             describe_delay: Duration::ZERO,
         }

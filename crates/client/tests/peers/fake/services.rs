@@ -123,6 +123,14 @@ impl ProduceService for Fake {
         }
     }
 
+    async fn init_producer_id(
+        &self,
+        _: Request<v1::InitProducerIdRequest>,
+    ) -> Result<Response<v1::InitProducerIdResponse>, Status> {
+        let producer_id = self.producer_ids.fetch_add(1, Ordering::SeqCst).into();
+        Ok(Response::new(v1::InitProducerIdResponse { producer_id, producer_epoch: 0 }))
+    }
+
     async fn produce_stream(
         &self,
         requests: Request<Streaming<v1::ProduceStreamRequest>>,
