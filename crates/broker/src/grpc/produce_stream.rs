@@ -125,6 +125,7 @@ impl ProduceStream {
 }
 
 /// What a request says of itself besides what is to be appended.
+#[derive(Clone, Copy)]
 struct Asked {
     correlation_id: u64,
     partition: i32,
