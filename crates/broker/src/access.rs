@@ -21,6 +21,15 @@ pub(crate) enum Operation<'a> {
     DeleteTopic {
         topic: &'a str,
     },
+    AlterTopic {
+        topic: &'a str,
+    },
+    AddPartitions {
+        topic: &'a str,
+    },
+    DeleteRecords {
+        topic: &'a str,
+    },
     ListOffsets {
         topic: &'a str,
     },
@@ -43,6 +52,7 @@ pub(crate) enum Operation<'a> {
 pub(crate) enum Access {
     Create,
     Describe,
+    Alter,
     Delete,
     Read,
     Write,
@@ -62,7 +72,12 @@ impl<'a> Operation<'a> {
             Self::DescribeTopic { topic } | Self::ListOffsets { topic } => {
                 vec![(Access::Describe, Resource::Topic(topic))]
             }
-            Self::DeleteTopic { topic } => vec![(Access::Delete, Resource::Topic(topic))],
+            Self::DeleteTopic { topic } | Self::DeleteRecords { topic } => {
+                vec![(Access::Delete, Resource::Topic(topic))]
+            }
+            Self::AlterTopic { topic } | Self::AddPartitions { topic } => {
+                vec![(Access::Alter, Resource::Topic(topic))]
+            }
             // An id alone lets nobody write: what carries it needs the right to write to its topic.
             Self::InitProducerId => vec![(Access::Describe, Resource::Node)],
             Self::ListTopics | Self::DescribeNode => vec![(Access::Describe, Resource::Node)],

@@ -9,12 +9,13 @@ use logmill_log::env::{Task, Work, block_on};
 use logmill_log::{LogSet, SetOptions};
 
 use crate::access::{Operation, authorize};
-use crate::budget::Budget;
+use crate::budget::{Budget, Permit};
 use crate::catalog::{self, Catalog, MetadataLog, OpenReport, Opening};
 use crate::config::Config;
 use crate::context::RequestContext;
 use crate::error::{Error, OpenError, Reason};
 use crate::exec::{Receiver, Serial, Signal, Timer, reply};
+use crate::settings::SettingChange;
 use crate::topic::{CreateTopic, ListTopics, NodeDescription, Topic, TopicDescription, TopicPage};
 
 /// Topics, their partitions, and everything that can be done with them, in this process.
@@ -52,7 +53,7 @@ pub(crate) struct Core {
     pub(crate) set: LogSet,
     pub(crate) catalog: Catalog,
     pub(crate) metadata: MetadataLog,
-    /// Creations and deletions, one at a time.
+    /// Changes of topics, one at a time.
     pub(crate) changes: Arc<Serial>,
     /// Those that wait or run.
     changing: Budget,
@@ -151,7 +152,7 @@ impl Broker {
         request: CreateTopic,
     ) -> impl Future<Output = Result<Topic, Error>> + Send + 'static + use<> {
         let allowed = authorize(context, &Operation::CreateTopic { topic: &request.name });
-        let checked = allowed.and_then(|()| catalog::check(&request)).map(drop);
+        let checked = allowed.and_then(|()| catalog::check(&request, &self.0.config)).map(drop);
         self.change(checked, "the creation of a topic", |core| catalog::create(core, request))
     }
 
@@ -171,6 +172,62 @@ impl Broker {
         self.change(allowed, "the deletion of a topic", move |core| catalog::delete(core, &name))
     }
 
+    /// Changes settings of a topic, each that is named, and leaves the others as they are. The changes are on
+    /// disk when the answer comes, and hold for what is produced after it.
+    ///
+    /// # Errors
+    /// [`SettingInvalid`](Reason::SettingInvalid), [`TopicNotFound`](Reason::TopicNotFound),
+    /// [`DiskFull`](Reason::DiskFull), [`OutcomeUnknown`](Reason::OutcomeUnknown),
+    /// [`MetadataFailed`](Reason::MetadataFailed). None of the changes is made then, or with `OutcomeUnknown`
+    /// perhaps all of them.
+    ///
+    /// ```
+    /// use logmill_broker::{Broker, Config, CreateTopic, RequestContext, SettingChange};
+    /// use logmill_log::env::block_on;
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let config = Config::new(dir.path());
+    /// let scheduler = config.env.scheduler.clone();
+    /// let broker = Broker::open(config)?;
+    /// let context = RequestContext::embedded();
+    /// block_on(&*scheduler, broker.create_topic(&context, CreateTopic::new("readings")))?;
+    ///
+    /// let week = SettingChange::set("retention.ms", "604800000");
+    /// let topic = block_on(&*scheduler, broker.alter_topic(&context, "readings", vec![week]))?;
+    /// assert!(topic.settings.iter().any(|it| (it.name, &*it.value) == ("retention.ms", "604800000")));
+    /// broker.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn alter_topic(
+        &self,
+        context: &RequestContext,
+        name: &str,
+        changes: Vec<SettingChange>,
+    ) -> impl Future<Output = Result<Topic, Error>> + Send + 'static + use<> {
+        let allowed = authorize(context, &Operation::AlterTopic { topic: name });
+        let name = name.to_owned();
+        self.change(allowed, "the alteration of a topic", move |core| catalog::alter(core, &name, &changes))
+    }
+
+    /// Gives a topic more partitions, `count` in all. They are on disk when the answer comes. Records are not
+    /// moved: from now on those of a key may go to another partition than before.
+    ///
+    /// # Errors
+    /// [`PartitionCountInvalid`](Reason::PartitionCountInvalid) unless there are more than before,
+    /// [`TopicNotFound`](Reason::TopicNotFound), [`DiskFull`](Reason::DiskFull),
+    /// [`OutcomeUnknown`](Reason::OutcomeUnknown), [`MetadataFailed`](Reason::MetadataFailed).
+    pub fn add_partitions(
+        &self,
+        context: &RequestContext,
+        name: &str,
+        count: u32,
+    ) -> impl Future<Output = Result<Topic, Error>> + Send + 'static + use<> {
+        let allowed = authorize(context, &Operation::AddPartitions { topic: name });
+        let checked = allowed.and_then(|()| catalog::check_count(count));
+        let name = name.to_owned();
+        self.change(checked, "the growth of a topic", move |core| catalog::add_partitions(core, &name, count))
+    }
+
     /// Runs `change` when those before it have ended.
     fn change<T, F>(
         &self,
@@ -183,13 +240,7 @@ impl Broker {
         F: FnOnce(&Arc<Core>) -> Result<T, Error> + Send + 'static,
     {
         let core = &self.0;
-        let held = allowed.and_then(|()| core.check_open()).and_then(|()| {
-            let advice = "send again when earlier changes have been answered";
-            let limit = core.config.limits.max_queued_topic_changes;
-            core.changing
-                .take(1)
-                .ok_or_else(|| Error::limit("max_queued_topic_changes", limit, doing, advice))
-        });
+        let held = allowed.and_then(|()| core.check_open()).and_then(|()| core.take_changes(1, doing));
         let answer = held.map(|held| {
             let (sender, receiver) = reply();
             let core = Arc::clone(core);
@@ -230,7 +281,7 @@ impl Broker {
         let topic = authorize(context, &Operation::DescribeTopic { topic: name })
             .and_then(|()| self.0.check_open())
             .and_then(|()| self.0.catalog.topic(name));
-        self.0.read(topic, "a description", |_, topic| Ok(catalog::describe(&topic)))
+        self.0.read(topic, "a description", |core, topic| Ok(catalog::describe(core, &topic)))
     }
 
     /// Describes the node.
@@ -280,6 +331,15 @@ impl Broker {
 }
 
 impl Core {
+    /// Takes the places of changes that wait or run; `doing` names them.
+    pub(crate) fn take_changes(&self, count: usize, doing: &str) -> Result<Permit, Error> {
+        let advice = "send again when earlier changes have been answered";
+        let limit = self.config.limits.max_queued_topic_changes;
+        self.changing
+            .take(count)
+            .ok_or_else(|| Error::limit("max_queued_topic_changes", limit, doing, advice))
+    }
+
     pub(crate) fn check_open(&self) -> Result<(), Error> {
         if self.closing.has_fired() { Err(Error::closing()) } else { Ok(()) }
     }

@@ -6,7 +6,7 @@ use logmill_log::LogOptions;
 use logmill_log::env::Env;
 
 use crate::catalog::OnOpen;
-use crate::topic::{Setting, SettingSource};
+use crate::settings::{MessageBytes, SegmentBytes, TopicSettings};
 
 /// The default of [`Config::segment_bytes`]: 128 MiB.
 pub const DEFAULT_SEGMENT_BYTES: u64 = 128 * 1024 * 1024;
@@ -47,6 +47,9 @@ pub struct Config {
     /// [`Reason::DiskFull`](crate::Reason::DiskFull), in bytes. Reading goes on, and so does deleting
     /// topics. 0 takes records until the disk is full.
     pub low_space_bytes: u64,
+    /// What holds for topics that do not say otherwise. Where it says something of `segment.bytes` or
+    /// `max.message.bytes`, that goes before the two fields above.
+    pub topic_defaults: TopicSettings,
     /// Bounds on what is in use at once.
     pub limits: Limits,
     /// Hears how far opening is, which after a kill takes a while where there is much to check.
@@ -64,34 +67,29 @@ impl Config {
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             reserve_bytes: DEFAULT_RESERVE_BYTES,
             low_space_bytes: DEFAULT_LOW_SPACE_BYTES,
+            topic_defaults: TopicSettings::default(),
             limits: Limits::default(),
             on_open: None,
         }
     }
 
-    /// The settings that are in force for every topic, by Kafka's names.
-    pub(crate) fn topic_settings(&self) -> Vec<Setting> {
-        let fixed =
-            |name, value: &str| Setting { name, value: value.to_owned(), source: SettingSource::Default };
-        let configured = |name, value: u64, default: u64| Setting {
-            name,
-            value: value.to_string(),
-            source: if value == default { SettingSource::Default } else { SettingSource::Node },
-        };
-        let max_message = (self.max_message_bytes as u64, DEFAULT_MAX_MESSAGE_BYTES as u64);
-        vec![
-            fixed("cleanup.policy", "delete"),
-            fixed("durability", "durable"),
-            configured("max.message.bytes", max_message.0, max_message.1),
-            fixed("message.timestamp.type", "CreateTime"),
-            fixed("retention.bytes", "-1"),
-            fixed("retention.ms", "-1"),
-            configured(
-                "segment.bytes",
-                self.segment_bytes.min(LogOptions::MAX_SEGMENT_BYTES),
-                DEFAULT_SEGMENT_BYTES,
-            ),
-        ]
+    /// What the node says of topics: only what differs from the defaults of this version.
+    pub(crate) fn node_settings(&self) -> TopicSettings {
+        let mut settings = self.topic_defaults.clone();
+        let segment_bytes = self.segment_bytes.min(LogOptions::MAX_SEGMENT_BYTES);
+        if segment_bytes != DEFAULT_SEGMENT_BYTES {
+            settings.segment_bytes.get_or_insert(SegmentBytes(segment_bytes));
+        }
+        if self.max_message_bytes != DEFAULT_MAX_MESSAGE_BYTES {
+            settings.max_message_bytes.get_or_insert(MessageBytes(self.max_message_bytes as u64));
+        }
+        settings
+    }
+
+    /// The largest batch that any topic can take.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn most_message_bytes(&self) -> usize {
+        self.limits.max_batch_bytes.max(self.max_message_bytes)
     }
 }
 
@@ -108,6 +106,8 @@ pub struct Limits {
     pub max_records_per_request: usize,
     /// Headers of all plain records in one produce request together. 100,000.
     pub max_headers_per_request: usize,
+    /// What a topic's `max.message.bytes` can be set to. Also what a node takes as one message. 8 MiB.
+    pub max_batch_bytes: usize,
     /// Fetches that wait for records. 10,000.
     pub max_waiting_fetches: usize,
     /// Partitions in one fetch or subscription. 1,000.
@@ -115,7 +115,7 @@ pub struct Limits {
     /// Partitions that one stream of produce requests has under way, or in which one of its requests failed.
     /// 10,000.
     pub max_stream_partitions: usize,
-    /// Creations and deletions of topics that wait for their turn. 1,000.
+    /// Changes of topics that wait for their turn. 1,000.
     pub max_queued_topic_changes: usize,
 }
 
@@ -126,6 +126,7 @@ impl Default for Limits {
             max_partition_queued_bytes: 64 * 1024 * 1024,
             max_records_per_request: 100_000,
             max_headers_per_request: 100_000,
+            max_batch_bytes: 8 * 1024 * 1024,
             max_waiting_fetches: 10_000,
             max_fetch_partitions: 1_000,
             max_stream_partitions: 10_000,

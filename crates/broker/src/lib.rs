@@ -67,10 +67,14 @@ mod fetch;
 pub mod grpc;
 mod names;
 mod produce;
+mod settings;
 mod topic;
 
 pub use broker::Broker;
-pub use catalog::{FailedPartition, OnOpen, OpenProgress, OpenReport, PartitionOwner, UnknownDirectory};
+pub use catalog::{
+    DeleteRecords, DeletedRecords, FailedPartition, OnOpen, OpenProgress, OpenReport, PartitionOwner,
+    RebuildPlan, RebuiltTopic, SkippedDirectory, UnknownDirectory, plan_rebuild,
+};
 pub use config::{
     Config, DEFAULT_LOW_SPACE_BYTES, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_RESERVE_BYTES, DEFAULT_SEGMENT_BYTES,
     Limits,
@@ -87,6 +91,7 @@ pub use produce::{
     Acks, Appended, MAX_IN_FLIGHT_BATCHES, Payload, Produce, ProduceRecord, ProduceResult, ProduceStream,
     ProducerSequence,
 };
+pub use settings::{Change, SettingChange, SettingName, TopicSettings};
 pub use topic::{
     CreateTopic, ListTopics, NodeDescription, PartitionInfo, PartitionOffset, Position, Setting,
     SettingSource, Topic, TopicDescription, TopicPage,

@@ -4,6 +4,7 @@ use logmill_record::{Offset, TimestampMs};
 use uuid::Uuid;
 
 use crate::error::Error;
+use crate::settings::TopicSettings;
 
 /// A topic to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,19 +15,35 @@ pub struct CreateTopic {
     pub partitions: Option<u32>,
     /// Made by a pipeline for itself, and hidden from lists by default.
     pub internal: bool,
+    /// What is set for it; the rest is the node's.
+    pub settings: TopicSettings,
 }
 
 impl CreateTopic {
     /// A topic of one partition.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), partitions: None, internal: false }
+        Self { name: name.into(), partitions: None, internal: false, settings: TopicSettings::default() }
     }
 
     /// The same with so many partitions.
     #[must_use]
     pub fn partitions(self, partitions: u32) -> Self {
         Self { partitions: Some(partitions), ..self }
+    }
+
+    /// The same with these settings.
+    ///
+    /// ```
+    /// use logmill_broker::{CreateTopic, TopicSettings};
+    ///
+    /// let settings = TopicSettings::new([("cleanup.policy", "compact")])?;
+    /// let latest = CreateTopic::new("latest-by-sensor").settings(settings);
+    /// # Ok::<(), logmill_broker::Error>(())
+    /// ```
+    #[must_use]
+    pub fn settings(self, settings: TopicSettings) -> Self {
+        Self { settings, ..self }
     }
 }
 
@@ -66,6 +83,8 @@ pub enum SettingSource {
     Default,
     /// The node's configuration.
     Node,
+    /// The topic itself.
+    Topic,
 }
 
 /// A topic and each of its partitions.

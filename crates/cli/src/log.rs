@@ -4,6 +4,7 @@
 
 mod dump;
 mod ls;
+mod rebuild_topics;
 mod repair;
 mod verify;
 
@@ -63,6 +64,16 @@ Examples:
 Without --execute it changes nothing. Keep a copy of the directory first. What is taken out of a segment is saved
 beside it; the offsets of records that are gone are named, and are not given out again.")]
     Repair(repair::Args),
+    /// Show the topics that the directories of a node hold, and with --execute make the node's list of them anew
+    #[command(after_help = "\
+Examples:
+  logmill log rebuild-topics ./data
+  logmill log rebuild-topics ./data --execute
+
+For a node that does not start because internal/metadata is lost or damaged. Without --execute it changes nothing.
+Keep a copy of the directory first. Names, partitions and records are what they were; settings become the defaults.
+A topic that was being deleted when the node ended may be there again.")]
+    RebuildTopics(rebuild_topics::Args),
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
@@ -72,6 +83,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         Action::Dump(args) => dump::run(&args, &mut output)?,
         Action::Verify(args) => verify::run(&args, &mut output)?,
         Action::Repair(args) => repair::run(&args, &mut output)?,
+        Action::RebuildTopics(args) => rebuild_topics::run(&args, &mut output)?,
     }
     output.flush()
 }

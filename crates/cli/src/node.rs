@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use logmill_broker::{Broker, Config, OnOpen, OpenError, OpenErrorKind, grpc};
+use logmill_broker::{Broker, Config, OnOpen, OpenError, OpenErrorKind, TopicSettings, grpc};
 use logmill_log::env::Clock;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -25,14 +25,19 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Opens `data_dir`, which is made if it is not there, and serves on `listen`.
-    pub(crate) async fn start(data_dir: &Path, listen: SocketAddr) -> Result<Self, Failure> {
+    /// Opens `data_dir`, which is made if it is not there, and serves on `listen`. `topic_defaults` holds for
+    /// topics that do not say otherwise.
+    pub(crate) async fn start(
+        data_dir: &Path,
+        listen: SocketAddr,
+        topic_defaults: TopicSettings,
+    ) -> Result<Self, Failure> {
         refuse_outside(listen)?;
         // The port first: if someone has it, the data directory stays untouched.
         let cannot = |error: &io::Error| Failure::new(exit_of_io(error), listen_text(listen, error));
         let listener = TcpListener::bind(listen).await.map_err(|error| cannot(&error))?;
         let address = listener.local_addr().map_err(|error| cannot(&error))?;
-        let mut config = Config::new(data_dir);
+        let mut config = Config { topic_defaults, ..Config::new(data_dir) };
         let (bar, on_open) = opening_bar(Arc::clone(&config.env.clock));
         config.on_open = Some(on_open);
         let opened = blocking(move || Broker::open(config)).await;
@@ -136,7 +141,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     })
 }
 
-fn open_failure(error: &OpenError) -> Failure {
+pub(crate) fn open_failure(error: &OpenError) -> Failure {
     let exit = match error.kind() {
         OpenErrorKind::InUse => Exit::Conflict,
         OpenErrorKind::Denied => Exit::Denied,

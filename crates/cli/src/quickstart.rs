@@ -13,6 +13,7 @@ mod results;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use logmill_broker::TopicSettings;
 use logmill_client::{Client, NodeInfo, TopicDescription};
 use logmill_processing::RunReport;
 
@@ -78,7 +79,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Some(path) => absolute(path)?,
         None => data_dir.join(SQLITE_NAME),
     };
-    let node = Node::start(&data_dir, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+    let node =
+        Node::start(&data_dir, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), TopicSettings::default()).await?;
     let done = main_job(&node.url(), &feed, &sqlite).await;
     // Cleanly, also after a failure: what is stored stays.
     let stopped = node.stop().await;

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use logmill_broker::TopicSettings;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::{Exit, Failure};
 use crate::node::Node;
 use crate::output::Output;
+use crate::topic::parse_setting;
 
 /// Run a node in the foreground until SIGTERM or Ctrl-C
 #[derive(Debug, clap::Args)]
@@ -16,6 +18,7 @@ use crate::output::Output;
 Examples:
   logmill serve --data-dir ./data
   logmill serve --data-dir ./data --listen 127.0.0.1:0      (a free port; the line that it prints names it)
+  logmill serve --data-dir ./data --topic-default retention.ms=604800000
 
 One line on standard output says when the node is ready, and its address. It logs to standard error.")]
 pub(crate) struct Args {
@@ -26,6 +29,10 @@ pub(crate) struct Args {
     /// The address to serve on, of this machine only: there is no TLS and no authentication yet
     #[arg(long, env = "LOGMILL_LISTEN", default_value = "127.0.0.1:7070", value_name = "ADDR:PORT")]
     listen: SocketAddr,
+
+    /// A setting for topics that do not have their own; can be repeated
+    #[arg(long = "topic-default", value_name = "NAME=VALUE", value_parser = parse_setting)]
+    topic_defaults: Vec<(String, String)>,
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
@@ -34,7 +41,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
     raise_file_limit();
-    let mut node = Node::start(&args.data_dir, args.listen).await?;
+    let topic_defaults = TopicSettings::new(args.topic_defaults.iter().map(|(name, value)| (name, value)))
+        .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let mut node = Node::start(&args.data_dir, args.listen, topic_defaults).await?;
     announce(&node, &args)?;
     let why = tokio::select! {
         _ = terminate.recv() => "SIGTERM",

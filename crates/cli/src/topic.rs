@@ -1,7 +1,9 @@
-//! `logmill topic`: create, list, describe, delete.
+//! `logmill topic`: create, list, describe, alter, add partitions, delete records, delete.
+
+mod change;
 
 use clap::Subcommand;
-use logmill_client::{Client, PartitionInfo, SettingSource, TopicDescription, TopicInfo};
+use logmill_client::{PartitionInfo, SettingSource, TopicDescription, TopicInfo};
 use serde_json::{Value, json};
 
 use crate::client::ServerArgs;
@@ -9,12 +11,13 @@ use crate::failure::Failure;
 use crate::output::{Output, bytes_text, plain_table, thousands, to_f64};
 use crate::when::time_text;
 
-/// Create, list, describe and delete topics
+/// Create, list, describe, alter and delete topics
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   logmill topic create hits --partitions 4
   logmill topic list --json
+  logmill topic alter hits --set retention.ms=604800000
   logmill topic delete hits")]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -24,13 +27,22 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Create a topic; it is durable when the command returns
-    #[command(after_help = "Example:\n  logmill topic create hits --partitions 4")]
+    #[command(after_help = "\
+Examples:
+  logmill topic create hits --partitions 4
+  logmill topic create hits --set retention.ms=604800000 --set segment.bytes=16777216
+  logmill topic create latest --set cleanup.policy=compact
+
+What it prints is what is in force; the guide says what each setting does.")]
     Create {
         /// The topic's name: 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'
         topic: String,
         /// How many partitions, 1 to 10,000; 1 unless said
         #[arg(long, value_name = "N")]
         partitions: Option<u32>,
+        /// Give it a setting of its own; can be repeated
+        #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_setting)]
+        settings: Vec<(String, String)>,
         #[command(flatten)]
         common: Common,
     },
@@ -51,6 +63,28 @@ enum Action {
         #[command(flatten)]
         common: Common,
     },
+    /// Change settings of a topic; the others stay as they are
+    #[command(after_help = "\
+Examples:
+  logmill topic alter hits --set retention.ms=604800000 --set max.message.bytes=4194304
+  logmill topic alter hits --reset retention.ms
+  logmill topic alter hits --append cleanup.policy=compact
+
+What it prints is what is in force then.")]
+    Alter(change::AlterArgs),
+    /// Give a topic more partitions; records are not moved
+    #[command(after_help = "\
+Example:
+  logmill topic add-partitions hits --partitions 8
+
+Records of a key may go to another partition than before, so their order is no longer kept by one partition.")]
+    AddPartitions(change::AddPartitionsArgs),
+    /// Delete the oldest records of partitions, without asking
+    #[command(after_help = "\
+Examples:
+  logmill topic delete-records hits --before 0=1000 --before 3=end
+  logmill topic delete-records hits --all")]
+    DeleteRecords(change::DeleteRecordsArgs),
     /// Delete a topic and its records, without asking
     #[command(after_help = "Example:\n  logmill topic delete hits")]
     Delete {
@@ -73,9 +107,12 @@ struct Common {
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut output = Output::stdout();
     match args.action {
-        Action::Create { topic, partitions, common } => {
+        Action::Create { topic, partitions, settings, common } => {
             let client = common.server.connect().await?;
-            create(&client, &topic, partitions, common.json, &mut output).await?;
+            let settings: Vec<(&str, &str)> =
+                settings.iter().map(|(name, value)| (&**name, &**value)).collect();
+            let topic = client.create_topic_with(&topic, partitions, &settings).await?;
+            created(&topic, common.json, &mut output)?;
         }
         Action::List { internal, common } => {
             let topics = common.server.connect().await?.list_topics(internal).await?;
@@ -85,6 +122,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             let description = common.server.connect().await?.describe_topic(&topic).await?;
             describe(&description, common.json, &mut output)?;
         }
+        Action::Alter(args) => change::alter(args, &mut output).await?,
+        Action::AddPartitions(args) => change::add_partitions(args, &mut output).await?,
+        Action::DeleteRecords(args) => change::delete_records(args, &mut output).await?,
         Action::Delete { topic, common } => {
             common.server.connect().await?.delete_topic(&topic).await?;
             if common.json {
@@ -97,22 +137,27 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     output.flush()
 }
 
-async fn create(
-    client: &Client,
-    name: &str,
-    partitions: Option<u32>,
-    json: bool,
-    output: &mut Output,
-) -> Result<(), Failure> {
-    let topic = client.create_topic(name, partitions).await?;
+/// A setting as it is typed.
+pub(crate) fn parse_setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) =
+        text.split_once('=').ok_or("write it as NAME=VALUE, such as retention.ms=86400000")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn created(topic: &TopicInfo, json: bool, output: &mut Output) -> Result<(), Failure> {
     if json {
-        return output.json(&topic_json(&topic));
+        return output.json(&topic_json(topic));
     }
     let count = topic.partition_count;
     output.line(format_args!("created topic {} with {}", topic.name, partitions_text(count)))?;
-    // Retention above all: what is kept, and for how long, must not be a surprise.
+    in_force(topic, output)
+}
+
+/// Retention above all: what is kept, and for how long, must not be a surprise.
+fn in_force(topic: &TopicInfo, output: &mut Output) -> Result<(), Failure> {
     for setting in &topic.settings {
-        output.line(format_args!("  {} = {}", setting.name, setting.value))?;
+        let own = if setting.source == SettingSource::Topic { "  (set for this topic)" } else { "" };
+        output.line(format_args!("  {} = {}{own}", setting.name, setting.value))?;
     }
     Ok(())
 }

@@ -53,6 +53,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod alter;
 mod backoff;
 mod builder;
 mod client;
@@ -69,6 +70,7 @@ mod producer;
 mod subscribe;
 mod topics;
 
+pub use alter::{DeletedRecords, SettingChange};
 pub use builder::ClientBuilder;
 pub use client::Client;
 pub use data::{Chunk, FetchedRecord, PartitionData, Records};

@@ -97,8 +97,34 @@ impl Client {
     /// # }
     /// ```
     pub async fn create_topic(&self, name: &str, partitions: Option<u32>) -> Result<TopicInfo, Error> {
+        self.create_topic_with(name, partitions, &[]).await
+    }
+
+    /// Creates a topic with settings of its own, by their names; the rest is the node's.
+    ///
+    /// # Errors
+    /// As [`create_topic`](Client::create_topic), and [`Invalid`](crate::ErrorKind::Invalid) for a setting that
+    /// there is not, or a value that it cannot have.
+    ///
+    /// ```no_run
+    /// # async fn example(client: logmill_client::Client) -> Result<(), logmill_client::Error> {
+    /// let settings = [("cleanup.policy", "compact"), ("segment.ms", "3600000")];
+    /// client.create_topic_with("latest-by-sensor", Some(4), &settings).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn create_topic_with(
+        &self,
+        name: &str,
+        partitions: Option<u32>,
+        settings: &[(&str, &str)],
+    ) -> Result<TopicInfo, Error> {
         let partitions = partitions.map(|count| i32::try_from(count).unwrap_or(i32::MAX));
-        let request = v1::CreateTopicRequest { name: name.to_owned(), partitions };
+        let settings = settings
+            .iter()
+            .map(|(name, value)| v1::SettingValue { name: (*name).to_owned(), value: (*value).to_owned() })
+            .collect();
+        let request = v1::CreateTopicRequest { name: name.to_owned(), partitions, settings };
         let reply = self.call("CreateTopic", self.topics_rpc().create_topic(request)).await?;
         reply.topic.ok_or_else(|| no_topic(name))?.try_into()
     }
@@ -152,7 +178,7 @@ impl Client {
     }
 }
 
-fn no_topic(name: &str) -> Error {
+pub(crate) fn no_topic(name: &str) -> Error {
     Error::nonsense(format!("it does not describe topic {name}, for which it was asked"))
 }
 

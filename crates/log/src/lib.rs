@@ -180,8 +180,8 @@ pub use format::meta::LogMeta;
 pub use format::state::{AbortedTxn, REMEMBERED_BATCHES};
 pub use histogram::Histogram;
 pub use log::{
-    Appended, Beyond, CompactionStats, Log, LogState, LogStats, OpenTransaction, ProducerView, Receipt,
-    Recovered, Step, WaitFor,
+    Appended, Beyond, CompactionStats, Log, LogState, LogStats, OnDisk, OpenTransaction, ProducerView,
+    Receipt, Recovered, Step, WaitFor,
 };
 pub use options::{Durability, LogOptions, ReadMode, ScanProgress, SetOptions};
 pub use read::{Chunk, ReadOut};

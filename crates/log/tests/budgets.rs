@@ -167,3 +167,26 @@ fn threads_that_compete_for_files_and_bytes_all_get_through() {
     let found = |n| texts(&set.open_log(format!("{n}"), relaxed()).unwrap(), 0).len();
     assert_eq!((0..24).map(found).sum::<usize>(), 8 * 60);
 }
+
+/// Found by the simulation of crashes: after an append that failed nothing was synced, and so
+/// nobody closed the file that it had opened.
+#[test]
+fn a_file_that_was_opened_for_nothing_goes_to_the_log_that_waits_for_it() {
+    let sim = Sim::new(1);
+    let (set, logs) = open(SetOptions::new(sim.env()).max_open_files(2), 5, LogOptions::default());
+    for log in &logs[..2] {
+        assert!(matches!(append(log, 10), Step::Done(_)));
+    }
+    let waits = logs[2..].iter().map(|log| match append(log, 10) {
+        Step::Wait(wait) => wait,
+        Step::Done(_) => panic!("both files have unsynced bytes"),
+    });
+    let waits: Vec<_> = waits.collect();
+    for (log, wait) in logs[2..].iter().zip(waits) {
+        block_on(&*sim.env().scheduler, wait);
+        sim.fs.inject(Rule::new(Fault::NoSpace).on(Op::Write).path("*.log"));
+        let full = log.try_append(&[batch(&[b"x"])]).unwrap_err();
+        assert_eq!(full.kind(), ErrorKind::Full);
+    }
+    assert_eq!(set.stats().open_files.waiting, 0);
+}

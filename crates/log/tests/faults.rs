@@ -19,7 +19,7 @@ use common::{batch, read_all};
 use gate::{Ctl, GateFs};
 use logmill_log::env::{Env, OpenMode, StdFs};
 use logmill_log::sim::{Fault, Op, Rule, Sim};
-use logmill_log::{Error, Log, LogOptions, LogSet, LogState, SetOptions, Step};
+use logmill_log::{Error, ErrorKind, Log, LogOptions, LogSet, LogState, SetOptions, Step};
 use logmill_record::Offset;
 
 const DATA: &str = "/data/a/00000000000000000000.log";
@@ -315,11 +315,48 @@ fn a_close_does_not_wait_for_ever_for_a_disk_that_hangs() {
     let short = Duration::from_millis(50);
     other.close_within(Duration::from_secs(60)).unwrap();
     for error in [log.close_within(short).unwrap_err(), set.close_within(short).unwrap_err()] {
-        assert_eq!(error.kind(), logmill_log::ErrorKind::OutcomeUnknown);
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
         assert!(error.to_string().contains("does not answer"), "{error}");
     }
     assert!(LogSet::open(dir.path(), SetOptions::default()).is_err(), "the directory is still ours");
     ctl.held.store(false, SeqCst);
     receipt.wait().unwrap();
     set.close().unwrap();
+}
+
+#[test]
+fn a_start_that_a_reopened_log_goes_by_outlives_a_power_cut() {
+    for seed in 0..10 {
+        let mut sim = Sim::new(seed);
+        let set = open(sim.env());
+        let log = set.create("a", b"", LogOptions::default()).unwrap();
+        fill(&log, 3);
+        sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncDir).path("/data/a"));
+        log.set_start_offset(Offset(2)).unwrap_err();
+        log.close().unwrap();
+        let start = set.open_log("a", LogOptions::default()).unwrap().start_offset();
+        let env = sim.crash();
+        let found = open(env).open_log("a", LogOptions::default()).unwrap().start_offset();
+        assert!(found >= start, "seed {seed}: the log began at {start}, and now at {found}");
+    }
+}
+
+/// Found by the simulation of crashes: a roll by age that failed too took the error from the append
+/// that waited, which then began the next roll, for ever.
+#[test]
+fn an_append_is_told_that_no_segment_can_be_begun_while_rolls_by_age_fail_too() {
+    let sim = Sim::new(1);
+    let set = LogSet::open("/data", SetOptions::new(sim.env()).maintenance_interval(Duration::from_secs(1)));
+    let options = small().segment_age(Some(Duration::from_secs(2)));
+    let log = set.unwrap().create("a", b"", options).unwrap();
+    sim.fs.inject(Rule::new(Fault::NoSpace).on(Op::Create).path("*.index.tmp").always());
+    let large = [batch(&[&[b'x'; 200]])];
+    log.append(&large).unwrap().wait().unwrap();
+    assert!(matches!(log.try_append(&large), Ok(Step::Wait(_))), "the segment is full");
+    sim.scheduler.run_for(Duration::from_secs(10));
+    assert_eq!(log.try_append(&large).unwrap_err().kind(), ErrorKind::Full);
+    sim.fs.clear_rules();
+    sim.scheduler.run_for(Duration::from_secs(10));
+    log.append(&large).unwrap().wait().unwrap();
+    assert_eq!((log.stats().segments, log.end_offset()), (2, Offset(2)));
 }

@@ -8,13 +8,14 @@
 
 mod common;
 
+use std::error::Error as _;
 use std::fs;
 use std::io::Write;
 use std::time::Duration;
 
 use common::{batch, batch_at, read_all, texts};
 use logmill_log::env::Env;
-use logmill_log::{ErrorKind, Log, LogOptions, LogSet, LogState, SetOptions, inspect};
+use logmill_log::{Error, ErrorKind, Log, LogOptions, LogSet, LogState, SetOptions, inspect};
 use logmill_record::{Offset, TimestampMs};
 
 fn open(dir: &std::path::Path) -> Log {
@@ -276,7 +277,10 @@ fn damage_that_was_promised_in_the_active_segment_makes_the_log_read_only() {
 
     let log = Log::open(dir.path(), SetOptions::default(), LogOptions::default()).unwrap();
     assert!(matches!(log.stats().state, LogState::ReadOnly(_)), "{:?}", log.stats());
-    assert_eq!(log.append(&[batch(&[b"x"])]).unwrap_err().kind(), ErrorKind::Corrupt);
+    let error = log.append(&[batch(&[b"x"])]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReadOnly, "{error}");
+    let cause = error.source().unwrap().downcast_ref::<Error>().unwrap();
+    assert_eq!((cause.kind(), cause.offsets()), (ErrorKind::Corrupt, Some(Offset(9)..Offset(10))));
     let error = read_all(&log, Offset(0)).unwrap_err();
     assert_eq!(error.offsets().unwrap(), Offset(9)..Offset(10), "{error}");
     assert_eq!(log.read(Offset(0), 100_000).unwrap().next_offset, Offset(9));

@@ -75,6 +75,28 @@ fn a_receipt_asks_for_a_sync_when_it_is_waited_for() {
 }
 
 #[test]
+fn whoever_waits_for_an_offset_on_disk_asks_for_a_sync_and_is_not_answered_before_it() {
+    let sim = Sim::new(1);
+    let (_set, log) = open(&sim);
+    let receipt = log.append(&[batch(&[b"first"]), batch(&[b"second"])]).unwrap();
+    let before = (log.env().clock.monotonic(), data_syncs(&sim));
+    logmill_log::env::block_on(&*sim.env().scheduler, receipt.on_disk(Offset(0))).unwrap();
+    assert_eq!((log.durable_end(), log.env().clock.monotonic()), (Offset(2), before.0));
+    drop(append(&log, "third"));
+    logmill_log::env::block_on(&*sim.env().scheduler, log.on_disk(Offset(2))).unwrap();
+    assert_eq!((log.durable_end(), log.env().clock.monotonic()), (Offset(3), before.0));
+    assert_eq!(data_syncs(&sim), before.1 + 2, "and for one only");
+
+    let receipt = append(&log, "lost");
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*.log"));
+    let lost = [receipt.on_disk(Offset(3)), log.on_disk(Offset(3))];
+    for on_disk in lost {
+        let error = logmill_log::env::block_on(&*sim.env().scheduler, on_disk).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+    }
+}
+
+#[test]
 fn the_limit_of_unsynced_bytes_holds_and_syncs_early() {
     let sim = Sim::new(1);
     let (_set, log) = open(&sim);

@@ -46,6 +46,36 @@ fn segment_files(sim: &Sim) -> Vec<String> {
     names.filter(|name| name.starts_with('0')).collect()
 }
 
+/// Whenever the power goes, `meta` is whole: what the owner kept before or after, and the start that was set.
+#[test]
+fn what_the_owner_keeps_is_replaced_whole_and_moves_no_start() {
+    for nth in 1.. {
+        let mut sim = Sim::new(7);
+        let log = open(&sim, small());
+        (0..5).for_each(|n| append(&log, n));
+        log.set_start_offset(Offset(3)).unwrap();
+        let before = sim.fs.changes();
+        sim.fs.power_off_at(nth);
+        let replaced = log.set_owner(b"new");
+        let went = sim.fs.is_off();
+        assert!(went || sim.fs.changes() > before);
+        drop(log);
+        sim.crash();
+        let log = open(&sim, small());
+        let owner = log.set().read_meta("").unwrap().owner;
+        assert!(owner == "new" || (owner.is_empty() && replaced.is_err()), "change {nth}: {owner:?}");
+        assert_eq!(log.start_offset(), Offset(3));
+        check(&log, 5);
+        if !went {
+            let error = log.set_owner(&vec![0; (1 << 20) + 1]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            log.close().unwrap();
+            assert_eq!(log.set_owner(b"late").unwrap_err().kind(), ErrorKind::Closed);
+            break;
+        }
+    }
+}
+
 #[test]
 fn a_start_inside_a_segment_keeps_the_segment_and_hides_what_is_below() {
     let sim = Sim::new(1);

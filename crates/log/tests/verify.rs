@@ -7,9 +7,9 @@ mod keyed;
 
 use keyed::{Records, compressed, fill};
 use logmill_log::inspect::{FindingKind, Report, Severity, plan_repair, verify};
-use logmill_log::sim::Sim;
+use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_log::{CompactionOptions, Log, LogOptions, SetOptions};
-use logmill_record::{Batch, Compression, HEADER_LEN};
+use logmill_record::{Batch, Compression, HEADER_LEN, Offset};
 
 fn look(sim: &Sim) -> Report {
     verify(&sim.env(), "/data", &mut |_| ()).unwrap()
@@ -68,4 +68,28 @@ fn a_compaction_that_a_crash_cut_off_is_no_damage() {
             assert!(plan.steps().is_empty(), "seed {seed}, point {nth}: {:?}", plan.steps());
         }
     }
+}
+
+/// Retention goes on to the next file where it cannot remove one.
+#[test]
+fn a_segment_below_the_start_that_could_not_be_removed_is_no_damage() {
+    let mut sim = Sim::new(1);
+    let log = Log::open("/data", SetOptions::new(sim.env()), LogOptions::default()).unwrap();
+    for _ in 0..3 {
+        log.append(&[compressed(&[(Some(1), Some(2))], Compression::None)]).unwrap().wait().unwrap();
+        log.roll().unwrap();
+    }
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::RemoveFile).path("*/00000000000000000000.log"));
+    log.set_start_offset(Offset(2)).unwrap_err();
+    sim.kill();
+    let report = look(&sim);
+    assert!(!report.is_damaged(), "{:?}", report.findings);
+    let left =
+        report.findings.iter().find(|finding| finding.file.ends_with("00000000000000000000.log")).unwrap();
+    assert_eq!((left.severity, left.kind), (Severity::Note, FindingKind::Stray));
+    assert!(plan_repair(&sim.env(), "/data", &mut |_| ()).unwrap().steps().is_empty());
+
+    let log = Log::open("/data", SetOptions::new(sim.env()), LogOptions::default()).unwrap();
+    assert_eq!((log.start_offset(), log.stats().segments), (Offset(2), 2));
+    assert!(!sim.fs.files().contains(&left.file), "the open removes it");
 }

@@ -8,7 +8,7 @@ use crate::attributes::Compression;
 use crate::error::BatchError;
 use crate::header::{BatchHeader, CRC_STARTS_AT};
 use crate::inflate::{InflateLimits, Inflater, inflate_batch};
-use crate::record::{Records, check_produced, check_stored};
+use crate::record::{Keys, Records, check_produced, check_stored};
 use crate::units::Offset;
 
 /// One whole batch whose header has been parsed and whose CRC is right. A clone shares the bytes.
@@ -166,7 +166,27 @@ impl Batch {
     /// As there.
     pub fn check_records_with(&self, inflater: &mut Inflater) -> Result<(), BatchError> {
         let (header, bytes) = inflater.inflate(&self.header, &self.bytes)?;
-        check_produced(&header, bytes)
+        check_produced(&header, bytes, Keys::Optional)
+    }
+
+    /// As [`check_records_with`](Batch::check_records_with), and refuses a record whose key is null: where only
+    /// the last record of each key is kept, one without a key would be kept for ever.
+    ///
+    /// # Errors
+    /// As there, and [`RecordProblem::NoKey`](crate::RecordProblem::NoKey).
+    ///
+    /// ```
+    /// use logmill_record::{BatchBuilder, Inflater, NewRecord, TimestampMs};
+    ///
+    /// let mut builder = BatchBuilder::new();
+    /// builder.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"v"), headers: &[] })?;
+    /// let error = builder.build()?.check_keyed_records_with(&mut Inflater::default()).unwrap_err();
+    /// assert_eq!(error.to_string(), "record 0 at byte 61 of the batch: it has no key");
+    /// # Ok::<(), logmill_record::BatchError>(())
+    /// ```
+    pub fn check_keyed_records_with(&self, inflater: &mut Inflater) -> Result<(), BatchError> {
+        let (header, bytes) = inflater.inflate(&self.header, &self.bytes)?;
+        check_produced(&header, bytes, Keys::Needed)
     }
 
     /// Whether this is what a log may hold: less than what a producer is held to.

@@ -254,6 +254,9 @@ pub enum RecordProblem {
     /// A header's key is not UTF-8.
     #[error("a header's key is not UTF-8")]
     HeaderKey,
+    /// Its key is null where every record has to have one.
+    #[error("it has no key")]
+    NoKey,
     /// The record's fields end before its length does.
     #[error("{extra} bytes follow its last header")]
     Trailing {

@@ -143,7 +143,7 @@ impl<'a> Records<'a> {
 
     /// Where the next record starts, in bytes from the start of the batch.
     pub(crate) fn position(&self) -> usize {
-        self.walk.batch_len - self.walk.reader.remaining()
+        self.walk.position()
     }
 }
 
@@ -173,8 +173,15 @@ impl<'a> Iterator for Records<'a> {
 
 impl FusedIterator for Records<'_> {}
 
+/// Whether each record of a batch has to have a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keys {
+    Optional,
+    Needed,
+}
+
 /// See [`Batch::check_records`](crate::Batch::check_records); `batch` is the whole batch, uncompressed.
-pub(crate) fn check_produced(header: &BatchHeader, batch: &[u8]) -> Result<(), BatchError> {
+pub(crate) fn check_produced(header: &BatchHeader, batch: &[u8], keys: Keys) -> Result<(), BatchError> {
     let expected = u64::from(header.last_offset_delta) + 1;
     if u64::from(header.record_count) != expected {
         return Err(BatchError::OutOfRange {
@@ -191,7 +198,7 @@ pub(crate) fn check_produced(header: &BatchHeader, batch: &[u8]) -> Result<(), B
         return Err(BatchError::NotForProducers { what: "delete horizons" });
     }
     // As many deltas as records, growing and none past the last: they can only be 0, 1, 2 …
-    let largest = largest_timestamp(header, batch)?;
+    let largest = largest_timestamp(header, batch, keys)?;
     if is_create_time(header) && largest != header.max_timestamp.0 {
         return Err(BatchError::MaxTimestamp { header: header.max_timestamp.0, records: largest });
     }
@@ -200,7 +207,7 @@ pub(crate) fn check_produced(header: &BatchHeader, batch: &[u8]) -> Result<(), B
 
 /// See [`Batch::check_stored_with`](crate::Batch::check_stored_with); `batch` is the whole batch, uncompressed.
 pub(crate) fn check_stored(header: &BatchHeader, batch: &[u8]) -> Result<(), BatchError> {
-    let largest = largest_timestamp(header, batch)?;
+    let largest = largest_timestamp(header, batch, Keys::Optional)?;
     // Records that compaction took out may have been the latest.
     if is_create_time(header) && largest > header.max_timestamp.0 {
         return Err(BatchError::MaxTimestamp { header: header.max_timestamp.0, records: largest });
@@ -213,10 +220,18 @@ fn is_create_time(header: &BatchHeader) -> bool {
 }
 
 /// Walks every record; `i64::MIN` if there are none.
-fn largest_timestamp(header: &BatchHeader, batch: &[u8]) -> Result<i64, BatchError> {
+fn largest_timestamp(header: &BatchHeader, batch: &[u8], keys: Keys) -> Result<i64, BatchError> {
     let mut largest = i64::MIN;
-    for raw in Walk::new(header, batch) {
-        largest = largest.max(raw?.timestamp.0);
+    let mut walk = Walk::new(header, batch);
+    let mut start = HEADER_LEN;
+    while let Some(raw) = walk.next() {
+        let raw = raw?;
+        if keys == Keys::Needed && raw.key.is_none() {
+            let index = walk.index.saturating_sub(1);
+            return Err(BatchError::Record { index, position: start, problem: RecordProblem::NoKey });
+        }
+        start = walk.position();
+        largest = largest.max(raw.timestamp.0);
     }
     Ok(largest)
 }
@@ -254,6 +269,11 @@ impl<'a> Walk<'a> {
             min_delta: 0,
             max_delta: header.last_offset_delta,
         }
+    }
+
+    /// Where the next record starts, in bytes from the start of the batch.
+    fn position(&self) -> usize {
+        self.batch_len - self.reader.remaining()
     }
 
     #[inline]

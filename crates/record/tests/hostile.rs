@@ -11,8 +11,8 @@ mod common;
 use bytes::Bytes;
 use common::{RawBatch, RawRecord, varint};
 use logmill_record::{
-    Batch, BatchBuilder, BatchError, BatchErrorKind, BatchHeader, MAX_BATCH_LEN, NewRecord, RecordProblem,
-    TimestampMs,
+    Batch, BatchBuilder, BatchError, BatchErrorKind, BatchHeader, BatchOptions, Compression, Inflater,
+    MAX_BATCH_LEN, NewRecord, RecordProblem, TimestampMs,
 };
 
 fn header_error(raw: &RawBatch) -> BatchError {
@@ -350,5 +350,27 @@ fn a_run_is_left_as_it_was_when_its_first_batch_is_refused() {
         let mut run = bytes.clone();
         Batch::split_from(&mut run).unwrap_err();
         assert_eq!(run, bytes);
+    }
+}
+
+#[test]
+fn a_record_without_a_key_is_named_where_every_record_needs_one() {
+    let codecs = [
+        Compression::None,
+        #[cfg(feature = "lz4")]
+        Compression::Lz4,
+    ];
+    for compression in codecs {
+        let mut builder = BatchBuilder::with_options(BatchOptions::new().compression(compression), 0);
+        for key in [Some(&b"a"[..]), Some(b""), None, None] {
+            builder.push(&NewRecord { timestamp: TimestampMs(1), key, value: None, headers: &[] }).unwrap();
+        }
+        let batch = builder.build().unwrap();
+        let mut inflater = Inflater::default();
+        batch.check_records_with(&mut inflater).unwrap();
+        let error = batch.check_keyed_records_with(&mut inflater).unwrap_err();
+        let expected = BatchError::Record { index: 2, position: 76, problem: RecordProblem::NoKey };
+        assert_eq!(error, expected, "an empty key is one");
+        assert_eq!(error.kind(), BatchErrorKind::Invalid);
     }
 }

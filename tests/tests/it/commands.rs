@@ -141,6 +141,49 @@ fn a_reader_that_has_had_enough_is_no_error() {
 }
 
 #[test]
+fn a_topic_gets_settings_partitions_and_loses_records() {
+    let (_dir, _node, program) = node();
+    let set = ["topic", "create", "hits", "--set", "retention.ms=5000000", "--set", "flush.ms = 50"];
+    let created = program.ok(set);
+    assert!(created.contains("  retention.ms = 5000000  (set for this topic)\n"), "{created}");
+    assert!(created.contains("  durability = durable\n"), "{created}");
+
+    let altered =
+        program.ok(["topic", "alter", "hits", "--reset", "flush.ms", "--set", "durability=relaxed"]);
+    assert!(altered.starts_with("altered topic hits\n"), "{altered}");
+    assert!(altered.contains("  flush.ms = 1000\n"), "{altered}");
+    assert!(altered.contains("  durability = relaxed  (set for this topic)\n"), "{altered}");
+    let compacted = ["topic", "alter", "hits", "--append", "cleanup.policy=compact", "--json"];
+    let compacted = &documents(&program.ok(compacted))[0];
+    let policy = &compacted["settings"].as_array().unwrap()[0];
+    assert_eq!(*policy, json!({"name": "cleanup.policy", "value": "compact,delete", "source": "topic"}));
+    program.ok(["topic", "alter", "hits", "--remove", "cleanup.policy=compact"]);
+
+    let grown = program.ok(["topic", "add-partitions", "hits", "--partitions", "3"]);
+    assert_eq!(grown, "topic hits has 3 partitions now\n");
+    program.ok_with(["produce", "hits", "--partition", "2"], b"one\ntwo\nthree\n");
+    let deleted = program.ok(["topic", "delete-records", "hits", "--before", "2=2", "--before", "0=end"]);
+    assert_eq!(deleted, "partition 0 starts at 0\npartition 2 starts at 2\n");
+    assert_eq!(program.ok(["consume", "hits"]), "three\n");
+    let emptied = documents(&program.ok(["topic", "delete-records", "hits", "--all", "--json"]));
+    assert_eq!(emptied[2], json!({"partition": 2, "start_offset": 3}));
+
+    for (args, exit, says) in [
+        (&["topic", "alter", "hits"][..], 2, "required"),
+        (&["topic", "alter", "hits", "--set", "retention.ms"], 2, "NAME=VALUE"),
+        (&["topic", "alter", "hits", "--set", "retention.ms=soon"], 2, "cannot be \"soon\""),
+        (&["topic", "alter", "nowhere", "--reset", "retention.ms"], 5, "no topic"),
+        (&["topic", "add-partitions", "hits", "--partitions", "2"], 2, "only grows"),
+        (&["topic", "delete-records", "hits"], 2, "required"),
+        (&["topic", "delete-records", "hits", "--before", "0=7"], 5, "out of range"),
+    ] {
+        let outcome = program.run(args);
+        let sentence = outcome.refused(exit);
+        assert!(sentence.contains(says), "{args:?}: {sentence}");
+    }
+}
+
+#[test]
 fn the_server_may_be_given_as_an_argument() {
     let (_dir, node, _program) = node();
     logmill().ok(["topic", "create", "t", "--server", node.url()]);

@@ -177,3 +177,26 @@ fn a_directory_of_a_newer_version_is_refused() {
     fs::write(&set, bytes).unwrap();
     assert!(run(&logmill(), "verify", &data, &[]).refused(1).contains("newer Logmill"));
 }
+
+#[test]
+fn a_lost_list_of_topics_is_made_anew() {
+    let (_dir, data) = closed_directory();
+    fs::remove_dir_all(data.join("internal")).unwrap();
+    let refused = logmill().run(["serve".as_ref(), "--data-dir".as_ref(), data.as_os_str()]);
+    assert!(refused.refused(1).contains("logmill log rebuild-topics"), "{refused:?}");
+
+    let shown = ok("rebuild-topics", &data, &[]);
+    assert!(shown.contains("topic t (") && shown.contains("partitions: 2\n"), "{shown}");
+    assert!(shown.contains("nothing was changed") && !data.join("internal").exists(), "{shown}");
+    let done = &documents(&ok("rebuild-topics", &data, &["--execute", "--json"]))[0];
+    assert_eq!((&done["executed"], &done["topics"][0]["name"]), (&json!(true), &json!("t")));
+    assert_eq!(done["replaced"], Value::Null);
+    let again = ok("rebuild-topics", &data, &["--execute"]);
+    assert!(again.contains("the old one is in internal/metadata.replaced-"), "{again}");
+
+    let node = Node::start(&logmill(), &data);
+    assert_eq!(logmill().at(node.url()).ok(["consume", "t"]), "one\ntwo\nthree\n");
+    run(&logmill(), "rebuild-topics", &data, &[]).refused(6);
+    assert_eq!(node.terminate(), 0);
+    run(&logmill(), "rebuild-topics", &data.join("nowhere"), &[]).refused(5);
+}

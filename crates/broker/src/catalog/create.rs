@@ -1,16 +1,18 @@
 //! Creating a topic.
 
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use logmill_log::Log;
 use logmill_log::env::Work;
-use uuid::Uuid;
 
 use super::directories::{TOPICS, remove_tree, topic_dir};
-use super::load::Opener;
+use super::load::{Opener, Plan};
 use super::record::{Event, Identity};
-use super::state::TopicState;
+use super::state::Partition;
 use crate::broker::Core;
+use crate::config::Config;
 use crate::error::{Error, PartitionName, Reason, explain_metadata};
 use crate::exec::run_all;
 use crate::names::{check_partition_count, check_topic_name};
@@ -20,60 +22,79 @@ use crate::topic::{CreateTopic, Topic};
 const CREATE_AT_ONCE: usize = 8;
 
 /// What a request asks for, checked.
-pub(crate) fn check(request: &CreateTopic) -> Result<u32, Error> {
+pub(crate) fn check(request: &CreateTopic, config: &Config) -> Result<u32, Error> {
     check_topic_name(&request.name)?;
+    request.settings.check(config)?;
     check_partition_count(request.partitions.unwrap_or(1).into())
 }
 
 /// Creates the topic; it is on disk when this returns. Runs alone among the changes of topics.
 pub(crate) fn create(core: &Core, request: CreateTopic) -> Result<Topic, Error> {
-    let partition_count = check(&request)?;
-    let CreateTopic { name, internal, .. } = request;
+    let partition_count = check(&request, &core.config)?;
+    let CreateTopic { name, internal, settings, .. } = request;
     if core.catalog.contains(&name) {
         return Err(Error::topic_exists(&name));
     }
     let created_at = core.config.env.clock.now();
-    let identity = Arc::new(Identity { name, partition_count, internal, created_at });
+    let identity = Identity { name, partition_count, internal, created_at, settings };
     let id = core.config.env.new_uuid();
-    let doing = format!("the creation of topic {:?}", identity.name);
+    let plan = Arc::new(Plan::new(&core.config, id, identity));
+    let doing = format!("the creation of topic {:?}", plan.identity.name);
 
-    let logs = make_directories(core, id, &identity, &doing)?;
-    if let Err(error) = core.metadata.write(id, &Event::Created((*identity).clone()), created_at, &doing) {
+    let logs = make_topic(core, &plan, &doing)?;
+    let event = Event::Is(plan.identity.clone());
+    if let Err(error) = core.metadata.write(id, &event, created_at, &doing) {
         logs.iter().for_each(Log::retire);
         // The record may be on disk, and then the directories have to be there at the next start.
         if error.reason() != Reason::OutcomeUnknown {
-            take_back(core, id);
+            take_back(core, &topic_dir(id));
         }
         return Err(error);
     }
-    let topic = identity.topic(id, core.config.topic_settings());
-    let opener = Opener { config: core.config.clone(), set: core.set.clone() };
-    let name: Arc<str> = identity.name.as_str().into();
-    let partitions = (0..)
-        .zip(logs)
-        .map(|(partition, log)| opener.serve(PartitionName { topic: Arc::clone(&name), partition }, log));
-    let state = TopicState::new(topic.clone(), partitions.collect());
-    core.catalog.insert(state).map_err(|topic| Error::topic_exists(&topic.topic.name))?;
+    let state = plan.state(serve(core, &plan, 0, logs));
+    let topic = state.describe(&core.config);
+    core.catalog.insert(state).map_err(|topic| Error::topic_exists(&topic.identity.name))?;
     tracing::info!(topic = topic.name, id = %id, partitions = partition_count, "created a topic");
     Ok(topic)
 }
 
-/// Makes the directory of each partition, synced. All, or an error and nothing.
-fn make_directories(core: &Core, id: Uuid, identity: &Arc<Identity>, doing: &str) -> Result<Vec<Log>, Error> {
-    let fs = &*core.config.env.fs;
-    let dir = core.set.dir().join(topic_dir(id));
-    let topics = core.set.dir().join(TOPICS);
-    if let Err(error) = fs.create_dir(&dir).and_then(|()| fs.sync_dir(&topics)) {
-        take_back(core, id);
-        return Err(Error::io(error, doing));
-    }
+/// Partitions to be served, from the number of the first on.
+pub(super) fn serve(core: &Core, plan: &Plan, first: u32, logs: Vec<Log>) -> Vec<Arc<Partition>> {
     let opener = Opener { config: core.config.clone(), set: core.set.clone() };
-    let partitions = (0..identity.partition_count).collect();
+    let topic: Arc<str> = plan.identity.name.as_str().into();
+    let name = |partition| PartitionName { topic: Arc::clone(&topic), partition };
+    (first..).zip(logs).map(|(number, log)| Arc::new(opener.serve(name(number), log, plan))).collect()
+}
+
+/// Makes the topic's directory and those of its partitions, synced. All, or an error and nothing.
+fn make_topic(core: &Core, plan: &Arc<Plan>, doing: &str) -> Result<Vec<Log>, Error> {
+    let fs = &*core.config.env.fs;
+    let dir = topic_dir(plan.id);
+    let made = fs
+        .create_dir(&core.set.dir().join(&dir))
+        .and_then(|()| fs.sync_dir(&core.set.dir().join(TOPICS)))
+        .map_err(|error| Error::io(error, doing))
+        .and_then(|()| make_partitions(core, plan, 0..plan.identity.partition_count, doing));
+    if made.is_err() {
+        take_back(core, &dir);
+    }
+    made
+}
+
+/// Makes the directories of partitions, synced. All, or an error, and then the caller takes back what was made.
+pub(super) fn make_partitions(
+    core: &Core,
+    plan: &Arc<Plan>,
+    partitions: Range<u32>,
+    doing: &str,
+) -> Result<Vec<Log>, Error> {
+    let opener = Opener { config: core.config.clone(), set: core.set.clone() };
     let each = {
-        let identity = Arc::clone(identity);
-        move |partition| opener.create(id, partition, &identity)
+        let plan = Arc::clone(plan);
+        move |partition| opener.create(partition, &plan)
     };
-    let made = run_all(&*core.config.env.scheduler, Work::Append, CREATE_AT_ONCE, partitions, each);
+    let scheduler = &*core.config.env.scheduler;
+    let made = run_all(scheduler, Work::Append, CREATE_AT_ONCE, partitions.collect(), each);
     let mut logs = Vec::with_capacity(made.len());
     let mut failure = None;
     for log in made {
@@ -85,15 +106,14 @@ fn make_directories(core: &Core, id: Uuid, identity: &Arc<Identity>, doing: &str
     }
     let Some(error) = failure else { return Ok(logs) };
     logs.iter().for_each(Log::retire);
-    take_back(core, id);
     Err(error)
 }
 
-/// Removes what was made of a topic that does not come to be. What cannot be removed now is removed at the
-/// next start, since nothing names it.
-fn take_back(core: &Core, id: Uuid) {
-    let dir = core.set.dir().join(topic_dir(id));
-    if let Err(error) = remove_tree(&*core.config.env.fs, &dir, &|| false) {
-        tracing::warn!(path = %dir.display(), %error, "cannot take back the directory of a topic; the next start will");
+/// Removes what was made of something that does not come to be; `dir` lies below the data directory. What
+/// cannot be removed now is removed at the next start, since nothing names it.
+pub(super) fn take_back(core: &Core, dir: &Path) {
+    let path = core.set.dir().join(dir);
+    if let Err(error) = remove_tree(&*core.config.env.fs, &path, &|| false) {
+        tracing::warn!(path = %path.display(), %error, "cannot take back the directory of a topic; the next start will");
     }
 }

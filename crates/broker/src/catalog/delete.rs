@@ -26,18 +26,18 @@ pub(crate) struct Leftover {
 /// Deletes the topic; it stays deleted when this returns. Runs alone among the changes of topics.
 pub(crate) fn delete(core: &Arc<Core>, name: &str) -> Result<(), Error> {
     let topic = core.catalog.topic(name)?;
-    let id = topic.topic.id;
+    let id = topic.id;
     let doing = format!("the deletion of topic {name:?}");
     let deleted = core.metadata.write(id, &Event::Deleted, core.config.env.clock.now(), &doing);
     if let Err(error) = deleted {
         if error.reason() == Reason::OutcomeUnknown {
             // The next start may take the topic away, so nothing more may be called durable in it.
-            fence(&topic, &deletion_unknown(&topic.topic.name).because(error.clone()));
+            fence(&topic, &deletion_unknown(&topic.identity.name).because(error.clone()));
         }
         return Err(error);
     }
     core.catalog.remove(name, id);
-    fence(&topic, &Error::topic_not_found(&topic.topic.name));
+    fence(&topic, &Error::topic_not_found(&topic.identity.name));
     tracing::info!(topic = name, id = %id, "deleted a topic");
     end(core, topic);
     Ok(())
@@ -51,7 +51,7 @@ fn end(core: &Arc<Core>, topic: Arc<TopicState>) {
     let core = Arc::clone(core);
     let end = move || {
         topic.partitions.iter().filter_map(|partition| partition.log().ok()).for_each(Log::retire);
-        let id = topic.topic.id;
+        let id = topic.id;
         // Its files are let go before they are unlinked.
         drop(topic);
         let dirs = rename(&core, id);

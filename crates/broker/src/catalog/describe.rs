@@ -35,17 +35,18 @@ pub(crate) fn list(core: &Core, request: ListTopics) -> Result<TopicPage, Error>
     let more = found.len() > most;
     found.truncate(most);
     let next_page_token = match found.last() {
-        Some(last) if more => format!("{TOKEN}{}", last.topic.name),
+        Some(last) if more => format!("{TOKEN}{}", last.identity.name),
         _ => String::new(),
     };
-    Ok(TopicPage { topics: found.iter().map(|topic| topic.topic.clone()).collect(), next_page_token })
+    let topics = found.iter().map(|topic| topic.describe(&core.config)).collect();
+    Ok(TopicPage { topics, next_page_token })
 }
 
 /// Waits for writes that are going on.
-pub(crate) fn describe(topic: &TopicState) -> TopicDescription {
+pub(crate) fn describe(core: &Core, topic: &TopicState) -> TopicDescription {
     TopicDescription {
-        topic: topic.topic.clone(),
-        partitions: topic.partitions.iter().map(super::Partition::info).collect(),
+        topic: topic.describe(&core.config),
+        partitions: topic.partitions.iter().map(|partition| partition.info()).collect(),
     }
 }
 

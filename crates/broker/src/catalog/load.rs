@@ -9,7 +9,9 @@ use logmill_log::{ErrorKind, Log, LogOptions, LogSet};
 use uuid::Uuid;
 
 use super::delete::Leftover;
-use super::directories::{Named, TOPICS, classify, deleted_dir, holds_data, partition_dir, topic_dir};
+use super::directories::{
+    Named, TOPICS, classify, deleted_dir, holds_data, partition_dir, remove_tree, topic_dir,
+};
 use super::metadata::{LastEvents, MetadataLog};
 use super::progress::Opening;
 use super::record::{self, Event, Identity};
@@ -19,7 +21,7 @@ use crate::config::Config;
 use crate::error::{Error, OpenError, PartitionName};
 use crate::exec::run_all;
 use crate::produce::Lane;
-use crate::topic::{Setting, Topic};
+use crate::settings::{Effective, Rules};
 
 /// How many partitions are opened at once.
 const OPEN_AT_ONCE: usize = 16;
@@ -44,8 +46,8 @@ pub(crate) fn load(config: &Config, set: &LogSet, opening: &Arc<Opening>) -> Res
     for topic in open_topics(config, set, events, opening) {
         report.topics += 1;
         report.partitions += topic.partitions.len();
-        report.failed.extend(topic.partitions.iter().filter_map(failure));
-        catalog.insert(topic).map_err(|topic| OpenError::metadata_twice(set.dir(), &topic.topic.name))?;
+        report.failed.extend(topic.partitions.iter().filter_map(|partition| failure(partition)));
+        catalog.insert(topic).map_err(|topic| OpenError::metadata_twice(set.dir(), &topic.identity.name))?;
     }
     for failed in &report.failed {
         tracing::error!(topic = failed.topic, partition = failed.partition, error = %failed.error, "a partition failed");
@@ -92,8 +94,11 @@ fn find_leftovers(
         let dir = if named == Named::Topic(id) { topic_dir(id) } else { deleted_dir(id) };
         let keep = match events.get(&id) {
             // Never taken away, whatever it is called.
-            Some(Event::Created(_)) if named == Named::Topic(id) => continue,
-            Some(Event::Created(_)) => true,
+            Some(Event::Is(identity)) if named == Named::Topic(id) => {
+                report.take_partitions_beyond(set, id, identity)?;
+                continue;
+            }
+            Some(Event::Is(_)) => true,
             Some(Event::Deleted | Event::Gone) => false,
             // Its creation was cut off before it was recorded, unless there are records in it.
             None if named == Named::Topic(id) => {
@@ -120,6 +125,38 @@ fn owner(set: &LogSet, id: Uuid) -> Option<String> {
 }
 
 impl OpenReport {
+    /// Takes away what is left of partitions that a topic was to get and has not got, unless there are records
+    /// in it.
+    fn take_partitions_beyond(
+        &mut self,
+        set: &LogSet,
+        id: Uuid,
+        identity: &Identity,
+    ) -> Result<(), OpenError> {
+        let fs = &*set.env().fs;
+        let dir = set.dir().join(topic_dir(id));
+        let entries = match fs.list(&dir) {
+            Ok(entries) => entries,
+            // Each of its partitions is going to say so.
+            Err(_) => return Ok(()),
+        };
+        let beyond = |name: &str| {
+            let number = name.parse::<u32>().ok().filter(|number| number.to_string() == name);
+            number.is_some_and(|number| number >= identity.partition_count)
+        };
+        for entry in entries.iter().filter(|entry| entry.is_dir && beyond(&entry.name)) {
+            let path = dir.join(&entry.name);
+            if holds_data(fs, &path).map_err(|error| OpenError::io("read", &path, error))? {
+                self.note_unknown(path, Some(identity.name.clone()));
+            } else {
+                remove_tree(fs, &path, &|| false)
+                    .and_then(|_| fs.sync_dir(&dir))
+                    .map_err(|error| OpenError::io("remove", &path, error))?;
+            }
+        }
+        Ok(())
+    }
+
     fn note_unknown(&mut self, path: PathBuf, topic: Option<String>) {
         tracing::warn!(path = %path.display(), topic, "no topic owns this; it is left as it is");
         self.unknown.push(UnknownDirectory { path, topic });
@@ -136,20 +173,21 @@ fn open_topics(
     let mut topics = Vec::new();
     let mut jobs = Vec::new();
     for (id, event) in events {
-        let Event::Created(identity) = event else { continue };
+        let Event::Is(identity) = event else { continue };
         let name: Arc<str> = identity.name.as_str().into();
-        let identity = Arc::new(identity);
-        jobs.extend((0..identity.partition_count).map(|partition| {
-            (id, PartitionName { topic: Arc::clone(&name), partition }, Arc::clone(&identity))
-        }));
-        topics.push((id, identity));
+        let plan = Arc::new(Plan::new(config, id, identity));
+        jobs.extend(
+            (0..plan.identity.partition_count)
+                .map(|partition| (PartitionName { topic: Arc::clone(&name), partition }, Arc::clone(&plan))),
+        );
+        topics.push(plan);
     }
-    let names: Vec<PartitionName> = jobs.iter().map(|(_, name, _)| name.clone()).collect();
+    let names: Vec<PartitionName> = jobs.iter().map(|(name, _)| name.clone()).collect();
     let opener = Opener { config: config.clone(), set: set.clone() };
     opening.begin(names.len());
     let hears = Arc::clone(opening);
-    let open = move |(id, name, identity): (Uuid, PartitionName, Arc<Identity>)| {
-        let partition = opener.open(id, name, &identity);
+    let open = move |(name, plan): (PartitionName, Arc<Plan>)| {
+        let partition = opener.open(name, &plan);
         hears.opened();
         partition
     };
@@ -158,24 +196,30 @@ fn open_topics(
     let mut opened = opened.into_iter().zip(names).map(|(partition, name)| {
         partition.unwrap_or_else(|| Partition::failed(name, Error::fault("the opening of a partition")))
     });
-    let settings = config.topic_settings();
-    let state = |(id, identity): (Uuid, Arc<Identity>)| {
-        let partitions = opened.by_ref().take(identity.partition_count as usize).collect();
-        TopicState::new(identity.topic(id, settings.clone()), partitions)
+    let state = |plan: Arc<Plan>| {
+        let partitions = opened.by_ref().take(plan.identity.partition_count as usize).map(Arc::new);
+        plan.state(partitions.collect())
     };
     topics.into_iter().map(state).collect()
 }
 
-impl Identity {
-    pub(super) fn topic(&self, id: Uuid, settings: Vec<Setting>) -> Topic {
-        Topic {
-            name: self.name.clone(),
-            id,
-            partition_count: self.partition_count,
-            created_at: self.created_at,
-            settings,
-            internal: self.internal,
-        }
+/// What a topic is, and what follows from it for its partitions.
+pub(super) struct Plan {
+    pub(super) id: Uuid,
+    pub(super) identity: Identity,
+    pub(super) options: LogOptions,
+    pub(super) rules: Arc<Rules>,
+}
+
+impl Plan {
+    pub(super) fn new(config: &Config, id: Uuid, identity: Identity) -> Self {
+        let effective = Effective::new(config, &identity.settings);
+        Self { id, identity, options: effective.log_options(), rules: Arc::new(effective.rules()) }
+    }
+
+    /// The topic, with these partitions.
+    pub(super) fn state(&self, partitions: Vec<Arc<Partition>>) -> Arc<TopicState> {
+        TopicState::new(self.id, self.identity.clone(), Arc::clone(&self.rules), partitions)
     }
 }
 
@@ -187,50 +231,44 @@ pub(super) struct Opener {
 
 impl Opener {
     /// A partition that the metadata knows. Its directory is never made anew.
-    fn open(&self, id: Uuid, name: PartitionName, identity: &Identity) -> Partition {
-        match self.try_open(id, &name, identity) {
-            Ok(log) => self.serve(name, log),
+    fn open(&self, name: PartitionName, plan: &Plan) -> Partition {
+        match self.try_open(&name, plan) {
+            Ok(log) => self.serve(name, log, plan),
             Err(error) => Partition::failed(name, error),
         }
     }
 
-    fn try_open(&self, id: Uuid, name: &PartitionName, identity: &Identity) -> Result<Log, Error> {
-        let path = partition_dir(id, name.partition);
+    fn try_open(&self, name: &PartitionName, plan: &Plan) -> Result<Log, Error> {
+        let path = partition_dir(plan.id, name.partition);
         let explain = |error: logmill_log::Error| match error.kind() {
             ErrorKind::NotFound => name.missing(&self.set.dir().join(&path), error),
             _ => name.failed(&error),
         };
         let meta = self.set.read_meta(&path).map_err(explain)?;
-        let belongs = record::decode_owner(&meta.owner);
-        if belongs.as_ref() != Ok(&(id, name.partition, identity.clone())) {
+        // How many partitions there were when this one was made does not matter: there may be more now.
+        let belongs = record::decode_owner(&meta.owner).is_ok_and(|(id, partition, owner)| {
+            (id, partition, owner.name) == (plan.id, name.partition, plan.identity.name.clone())
+        });
+        if !belongs {
             return Err(name.misplaced(&self.set.dir().join(&path)));
         }
-        self.set.open_log(&path, self.options()).map_err(explain)
+        self.set.open_log(&path, plan.options).map_err(explain)
     }
 
-    pub(super) fn create(
-        &self,
-        id: Uuid,
-        partition: u32,
-        identity: &Identity,
-    ) -> Result<Log, logmill_log::Error> {
-        let owner = record::encode_owner(id, partition, identity);
-        self.set.create(partition_dir(id, partition), &owner, self.options())
+    pub(super) fn create(&self, partition: u32, plan: &Plan) -> Result<Log, logmill_log::Error> {
+        let owner = record::encode_owner(plan.id, partition, &plan.identity);
+        self.set.create(partition_dir(plan.id, partition), &owner, plan.options)
     }
 
-    pub(super) fn serve(&self, name: PartitionName, log: Log) -> Partition {
-        let Config { env, max_message_bytes, limits, .. } = &self.config;
+    pub(super) fn serve(&self, name: PartitionName, log: Log, plan: &Plan) -> Partition {
+        let Config { env, limits, .. } = &self.config;
         let lane = Lane::new(
             name.clone(),
             log.clone(),
             Arc::clone(&env.scheduler),
-            *max_message_bytes,
+            Arc::clone(&plan.rules),
             limits.max_partition_queued_bytes,
         );
         Partition::open(name, log, lane)
-    }
-
-    fn options(&self) -> LogOptions {
-        LogOptions::default().segment_bytes(self.config.segment_bytes)
     }
 }

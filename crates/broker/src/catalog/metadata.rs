@@ -1,9 +1,10 @@
 //! The metadata log: which topics there are, in an ordinary log of the same set.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
-use logmill_log::{Log, LogOptions, LogSet, LogState};
+use logmill_log::{CompactionOptions, Log, LogOptions, LogSet, LogState};
 use logmill_record::{Batch, BatchBuilder, NewRecord, Offset, TimestampMs};
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -17,9 +18,23 @@ pub(super) const METADATA: &str = "internal/metadata";
 
 const READ_BYTES: usize = 1024 * 1024;
 
+/// Sealed segments are compacted: small ones, so that what was said of deleted topics does not stay for ever.
+const SEGMENT_BYTES: u64 = 1024 * 1024;
+const SEGMENT_AGE: Duration = Duration::from_hours(24);
+/// Room for 32,768 topics; for more, compaction goes over the log several times.
+const KEY_MAP_BYTES: usize = 1024 * 1024;
+
+/// A log that could not be opened afresh is tried again after so long, and then after twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
 /// Without space to note that a topic is deleted, none is made.
-fn options() -> LogOptions {
-    LogOptions::default().may_use_last_space(true)
+pub(super) fn options() -> LogOptions {
+    LogOptions::default()
+        .may_use_last_space(true)
+        .segment_bytes(SEGMENT_BYTES)
+        .segment_age(Some(SEGMENT_AGE))
+        .compaction(Some(CompactionOptions::default().key_map_bytes(KEY_MAP_BYTES)))
 }
 
 /// The metadata log, open.
@@ -33,8 +48,19 @@ pub(crate) struct MetadataLog {
 struct State {
     /// Replaced when a sync has failed and the log was opened afresh.
     log: Log,
-    /// A sync failed and the log could not be opened afresh: what is in it is known at the next start.
-    failed: Option<logmill_log::Error>,
+    /// A sync failed and the log could not be opened afresh.
+    failed: Option<Failed>,
+}
+
+/// Why nothing can be written, until the log can be opened afresh without what was lost.
+#[derive(Debug)]
+struct Failed {
+    error: logmill_log::Error,
+    /// The record of which the sync failed. It must not be in the log: its change was not made here.
+    written: Offset,
+    /// By the clock that does not jump.
+    next_try: Duration,
+    pause: Duration,
 }
 
 /// The last event of each topic that the log knows.
@@ -87,37 +113,66 @@ impl MetadataLog {
         let value = record::encode(event);
         let mut batch = BatchBuilder::new();
         let record =
-            NewRecord { timestamp: now, key: Some(id.as_bytes()), value: Some(&value), headers: &[] };
+            NewRecord { timestamp: now, key: Some(id.as_bytes()), value: value.as_deref(), headers: &[] };
         let batch = batch.push(&record).and_then(|()| batch.build());
         let batch = batch.expect("a record of a few hundred bytes fits a batch");
 
         let mut state = self.state.lock();
-        if let Some(error) = &state.failed {
-            return Err(metadata_failed(error, doing));
-        }
+        self.try_again(&mut state, doing)?;
         let receipt = state.log.append(&[batch]).map_err(|error| explain_metadata(&error, doing))?;
         let written = receipt.first_offset();
         let Err(error) = receipt.wait() else { return Ok(()) };
-        match self.reopen() {
-            // It goes on after the last record known to be on disk, so this one is not in it.
-            Ok(fresh) if fresh.end_offset() <= written => {
+        match self.reopen_without(written) {
+            Some(fresh) => {
                 state.log = fresh;
                 let message =
                     format!("a sync of the node's metadata failed, and {doing} did not happen: {error}");
                 Err(Error::new(Reason::IoFailed, message).because(error))
             }
-            Ok(_) | Err(_) => {
-                state.failed = Some(error.clone());
-                Err(explain_metadata(&error, doing))
+            None => {
+                let next_try = self.set.env().clock.monotonic() + FIRST_PAUSE;
+                let error = error.clone();
+                let told = explain_metadata(&error, doing);
+                state.failed = Some(Failed { error, written, next_try, pause: FIRST_PAUSE });
+                Err(told)
             }
         }
     }
 
-    fn reopen(&self) -> Result<Log, logmill_log::Error> {
-        let log = self.set.open_log(METADATA, options())?;
-        match log.stats().state {
+    /// Opens a log that has failed afresh, if it is time to.
+    fn try_again(&self, state: &mut State, doing: &str) -> Result<(), Error> {
+        let Some(failed) = &mut state.failed else { return Ok(()) };
+        let now = self.set.env().clock.monotonic();
+        if now < failed.next_try {
+            return Err(metadata_failed(&failed.error, doing));
+        }
+        match self.reopen_without(failed.written) {
+            Some(log) => {
+                tracing::info!("the node's metadata can be written again");
+                *state = State { log, failed: None };
+                Ok(())
+            }
+            None => {
+                failed.pause = (failed.pause * 2).min(LONGEST_PAUSE);
+                failed.next_try = now + failed.pause;
+                Err(metadata_failed(&failed.error, doing))
+            }
+        }
+    }
+
+    /// The log opened afresh. It goes on after the last record known to be on disk; should the one at
+    /// `written` be there all the same, only a start can make its change.
+    fn reopen_without(&self, written: Offset) -> Option<Log> {
+        let opened = self.set.open_log(METADATA, options()).and_then(|log| match log.stats().state {
             LogState::ReadOnly(error) | LogState::Poisoned(error) => Err(error),
             _ => Ok(log),
+        });
+        match opened {
+            Ok(log) => Some(log).filter(|log| log.end_offset() <= written),
+            Err(error) => {
+                tracing::warn!(%error, "the node's metadata cannot be opened afresh");
+                None
+            }
         }
     }
 }
@@ -137,7 +192,7 @@ pub(crate) enum Unreadable {
 
 impl Unreadable {
     pub(crate) fn is_newer(&self) -> bool {
-        matches!(self, Self::Record(RecordError::NewerVersion { .. }))
+        matches!(self, Self::Record(RecordError::NewerVersion { .. } | RecordError::Setting { .. }))
     }
 }
 
@@ -150,8 +205,8 @@ fn apply(mut batches: Bytes, events: &mut LastEvents) -> Result<(), (Offset, Unr
         offset = batch.header().base_offset;
         for record in batch.records().map_err(|error| (offset, error.into()))? {
             let record = record.map_err(|error| (offset, error.into()))?;
-            let (key, value) = (record.key.unwrap_or_default(), record.value.unwrap_or_default());
-            let (id, event) = record::decode(key, value).map_err(|error| (record.offset, error.into()))?;
+            let (id, event) = record::decode(record.key.unwrap_or_default(), record.value)
+                .map_err(|error| (record.offset, error.into()))?;
             events.insert(id, event);
         }
         Ok(true)

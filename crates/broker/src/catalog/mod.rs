@@ -9,29 +9,41 @@
 //! * Delete: the record *deleted*, synced; then the answer. In the background the logs end, which waits for
 //!   syncs that are going on; the directory is renamed and unlinked; then the record *gone*.
 //!
+//! * Alter: the record written again, synced; then memory and logs follow; then the answer.
+//! * Grow: directories and `meta` of the new partitions, synced; then the record written again, synced; then
+//!   the answer.
+//!
 //! A crash between any two of these leaves a topic that is whole, or one that the next start takes away.
 //!
 //! Lock order: the metadata log's lock, then the log's own; the catalog's lock is a leaf.
 
+mod alter;
 mod create;
 mod delete;
+mod delete_records;
 mod describe;
 mod directories;
+mod grow;
 mod load;
 mod metadata;
 mod owner;
 mod progress;
+mod rebuild;
 mod record;
 mod report;
 mod state;
 
+pub(crate) use alter::alter;
 pub(crate) use create::{check, create};
 pub(crate) use delete::{delete, take_away};
+pub use delete_records::{DeleteRecords, DeletedRecords};
 pub(crate) use describe::{describe, describe_node, list};
+pub(crate) use grow::{add_partitions, check_count};
 pub(crate) use load::load;
 pub(crate) use metadata::{MetadataLog, Unreadable};
 pub use owner::PartitionOwner;
 pub(crate) use progress::Opening;
 pub use progress::{OnOpen, OpenProgress};
+pub use rebuild::{RebuildPlan, RebuiltTopic, SkippedDirectory, plan_rebuild};
 pub use report::{FailedPartition, OpenReport, UnknownDirectory};
 pub(crate) use state::{Catalog, Partition, TopicState};

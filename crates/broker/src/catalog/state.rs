@@ -3,16 +3,22 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, OnceLock};
 
+use logmill_log::env::Work;
 use logmill_log::{Log, LogState};
 use logmill_record::Offset;
 use parking_lot::RwLock;
 use uuid::Uuid;
 
+use super::record::Identity;
+use crate::broker::Core;
+use crate::config::Config;
 use crate::error::{Error, PartitionName};
+use crate::exec::Serial;
 use crate::produce::Lane;
+use crate::settings::{Effective, Rules};
 use crate::topic::{PartitionInfo, Topic};
 
 /// The topics that exist, by name. Only what is durable is in it.
@@ -21,11 +27,14 @@ pub(crate) struct Catalog {
     topics: RwLock<BTreeMap<String, Arc<TopicState>>>,
 }
 
-/// A topic and its partitions.
+/// A topic as it is at one time. When it changes another takes its place, with the same partitions.
 #[derive(Debug)]
 pub(crate) struct TopicState {
-    pub(crate) topic: Topic,
-    pub(crate) partitions: Vec<Partition>,
+    pub(crate) id: Uuid,
+    pub(crate) identity: Identity,
+    /// What is asked of records, as it follows from the settings.
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) partitions: Vec<Arc<Partition>>,
     /// Whose turn it is to take records without a key.
     pub(crate) next_keyless: AtomicU32,
 }
@@ -35,6 +44,8 @@ pub(crate) struct TopicState {
 pub(crate) struct Partition {
     name: PartitionName,
     open: Result<Open, Error>,
+    /// Deletions of records, one at a time; there are none of most partitions.
+    deletions: OnceLock<Arc<Serial>>,
 }
 
 #[derive(Debug)]
@@ -55,7 +66,7 @@ impl Catalog {
 
     /// Adds a topic. Gives it back if there is one of that name.
     pub(super) fn insert(&self, topic: Arc<TopicState>) -> Result<(), Arc<TopicState>> {
-        match self.topics.write().entry(topic.topic.name.clone()) {
+        match self.topics.write().entry(topic.identity.name.clone()) {
             Entry::Occupied(_) => Err(topic),
             Entry::Vacant(place) => {
                 place.insert(topic);
@@ -64,10 +75,19 @@ impl Catalog {
         }
     }
 
+    /// Puts what a topic has become in the place of what it was.
+    pub(super) fn replace(&self, topic: Arc<TopicState>) {
+        if let Some(place) = self.topics.write().get_mut(&topic.identity.name)
+            && place.id == topic.id
+        {
+            *place = topic;
+        }
+    }
+
     /// Takes the topic out if it is still the one with this id.
     pub(super) fn remove(&self, name: &str, id: Uuid) {
         let mut topics = self.topics.write();
-        if topics.get(name).is_some_and(|topic| topic.topic.id == id) {
+        if topics.get(name).is_some_and(|topic| topic.id == id) {
             topics.remove(name);
         }
     }
@@ -77,7 +97,7 @@ impl Catalog {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let topics = self.topics.read();
         let shown = topics.range::<str, _>((from, Bound::Unbounded)).map(|(_, topic)| topic);
-        shown.filter(|topic| internal || !topic.topic.internal).take(most).map(Arc::clone).collect()
+        shown.filter(|topic| internal || !topic.identity.internal).take(most).map(Arc::clone).collect()
     }
 
     /// All topics, in order of their names.
@@ -87,25 +107,52 @@ impl Catalog {
 }
 
 impl TopicState {
-    pub(super) fn new(topic: Topic, partitions: Vec<Partition>) -> Arc<Self> {
-        Arc::new(Self { topic, partitions, next_keyless: AtomicU32::new(0) })
+    pub(super) fn new(
+        id: Uuid,
+        identity: Identity,
+        rules: Arc<Rules>,
+        partitions: Vec<Arc<Partition>>,
+    ) -> Arc<Self> {
+        Arc::new(Self { id, identity, rules, partitions, next_keyless: AtomicU32::new(0) })
+    }
+
+    /// What it looks like from outside. Settings of the node count as it has them now.
+    pub(super) fn describe(&self, config: &Config) -> Topic {
+        let Identity { name, partition_count, internal, created_at, settings } = &self.identity;
+        Topic {
+            name: name.clone(),
+            id: self.id,
+            partition_count: *partition_count,
+            created_at: *created_at,
+            settings: Effective::described(config, settings),
+            internal: *internal,
+        }
     }
 
     pub(crate) fn partition(&self, partition: u32) -> Result<&Partition, Error> {
+        self.find(partition).map(|partition| &**partition)
+    }
+
+    /// The partition, to be kept.
+    pub(super) fn share(&self, partition: u32) -> Result<Arc<Partition>, Error> {
+        self.find(partition).map(Arc::clone)
+    }
+
+    fn find(&self, partition: u32) -> Result<&Arc<Partition>, Error> {
         let found = usize::try_from(partition).ok().and_then(|index| self.partitions.get(index));
         found.ok_or_else(|| {
-            Error::partition_not_found(&self.topic.name, partition, self.topic.partition_count)
+            Error::partition_not_found(&self.identity.name, partition, self.identity.partition_count)
         })
     }
 }
 
 impl Partition {
     pub(super) fn open(name: PartitionName, log: Log, lane: Lane) -> Self {
-        Self { name, open: Ok(Open { log, lane }) }
+        Self { name, open: Ok(Open { log, lane }), deletions: OnceLock::new() }
     }
 
     pub(super) fn failed(name: PartitionName, error: Error) -> Self {
-        Self { name, open: Err(error) }
+        Self { name, open: Err(error), deletions: OnceLock::new() }
     }
 
     pub(crate) fn name(&self) -> &PartitionName {
@@ -118,6 +165,11 @@ impl Partition {
 
     pub(crate) fn lane(&self) -> Result<&Lane, Error> {
         self.open.as_ref().map(|open| &open.lane).map_err(Clone::clone)
+    }
+
+    /// The queue of its deletions of records.
+    pub(super) fn deletions(&self, core: &Core) -> &Arc<Serial> {
+        self.deletions.get_or_init(|| Serial::new(Arc::clone(&core.config.env.scheduler), Work::Append))
     }
 
     /// What `error` of the partition's log means to a caller.

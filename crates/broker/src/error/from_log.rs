@@ -158,8 +158,8 @@ pub(crate) fn explain_metadata(error: &logmill_log::Error, doing: &str) -> Error
 /// The metadata log takes nothing more, because of `error`.
 pub(crate) fn metadata_failed(error: &logmill_log::Error, doing: &str) -> Error {
     let message = format!(
-        "the node's metadata cannot be written, so {doing} did not happen: check the disk and start the node \
-         again ({error})"
+        "the node's metadata cannot be written, so {doing} did not happen: check the disk and try again; if that \
+         does not help, start the node again ({error})"
     );
     Error::new(Reason::MetadataFailed, message).because(error.clone())
 }

@@ -88,8 +88,9 @@ impl OpenError {
             ErrorKind::Corrupt | ErrorKind::ReadOnly | ErrorKind::NotFound => {
                 let message = format!(
                     "the node's own metadata in {} is damaged, and without it the node does not know its topics: \
-                     {error}; keep a copy of the directory, and put internal/metadata back from a backup",
-                    dir.display()
+                     {error}; {}",
+                    dir.display(),
+                    put_back(dir)
                 );
                 Self::new(OpenErrorKind::Damaged, message).because(error)
             }
@@ -107,29 +108,39 @@ impl OpenError {
             return Self::new(OpenErrorKind::NewerFormat, message).because(cause);
         }
         let message = format!(
-            "the node's own metadata in {} is damaged at record {offset}: {cause}; keep a copy of the directory, \
-             and put internal/metadata back from a backup",
-            dir.display()
+            "the node's own metadata in {} is damaged at record {offset}: {cause}; {}",
+            dir.display(),
+            put_back(dir)
         );
         Self::new(OpenErrorKind::Damaged, message).because(cause)
     }
 
     pub(crate) fn metadata_missing(dir: &Path) -> Self {
         let message = format!(
-            "{} holds the directories of topics, but the node's own metadata is not there: put internal/metadata \
-             back from a backup, or choose an empty directory",
-            dir.display()
+            "{} holds the directories of topics, but the node's own metadata is not there: choose an empty \
+             directory, or {}",
+            dir.display(),
+            put_back(dir)
         );
         Self::new(OpenErrorKind::Damaged, message)
     }
 
     pub(crate) fn metadata_twice(dir: &Path, topic: &str) -> Self {
         let message = format!(
-            "the node's own metadata in {} names two topics {topic:?}: keep a copy of the directory, and put \
-             internal/metadata back from a backup",
-            dir.display()
+            "the node's own metadata in {} names two topics {topic:?}: {}",
+            dir.display(),
+            put_back(dir)
         );
         Self::new(OpenErrorKind::Damaged, message)
+    }
+
+    /// A plan was made, and then somebody had the directory open.
+    pub(crate) fn changed_meanwhile(dir: &Path) -> Self {
+        let message = format!(
+            "the data directory {} was in use since it was looked at: stop whoever uses it, and look again",
+            dir.display()
+        );
+        Self::new(OpenErrorKind::InUse, message)
     }
 
     /// What kind of failure this is.
@@ -137,6 +148,15 @@ impl OpenError {
     pub const fn kind(&self) -> OpenErrorKind {
         self.kind
     }
+}
+
+/// What to do about metadata that is not what it was.
+fn put_back(dir: &Path) -> String {
+    format!(
+        "keep a copy of the directory, and put internal/metadata back from a backup, or make it anew from the \
+         directories of the topics: 'logmill log rebuild-topics {}'",
+        dir.display()
+    )
 }
 
 impl fmt::Display for OpenError {

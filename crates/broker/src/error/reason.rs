@@ -95,6 +95,8 @@ pub enum Reason {
     TopicNameInvalid,
     /// The number of partitions is not one that a topic can have.
     PartitionCountInvalid,
+    /// A topic has no such setting, or the setting not that value.
+    SettingInvalid,
     /// There is a topic of that name already.
     TopicExists,
     /// There is no topic of that name.
@@ -107,6 +109,8 @@ pub enum Reason {
     BatchInvalid,
     /// The record batch uses something that this version does not have.
     BatchUnsupported,
+    /// The topic's settings ask for something that the record or batch does not have.
+    RecordRefused,
     /// The record or batch is larger than the topic takes.
     MessageTooLarge,
     /// A batch of an idempotent producer comes before one that should precede it.
@@ -139,16 +143,18 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::RequestInvalid,
         Self::TopicNameInvalid,
         Self::PartitionCountInvalid,
+        Self::SettingInvalid,
         Self::TopicExists,
         Self::TopicNotFound,
         Self::PartitionNotFound,
         Self::OffsetOutOfRange,
         Self::BatchInvalid,
         Self::BatchUnsupported,
+        Self::RecordRefused,
         Self::MessageTooLarge,
         Self::OutOfSequence,
         Self::ProducerFenced,
@@ -172,7 +178,9 @@ impl Reason {
             Self::RequestInvalid
             | Self::TopicNameInvalid
             | Self::PartitionCountInvalid
+            | Self::SettingInvalid
             | Self::BatchInvalid
+            | Self::RecordRefused
             | Self::MessageTooLarge => Code::InvalidArgument,
             Self::TopicExists | Self::SequenceForgotten => Code::AlreadyExists,
             Self::TopicNotFound | Self::PartitionNotFound => Code::NotFound,
@@ -197,12 +205,14 @@ impl Reason {
             Self::RequestInvalid => "REQUEST_INVALID",
             Self::TopicNameInvalid => "TOPIC_NAME_INVALID",
             Self::PartitionCountInvalid => "PARTITION_COUNT_INVALID",
+            Self::SettingInvalid => "SETTING_INVALID",
             Self::TopicExists => "TOPIC_EXISTS",
             Self::TopicNotFound => "TOPIC_NOT_FOUND",
             Self::PartitionNotFound => "PARTITION_NOT_FOUND",
             Self::OffsetOutOfRange => "OFFSET_OUT_OF_RANGE",
             Self::BatchInvalid => "BATCH_INVALID",
             Self::BatchUnsupported => "BATCH_UNSUPPORTED",
+            Self::RecordRefused => "RECORD_REFUSED",
             Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
             Self::OutOfSequence => "OUT_OF_SEQUENCE",
             Self::ProducerFenced => "PRODUCER_FENCED",

@@ -1,6 +1,7 @@
 //! Blocking jobs, one after another, in the order in which they were handed in.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use logmill_log::env::{Scheduler, Task, Work};
@@ -17,6 +18,12 @@ pub(crate) struct Serial {
 struct State {
     queue: VecDeque<Task>,
     running: bool,
+}
+
+impl fmt::Debug for Serial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serial").field("work", &self.work).finish_non_exhaustive()
+    }
 }
 
 impl Serial {

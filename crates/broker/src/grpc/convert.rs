@@ -67,6 +67,7 @@ impl From<Setting> for v1::Setting {
         let source = match setting.source {
             SettingSource::Default => v1::SettingSource::Default,
             SettingSource::Node => v1::SettingSource::Node,
+            SettingSource::Topic => v1::SettingSource::Topic,
         };
         Self { name: setting.name.to_owned(), value: setting.value, source: source.into() }
     }

@@ -136,7 +136,7 @@ async fn pause_after_failure(accepted: io::Result<TcpStream>) -> io::Result<TcpS
 }
 
 fn router(services: &Services) -> Router {
-    let max_message_bytes = services.broker.config().max_message_bytes;
+    let max_message_bytes = services.broker.config().most_message_bytes();
     let max_decoded = max_message_bytes.saturating_add(MESSAGE_SLACK_BYTES).max(MIN_MESSAGE_BYTES);
     macro_rules! service {
         ($server:path) => {

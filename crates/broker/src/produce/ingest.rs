@@ -2,12 +2,14 @@
 
 use bytes::Bytes;
 use logmill_record::{
-    Batch, BatchBuilder, BatchError, BatchErrorKind, Inflater, NewRecord, TimestampMs, TimestampType,
+    Batch, BatchBuilder, BatchError, BatchErrorKind, BatchOptions, Inflater, NewRecord, RecordProblem,
+    TimestampMs, TimestampType,
 };
 
 use super::{Payload, ProduceRecord, ProducerSequence};
 use crate::config::Limits;
 use crate::error::{Error, Reason};
+use crate::settings::{Rules, SettingName};
 
 /// What a record takes in memory besides its key, value and headers.
 const RECORD_BYTES: usize = size_of::<ProduceRecord>();
@@ -26,8 +28,9 @@ pub(crate) fn check_counts(records: usize, headers: usize, limits: &Limits) -> R
 }
 
 /// Checks a batch that a producer made, whole: header, CRC, every record, as far as they may be inflated.
-pub(super) fn check(bytes: Bytes, max_message_bytes: usize, inflater: &mut Inflater) -> Result<Batch, Error> {
-    check_size(bytes.len(), max_message_bytes)?;
+/// And by the rules of its topic.
+pub(super) fn check(bytes: Bytes, rules: &Rules, inflater: &mut Inflater) -> Result<Batch, Error> {
+    check_size(bytes.len(), rules.max_message_bytes)?;
     let batch = Batch::parse(bytes).map_err(refuse)?;
     let header = batch.header();
     let attributes = header.attributes;
@@ -47,12 +50,40 @@ pub(super) fn check(bytes: Bytes, max_message_bytes: usize, inflater: &mut Infla
     }
     if attributes.timestamp_type() == TimestampType::LogAppendTime {
         return Err(invalid(
-            "its attributes say that the node set its timestamps, but the topic's message.timestamp.type is \
-             CreateTime: clear attribute bit 3",
+            "its attributes say that the node set its timestamps, which the node does where the topic's \
+             message.timestamp.type says so: clear attribute bit 3",
         ));
     }
-    batch.check_records_with(inflater).map_err(refuse)?;
+    let codec = attributes.compression();
+    if let Some(expected) = rules.compression.filter(|expected| *expected != codec) {
+        let message = format!(
+            "the record batch was refused: it is compressed with {codec}, and the topic's compression.type asks \
+             for {expected}: compress with that, or send plain records, which the node compresses"
+        );
+        return Err(rule_broken(message, SettingName::CompressionType));
+    }
+    if rules.needs_key {
+        batch.check_keyed_records_with(inflater).map_err(|error| match error {
+            BatchError::Record { index, problem: RecordProblem::NoKey, .. } => keyless(index as usize),
+            error => refuse(error),
+        })?;
+    } else {
+        batch.check_records_with(inflater).map_err(refuse)?;
+    }
     Ok(batch)
+}
+
+/// A compacted topic keeps the last record of each key.
+fn keyless(index: usize) -> Error {
+    let message = format!(
+        "record {index} has no key, and the topic's cleanup.policy is compact, which keeps the last record of \
+         each key: give it one"
+    );
+    rule_broken(message, SettingName::CleanupPolicy).with("record", index)
+}
+
+fn rule_broken(message: String, setting: SettingName) -> Error {
+    Error::new(Reason::RecordRefused, message).with("setting", setting)
 }
 
 pub(super) fn check_size(bytes: usize, max_message_bytes: usize) -> Result<(), Error> {
@@ -61,39 +92,23 @@ pub(super) fn check_size(bytes: usize, max_message_bytes: usize) -> Result<(), E
     }
     let message = format!(
         "the batch has {bytes} bytes, and the topic's max.message.bytes is {max_message_bytes}: \
-         send fewer records in a batch, or raise the limit on the node"
+         send fewer records in a batch, or raise it for the topic"
     );
     Err(too_large(message, bytes, max_message_bytes))
 }
 
 /// Makes batches of plain records, in order, as few as the limit allows.
-pub(super) fn build(
-    records: &[ProduceRecord],
-    now: TimestampMs,
-    max_message_bytes: usize,
-) -> Result<Vec<Batch>, Error> {
-    let mut batches = Vec::new();
-    let size = records.iter().map(ProduceRecord::size_bytes).sum::<usize>();
-    let mut builder = BatchBuilder::with_capacity(size.min(max_message_bytes));
-    for (index, record) in records.iter().enumerate() {
-        let headers: Vec<(&str, Option<&[u8]>)> =
-            record.headers.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
-        let new = NewRecord {
-            timestamp: record.timestamp.unwrap_or(now),
-            key: record.key.as_deref(),
-            value: record.value.as_deref(),
-            headers: &headers,
-        };
-        if !builder.is_empty() && builder.size_with(&new) > max_message_bytes {
-            batches.push(std::mem::take(&mut builder).build().map_err(refuse)?);
-        }
-        let alone = builder.size_with(&new);
-        if alone > max_message_bytes {
-            return Err(record_too_large(index, record, alone, max_message_bytes));
-        }
-        builder.push(&new).map_err(refuse)?;
+pub(super) fn build(records: &[ProduceRecord], now: TimestampMs, rules: &Rules) -> Result<Vec<Batch>, Error> {
+    if rules.needs_key
+        && let Some(index) = records.iter().position(|record| record.key.is_none())
+    {
+        return Err(keyless(index));
     }
-    batches.push(builder.build().map_err(refuse)?);
+    let mut batches = Vec::new();
+    let mut start = 0;
+    while start < records.len() {
+        start = build_next(records, start, now, rules, &mut batches)?;
+    }
     Ok(batches)
 }
 
@@ -102,12 +117,13 @@ pub(super) fn build_one(
     sequence: ProducerSequence,
     records: &[ProduceRecord],
     now: TimestampMs,
-    max_message_bytes: usize,
+    rules: &Rules,
 ) -> Result<Batch, Error> {
     let ProducerSequence { id, epoch, base_sequence } = sequence;
-    match <[Batch; 1]>::try_from(build(records, now, max_message_bytes)?) {
+    match <[Batch; 1]>::try_from(build(records, now, rules)?) {
         Ok([batch]) => Ok(batch.with_producer(id, epoch, base_sequence)),
         Err(several) => {
+            let max_message_bytes = rules.max_message_bytes;
             let bytes = several.iter().map(|batch| batch.bytes().len()).sum();
             let message = format!(
                 "the records of a request with a producer make one batch, of {bytes} bytes, and the topic's \
@@ -118,11 +134,71 @@ pub(super) fn build_one(
     }
 }
 
+/// Makes a batch of the records from `start` on, as many as fit; returns where the next one starts.
+fn build_next(
+    records: &[ProduceRecord],
+    start: usize,
+    now: TimestampMs,
+    rules: &Rules,
+    batches: &mut Vec<Batch>,
+) -> Result<usize, Error> {
+    let most = rules.max_message_bytes;
+    let mut count = records.len() - start;
+    loop {
+        let taken = &records[start..start + count];
+        let room = room_for(taken, most);
+        let options = BatchOptions::new().compression(rules.compression.unwrap_or_default());
+        let mut builder = BatchBuilder::with_options(options, room);
+        for (index, record) in (start..).zip(taken) {
+            let headers: Vec<(&str, Option<&[u8]>)> =
+                record.headers.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
+            let new = NewRecord {
+                timestamp: record.timestamp.unwrap_or(now),
+                key: record.key.as_deref(),
+                value: record.value.as_deref(),
+                headers: &headers,
+            };
+            let with = builder.size_with(&new);
+            if with > most && builder.is_empty() {
+                return Err(record_too_large(index, record, with, most));
+            }
+            if with > most {
+                break;
+            }
+            builder.push(&new).map_err(refuse)?;
+        }
+        let built = builder.len();
+        let batch = builder.build().map_err(refuse)?;
+        let bytes = batch.bytes().len();
+        if bytes <= most {
+            batches.push(batch);
+            return Ok(start + built);
+        }
+        // Records that do not shrink are a little larger when they are compressed.
+        if built == 1 {
+            return Err(record_too_large(start, &records[start], bytes, most));
+        }
+        count = built / 2;
+    }
+}
+
+/// What a batch of the first of these records takes about, before compression; at most `most`.
+fn room_for(records: &[ProduceRecord], most: usize) -> usize {
+    let mut room = 0;
+    for record in records {
+        room += record.size_bytes();
+        if room >= most {
+            return most;
+        }
+    }
+    room
+}
+
 fn record_too_large(index: usize, record: &ProduceRecord, alone: usize, max_message_bytes: usize) -> Error {
     let size = if alone == usize::MAX { record.size_bytes() } else { alone };
     let message = format!(
         "record {index} of the request makes a batch of {size} bytes, and the topic's max.message.bytes is \
-         {max_message_bytes}: send a smaller record, or raise the limit on the node"
+         {max_message_bytes}: send a smaller record, or raise it for the topic"
     );
     too_large(message, size, max_message_bytes).with("record", index)
 }

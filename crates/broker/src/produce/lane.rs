@@ -10,14 +10,11 @@
 //! Lock order: the queue's lock is a leaf.
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use logmill_log::env::{Scheduler, Work};
-use logmill_log::{Beyond, ErrorKind, Log, Receipt, Step};
+use logmill_log::{ErrorKind, Log, LogOptions, OnDisk, Receipt, Step};
 use logmill_record::{Batch, Inflater, Offset, TimestampMs};
 use parking_lot::Mutex;
 
@@ -26,6 +23,7 @@ use super::{ProduceRecord, ingest};
 use crate::budget::{Budget, Permit};
 use crate::error::{Error, PartitionName};
 use crate::exec::{Receiver, Sender, drive, reply};
+use crate::settings::Rules;
 
 /// A group takes no further entry once it has so many bytes: enough to make the write worth its call, and
 /// less than a log takes unsynced.
@@ -51,12 +49,12 @@ impl Load {
         }
     }
 
-    fn into_batches(self, max_message_bytes: usize, inflater: &mut Inflater) -> Result<Vec<Batch>, Error> {
+    fn into_batches(self, rules: &Rules, inflater: &mut Inflater) -> Result<Vec<Batch>, Error> {
         match self {
-            Self::Batch(bytes) => ingest::check(bytes, max_message_bytes, inflater).map(|batch| vec![batch]),
-            Self::Records(records, now) => ingest::build(&records, now, max_message_bytes),
+            Self::Batch(bytes) => ingest::check(bytes, rules, inflater).map(|batch| vec![batch]),
+            Self::Records(records, now) => ingest::build(&records, now, rules),
             Self::Numbered(sequence, records, now) => {
-                ingest::build_one(sequence, &records, now, max_message_bytes).map(|batch| vec![batch])
+                ingest::build_one(sequence, &records, now, rules).map(|batch| vec![batch])
             }
         }
     }
@@ -71,25 +69,7 @@ pub(crate) struct Written {
     /// The log had them already: they are those of the first time.
     pub(crate) duplicate: bool,
     /// Resolves when they are on disk.
-    pub(crate) durable: Durable,
-}
-
-/// The wait for a sync: of a whole group up to an offset, or of one append.
-#[derive(Debug)]
-pub(crate) enum Durable {
-    Beyond(Beyond),
-    Receipt(Receipt),
-}
-
-impl Future for Durable {
-    type Output = Result<(), logmill_log::Error>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut *self {
-            Self::Beyond(beyond) => Pin::new(beyond).poll(context),
-            Self::Receipt(receipt) => Pin::new(receipt).poll(context),
-        }
-    }
+    pub(crate) durable: OnDisk,
 }
 
 /// The answer to an entry.
@@ -104,16 +84,21 @@ struct Shared {
     name: PartitionName,
     log: Log,
     scheduler: Arc<dyn Scheduler>,
-    max_message_bytes: usize,
     /// Bytes of this partition that were accepted and are not yet written.
     queued: Budget,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     queue: VecDeque<Entry>,
     running: bool,
+    /// What is asked of records: read once for each group.
+    rules: Arc<Rules>,
+    /// How the log is to work, if that has changed.
+    options: Option<LogOptions>,
+    /// The last time that was stamped into a batch in place of its own.
+    last_stamp: TimestampMs,
     /// Set when nothing more is taken.
     refusal: Option<Error>,
     /// The log has said that it takes nothing more.
@@ -130,20 +115,37 @@ struct Entry {
     _held: [Permit; 2],
 }
 
+/// What is checked and written at once.
+struct Group {
+    entries: Vec<Entry>,
+    rules: Arc<Rules>,
+    stamp: Option<TimestampMs>,
+}
+
 /// An entry whose load has been checked.
 struct Ready {
     batches: Vec<Batch>,
     place: Option<Place>,
+    /// The time of append in its batches, if they have that one.
+    stamp: Option<TimestampMs>,
     answer: Sender<Answer>,
     _held: [Permit; 2],
 }
 
 impl Ready {
-    fn appended(self, standing: Standing, written: Written) {
+    fn appended(self, log: Standing, first_offset: Offset, last_offset: Offset, receipt: &Receipt) {
         if let Some(place) = self.place {
-            place.appended(written.first_offset, standing);
+            place.appended(first_offset, log);
         }
-        self.answer.send(Ok(written));
+        let duplicate = receipt.is_duplicate();
+        self.answer.send(Ok(Written {
+            first_offset,
+            last_offset,
+            // Where it is in the records it is the same there and here.
+            appended_at: self.stamp.filter(|_| !duplicate).unwrap_or_else(|| receipt.appended_at()),
+            duplicate,
+            durable: receipt.on_disk(last_offset),
+        }));
     }
 
     fn refuse(self, error: Error) {
@@ -158,11 +160,34 @@ impl Lane {
         name: PartitionName,
         log: Log,
         scheduler: Arc<dyn Scheduler>,
-        max_message_bytes: usize,
+        rules: Arc<Rules>,
         max_queued_bytes: usize,
     ) -> Self {
         let queued = Budget::new(max_queued_bytes);
-        Self(Arc::new(Shared { name, log, scheduler, max_message_bytes, queued, state: Mutex::default() }))
+        let state = State {
+            queue: VecDeque::new(),
+            running: false,
+            rules,
+            options: None,
+            last_stamp: TimestampMs::NONE,
+            refusal: None,
+            failed: false,
+        };
+        Self(Arc::new(Shared { name, log, scheduler, queued, state: Mutex::new(state) }))
+    }
+
+    /// Works by these rules and options from the next group on, and soon if there is none. Never waits for
+    /// the log, which may be busy writing.
+    pub(crate) fn set_rules(&self, rules: Arc<Rules>, options: LogOptions) {
+        let start = {
+            let mut state = self.0.state.lock();
+            state.rules = rules;
+            state.options = Some(options);
+            !std::mem::replace(&mut state.running, true)
+        };
+        if start {
+            self.start();
+        }
     }
 
     /// Takes `load` as the last in the queue. `node` is the budget of all partitions together.
@@ -233,7 +258,7 @@ impl Drop for Next<'_> {
     fn drop(&mut self) {
         let more = {
             let mut state = self.0.0.state.lock();
-            state.running = !state.queue.is_empty();
+            state.running = !state.queue.is_empty() || state.options.is_some();
             state.running
         };
         if more {
@@ -244,6 +269,9 @@ impl Drop for Next<'_> {
 
 impl Shared {
     async fn run_group(&self) {
+        if let Some(options) = self.new_options() {
+            self.log.set_options(options);
+        }
         let group = self.admit(self.check(self.take_group()));
         let batches: Vec<Batch> = group.iter().flat_map(|ready| &ready.batches).cloned().collect();
         if batches.is_empty() {
@@ -272,17 +300,7 @@ impl Shared {
     async fn append_alone(&self, ready: Ready) {
         match self.append(&ready.batches).await {
             Ok(receipt) => {
-                let first_offset = receipt.first_offset();
-                ready.appended(
-                    self.standing(),
-                    Written {
-                        first_offset,
-                        last_offset: receipt.last_offset(),
-                        appended_at: receipt.appended_at(),
-                        duplicate: receipt.is_duplicate(),
-                        durable: Durable::Receipt(receipt),
-                    },
-                );
+                ready.appended(self.standing(), receipt.first_offset(), receipt.last_offset(), &receipt);
             }
             Err(error) => ready.refuse(self.refused(&error)),
         }
@@ -313,7 +331,11 @@ impl Shared {
         }
     }
 
-    fn take_group(&self) -> Vec<Entry> {
+    fn new_options(&self) -> Option<LogOptions> {
+        self.state.lock().options.take()
+    }
+
+    fn take_group(&self) -> Group {
         let mut state = self.state.lock();
         let mut entries = Vec::new();
         let mut bytes = 0;
@@ -324,17 +346,27 @@ impl Shared {
                 break;
             }
         }
-        entries
+        let rules = Arc::clone(&state.rules);
+        let stamp = rules.append_time.then(|| {
+            state.last_stamp = self.log.env().clock.now().max(state.last_stamp);
+            state.last_stamp
+        });
+        Group { entries, rules, stamp }
     }
 
     /// The batches of those entries that may be stored; the others are answered.
-    fn check(&self, entries: Vec<Entry>) -> Vec<Ready> {
+    fn check(&self, Group { entries, rules, stamp }: Group) -> Vec<Ready> {
         let mut group = Vec::with_capacity(entries.len());
         // Given back with the group: what thousands of lanes kept would be too much.
         let mut inflater = Inflater::default();
         for Entry { load, place, answer, _held, .. } in entries {
-            match load.into_batches(self.max_message_bytes, &mut inflater) {
-                Ok(batches) => group.push(Ready { batches, place, answer, _held }),
+            match load.into_batches(&rules, &mut inflater) {
+                Ok(mut batches) => {
+                    if let Some(at) = stamp {
+                        batches = batches.into_iter().map(|batch| batch.into_log_append_time(at)).collect();
+                    }
+                    group.push(Ready { batches, place, stamp, answer, _held });
+                }
                 Err(error) => {
                     let named = error.with("topic", &self.name.topic).with("partition", self.name.partition);
                     // Before the answer: who hears of a failure may rely on those behind it failing.
@@ -362,16 +394,7 @@ impl Shared {
             let records = ready.batches.iter().map(|batch| u64::from(batch.header().record_count)).sum();
             let next = first_offset.saturating_add(records);
             let last_offset = Offset(next.get().saturating_sub(1));
-            ready.appended(
-                standing,
-                Written {
-                    first_offset,
-                    last_offset,
-                    appended_at: receipt.appended_at(),
-                    duplicate: receipt.is_duplicate(),
-                    durable: Durable::Beyond(self.log.beyond(last_offset)),
-                },
-            );
+            ready.appended(standing, first_offset, last_offset, receipt);
             first_offset = next;
         }
     }

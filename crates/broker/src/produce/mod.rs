@@ -220,7 +220,7 @@ impl Broker {
             return Err(error.clone());
         }
         let clock = Arc::clone(&core.config.env.clock);
-        Ok(Accepted { topic: topic.topic.name.clone(), acks, parts, sent_at, clock })
+        Ok(Accepted { topic: topic.identity.name.clone(), acks, parts, sent_at, clock })
     }
 
     /// What goes to which partition.
@@ -241,7 +241,7 @@ impl Broker {
         match payload {
             Payload::Batch(bytes) => {
                 let partition = named(topic, partition)?;
-                ingest::check_size(bytes.len(), config.max_message_bytes)?;
+                ingest::check_size(bytes.len(), topic.rules.max_message_bytes)?;
                 Ok(vec![Group { partition, record_indexes: Vec::new(), load: Load::Batch(bytes) }])
             }
             Payload::Records(records) => {
@@ -354,7 +354,7 @@ fn group(
         topic.partition(partition)?;
         return Ok(vec![one(partition, records)]);
     }
-    let count = topic.topic.partition_count;
+    let count = topic.identity.partition_count;
     let mut keyless = None;
     let mut groups: BTreeMap<u32, (Vec<u32>, Vec<ProduceRecord>)> = BTreeMap::new();
     for (index, record) in (0..).zip(records) {
@@ -379,7 +379,7 @@ fn group(
 
 /// The partition for records without a key: each in turn, of those that take records.
 fn choose(topic: &TopicState) -> u32 {
-    let count = topic.topic.partition_count;
+    let count = topic.identity.partition_count;
     let turn = topic.next_keyless.fetch_add(1, Ordering::Relaxed);
     (0..count)
         .map(|step| turn.wrapping_add(step) % count)

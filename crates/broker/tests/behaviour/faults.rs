@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use logmill_broker::{Config, Limits, Reason};
+use logmill_broker::{Config, Limits, Reason, SettingChange};
 use logmill_log::env::Work;
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 
@@ -254,6 +254,61 @@ fn metadata_that_cannot_be_opened_again_fails_and_says_so() {
     let node = simulated(&sim);
     assert!(node.broker.open_report().failed.is_empty());
     assert_eq!(node.read_all("kept", 0).unwrap(), ["x"]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn metadata_is_opened_again_when_the_disk_lets_it() {
+    let mut sim = Sim::new(6);
+    let node = simulated(&sim);
+    node.create("kept", 1).unwrap();
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/metadata/*").always());
+    assert_eq!(node.create("lost", 1).unwrap_err().reason(), Reason::OutcomeUnknown);
+    for _ in 0..10 {
+        sim.clock.advance(Duration::from_secs(60));
+        assert_eq!(node.create("lost", 1).unwrap_err().reason(), Reason::MetadataFailed);
+    }
+    sim.fs.clear_rules();
+    // Not at once: a disk that fails is not asked by everyone who comes.
+    assert_eq!(node.create("lost", 1).unwrap_err().reason(), Reason::MetadataFailed);
+    sim.clock.advance(Duration::from_secs(30));
+    node.create("lost", 1).unwrap();
+    node.say("lost", 0, "x").unwrap();
+    node.wait(node.broker.add_partitions(&node.context, "kept", 3)).unwrap();
+    sim.crash();
+    let node = simulated(&sim);
+    assert_eq!(node.broker.open_report().partitions, 4);
+    assert_eq!(node.read_all("lost", 0).unwrap(), ["x"]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_growth_or_an_alteration_that_fails_changes_nothing_and_works_later() {
+    let sim = Sim::new(8);
+    let node = simulated(&sim);
+    let before = node.create("t", 2).unwrap();
+    let grow = || node.wait(node.broker.add_partitions(&node.context, "t", 4));
+    let alter = || {
+        let changes = vec![SettingChange::set("retention.ms", "5")];
+        node.wait(node.broker.alter_topic(&node.context, "t", changes))
+    };
+    sim.fs.inject(Rule::new(Fault::NoSpace).on(Op::Create).on(Op::CreateDir).path("*/3*").always());
+    assert_eq!(grow().unwrap_err().reason(), Reason::DiskFull);
+    sim.fs.clear_rules();
+    for change in [&grow as &dyn Fn() -> _, &alter] {
+        sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/metadata/*.log"));
+        assert_eq!(change().unwrap_err().reason(), Reason::IoFailed);
+    }
+    let described = node.wait(node.broker.describe_topic(&node.context, "t")).unwrap();
+    assert_eq!(described.topic, before);
+    assert!(sim.fs.files().iter().all(|file| !file.to_string_lossy().contains("/2/")));
+    assert_eq!(grow().unwrap().partition_count, 4);
+    alter().unwrap();
+    node.say("t", 3, "x").unwrap();
+    node.broker.close().unwrap();
+    let node = simulated(&sim);
+    assert_eq!(node.broker.open_report().partitions, 4);
+    assert!(node.broker.open_report().failed.is_empty());
     node.broker.close().unwrap();
 }
 

@@ -73,7 +73,8 @@ impl Served {
     }
 
     async fn create(&self, name: &str, partitions: i32) {
-        let request = v1::CreateTopicRequest { name: name.into(), partitions: Some(partitions) };
+        let request =
+            v1::CreateTopicRequest { name: name.into(), partitions: Some(partitions), settings: Vec::new() };
         self.topics().create_topic(request).await.unwrap();
     }
 

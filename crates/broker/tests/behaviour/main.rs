@@ -7,9 +7,12 @@ mod crash;
 mod damage;
 mod faults;
 mod fetch;
+mod grow;
 mod idempotence;
+mod metadata;
 mod open;
 mod produce;
+mod settings;
 mod subscribe;
 mod topics;
 

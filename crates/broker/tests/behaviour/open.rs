@@ -82,7 +82,7 @@ fn metadata_of_a_newer_version_is_refused() {
     let node = Node::open(config(&dir));
     node.create("t", 1).unwrap();
     node.broker.close().unwrap();
-    append_metadata(&dir, &[7; 16], &[2, 1, 0]);
+    append_metadata(&dir, &[7; 16], &[3, 1, 0]);
     let error = refused(config(&dir));
     assert_eq!(error.kind(), OpenErrorKind::NewerFormat, "{error}");
     assert!(error.to_string().contains("newer version of logmill (record 1:"), "{error}");

@@ -1,7 +1,8 @@
 //! The file `checkpoint`: up to where each log of a set is known to be on disk.
 //!
 //! It decides what damage means: before it, bytes that were promised are gone; after it, the
-//! write that tore was never acknowledged, or cannot be told from one.
+//! write that tore was never acknowledged, or cannot be told from one. Of a log that was closed cleanly
+//! it is the end, and nothing is behind it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +14,9 @@ use super::{Reader, Writer};
 use crate::error::Error;
 
 const MAGIC: [u8; 4] = *b"LMCP";
-const ROW_LEN: usize = 16 + 3 * 8;
+const ROW_LEN: usize = 16 + 3 * 8 + 4;
+/// The log was closed cleanly.
+const FLAG_CLEAN: u32 = 1;
 
 /// How far one log is known to be on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,17 +29,28 @@ pub(crate) struct Durable {
     pub(crate) position: u64,
 }
 
+/// What the checkpoint says of one log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) durable: Durable,
+    /// The log was closed cleanly there: nothing lies behind, and the names of its files are on disk.
+    /// In the file it counts only if the set was closed cleanly too, since it stays there while the
+    /// log is open again.
+    pub(crate) clean: bool,
+}
+
 /// The checkpoint of a set, by the logs' identities.
-pub(crate) type Checkpoint = BTreeMap<Uuid, Durable>;
+pub(crate) type Checkpoint = BTreeMap<Uuid, Row>;
 
 pub(crate) fn encode(checkpoint: &Checkpoint) -> Vec<u8> {
     let mut writer = Writer::new(MAGIC);
     writer.u32(u32::try_from(checkpoint.len()).expect("a set holds fewer than 2^32 logs"));
-    for (id, durable) in checkpoint {
+    for (id, Row { durable, clean }) in checkpoint {
         writer.bytes(id.as_bytes());
         writer.u64(durable.active_base.get());
         writer.u64(durable.end.get());
         writer.u64(durable.position);
+        writer.u32(if *clean { FLAG_CLEAN } else { 0 });
     }
     writer.finish()
 }
@@ -53,7 +67,8 @@ pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Checkpoint, Error> {
         let active_base = reader.offset()?;
         let end = reader.offset()?;
         let position = reader.u64()?;
-        checkpoint.insert(id, Durable { active_base, end, position });
+        let clean = reader.u32()? & FLAG_CLEAN != 0;
+        checkpoint.insert(id, Row { durable: Durable { active_base, end, position }, clean });
     }
     Ok(checkpoint)
 }

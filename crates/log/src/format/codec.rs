@@ -58,6 +58,17 @@ impl<'a> Reader<'a> {
         Ok(Self { path, rest: &body[PREFIX_LEN.min(body.len())..] })
     }
 
+    /// [`Reader::open`] for a file that can be made again from the data: one that says that it is of a
+    /// newer version, and has not the checksum that every version has, is damaged.
+    pub(crate) fn open_sidecar(path: &'a Path, bytes: &'a [u8], magic: [u8; 4]) -> Result<Self, Error> {
+        Self::open(path, bytes, magic).map_err(|error| {
+            let is_whole = bytes
+                .split_last_chunk::<4>()
+                .is_some_and(|(body, checksum)| crc32fast::hash(body) == u32::from_le_bytes(*checksum));
+            if is_whole { error } else { not_newer(path, error) }
+        })
+    }
+
     pub(crate) fn u32(&mut self) -> Result<u32, Error> {
         self.take().map(u32::from_le_bytes)
     }
@@ -122,6 +133,12 @@ pub(crate) fn check_prefix(path: &Path, bytes: &[u8], magic: [u8; 4]) -> Result<
         return Err(damaged(path, "it has format version 0"));
     }
     Ok(())
+}
+
+/// Damage, in place of an error that takes the file for a newer program's.
+pub(crate) fn not_newer(path: &Path, error: Error) -> Error {
+    let newer = error.kind() == ErrorKind::NewerFormat;
+    if newer { damaged(path, "its version is not the one that was written") } else { error }
 }
 
 pub(crate) fn damaged(path: &Path, what: &str) -> Error {

@@ -24,9 +24,9 @@ use logmill_record::{Offset, TimestampMs};
 
 use super::VERSION;
 use super::atomic::read_exact;
-use super::codec::{check_prefix, damaged};
+use super::codec::{check_prefix, damaged, not_newer};
 use crate::env::{Fs, OpenMode};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 const MAGIC: [u8; 4] = *b"LMIX";
 const PREFIX_LEN: usize = 8;
@@ -135,28 +135,42 @@ pub(crate) struct Footer {
 
 impl Footer {
     /// Reads the footer of an index file; `None` if there is no file, or none that makes sense.
-    pub(crate) fn read(fs: &dyn Fs, path: &Path) -> Option<Self> {
+    ///
+    /// # Errors
+    ///
+    /// `NewerFormat`: it makes sense to a newer version, and must not be replaced.
+    pub(crate) fn read(fs: &dyn Fs, path: &Path) -> Result<Option<Self>, Error> {
+        let Some((prefix, footer, len)) = Self::read_bytes(fs, path) else { return Ok(None) };
+        match Self::decode(path, &prefix, &footer, len) {
+            Ok(footer) => Ok(Some(footer)),
+            Err(error) if error.kind() == ErrorKind::NewerFormat => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "an index is not used and will be rebuilt");
+                Ok(None)
+            }
+        }
+    }
+
+    fn read_bytes(fs: &dyn Fs, path: &Path) -> Option<([u8; PREFIX_LEN], [u8; FOOTER_LEN], u64)> {
         let file = fs.open(path, OpenMode::Read).ok()?;
         let len = file.status().ok()?.len;
         let at = len.checked_sub(FOOTER_LEN as u64).filter(|_| len >= MIN_LEN)?;
         let (mut prefix, mut footer) = ([0; PREFIX_LEN], [0; FOOTER_LEN]);
         read_exact(&*file, &mut prefix, 0).ok()?;
         read_exact(&*file, &mut footer, at).ok()?;
-        Self::decode(path, &prefix, &footer, len)
-            .inspect_err(|error| tracing::warn!(%error, "an index is not used and will be rebuilt"))
-            .ok()
+        Some((prefix, footer, len))
     }
 
     /// Reads a footer and checks it, with the index file's length, for its own consistency.
-    pub(crate) fn decode(path: &Path, prefix: &[u8], footer: &[u8], file_len: u64) -> Result<Self, Error> {
-        check_prefix(path, prefix, MAGIC)?;
-        let (Some(prefix), Some(bytes)) =
-            (prefix.first_chunk::<PREFIX_LEN>(), footer.first_chunk::<FOOTER_LEN>())
-        else {
+    pub(crate) fn decode(path: &Path, head: &[u8], footer: &[u8], file_len: u64) -> Result<Self, Error> {
+        let Some(bytes) = footer.first_chunk::<FOOTER_LEN>() else {
             return Err(damaged(path, "it is too short"));
         };
         let (body, crc) = bytes.split_at(FOOTER_LEN - 4);
-        if footer_crc(prefix, body).to_le_bytes() != crc {
+        let is_whole = footer_crc(head, body).to_le_bytes() == crc;
+        check_prefix(path, head, MAGIC)
+            .map_err(|error| if is_whole { error } else { not_newer(path, error) })?;
+        if !is_whole {
             return Err(damaged(path, "the checksum of its footer does not match"));
         }
         let offset = |at| {

@@ -7,12 +7,25 @@ use logmill_record::Offset;
 use uuid::Uuid;
 
 use super::{Reader, Writer};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// The file's name.
 pub(crate) const FILE: &str = "meta";
 
 const MAGIC: [u8; 4] = *b"LMME";
+
+/// The most that an owner keeps with a log.
+const MAX_OWNER_BYTES: usize = 1 << 20;
+
+/// Refuses what is too much to keep with a log.
+pub(crate) fn check_owner(owner: &[u8]) -> Result<(), Error> {
+    if owner.len() <= MAX_OWNER_BYTES {
+        return Ok(());
+    }
+    let message =
+        format!("an owner keeps at most 1 MiB with a log, not {} bytes; store them elsewhere", owner.len());
+    Err(Error::new(ErrorKind::Invalid, message))
+}
 
 /// What is known of a log without opening it.
 ///

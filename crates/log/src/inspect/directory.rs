@@ -30,8 +30,7 @@ impl Directory {
         let entries = fs.list(path).map_err(|error| cannot_list(fs, path, error))?;
         let holds = |name: &str| entries.iter().any(|entry| entry.name == name);
         let lock = if holds(LOCK) { Some(take_lock(fs, path)?) } else { None };
-        let mut logs = Vec::new();
-        find_logs(fs, path, Path::new(""), MOST_LEVELS, &mut logs)?;
+        let logs = logs_in(fs, path)?;
         if !holds(SET) {
             refuse_foreign(fs, path, &logs)?;
         }
@@ -71,6 +70,13 @@ fn refuse_foreign(fs: &dyn Fs, path: &Path, logs: &[PathBuf]) -> Result<(), Erro
 /// Whether a directory with these entries is a log's.
 fn is_log(entries: &[Entry]) -> bool {
     entries.iter().any(|entry| !entry.is_dir && (entry.name == META || base_of(&entry.name).is_some()))
+}
+
+/// The paths of the logs below `root`, in order.
+pub(crate) fn logs_in(fs: &dyn Fs, root: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut logs = Vec::new();
+    find_logs(fs, root, Path::new(""), MOST_LEVELS, &mut logs)?;
+    Ok(logs)
 }
 
 fn find_logs(

@@ -9,12 +9,12 @@ use logmill_record::{BatchHeader, HEADER_LEN, Offset};
 
 use super::directory::Directory;
 use super::list::{read_meta, segments};
-use super::survey::{Gap, Piece, Survey};
 use crate::env::{Env, File, Fs, OpenMode};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
 use crate::format::meta::FILE as META;
 use crate::segment::{DATA, base_of};
+use crate::segment::{Gap, Piece, Survey};
 
 /// What to dump.
 ///

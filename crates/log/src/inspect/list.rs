@@ -10,7 +10,7 @@ use super::directory::Directory;
 use crate::env::{Env, Fs, OpenMode};
 use crate::error::Error;
 use crate::format::atomic;
-use crate::format::checkpoint::{self, Checkpoint, Durable};
+use crate::format::checkpoint::{self, Checkpoint, Durable, Row};
 use crate::format::meta::{FILE as META, LogMeta};
 use crate::format::set_file::SetFile;
 use crate::log::{base_of_record, replaced_by};
@@ -149,12 +149,14 @@ pub struct CheckpointRow {
     pub end_offset: Offset,
     /// The length of that segment's durable bytes.
     pub position: u64,
+    /// Whether the log was closed cleanly there, if the data directory was.
+    pub clean: bool,
 }
 
-impl From<Durable> for CheckpointRow {
-    fn from(durable: Durable) -> Self {
-        let Durable { active_base, end: end_offset, position } = durable;
-        Self { active_base, end_offset, position }
+impl From<Row> for CheckpointRow {
+    fn from(row: Row) -> Self {
+        let Durable { active_base, end: end_offset, position } = row.durable;
+        Self { active_base, end_offset, position, clean: row.clean }
     }
 }
 
@@ -220,7 +222,7 @@ fn list_log(fs: &dyn Fs, dir: &Path, below: &Path, rows: &Checkpoint) -> Result<
 }
 
 /// A log's `meta`.
-pub(super) fn read_meta(fs: &dyn Fs, path: &Path) -> Result<LogMeta, Error> {
+pub(crate) fn read_meta(fs: &dyn Fs, path: &Path) -> Result<LogMeta, Error> {
     match atomic::read(fs, path)? {
         Some(bytes) => LogMeta::decode(path, &bytes),
         None => Err(Error::io("open", path, std::io::ErrorKind::NotFound.into())),
@@ -228,7 +230,7 @@ pub(super) fn read_meta(fs: &dyn Fs, path: &Path) -> Result<LogMeta, Error> {
 }
 
 /// The segments of a log, in order, with the lengths of their data.
-pub(super) fn segments(fs: &dyn Fs, log_dir: &Path) -> Result<Vec<SegmentListing>, Error> {
+pub(crate) fn segments(fs: &dyn Fs, log_dir: &Path) -> Result<Vec<SegmentListing>, Error> {
     let entries = fs.list(log_dir).map_err(|error| Error::io("list", log_dir, error))?;
     let of_files = entries.iter().filter(|entry| !entry.is_dir);
     let mut bases: Vec<_> = of_files.filter_map(|entry| base_of(&entry.name)).collect();
@@ -247,7 +249,8 @@ pub(super) fn segments(fs: &dyn Fs, log_dir: &Path) -> Result<Vec<SegmentListing
     bases.into_iter().map(listing).collect()
 }
 
-fn end_of(fs: &dyn Fs, log_dir: &Path, last: SegmentListing) -> Result<Offset, Error> {
+/// The offset after the last whole batch of a segment, by the headers.
+pub(crate) fn end_of(fs: &dyn Fs, log_dir: &Path, last: SegmentListing) -> Result<Offset, Error> {
     let data = path(log_dir, last.base_offset, DATA);
     let read = || {
         let file = fs.open(&data, OpenMode::Read)?;

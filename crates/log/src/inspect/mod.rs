@@ -35,19 +35,20 @@
 //!
 //! The checkpoint draws the line, as it does when a log is opened. Behind it, at the end of the
 //! newest segment, bytes that make no sense are a write that was never acknowledged: a note, and
-//! they are cut at the next open. Before it they are damage. Without a checkpoint that can be
-//! read, all of it counts as damage.
+//! they are cut at the next open. Before it they are damage, and so are they in a log that was closed
+//! cleanly. Without a checkpoint that can be read, all of it counts as damage.
 
 mod directory;
 mod dump;
 mod finding;
 mod list;
 mod repair;
-mod survey;
 mod verify;
 
+pub(crate) use directory::logs_in;
 pub use dump::{DumpOptions, Dumped, DumpedBatch, DumpedDamage, dump};
 pub use finding::{Finding, FindingKind, Progress, Severity};
 pub use list::{CheckpointRow, Listing, LogListing, SegmentListing, list};
+pub(crate) use list::{end_of, read_meta, segments};
 pub use repair::{Plan, RepairStep, plan_repair};
 pub use verify::{LogReport, Report, verify};

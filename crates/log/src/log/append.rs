@@ -38,8 +38,18 @@ impl LogInner {
     /// Appends all of `batches` or nothing, or says what to wait for.
     pub(super) fn try_append(self: &Arc<Self>, batches: &[Batch]) -> Result<Step<Receipt>, Error> {
         let group = Group { batches, size: measure(batches)?, notes: notes(batches)? };
+        let step = self.append_or_wait(&group);
+        if !matches!(step, Ok(Step::Done(_))) {
+            // A file that was opened for nothing is not kept from a log that waits to open its own:
+            // no sync of this one may follow that would give it back.
+            self.close_file_if_others_wait();
+        }
+        step
+    }
+
+    fn append_or_wait(self: &Arc<Self>, group: &Group<'_>) -> Result<Step<Receipt>, Error> {
         loop {
-            match self.append_once(&group)? {
+            match self.append_once(group)? {
                 Tried::Done(receipt) => return Ok(Step::Done(receipt)),
                 Tried::Wait(wait) => return Ok(Step::Wait(wait)),
                 Tried::Again => {}

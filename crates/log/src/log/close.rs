@@ -45,23 +45,34 @@ impl LogInner {
         self.wait_until(|state| {
             !state.task_queued && !state.parking && !matches!(state.phase, Phase::Undoing)
         });
-        let (outcome, pair) = {
+        let (outcome, pair, cleanly) = {
             let mut state = self.state.lock();
             let open = matches!(state.phase, Phase::Open);
             let outcome = match &state.phase {
                 Phase::Poisoned(error) => Err(error.clone()),
                 _ => Ok(()),
             };
+            // Nothing is mended in a log that can only be read: it stays as it was found.
+            let cleanly = match &state.phase {
+                Phase::ReadOnly(_) => state.found_clean,
+                Phase::Closed => state.closed_cleanly,
+                _ => open,
+            };
             state.phase = Phase::Closed;
             let unwritten = open && state.active.len() > 0 && !state.active.pair_is_written;
             let pair = unwritten.then(|| state.encode_pair());
-            (outcome, pair)
+            (outcome, pair, cleanly)
         };
         self.give_back();
         self.waiters.end(closed());
         if let Some(pair) = pair {
             self.write_pair(&pair)?;
+        }
+        if cleanly {
+            // Also without the pair: an earlier sync of its names may have failed, and who opens a log
+            // that was closed cleanly goes by the names that it finds.
             self.env.fs.sync_dir(&self.dir).map_err(|error| Error::io("sync", &self.dir, error))?;
+            self.state.lock().closed_cleanly = true;
         }
         outcome
     }

@@ -42,14 +42,10 @@ use crate::set::Place;
 #[derive(Debug)]
 #[must_use = "an append is durable only when its receipt says so"]
 pub struct Receipt {
-    log: Arc<LogInner>,
+    on_disk: OnDisk,
     first_offset: Offset,
-    next_offset: Offset,
     appended_at: TimestampMs,
-    /// No sync has been asked for yet: the first poll does.
-    must_ask: bool,
     duplicate: bool,
-    ticket: Ticket,
 }
 
 impl Receipt {
@@ -60,8 +56,8 @@ impl Receipt {
         appended_at: TimestampMs,
         must_ask: bool,
     ) -> Self {
-        let (duplicate, ticket) = (false, Ticket::default());
-        Self { log, first_offset, next_offset, appended_at, must_ask, duplicate, ticket }
+        let on_disk = OnDisk::new(log, next_offset, must_ask);
+        Self { on_disk, first_offset, appended_at, duplicate: false }
     }
 
     /// Of batches that the log has already.
@@ -85,7 +81,7 @@ impl Receipt {
     /// The offset of the last record appended.
     #[must_use]
     pub fn last_offset(&self) -> Offset {
-        Offset(self.next_offset.get() - 1)
+        Offset(self.on_disk.end.get() - 1)
     }
 
     /// When the records were appended, by the node's clock.
@@ -108,8 +104,15 @@ impl Receipt {
     ///
     /// `OutcomeUnknown` if the sync failed: the records may or may not survive a power cut.
     pub fn wait(self) -> Result<(), Error> {
-        let scheduler = Arc::clone(&self.log.env.scheduler);
+        let scheduler = Arc::clone(&self.on_disk.log.env.scheduler);
         block_on(&*scheduler, self)
+    }
+
+    /// A future of its own for the records up to `offset`, for one of several whose batches went into one
+    /// append.
+    pub fn on_disk(&self, offset: Offset) -> OnDisk {
+        let OnDisk { log, must_ask, .. } = &self.on_disk;
+        OnDisk::new(Arc::clone(log), offset.next(), *must_ask)
     }
 }
 
@@ -117,16 +120,63 @@ impl Future for Receipt {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.on_disk).poll(context)
+    }
+}
+
+/// Resolves when the record at an offset is on disk, or with the error that ends the log: what
+/// [`Log::on_disk`](super::Log::on_disk) and [`Receipt::on_disk`] return. Polling it asks for a sync, where
+/// none is on its way. Dropping it takes nothing back.
+///
+/// ```
+/// use logmill_log::env::block_on;
+/// use logmill_log::{Log, LogOptions, OnDisk, SetOptions};
+/// use logmill_record::{BatchBuilder, NewRecord, Offset, TimestampMs};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let log = Log::open(dir.path(), SetOptions::default(), LogOptions::default())?;
+/// # let mut batch = BatchBuilder::new();
+/// # batch.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"hello"), headers: &[] })?;
+/// # let batch = batch.build()?;
+/// let receipt = log.append(&[batch.clone(), batch])?;
+/// let first: OnDisk = receipt.on_disk(Offset(0));
+/// block_on(&*log.env().scheduler, first)?;
+/// assert!(log.durable_end() > Offset(0));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct OnDisk {
+    log: Arc<LogInner>,
+    /// The offset that the durable end must reach.
+    end: Offset,
+    /// No sync has been asked for yet: the first poll does.
+    must_ask: bool,
+    ticket: Ticket,
+}
+
+impl OnDisk {
+    pub(super) fn new(log: Arc<LogInner>, end: Offset, must_ask: bool) -> Self {
+        Self { log, end, must_ask, ticket: Ticket::default() }
+    }
+}
+
+impl Future for OnDisk {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let poll = this.log.waiters.poll_end(End::Durable, this.next_offset, &mut this.ticket, context);
+        let poll = this.log.waiters.poll_end(End::Durable, this.end, &mut this.ticket, context);
         if poll.is_pending() && std::mem::take(&mut this.must_ask) {
-            this.log.want_durable(this.next_offset);
+            this.log.want_durable(this.end);
         }
         poll
     }
 }
 
-impl Drop for Receipt {
+impl Drop for OnDisk {
     fn drop(&mut self) {
         self.log.waiters.forget(&mut self.ticket);
     }

@@ -11,7 +11,7 @@ use logmill_record::{Batch, Offset, TimestampMs};
 use uuid::Uuid;
 
 use super::LogInner;
-use super::futures::{Beyond, Receipt, Step};
+use super::futures::{Beyond, OnDisk, Receipt, Step};
 use super::state::Phase;
 use super::stats::LogStats;
 use crate::compaction::Compacted;
@@ -171,6 +171,12 @@ impl Log {
         Beyond::new(Arc::clone(&self.inner), offset)
     }
 
+    /// Resolves when the record at `offset` is on disk, with an error when it never will be. Where readers see
+    /// records sooner ([`Durability::Relaxed`](crate::Durability::Relaxed)), polling it asks for a sync.
+    pub fn on_disk(&self, offset: Offset) -> OnDisk {
+        OnDisk::new(Arc::clone(&self.inner), offset.next(), true)
+    }
+
     /// Blocks until readers can see the record at `offset`, but not longer than `timeout`; says
     /// whether they can.
     ///
@@ -234,6 +240,29 @@ impl Log {
         self.inner.set_start_offset(offset)
     }
 
+    /// Replaces what the owner keeps with the log, which [`LogSet::read_meta`](crate::LogSet::read_meta) tells
+    /// without opening it. It is on disk when this returns.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for more than 1 MiB; `Poisoned`, `Closed`; `Full`, `Io`: it is as it was, or as it was to be.
+    ///
+    /// ```
+    /// use logmill_log::{LogOptions, LogSet, SetOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let set = LogSet::open(dir.path(), SetOptions::default())?;
+    /// let log = set.create("orders", b"currency=EUR", LogOptions::default())?;
+    /// log.set_owner(b"currency=CHF")?;
+    /// assert_eq!(set.read_meta("orders")?.owner.as_ref(), b"currency=CHF");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_owner(&self, owner: &[u8]) -> Result<(), Error> {
+        self.inner.set_owner(owner)
+    }
+
     /// Removes the oldest segments as far as [`LogOptions::retention_age`] and
     /// [`LogOptions::retention_bytes`] say, now; sealing the active one first if all of it is too
     /// old. Returns where the log starts now.
@@ -243,7 +272,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// As [`Log::set_start_offset`]; `ReadOnly`, `Corrupt` for a log that was opened read-only.
+    /// As [`Log::set_start_offset`]; `ReadOnly` for a log that was opened read-only.
     pub fn apply_retention(&self) -> Result<Offset, Error> {
         if self.inner.active_expired() {
             self.roll()?;

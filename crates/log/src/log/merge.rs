@@ -135,7 +135,7 @@ impl LogInner {
             kept.meta = meta;
         }
         fs.sync_dir(&self.dir).map_err(|error| Error::io("sync", &self.dir, error))?;
-        let state = merged_state(fs, &self.dir, inputs);
+        let state = merged_state(fs, &self.dir, inputs)?;
         let record = Replacement::new(&new.footer, inputs.iter().map(|input| input.base()).collect());
         atomic::write_and_rename(fs, &path(&self.dir, base, MERGE), &record.encode())?;
         self.commit_merged(inputs, new, state, &record).inspect_err(|error| *broken = Some(error.clone()))
@@ -191,10 +191,10 @@ impl LogInner {
 
 /// What the inputs know of producers, as the new segment's; `None` if one of them cannot tell, and
 /// if there is nothing to tell.
-fn merged_state(fs: &dyn Fs, dir: &Path, inputs: &[Arc<Sealed>]) -> Option<StateFile> {
+fn merged_state(fs: &dyn Fs, dir: &Path, inputs: &[Arc<Sealed>]) -> Result<Option<StateFile>, Error> {
     let mut merged = None;
     for input in inputs {
-        match (load_state(fs, dir, input.footer()), &mut merged) {
+        match (load_state(fs, dir, input.footer())?, &mut merged) {
             (Some(state), None) => merged = Some(state),
             (Some(state), Some(before)) => {
                 before.producers = state.producers;
@@ -202,10 +202,10 @@ fn merged_state(fs: &dyn Fs, dir: &Path, inputs: &[Arc<Sealed>]) -> Option<State
             }
             (None, None) if !input.footer().producers => {}
             // It is lost, or all producers were forgotten.
-            (None, _) => return None,
+            (None, _) => return Ok(None),
         }
     }
-    merged
+    Ok(merged)
 }
 
 /// Removes the old segments, and then the record.

@@ -35,7 +35,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use compact::Compactor;
-pub use futures::{Beyond, Receipt, Step, WaitFor};
+pub use futures::{Beyond, OnDisk, Receipt, Step, WaitFor};
 pub use handle::Log;
 pub(crate) use merge::{base_of_record, read_record, replaced_by};
 pub(crate) use producers::Producers;
@@ -51,7 +51,7 @@ pub use transactions::{OpenTransaction, ProducerView};
 use waiters::Waiters;
 
 use crate::env::Env;
-use crate::format::checkpoint::Durable;
+use crate::format::checkpoint::Row;
 use crate::histogram::Recorder;
 use crate::set::{Dirty, SetInner, Shared};
 
@@ -85,11 +85,17 @@ impl std::fmt::Debug for LogInner {
 }
 
 impl LogInner {
-    /// How far the log was promised to be on disk: what its checkpoint has to say. Damage never
-    /// lowers it, or the next open would take acknowledged records for a torn write.
-    pub(crate) fn promised(&self) -> Durable {
+    /// What the checkpoint has to say of the log: how far it was promised to be on disk. Damage
+    /// never lowers it, or the next open would take acknowledged records for a torn write.
+    pub(crate) fn row(&self) -> Row {
         let state = self.state.lock();
-        state.promised.unwrap_or(state.durable)
+        let clean = state.closed_cleanly && !state.poisoned;
+        Row { durable: state.promised.unwrap_or(state.durable), clean }
+    }
+
+    /// Whether something was found at open that keeps it from being written.
+    pub(crate) fn is_read_only(&self) -> bool {
+        matches!(self.state.lock().phase, state::Phase::ReadOnly(_))
     }
 
     /// Whether a sync has failed, so that bytes past the durable end must not be believed.

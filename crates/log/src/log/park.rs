@@ -69,15 +69,14 @@ impl LogInner {
             }
             (state.active.base(), *state.active.index.footer())
         };
-        let index = match self.written_rows(&footer) {
-            Some(rows) => IndexBuilder::resume(&rows, footer),
-            None => self.walked_rows(&footer)?,
+        let (index, are_new) = match self.written_rows(&footer) {
+            Some(rows) => (IndexBuilder::resume(&rows, footer), false),
+            None => (self.walked_rows(&footer)?, true),
         };
         let mut state = self.state.lock();
         // A roll or an append can only have come after another call like this one.
         if state.active.is_parked && state.active.base() == base {
-            state.active.index = index;
-            state.active.is_parked = false;
+            state.active.unpark(index, are_new);
             state.active.used_at = Some(self.env.clock.monotonic());
         }
         Ok(())
@@ -98,6 +97,8 @@ impl LogInner {
         let file = self.env.fs.open(&data, OpenMode::Read).map_err(failed)?;
         let mut status = file.status().map_err(failed)?;
         status.len = status.len.min(expected.data_len);
+        // The file's own time can be before that, and is no better bound.
+        status.modified = expected.last_appended_at;
         let (index, found) = rebuild(&*file, expected.base, status, Gaps::None).map_err(failed)?;
         if index.footer().headers_crc == expected.headers_crc && found.end == expected.data_len {
             return Ok(index);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use logmill_record::{Offset, TimestampMs};
 
 use super::LogInner;
-use super::active_view::ActiveView;
+use super::active_view::{ActiveView, Search};
 use super::state::{Phase, State, closed};
 use crate::error::{Error, ErrorKind};
 use crate::read::ReadOut;
@@ -30,7 +30,7 @@ impl LogInner {
                     read => read?,
                 },
                 Source::Active(view) => match view.opened(self)? {
-                    Some(view) => view.read(from, max_bytes)?,
+                    Some(view) => view.read(self, from, max_bytes)?,
                     None => continue,
                 },
             };
@@ -59,10 +59,13 @@ impl LogInner {
             );
             return Err(Error::new(ErrorKind::OutOfRange, message).at_path(&self.dir));
         }
-        if from == end {
+        // There was more, and it is damaged: a reader must not wait for it.
+        let more_was_there = matches!(state.phase, Phase::ReadOnly(_)) && from < state.active.base();
+        if from == end && !more_was_there {
             return match &state.phase {
-                // There was more, and it is damaged: a reader must not wait for it.
-                Phase::ReadOnly(error) if error.kind() == ErrorKind::Corrupt => Err(error.clone()),
+                Phase::ReadOnly(error) if error.offsets().is_some_and(|gone| gone.end > end) => {
+                    Err(error.clone())
+                }
                 _ => Ok(Source::End),
             };
         }
@@ -87,12 +90,12 @@ impl LogInner {
     pub(super) fn find_time(&self, at: TimestampMs) -> Result<Option<(Offset, TimestampMs)>, Error> {
         'search: loop {
             self.unpark()?;
-            let (sealed, view, start) = {
+            let (sealed, active_base, start) = {
                 let state = self.state.lock();
                 if matches!(state.phase, Phase::Closed) {
                     return Err(closed());
                 }
-                (Arc::clone(&state.sealed), ActiveView::at_time(self, &state, at), state.start_offset)
+                (Arc::clone(&state.sealed), state.active.base(), state.start_offset)
             };
             for segment in
                 sealed.iter().filter(|segment| segment.end() > start && segment.max_timestamp() >= at)
@@ -104,9 +107,22 @@ impl LogInner {
                     found => return found,
                 }
             }
-            let Some(view) = view else { return Ok(None) };
-            if let Some(view) = view.opened(self)? {
-                return view.find_time(at, start);
+            let mut from = start;
+            loop {
+                let view = {
+                    let state = self.state.lock();
+                    if state.active.base() != active_base || state.active.is_parked {
+                        continue 'search;
+                    }
+                    ActiveView::at_time(self, &state, at, from)
+                };
+                let Some(view) = view else { return Ok(None) };
+                let Some(view) = view.opened(self)? else { continue 'search };
+                match view.find_time(self, at, start)? {
+                    Search::Found(offset, timestamp) => return Ok(Some((offset, timestamp))),
+                    Search::NotBefore(next) => from = next,
+                    Search::Nothing => return Ok(None),
+                }
             }
         }
     }

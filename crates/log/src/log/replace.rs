@@ -85,7 +85,7 @@ impl LogInner {
 /// between the renaming of the two.
 pub(crate) fn unsettled_index(fs: &dyn Fs, dir: &Path, base: Offset) -> Result<Option<PathBuf>, Error> {
     let new_index = cleaned_path(dir, base, INDEX);
-    match Footer::read(fs, &new_index) {
+    match Footer::read(fs, &new_index)? {
         Some(footer) if is_true_of(fs, &path(dir, base, DATA), &footer)? => Ok(Some(new_index)),
         _ => Ok(None),
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use logmill_record::{Offset, TimestampMs};
 use parking_lot::MutexGuard;
 
@@ -56,6 +57,17 @@ impl LogInner {
         }
         self.drop_below_start(&mut kept)?;
         Ok(offset.max(start))
+    }
+
+    /// Replaces what the owner keeps with the log.
+    pub(super) fn set_owner(&self, owner: &[u8]) -> Result<(), Error> {
+        meta::check_owner(owner)?;
+        let mut kept = self.kept.lock();
+        self.state.lock().check_usable()?;
+        let meta = meta::LogMeta { owner: Bytes::copy_from_slice(owner), ..kept.meta.clone() };
+        atomic::replace(&*self.env.fs, &self.dir.join(meta::FILE), &meta.encode())?;
+        kept.meta = meta;
+        Ok(())
     }
 
     /// Removes the segments that are older or more than the options allow; returns where the log

@@ -59,6 +59,7 @@ impl LogInner {
                 };
                 state.active.open = open;
                 state.phase = Phase::Open;
+                state.roll_error = None;
                 drop(state);
             }
             Err(RollError::Again(error)) => self.roll_failed(error),
@@ -72,7 +73,10 @@ impl LogInner {
         let mut state = self.state.lock();
         if matches!(state.phase, Phase::Rolling) {
             state.phase = Phase::Open;
-            state.roll_error = state.roll_awaited.then_some(error);
+            if state.roll_awaited {
+                // A roll by age that fails after this one must not take it from whoever waited.
+                state.roll_error = Some(error);
+            }
         }
     }
 

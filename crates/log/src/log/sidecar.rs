@@ -13,7 +13,7 @@ use super::LogInner;
 use super::producers::{Note, Producers};
 use super::state::State;
 use crate::env::{File, Fs};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
 use crate::format::index::Footer;
 use crate::format::state::StateFile;
@@ -51,18 +51,27 @@ impl LogInner {
 }
 
 /// The `.state` of the segment with this footer, if there is one that is true of it.
-pub(crate) fn load_state(fs: &dyn Fs, dir: &Path, footer: &Footer) -> Option<StateFile> {
+///
+/// # Errors
+///
+/// `NewerFormat`: a newer version can tell, and it must not be replaced.
+pub(crate) fn load_state(fs: &dyn Fs, dir: &Path, footer: &Footer) -> Result<Option<StateFile>, Error> {
     let path = path(dir, footer.base, STATE);
-    let bytes = atomic::read(fs, &path).ok()??;
-    StateFile::decode(&path, &bytes, footer)
-        .inspect_err(|error| tracing::warn!(%error, "what it says of producers is made anew"))
-        .ok()
+    let Ok(Some(bytes)) = atomic::read(fs, &path) else { return Ok(None) };
+    match StateFile::decode(&path, &bytes, footer) {
+        Ok(state) => Ok(Some(state)),
+        Err(error) if error.kind() == ErrorKind::NewerFormat => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "what it says of producers is made anew");
+            Ok(None)
+        }
+    }
 }
 
 /// Makes the `.state` of a segment that compaction has written anew say so: what is known at its
 /// end is the same.
 pub(super) fn carry_over(fs: &dyn Fs, dir: &Path, old: &Footer, new: &Footer) -> Result<(), Error> {
-    match load_state(fs, dir, old) {
+    match load_state(fs, dir, old)? {
         Some(state) => atomic::write_and_rename(fs, &path(dir, new.base, STATE), &state.encode(new)),
         None => Ok(()),
     }
@@ -82,7 +91,7 @@ pub(super) fn producers_after(
     let mut known = 0;
     for (index, segment) in segments.iter().enumerate().rev() {
         let nobody = segment.txns().is_some_and(|txns| txns.knows_none && txns.aborted.is_empty());
-        let state = if may_exist(segment.base()) { load_state(fs, dir, segment.footer()) } else { None };
+        let state = if may_exist(segment.base()) { load_state(fs, dir, segment.footer())? } else { None };
         if let Some(state) = state {
             producers = Producers::at_end(state);
         } else if !nobody {
@@ -149,6 +158,12 @@ pub(super) struct Replay<'a> {
 impl<'a> Replay<'a> {
     pub(super) fn new(file: &'a dyn File, appended_at: TimestampMs, producers: Producers) -> Self {
         Self { file, appended_at, position: 0, producers, failed: None }
+    }
+
+    /// A batch of the file, with damage before it.
+    pub(super) fn visit_at(&mut self, position: u64, header: &BatchHeader) {
+        self.position = position;
+        self.visit(header);
     }
 
     /// The next batch of the file.

@@ -42,6 +42,10 @@ pub(super) struct State {
     pub(super) phase: Phase,
     /// A sync has failed, also if the log was closed since.
     pub(super) poisoned: bool,
+    /// It was closed, with all that a clean close writes.
+    pub(super) closed_cleanly: bool,
+    /// It had been closed cleanly when it was opened.
+    pub(super) found_clean: bool,
     /// The owner wants to close: no more appends, though a sync may still run.
     pub(super) closing: bool,
     pub(super) sealed: Arc<Vec<Arc<Sealed>>>,
@@ -120,6 +124,11 @@ impl State {
         self.sealed = Arc::new(sealed);
     }
 
+    /// Segments with a file: where the newest is damaged it is among the sealed ones.
+    pub(super) fn segments(&self) -> usize {
+        self.sealed.len() + usize::from(self.promised.is_none())
+    }
+
     /// Bytes of batches in its segments.
     pub(super) fn stored_bytes(&self) -> u64 {
         self.sealed.iter().map(|segment| segment.data_len()).sum::<u64>() + self.active.len()
@@ -134,9 +143,23 @@ impl State {
         match &self.phase {
             _ if self.closing => Err(closed()),
             Phase::Open | Phase::Rolling | Phase::Undoing => Ok(()),
-            Phase::ReadOnly(error) | Phase::Poisoned(error) => Err(error.clone()),
+            Phase::ReadOnly(error) => Err(read_only(error)),
+            Phase::Poisoned(error) => Err(error.clone()),
             Phase::Closed => Err(closed()),
         }
+    }
+}
+
+/// What whoever wants to write is told of the damage that was found.
+fn read_only(cause: &Error) -> Error {
+    if cause.kind() == ErrorKind::ReadOnly {
+        return cause.clone();
+    }
+    let message = format!("nothing is appended to a damaged log: {cause}, or repair the log");
+    let error = Error::new(ErrorKind::ReadOnly, message).because(cause.clone());
+    match cause.path() {
+        Some(path) => error.at_path(path),
+        None => error,
     }
 }
 
@@ -150,6 +173,9 @@ pub(super) struct Active {
     /// Its file, while it is open: always if anything in it is unsynced.
     pub(super) open: Option<OpenFile>,
     pub(super) index: IndexBuilder,
+    /// Batches before this position are checked by the rows of the index, of which none lies across;
+    /// those behind it were appended since the log was opened, and have its epoch.
+    pub(super) rows_end: u64,
     pub(super) recent: VecDeque<Recent>,
     /// Since when it holds anything.
     pub(super) since: Option<Since>,
@@ -195,9 +221,11 @@ pub(super) struct Recent {
 }
 
 impl Active {
-    pub(super) fn new(index: IndexBuilder) -> Self {
+    pub(super) fn new(mut index: IndexBuilder) -> Self {
+        index.end_row();
         Self {
             open: None,
+            rows_end: index.footer().data_len,
             index,
             recent: VecDeque::new(),
             since: None,
@@ -212,6 +240,17 @@ impl Active {
         self.index.forget_rows();
         self.recent = VecDeque::new();
         self.is_parked = true;
+    }
+
+    /// Takes back what parking let go of, or rows that were made anew.
+    pub(super) fn unpark(&mut self, mut index: IndexBuilder, are_new: bool) {
+        let end = index.footer().data_len;
+        if are_new || self.rows_end == end {
+            index.end_row();
+            self.rows_end = end;
+        }
+        self.index = index;
+        self.is_parked = false;
     }
 
     /// The file, which the caller knows to be open.

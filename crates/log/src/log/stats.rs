@@ -277,7 +277,7 @@ impl LogInner {
         LogStats {
             stored_bytes: state.stored_bytes(),
             unsynced_bytes: state.unsynced_bytes(),
-            segments: state.sealed.len() + 1,
+            segments: state.segments(),
             start_offset: state.start_offset,
             end_offset: state.visible().end,
             durable_end: state.durable.end,

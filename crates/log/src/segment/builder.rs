@@ -1,5 +1,7 @@
 //! The index of the active segment, in memory and growing with it.
 
+use std::ops::Range;
+
 use logmill_record::{BatchHeader, Offset, TimestampMs};
 
 use super::walk::{HEAD_LEN, crc32c_extend};
@@ -17,6 +19,8 @@ const ROW_MIN_BYTES: u64 = 4 * 1024;
 pub(crate) struct IndexBuilder {
     rows: Vec<Row>,
     footer: Footer,
+    /// The next batch begins a row.
+    row_ended: bool,
 }
 
 impl IndexBuilder {
@@ -37,12 +41,12 @@ impl IndexBuilder {
             rows: 0,
             rows_crc: 0,
         };
-        Self { rows: Vec::new(), footer }
+        Self { rows: Vec::new(), footer, row_ended: false }
     }
 
     /// Goes on where a trusted index ends.
     pub(crate) fn resume(rows: &Rows, footer: Footer) -> Self {
-        Self { rows: rows.iter().collect(), footer }
+        Self { rows: rows.iter().collect(), footer, row_ended: false }
     }
 
     /// Lets go of the rows; until [`resume`](Self::resume) brings them back nothing may be added.
@@ -52,18 +56,8 @@ impl IndexBuilder {
 
     /// Adds the batch that `head` begins, which lies at the end of what has been added.
     pub(crate) fn push(&mut self, head: &[u8; HEAD_LEN], header: &BatchHeader, placed: Placed) {
-        let position = self.footer.data_len;
-        if self.starts_row(position, placed.appended_at) {
-            let relative = placed.base_offset.get() - self.footer.base.get();
-            self.rows.push(Row {
-                relative_offset: u32::try_from(relative)
-                    .expect("append and scan bound a segment to 2^32 offsets"),
-                position: u32::try_from(position).expect("append and scan bound a segment to 4 GiB"),
-                max_timestamp: self.footer.max_timestamp,
-                appended_at: placed.appended_at,
-                estimated: placed.estimated,
-                check: 0,
-            });
+        if self.starts_row(self.footer.data_len, placed.appended_at) {
+            self.push_row(placed.base_offset, placed.appended_at, placed.estimated);
         }
         let footer = &mut self.footer;
         if footer.batches == 0 {
@@ -85,8 +79,39 @@ impl IndexBuilder {
         }
     }
 
+    /// Adds bytes that are no whole batches, and the offsets that are gone with them: a row of their
+    /// own, which no batches have the checksum of.
+    pub(crate) fn push_damage(&mut self, len: u64, offsets: &Range<Offset>, appended_by: TimestampMs) {
+        self.push_row(offsets.start, appended_by, true);
+        self.footer.next_offset = offsets.end;
+        self.footer.data_len += len;
+        self.row_ended = true;
+    }
+
+    /// The next batch begins a row: what is there now can be checked by whole rows.
+    pub(crate) fn end_row(&mut self) {
+        self.row_ended = true;
+    }
+
+    fn push_row(&mut self, begins: Offset, appended_at: TimestampMs, estimated: bool) {
+        let relative = begins.get() - self.footer.base.get();
+        self.rows.push(Row {
+            relative_offset: u32::try_from(relative)
+                .expect("append and scan bound a segment to 2^32 offsets"),
+            position: u32::try_from(self.footer.data_len).expect("append and scan bound a segment to 4 GiB"),
+            max_timestamp: self.footer.max_timestamp,
+            appended_at,
+            estimated,
+            check: 0,
+        });
+        self.row_ended = false;
+    }
+
     fn starts_row(&self, position: u64, appended_at: TimestampMs) -> bool {
         let Some(row) = self.rows.last() else { return true };
+        if self.row_ended {
+            return true;
+        }
         let bytes = position - u64::from(row.position);
         bytes >= ROW_BYTES
             || (bytes >= ROW_MIN_BYTES && appended_at.0.saturating_sub(row.appended_at.0) >= ROW_MS)

@@ -7,11 +7,15 @@
 
 mod batches;
 mod builder;
+mod epochs;
 mod gaps;
 mod maps;
+mod rows;
+mod salvage;
 mod scan;
 mod sealed;
 mod sealed_read;
+mod survey;
 mod times;
 mod txns;
 mod walk;
@@ -22,13 +26,17 @@ use logmill_record::Offset;
 
 pub(crate) use batches::Batches;
 pub(crate) use builder::{IndexBuilder, Placed};
+pub(crate) use epochs::Epochs;
 pub(crate) use gaps::Gaps;
 pub(crate) use maps::Maps;
-pub(crate) use scan::{Scan, Window, rebuild, scan};
+pub(crate) use rows::{RowCheck, RowRange};
+pub(crate) use salvage::{Hole, Salvaged, Wreck, salvage};
+pub(crate) use scan::{Scan, rebuild, scan};
 pub(crate) use sealed::Sealed;
+pub(crate) use survey::{Gap, Piece, Survey, Whole};
 pub(crate) use times::AppendTimes;
 pub(crate) use txns::Txns;
-pub(crate) use walk::{Damage, HEAD_LEN, Placement, crc32c_extend, find_record, take, walk};
+pub(crate) use walk::{Damage, HEAD_LEN, Placement, Walk, crc32c_extend, find_record, take, walk};
 
 /// The ending of data files.
 pub(crate) const DATA: &str = "log";

@@ -13,7 +13,7 @@ use logmill_record::{Offset, TimestampMs};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{AppendTimes, Batches, DATA, Gaps, INDEX, Maps, Txns, path, rebuild};
-use crate::env::{File, Fs, Map, OpenMode};
+use crate::env::{File, FileStatus, Fs, Map, OpenMode};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
 use crate::format::index::{Footer, Rows};
@@ -23,7 +23,7 @@ use crate::options::ReadMode;
 #[derive(Debug)]
 pub(crate) struct Sealed {
     fs: Arc<dyn Fs>,
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     pub(super) footer: Footer,
     /// Where the next segment begins: after `footer.next_offset` only if data is missing.
     pub(super) end: Offset,
@@ -251,6 +251,7 @@ impl Sealed {
         tracing::warn!(file = %data_path.display(), %why, "rebuilt the index of a sealed segment in memory");
         let (index, found) = file
             .status()
+            .map(|status| FileStatus { modified: self.footer.last_appended_at, ..status })
             .and_then(|status| rebuild(file, self.footer.base, status, self.gaps))
             .map_err(|error| Error::io("read", &data_path, error))?;
         match found.damage {

@@ -1,8 +1,6 @@
-//! Reads of a sealed segment: its index says which bytes, and every batch is checked before it is
-//! handed out.
+//! Reads of a sealed segment: its index says which bytes, and its [rows](super::rows) check them.
 //!
-//! A read is brought into memory at once, since that is a system call, and each row of it is walked
-//! once: its headers against the row's checksum, the batches that are wanted against their CRC.
+//! A read is brought into memory at once, since that is a system call.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,11 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use logmill_record::{Offset, TimestampMs};
 
-use super::Gaps;
+use super::rows::{RowCheck, RowRange};
 use super::sealed::{Loaded, Sealed};
-use super::walk::{Damage, Placement, RowTaken, Walk, find_record, take_row, walk};
 use crate::error::Error;
-use crate::format::index::Row;
 use crate::read::Chunk;
 
 impl Sealed {
@@ -34,7 +30,8 @@ impl Sealed {
         while index < loaded.rows.len() {
             let span = self.span(&loaded, index, from, max_bytes)?;
             index = span.rows.end;
-            let chunks = self.read_span(&loaded, span, from, max_bytes)?;
+            let rows = span.rows.map(|index| self.row(&loaded, index));
+            let chunks = self.check().read(rows, (span.start, span.bytes), from, max_bytes)?;
             if !chunks.is_empty() {
                 return Ok(chunks);
             }
@@ -65,63 +62,6 @@ impl Sealed {
         Ok(Span { rows: index..index + 1, start, bytes })
     }
 
-    fn read_span(
-        &self,
-        loaded: &Loaded,
-        span: Span,
-        from: Offset,
-        max_bytes: usize,
-    ) -> Result<Vec<Chunk>, Error> {
-        let mut left = max_bytes;
-        let mut runs = Runs { bytes: span.bytes, chunks: Vec::new(), last: None };
-        for index in span.rows {
-            let read = self.row(loaded, index).and_then(|row| {
-                let at = row.bytes.start - span.start;
-                let bytes = runs.bytes.get(at..row.bytes.end - span.start).unwrap_or_default();
-                let taken = self.take_row(&row, bytes, from, left, runs.last.is_none())?;
-                Ok((row, at, taken))
-            });
-            match read {
-                Ok((_, _, RowTaken { taken, .. })) if taken.range.is_empty() && runs.last.is_some() => break,
-                Ok((row, at, RowTaken { taken, .. })) if !taken.range.is_empty() => {
-                    left = left.saturating_sub(taken.range.len());
-                    let whole = taken.range.end == row.bytes.len();
-                    runs.add(at + taken.range.start..at + taken.range.end, &row, taken.next_offset);
-                    if !whole || left == 0 {
-                        break;
-                    }
-                }
-                Ok(_) => {}
-                // What lies before damage is handed out; who asks for the damage gets the error.
-                Err(_) if runs.last.is_some() => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(runs.into_chunks())
-    }
-
-    /// One row's batches from `from` on, checked; an empty take if compaction took them all out.
-    fn take_row(
-        &self,
-        row: &RowRange,
-        bytes: &[u8],
-        from: Offset,
-        max_bytes: usize,
-        whatever_size: bool,
-    ) -> Result<RowTaken, Error> {
-        let place = (row.offsets.start, self.gaps_in(row));
-        let mut read = take_row(bytes, place, from, max_bytes, whatever_size);
-        if read.damage.is_none() && read.check != row.row.check {
-            return Err(self.not_as_written(row));
-        }
-        if read.taken.range.is_empty()
-            && let Some(damage) = read.bad.take().or(read.damage.take())
-        {
-            return Err(self.corrupt(row, damage));
-        }
-        Ok(read)
-    }
-
     /// The first record at or after both `at` and `start`.
     pub(crate) fn find_time(
         self: &Arc<Self>,
@@ -132,47 +72,16 @@ impl Sealed {
         let first = loaded.rows.partition_point(|row| row.max_timestamp < at);
         for index in first..loaded.rows.len() {
             let row = self.row(&loaded, index)?;
-            let (bytes, walked) = self.walk_row(&loaded, &row)?;
-            let found = find_record(&bytes, &walked.batches, at, start);
-            if let Some(found) = found.map_err(|damage| self.corrupt(&row, damage))? {
+            let bytes = self.bytes(&loaded, row.bytes.clone())?;
+            if let Some(found) = self.check().find_record(&row, &bytes, at, start)? {
                 return Ok(Some(found));
             }
         }
         Ok(None)
     }
 
-    /// The bytes of a row and the batches in them, checked against the index. Where a header is
-    /// damaged, the batches before it are good all the same: they stand on their own CRC.
-    fn walk_row(&self, loaded: &Loaded, row: &RowRange) -> Result<(Bytes, Walk), Error> {
-        let bytes = self.bytes(loaded, row.bytes.clone())?;
-        let mut walked = walk(&bytes, row.offsets.start, self.gaps_in(row));
-        if let Some(len) = walked.cut_off {
-            let next = walked.batches.last().map_or(row.offsets.start, |batch| batch.header.next_offset());
-            let at = walked.batches.last().map_or(0, Placement::end);
-            let what = format!("a batch claims {len} bytes, past the end of its row");
-            walked.damage = Some(Damage { at, from: next, to: None, what });
-        }
-        if walked.damage.is_none() && walked.check != row.row.check {
-            return Err(self.not_as_written(row));
-        }
-        Ok((bytes, walked))
-    }
-
-    fn gaps_in(&self, row: &RowRange) -> Gaps {
-        match self.gaps {
-            Gaps::None => Gaps::None,
-            Gaps::Below(_) => Gaps::Below(row.offsets.end),
-        }
-    }
-
-    fn not_as_written(&self, row: &RowRange) -> Error {
-        let what = "the headers of its batches are not those that were written";
-        Error::corrupt(&self.data_path(), row.bytes.start as u64, row.offsets.clone(), what)
-    }
-
-    fn corrupt(&self, row: &RowRange, damage: Damage) -> Error {
-        let offsets = damage.from..damage.to.unwrap_or(row.offsets.end);
-        Error::corrupt(&self.data_path(), (row.bytes.start + damage.at) as u64, offsets, damage.what)
+    fn check(&self) -> RowCheck<'_> {
+        RowCheck { dir: &self.dir, base: self.footer.base, gaps: self.gaps }
     }
 
     /// The number of the row that holds `from`.
@@ -188,12 +97,8 @@ impl Sealed {
         let end = next.map_or(self.footer.data_len, |next| u64::from(next.position));
         let next_offset =
             next.map_or(self.footer.next_offset, |next| base.saturating_add(next.relative_offset.into()));
-        let range = RowRange {
-            bytes: row.position as usize..usize::try_from(end).unwrap_or(usize::MAX),
-            offsets: base.saturating_add(row.relative_offset.into())..next_offset,
-            appended_by: next.map_or(self.footer.last_appended_at, |next| next.appended_at),
-            row,
-        };
+        let appended_by = next.map_or(self.footer.last_appended_at, |next| next.appended_at);
+        let range = RowRange::new(row, base, (end, next_offset), appended_by);
         if range.bytes.start < range.bytes.end && range.bytes.end as u64 <= self.footer.data_len {
             return Ok(range);
         }
@@ -209,59 +114,4 @@ struct Span {
     /// Where in the file the bytes begin.
     start: usize,
     bytes: Bytes,
-}
-
-/// A row with the bytes and offsets that it stands for.
-struct RowRange {
-    row: Row,
-    bytes: Range<usize>,
-    offsets: Range<Offset>,
-    /// No batch of it was appended later.
-    appended_by: TimestampMs,
-}
-
-/// What was taken, made into one chunk for as long as the time of append stays the same.
-struct Runs {
-    bytes: Bytes,
-    chunks: Vec<Chunk>,
-    last: Option<Run>,
-}
-
-struct Run {
-    range: Range<usize>,
-    appended: (TimestampMs, bool),
-    next_offset: Offset,
-}
-
-impl Runs {
-    fn add(&mut self, range: Range<usize>, row: &RowRange, next_offset: Offset) {
-        let appended = row.row.appended(row.appended_by);
-        match &mut self.last {
-            Some(last) if last.appended == appended && last.range.end == range.start => {
-                last.range.end = range.end;
-                last.next_offset = next_offset;
-            }
-            _ => {
-                self.finish();
-                self.last = Some(Run { range, appended, next_offset });
-            }
-        }
-    }
-
-    fn finish(&mut self) {
-        if let Some(run) = self.last.take() {
-            let (appended_at, appended_at_estimated) = run.appended;
-            self.chunks.push(Chunk {
-                batches: self.bytes.slice(run.range),
-                appended_at,
-                appended_at_estimated,
-                next_offset: run.next_offset,
-            });
-        }
-    }
-
-    fn into_chunks(mut self) -> Vec<Chunk> {
-        self.finish();
-        self.chunks
-    }
 }

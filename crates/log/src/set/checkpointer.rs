@@ -96,7 +96,7 @@ impl SetInner {
             let logs = self.logs.lock();
             let mut table = self.table.lock();
             for log in logs.values() {
-                table.insert(log.id, log.promised());
+                table.insert(log.id, log.row());
             }
             table.clone()
         };
@@ -115,13 +115,14 @@ mod tests {
 
     use logmill_record::{Batch, BatchBuilder, NewRecord, TimestampMs};
 
-    use super::{BYTES, INTERVAL};
     use crate::format::checkpoint;
     use crate::sim::{Fault, Op, Rule, Sim};
     use crate::{Log, LogOptions, SetOptions};
 
     const FILE: &str = "/data/checkpoint";
     const PIECE: usize = 1 << 20;
+    const SECOND: Duration = Duration::from_secs(1);
+    const MOST_BYTES: u64 = 64 << 20;
 
     fn batch(bytes: usize) -> Batch {
         let value = vec![b'x'; bytes];
@@ -142,10 +143,10 @@ mod tests {
 
     /// Bytes that the log has on disk, and the checkpoint does not say so.
     fn behind(sim: &Sim, log: &Log) -> u64 {
-        let durable = log.inner().promised().position;
+        let durable = log.inner().row().durable.position;
         let Ok(file) = sim.fs.read_file(FILE) else { return durable };
         let rows = checkpoint::decode(Path::new(FILE), &file).expect("written by this version");
-        durable - rows.get(&log.id()).map_or(0, |row| row.position)
+        durable - rows.get(&log.id()).map_or(0, |row| row.durable.position)
     }
 
     #[test]
@@ -156,7 +157,7 @@ mod tests {
             append(&log, &batch(10));
             sim.scheduler.run_for(Duration::from_millis(pause_ms));
             append(&log, &batch(10));
-            sim.scheduler.run_for(INTERVAL);
+            sim.scheduler.run_for(SECOND);
             assert_eq!(behind(&sim, &log), 0, "after a pause of {pause_ms} ms");
         }
     }
@@ -166,16 +167,16 @@ mod tests {
         let sim = Sim::new(1);
         let log = open(&sim);
         let piece = batch(PIECE);
-        for _ in 0..3 * BYTES / 2 / PIECE as u64 {
+        for _ in 0..3 * MOST_BYTES / 2 / PIECE as u64 {
             append(&log, &piece);
             sim.scheduler.run_until_idle();
             assert!(
-                behind(&sim, &log) < BYTES,
+                behind(&sim, &log) < MOST_BYTES,
                 "no time has passed, and it is {} behind",
                 behind(&sim, &log)
             );
         }
-        assert!(renames(&sim) > 1 && sim.env().clock.monotonic() < INTERVAL);
+        assert!(renames(&sim) > 1 && sim.env().clock.monotonic() < SECOND);
     }
 
     #[test]
@@ -186,9 +187,9 @@ mod tests {
             let log = open(&sim);
             append(&log, &batch(10));
             sim.fs.inject(Rule::new(fault).on(op).path("/data/checkpoint*").times(3));
-            sim.scheduler.run_for(3 * INTERVAL);
+            sim.scheduler.run_for(3 * SECOND);
             assert!(behind(&sim, &log) > 0, "{op:?} failed");
-            sim.scheduler.run_for(INTERVAL);
+            sim.scheduler.run_for(SECOND);
             assert_eq!(behind(&sim, &log), 0, "{op:?} works again");
         }
     }
@@ -206,7 +207,7 @@ mod tests {
             sim.scheduler.run_for(Duration::from_millis(1_000 / syncs_a_second));
         }
         let written = renames(&sim) - before;
-        let most = seconds + ((seconds * syncs_a_second) << 20) / BYTES + 1;
+        let most = seconds + ((seconds * syncs_a_second) << 20) / MOST_BYTES + 1;
         assert!((seconds..=most).contains(&written), "{written} checkpoints, and {most} are due");
     }
 

@@ -3,14 +3,19 @@
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use crate::env::{Env, Fs, Lock};
+use logmill_record::Offset;
+
+use crate::env::{Env, Fs, Lock, OpenMode};
 use crate::error::{Error, ErrorKind};
 use crate::format::checkpoint::{self, Checkpoint};
 use crate::format::meta::FILE as META;
 use crate::format::set_file::SetFile;
 use crate::format::{atomic, atomic::TEMPORARY};
 
+use crate::segment::base_of;
+
 use super::checkpointer::FILE as CHECKPOINT;
+use super::remake;
 use super::space::RESERVE;
 
 /// The file that says what the directory is.
@@ -69,6 +74,35 @@ pub(super) fn refuse_many(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// Refuses a log without `meta` that holds segments: a new `meta` would be another log's, which
+/// does not know where this one starts, where compaction has been, and up to where it was promised.
+/// What a creation that was cut off leaves is an empty first segment.
+pub(super) fn refuse_orphans(fs: &dyn Fs, log_dir: &Path) -> Result<(), Error> {
+    let entries = match fs.list(log_dir) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(());
+        }
+        Err(error) => return Err(Error::io("list", log_dir, error)),
+    };
+    for entry in entries.iter().filter(|entry| !entry.is_dir) {
+        let Some(base) = base_of(&entry.name) else { continue };
+        let data = log_dir.join(&entry.name);
+        let status = fs.open(&data, OpenMode::Read).and_then(|file| file.status());
+        if base > Offset::ZERO || status.map_err(|error| Error::io("look at", &data, error))?.len > 0 {
+            let meta = log_dir.join(META);
+            let message = format!(
+                "{} is missing, and {} is there: restore it from a backup, or run `logmill log repair`, which \
+                 makes a new one; what the log's owner kept in it is then lost",
+                meta.display(),
+                data.display(),
+            );
+            return Err(Error::new(ErrorKind::Corrupt, message).at_path(&meta));
+        }
+    }
+    Ok(())
 }
 
 /// Creates `dir` and its missing parents, each synced into the one above.
@@ -138,6 +172,9 @@ pub(super) fn open_set_file(env: &Env, dir: &Path) -> Result<(SetFile, bool), Er
         Some(bytes) => {
             let found = SetFile::decode(&path, &bytes)?;
             let open_counter = next_epoch(&path, found.open_counter)?;
+            if found.clean {
+                remake::if_lost(&*env.fs, dir)?;
+            }
             (SetFile { id: found.id, open_counter, clean: false }, found.clean)
         }
         None => {
@@ -177,11 +214,15 @@ fn check_empty(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
     }
 }
 
-/// Reads the checkpoint; none is an empty one.
-pub(super) fn read_checkpoint(fs: &dyn Fs, dir: &Path) -> Result<Checkpoint, Error> {
+/// Reads the checkpoint; none is an empty one. No log was closed cleanly if the directory was not,
+/// also none that will not be opened before the next clean close: a kill may have left names of
+/// its files that are not on disk, or the end of a write.
+pub(super) fn read_checkpoint(fs: &dyn Fs, dir: &Path, was_clean: bool) -> Result<Checkpoint, Error> {
     let path = dir.join(CHECKPOINT);
-    match atomic::read(fs, &path)? {
-        Some(bytes) => checkpoint::decode(&path, &bytes),
-        None => Ok(Checkpoint::new()),
-    }
+    let mut rows = match atomic::read(fs, &path)? {
+        Some(bytes) => checkpoint::decode(&path, &bytes)?,
+        None => Checkpoint::new(),
+    };
+    rows.values_mut().for_each(|row| row.clean &= was_clean);
+    Ok(rows)
 }

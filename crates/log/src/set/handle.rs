@@ -16,7 +16,7 @@ use super::{Held, SetInner, Shared, dir};
 use crate::env::{Env, OpenMode, Space, within};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
-use crate::format::meta::{FILE as META, LogMeta};
+use crate::format::meta::{FILE as META, LogMeta, check_owner};
 use crate::log::{self, Expected, Log, LogInner, LogState, OnRead, Scanned};
 use crate::options::{LogOptions, SetOptions};
 use crate::segment::{self, DATA};
@@ -70,13 +70,12 @@ impl LogSet {
         if !was_clean {
             dir::settle_name(&*env.fs, dir)?;
         }
-        let table = dir::read_checkpoint(&*env.fs, dir)?;
+        let table = dir::read_checkpoint(&*env.fs, dir, was_clean)?;
         let inner = SetInner {
             dir: dir.to_owned(),
             env,
             id: file.id,
             file: Mutex::new(file),
-            was_clean,
             is_single,
             logs: Mutex::default(),
             table: Mutex::new(table),
@@ -152,16 +151,11 @@ impl LogSet {
     /// # Errors
     ///
     /// `Invalid` for a path that is absolute or goes up, or has a name in it that the set uses itself,
-    /// such as `meta`. `Exists` if there is one; `Full`, `Io`, `Closed`.
+    /// such as `meta`. `Exists` if there is one; `Corrupt` if there are the segments of one whose `meta`
+    /// is gone; `Full`, `Io`, `Closed`.
     pub fn create(&self, path: impl AsRef<Path>, owner: &[u8], options: LogOptions) -> Result<Log, Error> {
         let path = self.path_of(path.as_ref())?;
-        if owner.len() > 1 << 20 {
-            let message = format!(
-                "an owner keeps at most 1 MiB with a log, not {} bytes; store them elsewhere",
-                owner.len()
-            );
-            return Err(Error::new(ErrorKind::Invalid, message));
-        }
+        check_owner(owner)?;
         let turn = self.turn(&path);
         let _turn = turn.lock();
         self.check_open()?;
@@ -172,6 +166,7 @@ impl LogSet {
         }
         let fs = &*self.inner.env.fs;
         dir::create_all(fs, &dir)?;
+        dir::refuse_orphans(fs, &dir)?;
         let data = segment::path(&dir, Offset::ZERO, DATA);
         match fs.open(&data, OpenMode::CreateNew) {
             Ok(_) => {}
@@ -188,14 +183,17 @@ impl LogSet {
 
     /// Opens the log at `path` below the data directory and recovers it. If it is open already,
     /// another handle to it; if it is open and poisoned, it is opened afresh under a new epoch,
-    /// and goes on after the last record known to be durable.
+    /// and goes on after the last record known to be durable; if it is open for reading only because
+    /// there was no space to save its torn end, that is tried again, and older handles are closed
+    /// where it succeeds.
     ///
     /// Damage does not fail the call: a log that cannot be written says so in its
     /// [`stats`](Log::stats), and reads name what cannot be read.
     ///
     /// # Errors
     ///
-    /// `Invalid`, `NotFound`, `Io`, `Closed`, `NewerFormat`; `Corrupt` if `meta` or whole segments are gone.
+    /// `Invalid`, `NotFound`, `Io`, `Closed`, `NewerFormat`; `Corrupt` if `meta` is damaged, or gone from beside
+    /// the segments of a log.
     pub fn open_log(&self, path: impl AsRef<Path>, options: LogOptions) -> Result<Log, Error> {
         self.open_log_heard(path.as_ref(), options, None)
     }
@@ -229,24 +227,30 @@ impl LogSet {
     fn open_in_turn(&self, path: &Path, options: LogOptions, on_read: Option<OnRead>) -> Result<Log, Error> {
         self.check_open()?;
         let meta = self.read_meta(path)?;
+        let row = self.inner.table.lock().get(&meta.id).copied();
         let mut expected = Expected {
-            durable: self.inner.table.lock().get(&meta.id).copied(),
+            durable: row.map(|row| row.durable),
             cut: false,
-            clean: self.inner.was_clean,
+            clean: row.is_some_and(|row| row.clean),
             epoch: self.epoch(),
         };
         let open = self.inner.logs.lock().get(path).cloned();
+        let mut read_only = None;
         if let Some(open) = open {
             let log = Log::new(open, self.clone());
             match log.stats().state {
                 LogState::Poisoned(_) => log.inner().abandon(),
                 LogState::Closed => {}
+                // Something was in the way, which may be gone.
+                LogState::ReadOnly(error) if error.kind() == ErrorKind::ReadOnly => {
+                    read_only = Some(log.clone());
+                }
                 _ => return Ok(log),
             }
-            expected.durable = Some(log.inner().promised());
+            let row = log.inner().row();
+            (expected.durable, expected.clean) = (Some(row.durable), row.clean);
             if log.inner().was_poisoned() {
                 expected.cut = true;
-                expected.clean = false;
                 expected.epoch = self.advance_epoch()?;
             }
         }
@@ -255,6 +259,13 @@ impl LogSet {
         let set = (Arc::downgrade(&self.inner), Arc::clone(&self.inner.shared));
         let scanned = Scanned::new(dir.clone(), self.inner.shared.on_scan.clone(), on_read);
         let inner = log::open(&self.inner.env, dirs, &meta, expected, options, set, scanned)?;
+        if let Some(old) = read_only {
+            // Its readers are not disturbed for nothing.
+            if inner.is_read_only() {
+                return Ok(old);
+            }
+            old.inner().abandon();
+        }
         let mut logs = self.inner.logs.lock();
         logs.insert(path.to_owned(), Arc::clone(&inner));
         self.inner.arm_maintenance();
@@ -273,6 +284,7 @@ impl LogSet {
         match atomic::read(&*self.inner.env.fs, &meta)? {
             Some(bytes) => LogMeta::decode(&meta, &bytes),
             None => {
+                dir::refuse_orphans(&*self.inner.env.fs, &dir)?;
                 let message = format!(
                     "there is no log at {}: it has no file {META:?}; check the path, or create the log",
                     dir.display()
@@ -358,7 +370,10 @@ impl LogSet {
     /// one keeps its place, since the next open has to know.
     pub(crate) fn forget(&self, log: &Arc<LogInner>) {
         let mut logs = self.inner.logs.lock();
-        self.inner.table.lock().insert(log.id, log.promised());
+        // Closed for the second time, it may be open again by another handle, which knows better.
+        if logs.values().any(|open| Arc::ptr_eq(open, log)) {
+            self.inner.table.lock().insert(log.id, log.row());
+        }
         logs.retain(|_, open| !Arc::ptr_eq(open, log) || log.was_poisoned());
         drop(logs);
         self.inner.note_synced(0);
@@ -368,10 +383,36 @@ impl LogSet {
     pub(crate) fn retire(&self, log: &Arc<LogInner>) {
         let mut logs = self.inner.logs.lock();
         self.inner.table.lock().remove(&log.id);
-        logs.retain(|_, open| !Arc::ptr_eq(open, log));
+        let path = logs.iter().find_map(|(path, open)| Arc::ptr_eq(open, log).then(|| path.clone()));
+        let Some(path) = path else { return };
+        logs.remove(&path);
+        drop(logs);
+        let mut turns = self.inner.turns.lock();
+        // Whoever opens or creates a log there now holds the turn, and it must stay the only one.
+        if turns.get(&path).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+            turns.remove(&path);
+        }
     }
 }
 
 fn epoch_of(open_counter: u32) -> i32 {
     i32::try_from(open_counter).expect("the counter is bounded when it is moved on")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retired_log_leaves_nothing_in_memory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let set = LogSet::open(dir.path(), SetOptions::default()).expect("it opens");
+        let kept = set.create("kept", b"", LogOptions::default()).expect("it is made");
+        for n in 0..100 {
+            set.create(format!("log-{n}"), b"", LogOptions::default()).expect("it is made").retire();
+        }
+        assert_eq!(set.inner.turns.lock().len(), 1);
+        assert_eq!(set.inner.logs.lock().len(), 1);
+        kept.close().expect("it closes");
+    }
 }

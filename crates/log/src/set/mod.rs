@@ -12,6 +12,7 @@ mod files;
 mod handle;
 mod maintain;
 mod open_many;
+mod remake;
 mod shared;
 mod space;
 mod stats;
@@ -51,13 +52,11 @@ pub(crate) struct SetInner {
     id: Uuid,
     /// The contents of `set`, and the right to write it.
     file: Mutex<SetFile>,
-    /// Whether the directory had been closed cleanly when it was opened.
-    was_clean: bool,
     /// It was opened as one log, which closes the set with itself.
     is_single: bool,
     /// The logs that are open, by their paths below `dir`.
     logs: Mutex<BTreeMap<PathBuf, Arc<LogInner>>>,
-    /// What the checkpoint said at open of logs that are not open now.
+    /// What the checkpoint has to say of logs that are not open now.
     table: Mutex<Checkpoint>,
     checkpointer: Checkpointer,
     closed: AtomicBool,

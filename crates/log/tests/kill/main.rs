@@ -8,6 +8,8 @@
 //! ```sh
 //! cargo test -p logmill-log --features sim --test kill -- --ignored --nocapture killed_500_times
 //! ```
+//!
+//! The seed of when each is killed is printed; `LOGMILL_KILL_SEED` takes it again.
 #![cfg(feature = "sim")]
 #![allow(
     clippy::unwrap_used,
@@ -64,7 +66,12 @@ fn rounds(rounds: u64) {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let clock = SystemClock::new();
-    let random = SimRandom::new(clock.monotonic().subsec_nanos().into());
+    let seed = std::env::var("LOGMILL_KILL_SEED").map_or_else(
+        |_| SystemClock::new().now().0.cast_unsigned(),
+        |seed| seed.parse().expect("LOGMILL_KILL_SEED is a number"),
+    );
+    println!("seed {seed}");
+    let random = SimRandom::new(seed);
     let mut history = History::default();
     let mut recoveries = Vec::new();
     for round in 1..=rounds {

@@ -132,4 +132,26 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         replace: "    let _ = dir;\n    Ok(())\n",
         caught_by: CRASH,
     },
+    Mutant {
+        name: "append-keeps-a-file-for-nothing",
+        breaks: "a log that waits for its turn to open a file waits for ever",
+        file: "log/src/log/append.rs",
+        find: "if !matches!(step, Ok(Step::Done(_))) {",
+        replace: "if false {",
+        caught_by: Catcher::new(
+            "budgets",
+            "a_file_that_was_opened_for_nothing_goes_to_the_log_that_waits_for_it",
+        ),
+    },
+    Mutant {
+        name: "seal-failure-not-told",
+        breaks: "an append that no segment can be begun for waits for one roll after the other",
+        file: "log/src/log/roll.rs",
+        find: "            if state.roll_awaited {\n",
+        replace: "            state.roll_error = None;\n            if state.roll_awaited {\n",
+        caught_by: Catcher::new(
+            "faults",
+            "an_append_is_told_that_no_segment_can_be_begun_while_rolls_by_age_fail_too",
+        ),
+    },
 ];

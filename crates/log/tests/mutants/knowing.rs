@@ -1,6 +1,6 @@
 //! What can go wrong in what is known of producers and their transactions.
 
-use crate::{Catcher, Mutant};
+use crate::{CRASH, Catcher, Mutant};
 
 /// Histories of producers over crashes, held against what their batches say.
 const HISTORIES: Catcher = Catcher {
@@ -84,5 +84,42 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         find: "StateFile { producers: self.by_id.values().cloned().collect(), aborted: self.aborted.clone() }",
         replace: "StateFile { producers: self.by_id.values().cloned().collect(), aborted: Vec::new() }",
         caught_by: HISTORIES,
+    },
+    Mutant {
+        name: "producer-batches-forgotten-at-open",
+        breaks: "a batch that is sent again after a restart is taken for a new one, or refused",
+        file: "log/src/log/producers/mod.rs",
+        find: "        for producer in producers {\n            table.by_use",
+        replace: "        for mut producer in producers {
+            producer.batches.clear();
+            table.by_use",
+        caught_by: CRASH,
+    },
+    Mutant {
+        name: "producer-found-in-the-tail-ignored",
+        breaks: "a batch behind the checkpoint that is sent again after a crash is written twice",
+        file: "log/src/log/recover/active.rs",
+        find: "            replay.visit(header);\n",
+        replace: "            if header.base_offset < floor.end {
+                replay.visit(header);
+            }
+",
+        caught_by: CRASH,
+    },
+    Mutant {
+        name: "transaction-marker-ignored",
+        breaks: "a transaction that was committed holds readers of committed records back for ever",
+        file: "log/src/log/producers/mod.rs",
+        find: "Kind::Commit => self.end(&mut producer, last_offset, false),",
+        replace: "Kind::Commit => {}",
+        caught_by: CRASH,
+    },
+    Mutant {
+        name: "transaction-abort-counts-as-commit",
+        breaks: "records of an aborted transaction are read as committed",
+        file: "log/src/log/producers/mod.rs",
+        find: "Kind::Abort => self.end(&mut producer, last_offset, true),",
+        replace: "Kind::Abort => self.end(&mut producer, last_offset, false),",
+        caught_by: CRASH,
     },
 ];

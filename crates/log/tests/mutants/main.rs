@@ -19,6 +19,7 @@
 )]
 
 mod appending;
+mod damaging;
 mod knowing;
 mod merging;
 mod opening;
@@ -69,9 +70,15 @@ pub(crate) const CRASH: Catcher = Catcher {
 };
 
 fn mutants() -> impl Iterator<Item = &'static Mutant> {
-    [appending::MUTANTS, opening::MUTANTS, removing::MUTANTS, merging::MUTANTS, knowing::MUTANTS]
-        .into_iter()
-        .flatten()
+    let groups = [
+        appending::MUTANTS,
+        opening::MUTANTS,
+        damaging::MUTANTS,
+        removing::MUTANTS,
+        merging::MUTANTS,
+        knowing::MUTANTS,
+    ];
+    groups.into_iter().flatten()
 }
 
 fn root() -> PathBuf {

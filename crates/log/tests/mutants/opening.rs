@@ -54,17 +54,17 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "recovery-not-synced",
         breaks: "readers see what recovery found in the page cache, and the next power cut takes it",
-        file: "log/src/log/recover/active.rs",
-        find: "rewrite(file, floor.position, tail.end).and_then(|()| file.sync_data()).map_err(write_failed)?;",
-        replace: "rewrite(file, floor.position, tail.end).map_err(write_failed)?;",
+        file: "log/src/log/recover/tail.rs",
+        find: "        rewrite(file, from, to)\n            .and_then(|()| file.sync_data())\n",
+        replace: "        rewrite(file, from, to)\n",
         caught_by: CRASH,
     },
     Mutant {
         name: "recovery-not-written-again",
         breaks: "pages that a failed sync left clean in the cache are believed to be on disk",
-        file: "log/src/log/recover/active.rs",
-        find: "rewrite(file, floor.position, tail.end).and_then(|()| file.sync_data()).map_err(write_failed)?;",
-        replace: "file.sync_data().map_err(write_failed)?;",
+        file: "log/src/log/recover/tail.rs",
+        find: "        rewrite(file, from, to)\n            .and_then(|()| file.sync_data())\n",
+        replace: "        rewrite(file, to, to)\n            .and_then(|()| file.sync_data())\n",
         caught_by: CRASH,
     },
     Mutant {
@@ -93,14 +93,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "recovery-damage-lowers-the-checkpoint",
-        breaks: "damage of what was promised counts as a torn tail at the open after the next",
-        file: "log/src/log/recover/active.rs",
-        find: "promised: Some(floor), phase",
-        replace: "promised: None, phase",
-        caught_by: Catcher::new(
-            "faults",
-            "damage_of_what_was_promised_stays_damage_however_often_the_log_is_opened",
-        ),
+        breaks: "damage moves the checkpoint, and a segment that is put back from a backup does not fit it",
+        file: "log/src/log/recover/damaged.rs",
+        find: "let promised = Some(floor);",
+        replace: "let promised = None;",
+        caught_by: Catcher::new("salvage", "a_damaged_segment_can_be_put_back_from_a_backup"),
     },
     Mutant {
         name: "reopen-keeps-what-failed",
@@ -168,5 +165,13 @@ pub(crate) const MUTANTS: &[Mutant] = &[
             "park",
             "the_index_of_an_idle_log_is_not_believed_when_it_is_damaged_stale_or_gone",
         ),
+    },
+    Mutant {
+        name: "read-damage-reaches-into-the-next-segment",
+        breaks: "a reader that goes on behind damage leaves out what is whole",
+        file: "log/src/segment/rows.rs",
+        find: "damage.to.unwrap_or(end).min(end);",
+        replace: "damage.to.unwrap_or(end);",
+        caught_by: Catcher::new("damage", "no_wrong_byte_is_served_and_what_is_not_hit_is_readable"),
     },
 ];

@@ -118,4 +118,22 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         replace: "if crc == self.footer.headers_crc || true {",
         caught_by: Catcher::new("compaction", "compaction_stops_at_damage_and_says_so"),
     },
+    Mutant {
+        name: "repair-names-not-synced",
+        breaks: "a power cut in a repair makes a torn write of damage to what was acknowledged",
+        file: "log/src/inspect/repair/mod.rs",
+        find: "            fs.sync_dir(dir).map_err(|error| Error::io(\"sync\", dir, error))?;\n",
+        replace: "            let _ = dir;\n",
+        caught_by: Catcher::new("damage", "repairing::the_names_that_a_repair_goes_by_outlast_it"),
+    },
+    Mutant {
+        name: "repair-takes-the-batch-behind-too",
+        breaks: "a repair takes out what is whole",
+        file: "log/src/inspect/repair/plan.rs",
+        find: "        gone.retain(|gone| !gone.is_empty());\n",
+        replace: "        gone.retain(|gone| !gone.is_empty());
+        gone.iter_mut().for_each(|gone| gone.end = gone.end.next());
+",
+        caught_by: Catcher::new("damage", "repairing::a_repair_loses_exactly_the_offsets_that_it_names"),
+    },
 ];

@@ -57,7 +57,8 @@ impl Embedded {
 
     async fn create(&self, spec: TopicSpec) -> Result<(), BackendError> {
         let TopicSpec { name, partitions, internal } = spec;
-        match self.broker.create_topic(&self.context, CreateTopic { name, partitions, internal }).await {
+        let create = CreateTopic { partitions, internal, ..CreateTopic::new(name) };
+        match self.broker.create_topic(&self.context, create).await {
             Err(error) if error.reason() != Reason::TopicExists => Err(failed(error)),
             _ => Ok(()),
         }

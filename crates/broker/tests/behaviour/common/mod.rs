@@ -80,6 +80,19 @@ impl Node {
     }
 }
 
+/// The batches of a partition, as they are stored.
+pub(crate) fn read_batches(node: &Node, topic: &str, partition: u32) -> Vec<Batch> {
+    let from = FetchFrom::new(topic, partition, Position::Earliest);
+    let data = node.fetch(Fetch::new(vec![from])).unwrap().remove(0);
+    let mut batches = Vec::new();
+    for mut chunk in data.chunks.into_iter().map(|chunk| chunk.batches) {
+        while let Some(batch) = Batch::split_from(&mut chunk).unwrap() {
+            batches.push(batch);
+        }
+    }
+    batches
+}
+
 /// The values of what was read, as text, from the offset asked for.
 pub(crate) fn text(data: &PartitionData) -> Vec<String> {
     let records = data.chunks.iter().flat_map(|chunk| decode(chunk.batches.clone(), data.from_offset));

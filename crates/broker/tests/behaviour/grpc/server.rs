@@ -91,7 +91,7 @@ async fn a_fault_in_one_call_is_an_answer_and_the_node_lives_on() {
     let status = served.produces().produce(records("t", None, ["x"])).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).1.as_str()), (Code::Internal, "INTERNAL_FAULT"));
     armed.store(true, Ordering::SeqCst);
-    let request = v1::CreateTopicRequest { name: "u".into(), partitions: Some(1) };
+    let request = v1::CreateTopicRequest { name: "u".into(), partitions: Some(1), settings: Vec::new() };
     let status = served.topics().create_topic(request).await.unwrap_err();
     assert_eq!(reason(&status).1, "INTERNAL_FAULT");
     served.say("t", 0, "y").await;
@@ -104,7 +104,7 @@ async fn a_message_beyond_the_limit_is_refused_and_the_connection_lives_on() {
     let dir = tempfile::tempdir().unwrap();
     let served = Served::start(config(&dir)).await;
     served.create("t", 1).await;
-    let status = served.produces().produce(records("t", Some(0), [vec![0; 6_000_000]])).await.unwrap_err();
+    let status = served.produces().produce(records("t", Some(0), [vec![0; 10_000_000]])).await.unwrap_err();
     assert!(matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted), "{status:?}");
     served.say("t", 0, "small").await;
     served.stop().await;

@@ -93,6 +93,27 @@ impl TopicService for Fake {
         Err(Status::unimplemented("a fake node deletes no topics"))
     }
 
+    async fn alter_topic(
+        &self,
+        _: Request<v1::AlterTopicRequest>,
+    ) -> Result<Response<v1::AlterTopicResponse>, Status> {
+        Err(Status::unimplemented("a fake node alters no topics"))
+    }
+
+    async fn add_partitions(
+        &self,
+        _: Request<v1::AddPartitionsRequest>,
+    ) -> Result<Response<v1::AddPartitionsResponse>, Status> {
+        Err(Status::unimplemented("a fake node adds no partitions"))
+    }
+
+    async fn delete_records(
+        &self,
+        _: Request<v1::DeleteRecordsRequest>,
+    ) -> Result<Response<v1::DeleteRecordsResponse>, Status> {
+        Err(Status::unimplemented("a fake node deletes no records"))
+    }
+
     /// Whatever is asked for is at offset 100.
     async fn list_offsets(
         &self,

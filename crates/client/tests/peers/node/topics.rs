@@ -1,6 +1,7 @@
 //! Topics of a real node.
 
-use logmill_client::{ErrorKind, Position};
+use logmill_client::{ErrorKind, Position, SettingChange, SettingSource, TopicInfo};
+use logmill_record::Offset;
 
 use super::Node;
 
@@ -59,4 +60,46 @@ async fn what_a_node_refuses_comes_with_kind_reason_and_sentence() {
     }
     let error = client.list_offsets("t", &[(2, Position::Latest)]).await.unwrap_err();
     assert_eq!((error.kind(), error.reason()), (ErrorKind::NotFound, "PARTITION_NOT_FOUND"));
+}
+
+fn value<'a>(topic: &'a TopicInfo, name: &str) -> (&'a str, SettingSource) {
+    let setting = topic.settings.iter().find(|setting| setting.name == name).unwrap();
+    (&setting.value, setting.source)
+}
+
+#[tokio::test]
+async fn a_topic_is_altered_grown_and_emptied() {
+    let node = Node::start().await;
+    let client = node.client().await;
+    let made = client.create_topic_with("t", Some(1), &[("retention.ms", "5000")]).await.unwrap();
+    assert_eq!(value(&made, "retention.ms"), ("5000", SettingSource::Topic));
+    let changes = [
+        SettingChange::reset("retention.ms"),
+        SettingChange::set("max.message.bytes", "2000"),
+        SettingChange::append("cleanup.policy", "compact"),
+    ];
+    let altered = client.alter_topic("t", &changes).await.unwrap();
+    assert_eq!(value(&altered, "retention.ms"), ("-1", SettingSource::Default));
+    assert_eq!(value(&altered, "cleanup.policy").0, "compact,delete");
+    let back = client.alter_topic("t", &[SettingChange::remove("cleanup.policy", "compact")]).await.unwrap();
+    assert_eq!(value(&back, "cleanup.policy").0, "delete");
+    assert_eq!(client.describe_topic("t").await.unwrap().topic, back);
+
+    assert_eq!(client.add_partitions("t", 3).await.unwrap().partition_count, 3);
+    let deleted = client.delete_records("t", &[(0, None), (2, Some(Offset(1)))]).await.unwrap();
+    assert_eq!(*deleted[0].outcome.as_ref().unwrap(), Offset(0));
+    assert_eq!(deleted[1].outcome.as_ref().unwrap_err().kind(), ErrorKind::OutOfRange);
+
+    for (error, reason) in [
+        (client.create_topic_with("u", None, &[("a", "b")]).await.unwrap_err(), "SETTING_INVALID"),
+        (
+            client.alter_topic("t", &[SettingChange::set("flush.ms", "0")]).await.unwrap_err(),
+            "SETTING_INVALID",
+        ),
+        (client.add_partitions("t", 3).await.unwrap_err(), "PARTITION_COUNT_INVALID"),
+    ] {
+        assert_eq!((error.kind(), error.reason()), (ErrorKind::Invalid, reason));
+    }
+    let error = client.delete_records("t", &[(3, None)]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
 }

@@ -12,6 +12,7 @@ mod plan;
 mod rewrite;
 mod states;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -157,6 +158,12 @@ impl Plan {
     pub fn execute(self) -> Result<(), Error> {
         let dir = &self.directory.path;
         let fs = WithReserve::left_in(dir, self.env.fs);
+        // The plan goes by the names that there are. A killed process may have left one that a power
+        // cut would take back: the segment before it would be the newest again, and its damage a torn
+        // write.
+        for dir in self.actions.iter().filter_map(Action::dir).collect::<BTreeSet<_>>() {
+            fs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))?;
+        }
         for action in &self.actions {
             let act = || execute::execute(&*fs, dir, action, &self.checkpoint);
             match act() {

@@ -10,11 +10,11 @@ use super::super::verify::{DataLook, Look, MergeLook, Seen};
 use super::RepairStep;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind};
-use crate::format::checkpoint::{Checkpoint, Durable};
+use crate::format::checkpoint::{Checkpoint, Durable, Row};
 use crate::format::meta::{FILE as META, LogMeta};
 use crate::format::replacement::MERGE;
 use crate::format::set_file::SetFile;
-use crate::segment::{DATA, INDEX, STATE, path};
+use crate::segment::{DATA, Epochs, INDEX, STATE, path};
 use crate::set::{CHECKPOINT, SET};
 
 /// One piece of work, on one file.
@@ -38,6 +38,21 @@ pub(super) enum Action {
     Checkpoint,
 }
 
+impl Action {
+    /// The directory of the log that it is done to.
+    pub(super) fn dir(&self) -> Option<&Path> {
+        match self {
+            Self::Meta { dir, .. }
+            | Self::Merge { dir, .. }
+            | Self::Begin { dir, .. }
+            | Self::Rewrite { dir, .. }
+            | Self::Index { dir, .. }
+            | Self::States { dir, .. } => Some(dir),
+            Self::Set(_) | Self::Checkpoint => None,
+        }
+    }
+}
+
 /// A segment as a repair takes it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {
@@ -48,17 +63,22 @@ pub(super) struct Segment {
     pub(super) end: Offset,
     /// Whether compaction may have left gaps in it.
     pub(super) gaps: bool,
+    /// Leader epochs that may stand in it, where no index tells which do.
+    pub(super) epochs: Option<Epochs>,
 }
 
 /// The steps, and the checkpoint that the last of them writes.
 pub(super) struct Planned {
     pub(super) steps: Vec<(RepairStep, Action)>,
     pub(super) checkpoint: Checkpoint,
+    /// There is none that could be read, so that every byte of every log counts as acknowledged.
+    checkpoint_is_new: bool,
 }
 
 pub(super) fn plan(env: &Env, dir: &Path, seen: &Seen) -> Result<Planned, Error> {
     let checkpoint = seen.frame.checkpoint.clone().unwrap_or_default();
-    let mut planned = Planned { steps: Vec::new(), checkpoint };
+    let checkpoint_is_new = seen.frame.checkpoint.is_none();
+    let mut planned = Planned { steps: Vec::new(), checkpoint, checkpoint_is_new };
     if seen.frame.set.is_none() {
         let epoch = seen.looks.iter().flat_map(|look| &look.segments).map(|look| look.largest_epoch).max();
         let open_counter = epoch.unwrap_or(0).max(0).unsigned_abs();
@@ -66,7 +86,7 @@ pub(super) fn plan(env: &Env, dir: &Path, seen: &Seen) -> Result<Planned, Error>
         let what = format!("made again, with a new identity; epochs go on after {open_counter}");
         planned.push(None, dir.join(SET), what, Vec::new(), Action::Set(set));
     }
-    let mut lost_row = seen.frame.checkpoint.is_none();
+    let mut lost_row = checkpoint_is_new;
     for look in &seen.looks {
         lost_row |= planned.plan_log(env, dir, look)?;
     }
@@ -113,8 +133,16 @@ impl Planned {
             let action = Action::Begin { dir: log_dir.clone(), base: end };
             self.push(Some(below), path(&log_dir, end, DATA), what, Vec::new(), action);
             if let Some(meta) = &look.meta {
-                self.checkpoint.insert(meta.id, Durable { active_base: end, end, position: 0 });
+                let durable = Durable { active_base: end, end, position: 0 };
+                self.checkpoint.insert(meta.id, Row { durable, clean: look.clean });
             }
+        } else if let (Some(meta), Some(last), true) =
+            (&look.meta, look.segments.last(), self.checkpoint_is_new)
+        {
+            let listing = last.listing;
+            let durable =
+                Durable { active_base: listing.base_offset, end: last.end_offset, position: listing.bytes };
+            self.checkpoint.insert(meta.id, Row { durable, clean: false });
         }
         let mut targets = Vec::with_capacity(look.segments.len());
         for (index, segment) in look.segments.iter().enumerate() {
@@ -126,6 +154,7 @@ impl Planned {
                 len: segment.listing.bytes,
                 end: sealed.unwrap_or(segment.end_offset),
                 gaps: segment.gaps_allowed,
+                epochs: segment.epochs,
             };
             if segment.damaged || (is_newest && begin) {
                 self.plan_rewrite(below, &log_dir, segment, target)?;

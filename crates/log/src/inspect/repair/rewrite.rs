@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use logmill_record::{BatchHeader, HEADER_LEN, Offset};
 
-use super::super::survey::{Gap, Piece, Survey};
 use super::files::{read_index, remove};
 use super::plan::Segment;
 use crate::env::{File, FileStatus, Fs, OpenMode};
@@ -15,6 +14,7 @@ use crate::error::Error;
 use crate::format::atomic::{self, TEMPORARY};
 use crate::log::load_state;
 use crate::segment::{AppendTimes, DATA, HEAD_LEN, INDEX, IndexBuilder, Placed, STATE, crc32c_extend, path};
+use crate::segment::{Gap, Piece, Survey};
 
 /// Bytes are copied in pieces of this size.
 const PIECE_LEN: u64 = 1 << 20;
@@ -31,12 +31,20 @@ pub(super) fn rewrite(fs: &dyn Fs, dir: &Path, segment: Segment) -> Result<(), E
     let status = old.status().map_err(failed)?;
     let old_index = read_index(fs, &index_path, segment.base);
     // It stays true: what producers sent and is gone now must not be taken when it comes again.
-    let producers = old_index.as_ref().and_then(|(footer, _)| load_state(fs, dir, footer));
+    let producers = match &old_index {
+        Some((footer, _)) => load_state(fs, dir, footer)?,
+        None => None,
+    };
+    let epoch = match (segment.epochs, &old_index) {
+        (Some(epochs), _) => epochs.last(),
+        (None, Some((footer, _))) => footer.first_epoch.max(1),
+        (None, None) => 1,
+    };
     let times = old_index.map(|(footer, rows)| AppendTimes::new(rows, footer.last_appended_at));
     remove(fs, &temporary)?;
     let new = fs.open(&temporary, OpenMode::CreateNew).map_err(failed)?;
     let index = IndexBuilder::new(segment.base);
-    let mut writer = Writer { fs, data: &data, new, index, times, status, epoch: 0 };
+    let mut writer = Writer { fs, data: &data, new, index, times, status, epoch };
     writer.run(&*old, segment).and_then(|()| writer.new.sync_data()).map_err(failed)?;
     let sync = || fs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error));
     sync()?;
@@ -67,7 +75,8 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn run(&mut self, old: &dyn File, segment: Segment) -> io::Result<()> {
         let end = segment.end;
-        let mut survey = Survey::new(old, segment.len, segment.base, end, segment.gaps);
+        let mut survey =
+            Survey::new(old, segment.len, segment.base, end, segment.gaps).checking(segment.epochs);
         let mut expected = segment.base;
         while let Some(piece) = survey.next()? {
             match piece {

@@ -19,7 +19,7 @@ pub(super) fn make_states(fs: &dyn Fs, dir: &Path, segments: &[Segment]) -> Resu
         let Some((footer, _)) = read_index(fs, &path(dir, segment.base, INDEX), segment.base) else {
             return remove(fs, &state);
         };
-        if let Some(good) = load_state(fs, dir, &footer) {
+        if let Some(good) = load_state(fs, dir, &footer)? {
             producers = Producers::at_end(good);
             continue;
         }

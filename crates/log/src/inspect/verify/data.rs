@@ -9,7 +9,6 @@ use logmill_record::{Batch, BatchErrorKind, Compression, Inflater, Offset};
 
 use super::super::finding::{Finding, FindingKind, Severity};
 use super::super::list::SegmentListing;
-use super::super::survey::{Gap, Piece, Survey, Whole};
 use super::index::IndexLook;
 use super::log::View;
 use super::state::check_state;
@@ -17,6 +16,7 @@ use super::{Line, Meter, Target};
 use crate::env::OpenMode;
 use crate::error::Error;
 use crate::segment::{DATA, path};
+use crate::segment::{Epochs, Gap, Piece, Survey, Whole};
 
 /// What was seen of a segment.
 #[derive(Debug)]
@@ -33,6 +33,10 @@ pub(in crate::inspect) struct DataLook {
     /// Whether compaction may have left gaps in it.
     pub(in crate::inspect) gaps_allowed: bool,
     pub(in crate::inspect) largest_epoch: i32,
+    /// Of its last whole batch, or of the segment before.
+    pub(in crate::inspect) last_epoch: i32,
+    /// Those that were checked.
+    pub(in crate::inspect) epochs: Option<Epochs>,
     /// Whether its index has to be made again.
     pub(in crate::inspect) index_bad: bool,
     /// Whether producers with an identity wrote to it.
@@ -41,11 +45,11 @@ pub(in crate::inspect) struct DataLook {
     pub(in crate::inspect) state_bad: bool,
 }
 
-/// Reads the whole segment.
+/// Reads the whole segment, before which a batch has the leader epoch `last_epoch`.
 pub(super) fn look_at_data(
     view: &View<'_>,
     target: Target,
-    line: Option<Line>,
+    (line, last_epoch): (Option<Line>, i32),
     findings: &mut Vec<Finding>,
     meter: &mut Meter<'_>,
 ) -> Result<DataLook, Error> {
@@ -53,9 +57,12 @@ pub(super) fn look_at_data(
     let file = path(&view.log_dir(), base, DATA);
     let mut index = IndexLook::open(view, target)?;
     let handle = view.fs.open(&file, OpenMode::Read).map_err(|error| Error::io("open", &file, error))?;
-    let gaps = target.end.is_some() && base < view.gaps_below && !index.says_contiguous();
+    let gaps = target.end.is_some() && base < view.gaps_below && !index.says_contiguous(target.listing.bytes);
     let end = target.end.unwrap_or(Offset::MAX);
-    let survey = Survey::new(&*handle, target.listing.bytes, base, end, gaps);
+    // Without an index that is of this data, epochs can only be held against one another.
+    let is_known = index.footer().is_some_and(|footer| footer.data_len == target.listing.bytes);
+    let epochs = (target.end.is_none() && !is_known).then(|| Epochs::after(last_epoch, view.largest_epoch()));
+    let survey = Survey::new(&*handle, target.listing.bytes, base, end, gaps).checking(epochs);
     let mut pass = Pass {
         view,
         file,
@@ -75,6 +82,8 @@ pub(super) fn look_at_data(
         gaps: Vec::new(),
         gaps_allowed: gaps,
         largest_epoch: 0,
+        last_epoch,
+        epochs,
         index_bad: false,
         producers: false,
         state_bad: false,
@@ -122,7 +131,8 @@ impl Pass<'_, '_> {
                     }
                     index.see(&whole);
                     look.batches += 1;
-                    look.largest_epoch = look.largest_epoch.max(whole.header.leader_epoch);
+                    look.last_epoch = whole.header.leader_epoch;
+                    look.largest_epoch = look.largest_epoch.max(look.last_epoch);
                     look.records += u64::from(whole.header.record_count);
                     look.end_offset = whole.header.next_offset();
                     let bytes = survey.bytes(&whole)?;
@@ -154,7 +164,10 @@ impl Pass<'_, '_> {
         let (end, behind) = match self.line {
             None => (self.target.end, false),
             Some(Line::Unknown) => (None, false),
-            Some(Line::At { position, end }) => (Some(end), gap.position >= position && !self.view.clean()),
+            Some(Line::At { position, end }) => {
+                let behind = gap.position >= position && !self.view.clean && !gap.is_epoch;
+                (Some(end), behind)
+            }
         };
         if behind {
             self.torn = Some(gap.position);

@@ -5,13 +5,13 @@ use std::path::Path;
 use logmill_record::{Offset, TimestampMs};
 
 use super::super::finding::{FindingKind, Severity};
-use super::super::survey::Whole;
 use super::log::View;
 use super::{Finding, Target, damage};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::format::index::{Footer, Row, Rows};
 use crate::format::{atomic, damaged};
 use crate::log::unsettled_index;
+use crate::segment::Whole;
 use crate::segment::{DATA, INDEX, crc32c_extend, path};
 
 /// An index as it was found, and what the batches of the data say beside it.
@@ -45,8 +45,6 @@ struct Data {
     headers_crc: u32,
     producers: bool,
     next_offset: Offset,
-    /// The first batch whose epoch cannot be right, and that epoch.
-    odd_epoch: Option<(u64, Offset, i32)>,
 }
 
 impl IndexLook {
@@ -58,7 +56,6 @@ impl IndexLook {
             None => Found::Missing,
             Some(bytes) => match decode(&file, bytes, base) {
                 Ok((footer, rows)) => Found::Good(footer, rows),
-                Err(error) if error.kind() == ErrorKind::NewerFormat => Found::Bad(error.to_string()),
                 Err(error) => Found::Bad(damage(error)?),
             },
         };
@@ -66,13 +63,14 @@ impl IndexLook {
         Ok(Self { found, data, row: 0, current: None, wrong: None })
     }
 
-    /// Whether it knows that no offset is missing between the segment's batches.
-    pub(super) fn says_contiguous(&self) -> bool {
+    /// Whether it knows that no offset is missing between the batches of the segment's `len` bytes: one
+    /// that is from before a compaction does not.
+    pub(super) fn says_contiguous(&self, len: u64) -> bool {
         match &self.found {
-            Found::Good(footer, _) => {
+            Found::Good(footer, _) if footer.data_len == len => {
                 footer.next_offset.checked_sub(footer.base).is_some_and(|span| span == footer.records)
             }
-            _ => false,
+            Found::Good(..) | Found::Bad(_) | Found::Missing => false,
         }
     }
 
@@ -91,9 +89,6 @@ impl IndexLook {
         data.batches += 1;
         data.records += u64::from(header.record_count);
         data.max_timestamp = data.max_timestamp.max(Some(header.max_timestamp));
-        if data.last_epoch.is_some_and(|last| header.leader_epoch < last) {
-            data.odd_epoch.get_or_insert((whole.position, header.base_offset, header.leader_epoch));
-        }
         data.first_epoch.get_or_insert(header.leader_epoch);
         data.last_epoch = Some(header.leader_epoch);
         data.producers |= header.producer_id >= 0;
@@ -150,15 +145,15 @@ impl IndexLook {
         };
         match &self.found {
             Found::Bad(what) => bad(what.clone()),
-            Found::Missing if sealed || (view.clean() && len > 0) => bad("it is missing".into()),
-            Found::Missing => self.check_epochs(view, target, findings),
+            Found::Missing if sealed || (view.clean && len > 0) => bad("it is missing".into()),
+            Found::Missing => false,
             // What the data lacks has been told of.
             Found::Good(..) if damaged => true,
             Found::Good(footer, _) if footer.data_len != len => {
-                if sealed || view.clean() {
+                if sealed || view.clean {
                     return bad(format!("it is of {} bytes of data, and there are {len}", footer.data_len));
                 }
-                self.check_epochs(view, target, findings)
+                false
             }
             Found::Good(footer, rows) => {
                 let same_headers = self.data.headers_crc == footer.headers_crc;
@@ -187,26 +182,6 @@ impl IndexLook {
             finding.offsets = Some(at(&row)..next.as_ref().map_or(footer.next_offset, at));
         }
         findings.push(finding);
-    }
-
-    /// Without an index to hold against them, epochs can still be seen not to be in order.
-    fn check_epochs(&self, view: &View<'_>, target: Target, findings: &mut Vec<Finding>) -> bool {
-        let largest = view.largest_epoch();
-        let data = &self.data;
-        let last = data.last_epoch.filter(|last| *last > largest);
-        let odd = data.odd_epoch.or(last.map(|epoch| (0, target.listing.base_offset, epoch)));
-        if let Some((position, offset, epoch)) = odd {
-            let what = format!(
-                "a batch claims leader epoch {epoch}, and they go up from 1 to {largest} from batch to batch"
-            );
-            let advice = "its records are whole; a repair leaves it as it is";
-            let file = path(&view.log_dir(), target.listing.base_offset, DATA);
-            let mut finding = view.finding(Severity::Data, FindingKind::Headers, file, what, advice);
-            finding.position = Some(position);
-            finding.offsets = Some(offset..data.next_offset);
-            findings.push(finding);
-        }
-        false
     }
 }
 

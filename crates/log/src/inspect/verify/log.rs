@@ -28,6 +28,8 @@ pub(super) struct View<'a> {
     pub(super) frame: &'a Frame,
     /// Below this offset compaction may have left gaps; without `meta` it may have anywhere.
     pub(super) gaps_below: Offset,
+    /// Whether the log was closed cleanly, so that nothing in it is torn.
+    pub(super) clean: bool,
 }
 
 /// What was seen of a log: what to report, and what a repair goes by.
@@ -36,6 +38,8 @@ pub(in crate::inspect) struct Look {
     pub(in crate::inspect) report: LogReport,
     pub(in crate::inspect) meta: Option<LogMeta>,
     pub(in crate::inspect) durable: Option<Durable>,
+    /// Whether it was closed cleanly there.
+    pub(in crate::inspect) clean: bool,
     pub(in crate::inspect) segments: Vec<DataLook>,
     pub(in crate::inspect) merges: Vec<MergeLook>,
 }
@@ -59,20 +63,28 @@ impl View<'_> {
     ) -> Result<Look, Error> {
         let meta = self.meta(segments, findings)?;
         self.gaps_below = meta.as_ref().map_or(Offset::MAX, |meta| meta.gaps_below);
-        let durable = match (&meta, &self.frame.checkpoint) {
+        let row = match (&meta, &self.frame.checkpoint) {
             (Some(meta), Some(rows)) => rows.get(&meta.id).copied(),
             _ => None,
         };
+        let durable = row.map(|row| row.durable);
+        self.clean = self.frame.clean() && row.is_some_and(|row| row.clean);
         self.note_strays(segments, findings)?;
         let merges = self.look_at_merges(findings)?;
+        let start_offset = meta.as_ref().map_or(Offset::ZERO, |meta| meta.start_offset);
         let mut looks = Vec::with_capacity(segments.len());
         for (index, listing) in segments.iter().enumerate() {
             let end = segments.get(index + 1).map(|next| next.base_offset);
+            if end.is_some_and(|end| end <= start_offset) {
+                meter.add(listing.bytes);
+                self.note_removal(*listing, findings);
+                continue;
+            }
             let target = Target { listing: *listing, end };
             let line = self.line(*listing, end, durable, meta.is_some());
-            looks.push(look_at_data(&self, target, line, findings, meter)?);
+            let last_epoch = looks.last().map_or(0, |last: &DataLook| last.last_epoch);
+            looks.push(look_at_data(&self, target, (line, last_epoch), findings, meter)?);
         }
-        let start_offset = meta.as_ref().map_or(Offset::ZERO, |meta| meta.start_offset);
         let end_offset = looks.last().map_or(start_offset, |last| last.end_offset);
         self.check_ends(start_offset, durable, segments, end_offset, findings);
         let report = LogReport {
@@ -86,16 +98,11 @@ impl View<'_> {
             batches: looks.iter().map(|look| look.batches).sum(),
             records: looks.iter().map(|look| look.records).sum(),
         };
-        Ok(Look { report, meta, durable, segments: looks, merges })
+        Ok(Look { report, meta, durable, clean: self.clean, segments: looks, merges })
     }
 
     pub(super) fn log_dir(&self) -> PathBuf {
         self.dir.join(self.below)
-    }
-
-    /// Whether the directory was closed cleanly, so that nothing in it is torn.
-    pub(super) fn clean(&self) -> bool {
-        self.frame.set.is_some_and(|set| set.clean)
     }
 
     /// The epochs that batches can have been stamped with.
@@ -218,6 +225,19 @@ impl View<'_> {
             merges.push(MergeLook { base, damaged, replaced });
         }
         Ok(merges)
+    }
+
+    /// A segment wholly below the log's start was to go, and others there may have gone before it.
+    fn note_removal(&self, listing: SegmentListing, findings: &mut Vec<Finding>) {
+        let file = path(&self.log_dir(), listing.base_offset, DATA);
+        let what = "all of it lies below the log's start: its removal was cut off";
+        findings.push(self.finding(
+            Severity::Note,
+            FindingKind::Stray,
+            file,
+            what,
+            "the next open removes it",
+        ));
     }
 
     fn note_strays(&self, segments: &[SegmentListing], findings: &mut Vec<Finding>) -> Result<(), Error> {

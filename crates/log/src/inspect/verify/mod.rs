@@ -176,7 +176,7 @@ pub(super) fn verify_in(
     meter.add(0);
     let mut looks = Vec::with_capacity(listed.len());
     for (path, segments) in listed {
-        let view = log::View { fs, dir, below: path, frame: &frame, gaps_below: Offset::MAX };
+        let view = log::View { fs, dir, below: path, frame: &frame, gaps_below: Offset::MAX, clean: false };
         looks.push(view.look(&segments, &mut findings, &mut meter)?);
     }
     note_lost_logs(dir, &frame, &looks, &mut findings);
@@ -226,7 +226,8 @@ fn read_frame(fs: &dyn Fs, dir: &Path, findings: &mut Vec<Finding>) -> Result<Fr
         }
         Ok(None) => {
             let what = "it is missing, though the directory was closed cleanly";
-            let advice = "it can be made again; until then the ends of logs are not known for sure";
+            let advice =
+                "the next open makes it again from the logs, all of whose bytes count as acknowledged";
             findings.push(of_frame(Severity::Sidecar, kind, path, what.into(), advice));
             None
         }
@@ -264,9 +265,11 @@ fn damage(error: Error) -> Result<String, Error> {
 /// Rows of the checkpoint whose logs are not there.
 fn note_lost_logs(dir: &Path, frame: &Frame, looks: &[Look], findings: &mut Vec<Finding>) {
     let known = |id: &Uuid| looks.iter().any(|look| look.report.id == Some(*id));
-    for (id, durable) in frame.checkpoint.iter().flatten().filter(|(id, _)| !known(id)) {
-        let what =
-            format!("it speaks of a log {id} with records up to offset {}, which is not here", durable.end);
+    for (id, row) in frame.checkpoint.iter().flatten().filter(|(id, _)| !known(id)) {
+        let what = format!(
+            "it speaks of a log {id} with records up to offset {}, which is not here",
+            row.durable.end
+        );
         let advice = "all is well if that log was deleted; else restore its directory from a backup";
         let path = dir.join(CHECKPOINT);
         findings.push(of_frame(Severity::Note, FindingKind::Checkpoint, path, what, advice));

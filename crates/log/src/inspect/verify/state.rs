@@ -3,7 +3,7 @@
 use super::super::finding::{FindingKind, Severity};
 use super::log::View;
 use super::{Finding, Target, damage};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::format::atomic;
 use crate::format::index::Footer;
 use crate::format::state::StateFile;
@@ -32,7 +32,6 @@ pub(super) fn check_state(
                 return Ok(false);
             }
             Ok(_) => "it was written for other contents of its segment".to_owned(),
-            Err(error) if error.kind() == ErrorKind::NewerFormat => error.to_string(),
             Err(error) => damage(error)?,
         },
     };

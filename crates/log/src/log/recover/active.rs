@@ -2,13 +2,14 @@
 //! on disk.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use logmill_record::{BatchHeader, Offset};
+use logmill_record::{BatchHeader, Offset, TimestampMs};
 
 use super::Recovery;
-use super::tail::{rewrite, take_back};
+use super::tail::take_back;
 use crate::env::{File, FileStatus, OpenMode};
 use crate::error::Error;
 use crate::format::atomic;
@@ -21,6 +22,8 @@ use crate::segment::{DATA, Gaps, INDEX, IndexBuilder, Placed, STATE, Scan, Seale
 
 /// The active segment as it was found.
 pub(super) struct Opened {
+    /// What is readable of it where it is damaged: then the active one is behind it and empty.
+    pub(super) damaged: Option<Arc<Sealed>>,
     pub(super) active: Active,
     pub(super) producers: Producers,
     pub(super) durable: Durable,
@@ -36,18 +39,30 @@ pub(super) struct Before<'a> {
     pub(super) states: &'a BTreeSet<Offset>,
 }
 
+impl Before<'_> {
+    /// When the batch before the active segment was appended, or later.
+    fn appended_by(&self) -> TimestampMs {
+        self.sealed.last().map_or(TimestampMs(i64::MIN), |last| last.last_appended_at())
+    }
+}
+
 impl Recovery<'_> {
     /// The active segment: nothing is read if it was closed cleanly.
     pub(super) fn active(&self, base: Offset, before: &Before<'_>) -> Result<Opened, Error> {
         let data_path = path(self.dir, base, DATA);
+        if let Some(durable) = self.promised_in(base)
+            && !self.exists(&data_path)?
+        {
+            return self.gone(durable, before);
+        }
         let file = self.open_file(&data_path, OpenMode::ReadWrite)?;
         let mut status = file.status().map_err(|error| Error::io("look at", &data_path, error))?;
-        let floor = self.floor(base)?;
+        let floor = self.floor(base);
         if self.expected.cut && status.len > floor.position {
             take_back(&*file, floor.position).map_err(|error| Error::io("cut", &data_path, error))?;
             status.len = floor.position;
         }
-        if let Some(index) = self.trusted_index(base, status.len, floor) {
+        if let Some(index) = self.trusted_index(base, status.len, floor)? {
             if !self.expected.clean {
                 // A kill can fall between the cut of a failed append and its sync.
                 file.sync_data().map_err(|error| Error::io("sync", &data_path, error))?;
@@ -57,8 +72,10 @@ impl Recovery<'_> {
             // Whether a `.state` that is needed was there is not known here: it is written again.
             let needs_state = active.index.footer().producers || !producers.is_empty();
             active.pair_is_written = active.len() > 0 && !needs_state;
-            return Ok(Opened { active, producers, durable: floor, promised: None, phase: Phase::Open });
+            let (durable, phase) = (floor, Phase::Open);
+            return Ok(Opened { damaged: None, active, producers, durable, promised: None, phase });
         }
+        status.modified = status.modified.max(before.appended_by());
         self.scanned(&data_path, &*file, status, floor, before)
     }
 
@@ -74,38 +91,38 @@ impl Recovery<'_> {
         let base = floor.active_base;
         let mut index = IndexBuilder::new(base);
         let mut replay = Replay::new(file, status.modified, self.producers_before(before)?);
+        let (mut epochs, mut epochs_fit) = (self.epochs(before), true);
         let mut push = |head: &[u8; _], header: &BatchHeader| {
             replay.visit(header);
+            epochs_fit &= epochs.admit(header.leader_epoch);
             index.push(head, header, Placed::found(header, status));
         };
+        let read_failed = |error| Error::io("read", data_path, error);
         let part = |from, offset, to, crc| Scan { file, base, from, offset, to, gaps: Gaps::None, crc };
-        let before = part(0, base, floor.position.min(status.len), false);
-        let promised = scan(&before, &mut push).map_err(|error| Error::io("read", data_path, error))?;
+        let promised = scan(&part(0, base, floor.position.min(status.len), false), &mut push);
+        let promised = promised.map_err(read_failed)?;
         if promised.end != floor.position || promised.next_offset != floor.end {
-            let what = promised.damage.unwrap_or_else(|| "it ends before what was acknowledged".into());
-            let offsets = promised.next_offset..floor.end.max(promised.next_offset);
-            let error = Error::corrupt(data_path, promised.end, offsets, what);
-            let durable = Durable { active_base: base, end: promised.next_offset, position: promised.end };
-            let producers = replay.finish().map_err(|error| Error::io("read", data_path, error))?;
-            let (active, phase) = (Active::new(index), Phase::ReadOnly(error));
-            return Ok(Opened { active, producers, durable, promised: Some(floor), phase });
+            return self.salvaged(data_path, file, status, floor, before);
         }
-        let after = part(floor.position, floor.end, status.len, true);
-        let tail = scan(&after, &mut push).map_err(|error| Error::io("read", data_path, error))?;
-        let mut producers = replay.finish().map_err(|error| Error::io("read", data_path, error))?;
+        let tail =
+            scan(&part(floor.position, floor.end, status.len, true), &mut push).map_err(read_failed)?;
+        // A write that tears leaves no whole batch with a wrong epoch, and a clean close nothing torn.
+        if !epochs_fit || (tail.damage.is_some() && self.expected.clean) {
+            return self.salvaged(data_path, file, status, floor, before);
+        }
+        let mut producers = replay.finish().map_err(read_failed)?;
         producers.note_durable(tail.next_offset);
-        let write_failed = |error| Error::io("write again and sync", data_path, error);
         // Before anything else, since it needs no space: readers are about to see these bytes.
-        rewrite(file, floor.position, tail.end).and_then(|()| file.sync_data()).map_err(write_failed)?;
+        self.settle_tail(data_path, file, floor.position, tail.end)?;
         let durable = Durable { active_base: base, end: tail.next_offset, position: tail.end };
         let mut phase = Phase::Open;
         if let Some(what) = &tail.damage {
             match self.cut_tail(data_path, file, tail.end, status.len, what) {
-                Ok(()) => file.sync_data().map_err(write_failed)?,
+                Ok(()) => self.settle_tail(data_path, file, tail.end, tail.end)?,
                 Err(error) => phase = Phase::ReadOnly(error),
             }
         }
-        Ok(Opened { active: Active::new(index), producers, durable, promised: None, phase })
+        Ok(Opened { damaged: None, active: Active::new(index), producers, durable, promised: None, phase })
     }
 
     /// The producers at the end of an active segment whose index is trusted.
@@ -117,7 +134,7 @@ impl Recovery<'_> {
         before: &Before<'_>,
     ) -> Result<Producers, Error> {
         if before.states.contains(&footer.base)
-            && let Some(state) = load_state(&*self.fs, self.dir, footer)
+            && let Some(state) = load_state(&*self.fs, self.dir, footer)?
         {
             return Ok(Producers::at_end(state));
         }
@@ -132,7 +149,7 @@ impl Recovery<'_> {
 
     /// The producers at the end of the last sealed segment, whose `.state` is written again if it
     /// was of no use.
-    fn producers_before(&self, before: &Before<'_>) -> Result<Producers, Error> {
+    pub(super) fn producers_before(&self, before: &Before<'_>) -> Result<Producers, Error> {
         let exists = |base: Offset| before.states.contains(&base);
         let data = |segment: &Sealed| segment.open_data().map(|file| self.scanned.count(file));
         let (mut producers, was_good) = producers_after(&*self.fs, self.dir, before.sealed, exists, data)?;
@@ -152,33 +169,36 @@ impl Recovery<'_> {
     }
 
     /// Up to where the active segment was promised.
-    fn floor(&self, base: Offset) -> Result<Durable, Error> {
-        let start = Durable { active_base: base, end: base, position: 0 };
-        match self.expected.durable {
-            Some(durable) if durable.active_base == base => Ok(durable),
-            // The log was rolled after the checkpoint was written.
-            Some(durable) if durable.active_base < base => Ok(start),
-            None => Ok(start),
-            Some(durable) => {
-                let missing = path(self.dir, durable.active_base, DATA);
-                let offsets = durable.active_base..durable.end.max(durable.active_base.next());
-                Err(Error::corrupt(&missing, 0, offsets, "the file is gone"))
-            }
+    fn floor(&self, base: Offset) -> Durable {
+        // Without a row of this segment, the log was rolled after the checkpoint was written.
+        self.promised_in(base).unwrap_or(Durable { active_base: base, end: base, position: 0 })
+    }
+
+    /// What the checkpoint says of this very segment.
+    fn promised_in(&self, base: Offset) -> Option<Durable> {
+        self.expected.durable.filter(|durable| durable.active_base == base)
+    }
+
+    fn exists(&self, path: &Path) -> Result<bool, Error> {
+        match self.fs.open(path, OpenMode::Read) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("open", path, error)),
         }
     }
 
     /// The index of a segment that was closed cleanly.
-    fn trusted_index(&self, base: Offset, len: u64, floor: Durable) -> Option<IndexBuilder> {
+    fn trusted_index(&self, base: Offset, len: u64, floor: Durable) -> Result<Option<IndexBuilder>, Error> {
         if len == 0 && floor.position == 0 {
-            return Some(IndexBuilder::new(base));
+            return Ok(Some(IndexBuilder::new(base)));
         }
-        let footer = self.footer(base)?;
+        let Some(footer) = self.footer(base)? else { return Ok(None) };
         if footer.data_len != len || floor.position != len || footer.next_offset != floor.end {
-            return None;
+            return Ok(None);
         }
         let index_path = path(self.dir, base, INDEX);
-        let bytes = atomic::read(&*self.fs, &index_path).ok()??;
-        let rows = Rows::new(&index_path, &bytes.into(), &footer).ok()?;
-        Some(IndexBuilder::resume(&rows, footer))
+        let Ok(Some(bytes)) = atomic::read(&*self.fs, &index_path) else { return Ok(None) };
+        let rows = Rows::new(&index_path, &bytes.into(), &footer).ok();
+        Ok(rows.map(|rows| IndexBuilder::resume(&rows, footer)))
     }
 }

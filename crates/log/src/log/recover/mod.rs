@@ -7,6 +7,7 @@
 //! only, and after a failed sync the cache can hold clean pages that never reached the disk.
 
 mod active;
+mod damaged;
 mod scanned;
 mod sealed;
 mod tail;
@@ -22,6 +23,7 @@ use parking_lot::Mutex;
 
 use self::active::{Before, Opened};
 pub(crate) use self::scanned::{OnRead, Scanned};
+use self::sealed::Segments;
 use super::merge::{base_of_record, settle_merge};
 use super::replace::{base_of_cleaned, settle};
 use super::retention::{Kept, remove_segments};
@@ -46,7 +48,7 @@ pub(crate) struct Expected {
     pub(crate) durable: Option<Durable>,
     /// Bytes past that are to be cut: a sync of them failed in this process.
     pub(crate) cut: bool,
-    /// The data directory was closed cleanly before.
+    /// It was closed cleanly there.
     pub(crate) clean: bool,
     /// The epoch for what is appended from now on.
     pub(crate) epoch: i32,
@@ -68,12 +70,15 @@ pub(crate) fn open(
     let mut names = recovery.list()?;
     let states = std::mem::take(&mut names.states);
     let (bases, doomed) = recovery.without_those_below_start(names);
-    let (sealed, last) = match recovery.sealed(bases)? {
-        (sealed, Some(last)) => (sealed, last),
-        (sealed, None) => (sealed, recovery.first_segment(meta.start_offset)?),
-    };
+    let Segments { mut sealed, last, trouble } = recovery.sealed(bases)?;
+    let last = last.map_or_else(|| recovery.first_segment(meta.start_offset), Ok)?;
     let before = Before { sealed: &sealed, states: &states };
-    let Opened { mut active, producers, durable, promised, phase } = recovery.active(last, &before)?;
+    let Opened { damaged, mut active, producers, durable, promised, mut phase } =
+        recovery.active(last, &before)?;
+    sealed.extend(damaged);
+    if let (Phase::Open, Some(error)) = (&phase, trouble) {
+        phase = Phase::ReadOnly(error);
+    }
     if let Phase::ReadOnly(error) = &phase {
         tracing::error!(log = %dir.display(), %error, "the log is damaged and opened for reading only");
     }
@@ -81,6 +86,8 @@ pub(crate) fn open(
     let state = State {
         phase,
         poisoned: false,
+        closed_cleanly: false,
+        found_clean: expected.clean,
         closing: false,
         sealed: Arc::new(sealed),
         active,
@@ -223,11 +230,11 @@ impl Recovery<'_> {
         (bases, doomed)
     }
 
-    /// A log without any segment: its creation was cut off, or its files are gone.
+    /// A log without any segment: its creation was cut off, or its files are gone and one of them
+    /// was the newest.
     fn first_segment(&self, start: Offset) -> Result<Offset, Error> {
         if let Some(durable) = self.expected.durable.filter(|durable| durable.end > start) {
-            let missing = path(self.dir, start, DATA);
-            return Err(Error::corrupt(&missing, 0, start..durable.end, "the segment files are gone"));
+            return Ok(durable.active_base);
         }
         let data = path(self.dir, start, DATA);
         self.fs

@@ -1,32 +1,54 @@
 //! Sealed segments at open: their indexes are trusted where they match the data, else made anew.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use logmill_record::Offset;
 
 use super::Recovery;
-use crate::env::OpenMode;
+use crate::env::{File, FileStatus, OpenMode};
 use crate::error::Error;
 use crate::format::atomic;
 use crate::format::index::{Footer, Rows};
-use crate::segment::{DATA, Gaps, INDEX, Sealed, path, rebuild};
+use crate::segment::{
+    DATA, Gaps, Hole, INDEX, IndexBuilder, Salvaged, Sealed, Wreck, path, rebuild, salvage,
+};
+
+/// The segments of a log.
+pub(super) struct Segments {
+    /// All but the last.
+    pub(super) sealed: Vec<Arc<Sealed>>,
+    /// Which is the last; it may be gone.
+    pub(super) last: Option<Offset>,
+    /// Why nothing may be appended behind them.
+    pub(super) trouble: Option<Error>,
+}
 
 impl Recovery<'_> {
     /// All segments but the last, and which is the last.
-    pub(super) fn sealed(&self, bases: Vec<Offset>) -> Result<(Vec<Arc<Sealed>>, Option<Offset>), Error> {
-        let mut sealed = Vec::with_capacity(bases.len());
+    pub(super) fn sealed(&self, mut bases: Vec<Offset>) -> Result<Segments, Error> {
+        let newest = self.expected.durable.map(|durable| durable.active_base);
+        if let (Some(newest), Some(last)) = (newest, bases.last())
+            && newest > *last
+        {
+            // What was the newest is gone, so all that are there were sealed.
+            bases.push(newest);
+        }
+        let mut segments = Segments { sealed: Vec::with_capacity(bases.len()), last: None, trouble: None };
         let mut bases = bases.into_iter();
-        let Some(mut base) = bases.next() else { return Ok((sealed, None)) };
+        let Some(mut base) = bases.next() else { return Ok(segments) };
         for next in bases {
-            match self.sealed_segment(base, next)? {
+            match self.sealed_segment(base, next, &mut segments)? {
                 Some(segment) => {
-                    sealed.push(Arc::new(segment));
+                    segments.sealed.push(Arc::new(segment));
                     base = next;
                 }
                 None => self.remove_stray(next)?,
             }
         }
-        Ok((sealed, Some(base)))
+        segments.last = Some(base);
+        Ok(segments)
     }
 
     /// Removes the empty file that a roll left which failed after it had made it: the log went on
@@ -42,50 +64,86 @@ impl Recovery<'_> {
 
     fn is_empty(&self, base: Offset) -> Result<bool, Error> {
         let data = path(self.dir, base, DATA);
-        let status = self.open_file(&data, OpenMode::Read)?.status();
-        Ok(status.map_err(|error| Error::io("look at", &data, error))?.len == 0)
+        match self.fs.open(&data, OpenMode::Read).and_then(|file| file.status()) {
+            Ok(status) => Ok(status.len == 0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Error::io("look at", &data, error)),
+        }
     }
 
     /// Trusts a footer that matches the file's length, or rebuilds the index by a walk of headers.
     /// None if the segment goes on past `end`, where nothing but an empty file is.
-    fn sealed_segment(&self, base: Offset, end: Offset) -> Result<Option<Sealed>, Error> {
+    fn sealed_segment(
+        &self,
+        base: Offset,
+        end: Offset,
+        before: &mut Segments,
+    ) -> Result<Option<Sealed>, Error> {
         let data_path = path(self.dir, base, DATA);
         let file = self.open_file(&data_path, OpenMode::Read)?;
-        let status = file.status().map_err(|error| Error::io("look at", &data_path, error))?;
+        let mut status = file.status().map_err(|error| Error::io("look at", &data_path, error))?;
         let gaps = if base < self.meta.gaps_below { Gaps::Below(end) } else { Gaps::None };
         let sealed = |footer, unwritten| {
             let (fs, maps) = (Arc::clone(&self.fs), Arc::clone(&self.maps));
             Sealed::new(fs, maps, self.dir, footer, end, gaps, unwritten)
         };
-        if let Some(footer) = self.footer(base)
+        if let Some(footer) = self.footer(base)?
             && footer.data_len == status.len
             && footer.next_offset == end
         {
             return Ok(Some(sealed(footer, None)));
+        }
+        if let Some(last) = before.sealed.last() {
+            status.modified = status.modified.max(last.last_appended_at());
         }
         let (index, found) =
             rebuild(&*file, base, status, gaps).map_err(|error| Error::io("read", &data_path, error))?;
         if found.next_offset > end && self.is_empty(end)? {
             return Ok(None);
         }
-        if let Some(what) = &found.damage {
-            tracing::error!(file = %data_path.display(), position = found.end, what, "a sealed segment is damaged");
-        } else {
+        if found.damage.is_none() && found.next_offset <= end {
             tracing::warn!(file = %data_path.display(), "rebuilt the index of a sealed segment");
+            self.note_rebuilt();
+            let index_path = path(self.dir, base, INDEX);
+            let written = atomic::replace(&*self.fs, &index_path, &index.encode().0).is_ok();
+            let unwritten = (!written).then(|| Rows::from_rows(index.rows()));
+            return Ok(Some(sealed(index.encode().1, unwritten)));
         }
-        if found.next_offset > end {
-            let what = "it holds offsets that the next segment holds too";
-            return Err(Error::corrupt(&data_path, found.end, end..found.next_offset, what));
-        }
+        let (index, error) = self.salvaged_sealed(&data_path, &*file, status, (base, end))?;
+        tracing::error!(%error, "a sealed segment is damaged");
         self.note_rebuilt();
-        let written = found.damage.is_none()
-            && atomic::replace(&*self.fs, &path(self.dir, base, INDEX), &index.encode().0).is_ok();
-        let unwritten = (!written).then(|| Rows::from_rows(index.rows()));
-        Ok(Some(sealed(index.encode().1, unwritten)))
+        if found.next_offset > end {
+            // It, or the next one, is not what it was: it is not known what was given out.
+            before.trouble.get_or_insert(error);
+        }
+        Ok(Some(sealed(index.encode().1, Some(Rows::from_rows(index.rows())))))
+    }
+
+    /// The rows of a damaged sealed segment without an index, and what is wrong with it.
+    fn salvaged_sealed(
+        &self,
+        data_path: &Path,
+        file: &dyn File,
+        status: FileStatus,
+        (base, end): (Offset, Offset),
+    ) -> Result<(IndexBuilder, Error), Error> {
+        let gaps = base < self.meta.gaps_below;
+        let torn_from = u64::MAX;
+        let wreck = Wreck { file, base, status, end, is_newest: false, gaps, epochs: None, torn_from };
+        let Salvaged { index, damage, .. } =
+            salvage(&wreck, |_, _| ()).map_err(|error| Error::io("read", data_path, error))?;
+        let hole = damage.unwrap_or_else(|| Hole {
+            position: index.footer().data_len,
+            offsets: index.footer().next_offset..end,
+            what: "it ends too early".into(),
+        });
+        let error = Error::corrupt(data_path, hole.position, hole.offsets, hole.what);
+        Ok((index, error))
     }
 
     /// The footer of a segment's index, if there is one that makes sense.
-    pub(super) fn footer(&self, base: Offset) -> Option<Footer> {
-        Footer::read(&*self.fs, &path(self.dir, base, INDEX)).filter(|footer| footer.base == base)
+    pub(super) fn footer(&self, base: Offset) -> Result<Option<Footer>, Error> {
+        let footer = Footer::read(&*self.fs, &path(self.dir, base, INDEX))?;
+        Ok(footer.filter(|footer| footer.base == base))
     }
 }

@@ -16,6 +16,13 @@ use crate::log::Recovered;
 const PIECE_LEN: u64 = 1 << 20;
 
 impl Recovery<'_> {
+    /// Puts the bytes of the active segment between two positions on disk for good, and its length.
+    pub(super) fn settle_tail(&self, data: &Path, file: &dyn File, from: u64, to: u64) -> Result<(), Error> {
+        rewrite(file, from, to)
+            .and_then(|()| file.sync_data())
+            .map_err(|error| Error::io("write again and sync", data, error))
+    }
+
     /// Saves a torn tail aside and cuts it off; the caller syncs the cut.
     pub(super) fn cut_tail(
         &self,
@@ -81,7 +88,7 @@ pub(super) fn take_back(file: &dyn File, position: u64) -> io::Result<()> {
 }
 
 /// Writes the bytes from `from` to `to` again, so that the next sync really puts them on disk.
-pub(super) fn rewrite(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
+fn rewrite(file: &dyn File, from: u64, to: u64) -> io::Result<()> {
     for_pieces(from, to, |position, len| {
         let mut piece = vec![0; len];
         atomic::read_exact(file, &mut piece, position)?;

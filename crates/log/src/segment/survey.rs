@@ -10,8 +10,10 @@ use std::ops::Range;
 use bytes::Bytes;
 use logmill_record::{BatchHeader, HEADER_LEN, Offset};
 
+use super::Epochs;
+use super::scan::Window;
+use super::walk::{HEAD_LEN, crc32c_extend};
 use crate::env::File;
-use crate::segment::{HEAD_LEN, Window, crc32c_extend};
 
 /// Bytes are read and summed up in pieces of this size.
 const PIECE_LEN: u64 = 256 * 1024;
@@ -22,11 +24,11 @@ const MOST_PASSES: u64 = 16;
 const MAGIC_AT: usize = 16;
 const MAGIC: u8 = 2;
 /// Where a batch's CRC is: what lies before it is not covered by it.
-pub(super) const CRC_AT: usize = 17;
+pub(crate) const CRC_AT: usize = 17;
 
 /// What lies next in a data file.
 #[derive(Debug)]
-pub(super) enum Piece {
+pub(crate) enum Piece {
     /// A batch that is whole and in its place.
     Batch(Whole),
     /// Bytes that are no such batch.
@@ -35,30 +37,32 @@ pub(super) enum Piece {
 
 /// A whole batch.
 #[derive(Clone, Debug)]
-pub(super) struct Whole {
-    pub(super) position: u64,
-    pub(super) header: BatchHeader,
-    pub(super) head: [u8; HEAD_LEN],
+pub(crate) struct Whole {
+    pub(crate) position: u64,
+    pub(crate) header: BatchHeader,
+    pub(crate) head: [u8; HEAD_LEN],
 }
 
 /// Bytes that cannot be used.
 #[derive(Clone, Debug)]
-pub(super) struct Gap {
-    pub(super) position: u64,
-    pub(super) len: u64,
+pub(crate) struct Gap {
+    pub(crate) position: u64,
+    pub(crate) len: u64,
     /// The first offset that is not known to be elsewhere.
-    pub(super) from: Offset,
+    pub(crate) from: Offset,
     /// Where what follows begins; `None` if that is not known.
-    pub(super) to: Option<Offset>,
-    pub(super) what: String,
+    pub(crate) to: Option<Offset>,
+    pub(crate) what: String,
     /// The bytes are one batch, whole but for what lies before its CRC, and this is what belongs
     /// there: proved by the CRC and by the offsets on both sides.
-    pub(super) restored: Option<[u8; CRC_AT]>,
+    pub(crate) restored: Option<[u8; CRC_AT]>,
+    /// Only the epoch is wrong, which no write that tears makes so.
+    pub(crate) is_epoch: bool,
 }
 
 impl Gap {
     /// The offsets that are gone with it, given where the segment ends.
-    pub(super) fn gone(&self, end: Offset) -> Range<Offset> {
+    pub(crate) fn gone(&self, end: Offset) -> Range<Offset> {
         let to = if self.restored.is_some() { self.from } else { self.to.unwrap_or(end).max(self.from) };
         self.from..to
     }
@@ -66,7 +70,7 @@ impl Gap {
 
 /// A pass over a data file, from front to back.
 #[derive(Debug)]
-pub(super) struct Survey<'a> {
+pub(crate) struct Survey<'a> {
     window: Window<'a>,
     len: u64,
     base: Offset,
@@ -78,40 +82,53 @@ pub(super) struct Survey<'a> {
     expected: Offset,
     /// The epoch of the last whole batch.
     epoch: i32,
+    /// Where epochs are checked: those that may follow.
+    epochs: Option<Epochs>,
     /// Bytes that the search behind damage may still read.
     search_left: u64,
 }
 
 impl<'a> Survey<'a> {
     /// A pass over the first `len` bytes of `file`, whose first batch begins at `base`.
-    pub(super) fn new(file: &'a dyn File, len: u64, base: Offset, end: Offset, gaps: bool) -> Self {
+    pub(crate) fn new(file: &'a dyn File, len: u64, base: Offset, end: Offset, gaps: bool) -> Self {
         let window = Window::new(file, len);
         let search_left = len.saturating_mul(MOST_PASSES);
-        Self { window, len, base, end, gaps, position: 0, expected: base, epoch: 0, search_left }
+        let epochs = None;
+        Self { window, len, base, end, gaps, position: 0, expected: base, epoch: 1, epochs, search_left }
+    }
+
+    /// The same, and an epoch that cannot be is damage: for data without an index to hold against it.
+    pub(crate) fn checking(mut self, epochs: Option<Epochs>) -> Self {
+        self.epochs = epochs;
+        self.epoch = epochs.map_or(self.epoch, |epochs| epochs.last());
+        self
     }
 
     /// Where the pass stands.
-    pub(super) fn position(&self) -> u64 {
+    pub(crate) fn position(&self) -> u64 {
         self.position
     }
 
     /// The offset that must follow there.
-    pub(super) fn expected(&self) -> Offset {
+    pub(crate) fn expected(&self) -> Offset {
         self.expected
     }
 
     /// The next piece; `None` at the end.
-    pub(super) fn next(&mut self) -> io::Result<Option<Piece>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<Piece>> {
         if self.position >= self.len {
             return Ok(None);
         }
         match self.whole_at(self.position, !self.gaps, false)? {
             Ok(whole) => {
-                if let Some(what) = self.overtaken(&whole)? {
-                    return self.skip_damage(what).map(|gap| Some(Piece::Damage(gap)));
+                if let Some((what, behind)) = self.overtaken(&whole)? {
+                    let next = self.search(behind)?;
+                    return self.skip_to(next, what).map(|gap| Some(Piece::Damage(gap)));
                 }
-                self.position += whole.header.total_len as u64;
-                self.expected = whole.header.next_offset();
+                if let Some(gap) = self.with_wrong_epoch(&whole)? {
+                    return Ok(Some(Piece::Damage(gap)));
+                }
+                self.pass(&whole);
                 self.epoch = whole.header.leader_epoch;
                 Ok(Some(Piece::Batch(whole)))
             }
@@ -120,18 +137,19 @@ impl<'a> Survey<'a> {
     }
 
     /// Bytes of the file.
-    pub(super) fn raw(&mut self, position: u64, len: u64) -> io::Result<Bytes> {
+    pub(crate) fn raw(&mut self, position: u64, len: u64) -> io::Result<Bytes> {
         self.window.get(position, len)
     }
 
     /// The bytes of a batch that was found whole.
-    pub(super) fn bytes(&mut self, whole: &Whole) -> io::Result<Bytes> {
+    pub(crate) fn bytes(&mut self, whole: &Whole) -> io::Result<Bytes> {
         self.window.get(whole.position, whole.header.total_len as u64)
     }
 
-    /// Where offsets may be missing, a base offset that is too high shows only in the batch behind
-    /// it, which is then the one to believe.
-    fn overtaken(&mut self, whole: &Whole) -> io::Result<Option<String>> {
+    /// Where offsets may be missing, a batch can claim offsets that the one behind it claims too. Which
+    /// of the two base offsets is wrong cannot be told, so neither is believed; returns where the one
+    /// behind begins, too.
+    fn overtaken(&mut self, whole: &Whole) -> io::Result<Option<(String, u64)>> {
         let next = whole.position + whole.header.total_len as u64;
         if whole.header.base_offset == self.expected || next >= self.len {
             return Ok(None);
@@ -140,23 +158,69 @@ impl<'a> Survey<'a> {
         let behind = behind.map(|behind| behind.header.base_offset);
         Ok(behind.filter(|behind| *behind < whole.header.next_offset()).map(|behind| {
             let claimed = whole.header.base_offset;
-            format!("a batch claims offset {claimed}, and the batch behind it begins at {behind}")
+            let what = format!("a batch claims offset {claimed}, and the batch behind it begins at {behind}");
+            (what, next)
         }))
     }
 
+    fn pass(&mut self, whole: &Whole) {
+        self.position += whole.header.total_len as u64;
+        self.expected = whole.header.next_offset();
+    }
+
+    /// A whole batch whose epoch cannot be: the one before it is put in its place.
+    fn with_wrong_epoch(&mut self, whole: &Whole) -> io::Result<Option<Gap>> {
+        let Some(mut epochs) = self.epochs else { return Ok(None) };
+        let (epoch, behind) = (whole.header.leader_epoch, self.epoch_behind(whole)?);
+        if epochs.admit_before(epoch, behind) {
+            self.epochs = Some(epochs);
+            return Ok(None);
+        }
+        let mut head = [0; CRC_AT];
+        head.copy_from_slice(&whole.head[..CRC_AT]);
+        head[12..16].copy_from_slice(&self.epoch.to_be_bytes());
+        let gap = Gap {
+            position: whole.position,
+            len: whole.header.total_len as u64,
+            from: self.expected,
+            to: Some(whole.header.next_offset()),
+            what: epochs.refusal(epoch),
+            restored: Some(head),
+            is_epoch: true,
+        };
+        self.pass(whole);
+        Ok(Some(gap))
+    }
+
+    /// The epoch of the batch behind a whole one.
+    fn epoch_behind(&mut self, whole: &Whole) -> io::Result<Option<i32>> {
+        let next = whole.position + whole.header.total_len as u64;
+        if self.len - next < HEADER_LEN as u64 {
+            return Ok(None);
+        }
+        let header = BatchHeader::parse(&self.window.get(next, HEADER_LEN as u64)?).ok();
+        let header = header.filter(|header| header.base_offset == whole.header.next_offset());
+        Ok(header.map(|header| header.leader_epoch))
+    }
+
     fn skip_damage(&mut self, what: String) -> io::Result<Gap> {
-        let position = self.position;
         let next = match self.where_header_says()? {
             Some(next) => Some(next),
-            None => self.search()?,
+            None => self.search(self.position)?,
         };
+        self.skip_to(next, what)
+    }
+
+    /// All up to the next whole batch is damage.
+    fn skip_to(&mut self, next: Option<Whole>, what: String) -> io::Result<Gap> {
+        let position = self.position;
         let end = next.as_ref().map_or(self.len, |whole| whole.position);
         let to = next.map(|whole| whole.header.base_offset);
         let len = end - position;
         let restored = self.restore(position, len, to)?;
         let to = to.or(restored.map(|(_, next)| next));
         let restored = restored.map(|(head, _)| head);
-        let gap = Gap { position, len, from: self.expected, to, what, restored };
+        let gap = Gap { position, len, from: self.expected, to, what, restored, is_epoch: false };
         self.position = end;
         self.expected = to.unwrap_or(self.expected);
         Ok(gap)
@@ -181,7 +245,9 @@ impl<'a> Survey<'a> {
         head[8..12].copy_from_slice(&length.to_be_bytes());
         let epoch = i32::from_be_bytes([head[12], head[13], head[14], head[15]]);
         // Epochs go up; nothing else is known of this one.
-        head[12..16].copy_from_slice(&epoch.max(self.epoch).to_be_bytes());
+        let fits = self.epochs.is_none_or(|epochs| epochs.fit(epoch));
+        let epoch = if fits { epoch.max(self.epoch) } else { self.epoch };
+        head[12..16].copy_from_slice(&epoch.to_be_bytes());
         head[MAGIC_AT] = MAGIC;
         let Ok(header) = BatchHeader::parse(&head) else { return Ok(None) };
         let next = header.next_offset();
@@ -208,9 +274,9 @@ impl<'a> Survey<'a> {
         Ok(whole.filter(|whole| whole.header.base_offset == header.next_offset()))
     }
 
-    /// The first whole batch behind the one here, wherever it begins.
-    fn search(&mut self) -> io::Result<Option<Whole>> {
-        let mut from = self.position + 1;
+    /// The first whole batch behind the one at `position`, wherever it begins.
+    fn search(&mut self, position: u64) -> io::Result<Option<Whole>> {
+        let mut from = position + 1;
         while from + (HEADER_LEN as u64) <= self.len {
             let piece = self.window.get(from, PIECE_LEN.min(self.len - from))?;
             for at in MAGIC_AT..piece.len() {

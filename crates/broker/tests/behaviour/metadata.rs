@@ -1,0 +1,197 @@
+//! The log of topics: kept small, and made anew from the directories.
+
+#![expect(clippy::disallowed_methods, reason = "the operator's hands")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use logmill_broker::{
+    Broker, Config, CreateTopic, OpenErrorKind, SettingChange, SettingSource, TopicSettings, plan_rebuild,
+};
+use logmill_log::env::Env;
+use logmill_log::sim::Sim;
+
+use crate::common::{Node, config, small};
+
+fn simulated(sim: &Sim) -> Node {
+    Node::open(Config { env: sim.env(), ..small("/data") })
+}
+
+fn metadata_bytes(sim: &Sim) -> usize {
+    let files = sim.fs.files().into_iter().filter(|file| {
+        file.starts_with("/data/internal/metadata") && file.extension() == Some("log".as_ref())
+    });
+    files.map(|file| sim.fs.read_file(file).unwrap().len()).sum()
+}
+
+#[test]
+fn what_was_said_of_deleted_topics_is_forgotten_and_the_others_stay() {
+    let sim = Sim::new(11);
+    let node = simulated(&sim);
+    let settings = TopicSettings::new([("retention.ms", "5000")]).unwrap();
+    let kept = CreateTopic::new("kept").settings(settings);
+    node.wait(node.broker.create_topic(&node.context, kept)).unwrap();
+    for n in 0..200 {
+        node.create("comes-and-goes", 1).unwrap();
+        node.delete("comes-and-goes").unwrap();
+        let changes = vec![SettingChange::set("retention.bytes", n.to_string())];
+        node.wait(node.broker.alter_topic(&node.context, "kept", changes)).unwrap();
+    }
+    sim.scheduler.run_until_idle();
+    let before = metadata_bytes(&sim);
+    // Each day seals a segment that holds something.
+    for day in 0..8 {
+        node.create(&format!("day-{day}"), 1).unwrap();
+        sim.scheduler.run_for(Duration::from_hours(25));
+    }
+    let after = metadata_bytes(&sim);
+    assert!(after * 10 < before, "{before} bytes became {after}");
+    node.broker.close().unwrap();
+
+    let node = simulated(&sim);
+    assert_eq!((node.broker.open_report().topics, node.broker.open_report().removing), (9, 0));
+    let described = node.wait(node.broker.describe_topic(&node.context, "kept")).unwrap().topic;
+    let own = described.settings.into_iter().filter(|setting| setting.source == SettingSource::Topic);
+    let own: Vec<_> = own.map(|setting| (setting.name, setting.value)).collect();
+    assert_eq!(own, [("retention.bytes", "199".to_owned()), ("retention.ms", "5000".to_owned())]);
+    node.broker.close().unwrap();
+}
+
+/// A closed node with a grown topic, a deleted one, and one that is compacted.
+fn ran(config: Config) {
+    let node = Node::open(config);
+    node.create("grown", 2).unwrap();
+    node.say("grown", 1, "in 1").unwrap();
+    node.wait(node.broker.add_partitions(&node.context, "grown", 4)).unwrap();
+    node.say("grown", 3, "in 3").unwrap();
+    node.create("gone", 1).unwrap();
+    node.delete("gone").unwrap();
+    let settings = TopicSettings::new([("cleanup.policy", "compact")]).unwrap();
+    let empty = CreateTopic { internal: true, ..CreateTopic::new("empty").partitions(3).settings(settings) };
+    node.wait(node.broker.create_topic(&node.context, empty)).unwrap();
+    node.broker.close().unwrap();
+}
+
+fn check(node: &Node) {
+    let report = node.broker.open_report();
+    assert_eq!((report.topics, report.partitions), (2, 7), "{report:?}");
+    assert!(report.failed.is_empty() && report.unknown.is_empty(), "{report:?}");
+    assert_eq!(node.read_all("grown", 1).unwrap(), ["in 1"]);
+    assert_eq!(node.read_all("grown", 3).unwrap(), ["in 3"]);
+    let empty = node.wait(node.broker.describe_topic(&node.context, "empty")).unwrap().topic;
+    assert!(empty.internal && empty.settings.iter().all(|setting| setting.source == SettingSource::Default));
+}
+
+#[test]
+fn a_lost_log_of_topics_is_made_anew_from_their_directories() {
+    let dir = tempfile::tempdir().unwrap();
+    ran(config(&dir));
+    let metadata = dir.path().join("internal/metadata");
+    std::fs::remove_dir_all(&metadata).unwrap();
+    let error = Broker::open(config(&dir)).expect_err("the metadata is missing");
+    assert_eq!(error.kind(), OpenErrorKind::Damaged);
+    let command = format!("'logmill log rebuild-topics {}'", dir.path().display());
+    assert!(error.to_string().contains(&command), "{error}");
+
+    let plan = plan_rebuild(&Env::real(), dir.path()).unwrap();
+    let planned: Vec<_> =
+        plan.topics().iter().map(|topic| (topic.name.as_str(), topic.partition_count)).collect();
+    assert_eq!(planned, [("empty", 3), ("grown", 4)]);
+    assert!(!metadata.exists(), "a plan changes nothing");
+    assert_eq!(plan.execute().unwrap(), None);
+    let node = Node::open(config(&dir));
+    check(&node);
+    node.create("gone", 1).unwrap();
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_damaged_log_of_topics_is_kept_beside_the_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    ran(config(&dir));
+    let log = dir.path().join("internal/metadata/00000000000000000000.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[90] ^= 1;
+    std::fs::write(&log, &bytes).unwrap();
+    let error = Broker::open(config(&dir)).expect_err("the metadata is damaged");
+    assert!(error.to_string().contains("'logmill log rebuild-topics "), "{error}");
+    let aside = plan_rebuild(&Env::real(), dir.path()).unwrap().execute().unwrap().unwrap();
+    assert_eq!(std::fs::read(dir.path().join(aside).join("00000000000000000000.log")).unwrap(), bytes);
+    let node = Node::open(config(&dir));
+    check(&node);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_rebuild_tells_what_it_cannot_use_and_leaves_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::open(config(&dir));
+    let topic = node.create("t", 3).unwrap();
+    node.say("t", 2, "x").unwrap();
+    let twin = node.create("u", 1).unwrap();
+    node.broker.close().unwrap();
+    let of = |id: logmill_broker::Uuid, n: &str| dir.path().join("topics").join(id.to_string()).join(n);
+    // Not a partition that any topic has.
+    std::fs::rename(of(topic.id, "1"), of(topic.id, "7")).unwrap();
+    std::fs::write(of(twin.id, "0").join("meta"), b"damaged").unwrap();
+    let plan = plan_rebuild(&Env::real(), dir.path()).unwrap();
+    assert_eq!(plan.topics().len(), 1);
+    assert_eq!((plan.topics()[0].name.as_str(), &plan.topics()[0].missing[..]), ("t", &[1][..]));
+    let mut skipped: Vec<PathBuf> = plan.skipped().iter().map(|it| it.path.clone()).collect();
+    skipped.sort();
+    let below = |path: PathBuf| path.strip_prefix(dir.path()).unwrap().to_owned();
+    let mut expected = [below(of(topic.id, "7")), below(of(twin.id, "0"))];
+    expected.sort();
+    assert_eq!(skipped, expected);
+    plan.execute().unwrap();
+    let node = Node::open(config(&dir));
+    assert_eq!(node.broker.open_report().failed.len(), 1);
+    assert_eq!(node.read_all("t", 2).unwrap(), ["x"]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_directory_that_is_in_use_or_was_is_not_rebuilt() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::open(config(&dir));
+    let error = plan_rebuild(&Env::real(), dir.path()).unwrap_err();
+    assert_eq!(error.kind(), OpenErrorKind::InUse, "{error}");
+    node.broker.close().unwrap();
+    let plan = plan_rebuild(&Env::real(), dir.path()).unwrap();
+    let node = Node::open(config(&dir));
+    node.create("t", 1).unwrap();
+    node.broker.close().unwrap();
+    let error = plan.execute().unwrap_err();
+    assert_eq!(error.kind(), OpenErrorKind::InUse, "{error}");
+    assert!(error.to_string().contains("look again"), "{error}");
+    assert_eq!(Node::open(config(&dir)).broker.open_report().topics, 1);
+}
+
+/// Whenever the power goes, the node starts with the topics, or does not start and can be rebuilt again.
+#[test]
+fn a_rebuild_that_is_cut_off_can_be_run_again() {
+    for nth in 1.. {
+        let mut sim = Sim::new(12);
+        let config = |sim: &Sim| Config { env: sim.env(), ..small("/data") };
+        ran(config(&sim));
+        sim.fs.flip("/data/internal/metadata/00000000000000000000.log", 90, 0).unwrap();
+        let plan = plan_rebuild(&sim.env(), Path::new("/data")).unwrap();
+        sim.fs.power_off_at(nth);
+        let done = plan.execute();
+        let went = sim.fs.is_off();
+        assert!(went || done.is_ok(), "change {nth}: {done:?}");
+        sim.crash();
+        let started = Broker::open(config(&sim)).or_else(|error| {
+            assert_eq!(error.kind(), OpenErrorKind::Damaged, "change {nth}: {error}");
+            plan_rebuild(&sim.env(), Path::new("/data")).unwrap().execute().unwrap();
+            Broker::open(config(&sim))
+        });
+        let node = Node::of(started.unwrap_or_else(|error| panic!("change {nth}: {error}")));
+        check(&node);
+        node.broker.close().unwrap();
+        if !went {
+            assert!(nth > 10, "a rebuild changes the disk often: {nth}");
+            break;
+        }
+    }
+}
