@@ -34,6 +34,8 @@ pub(crate) enum Operation<'a> {
         topic: &'a str,
     },
     DescribeNode,
+    /// An id for an idempotent producer.
+    InitProducerId,
     Produce {
         topic: &'a str,
     },
@@ -76,6 +78,8 @@ impl<'a> Operation<'a> {
             Self::AlterTopic { topic } | Self::AddPartitions { topic } => {
                 vec![(Access::Alter, Resource::Topic(topic))]
             }
+            // An id alone lets nobody write: what carries it needs the right to write to its topic.
+            Self::InitProducerId => vec![(Access::Describe, Resource::Node)],
             Self::ListTopics | Self::DescribeNode => vec![(Access::Describe, Resource::Node)],
             Self::Produce { topic } => vec![(Access::Write, Resource::Topic(topic))],
             Self::Fetch { topics } | Self::Subscribe { topics } => {

@@ -112,6 +112,9 @@ pub struct Limits {
     pub max_waiting_fetches: usize,
     /// Partitions in one fetch or subscription. 1,000.
     pub max_fetch_partitions: usize,
+    /// Partitions that one stream of produce requests has under way, or in which one of its requests failed.
+    /// 10,000.
+    pub max_stream_partitions: usize,
     /// Changes of topics that wait for their turn. 1,000.
     pub max_queued_topic_changes: usize,
 }
@@ -126,6 +129,7 @@ impl Default for Limits {
             max_batch_bytes: 8 * 1024 * 1024,
             max_waiting_fetches: 10_000,
             max_fetch_partitions: 1_000,
+            max_stream_partitions: 10_000,
             max_queued_topic_changes: 1_000,
         }
     }

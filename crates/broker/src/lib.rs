@@ -87,7 +87,10 @@ pub use fetch::{
 };
 pub use logmill_log::Chunk;
 pub use names::{MAX_PARTITIONS, MAX_TOPIC_NAME_BYTES, check_topic_name};
-pub use produce::{Acks, Appended, Payload, Produce, ProduceRecord, ProduceResult};
+pub use produce::{
+    Acks, Appended, MAX_IN_FLIGHT_BATCHES, Payload, Produce, ProduceRecord, ProduceResult, ProduceStream,
+    ProducerSequence,
+};
 pub use settings::{Change, SettingChange, SettingName, TopicSettings};
 pub use topic::{
     CreateTopic, ListTopics, NodeDescription, PartitionInfo, PartitionOffset, Position, Setting,

@@ -66,8 +66,8 @@ pub enum ErrorKind {
     Exhausted,
     /// The state of what was asked for does not allow it now, such as a partition that cannot be written.
     Conflict,
-    /// The records may have been appended or not, and nothing that this client could ask would tell. It never
-    /// sends them again by itself.
+    /// The records may have been appended or not, and nothing that this client could ask would tell. It does not
+    /// send them again any more.
     OutcomeUnknown,
     /// Stored or received bytes are not what was written.
     Corrupt,

@@ -12,9 +12,10 @@
 //!
 //! # What it promises
 //!
-//! * A record that was answered is stored, once. The client never sends again what may have been appended: if
-//!   the connection breaks at the wrong moment it says [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) and leaves
-//!   the choice to the caller.
+//! * A record that was answered is stored, once. A [`Producer`] numbers its records: what was sent and not answered
+//!   when a connection broke is sent again, and the node knows what it has already. Only if no answer comes within
+//!   the [delivery timeout](ProducerOptions::delivery_timeout) it says
+//!   [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) and leaves the choice to the caller.
 //! * Records of one [`Producer`] for one partition are appended in the order sent.
 //! * Memory is bounded: a producer makes its callers wait while its buffer is full, and a subscription lets the
 //!   node send only as much as it has granted.

@@ -71,6 +71,19 @@ impl Client {
     }
 }
 
+/// What producers ask for by themselves.
+impl Client {
+    /// An id for an idempotent producer.
+    pub(crate) async fn init_producer_id(&self) -> Result<i64, Error> {
+        let mut rpc = self.produce_rpc();
+        let asked = rpc.init_producer_id(v1::InitProducerIdRequest {});
+        match self.call_within(self.connect_timeout(), "InitProducerId", asked).await?.producer_id {
+            id if id >= 0 => Ok(id),
+            id => Err(Error::nonsense(format!("a producer cannot have the id {id}"))),
+        }
+    }
+}
+
 /// The part of an answer that all records of a batch share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Appended {
@@ -105,6 +118,7 @@ pub(crate) fn produce_request(
         payload: Some(Payload::Batch(batch.bytes().clone())),
         acks: acks.into(),
         sent_at_ms: Some(sent_at.get()),
+        producer: None,
     }
 }
 
@@ -134,5 +148,5 @@ fn unclear(what: impl std::fmt::Display) -> Error {
     let message = format!(
         "it is not known whether these records were appended, because the node's answer makes no sense: {what}"
     );
-    Error::new(crate::ErrorKind::OutcomeUnknown, "OUTCOME_UNKNOWN", message)
+    Error::new(crate::ErrorKind::OutcomeUnknown, "UNEXPECTED_ANSWER", message)
 }

@@ -2,8 +2,9 @@
 //!
 //! Callers put records into the [accumulator](accumulator); one task, the [driver], keeps one stream to the
 //! node open while there is something to send, and the stream takes batches from the accumulator as the
-//! connection has room for them. A batch is sent at most once: when a stream breaks, what had been sent on it
-//! and not answered is reported as of unknown outcome, and what had not goes out on the next one.
+//! connection has room for them. Batches are numbered: when a stream breaks, what had been sent on it and not
+//! answered goes out on the next one, and the node knows what it has already. Without numbers a batch is sent at most
+//! once, and what may be stored is reported as of unknown outcome.
 
 mod accumulator;
 mod delivery;
@@ -53,6 +54,9 @@ pub struct ProducerOptions {
     /// not sent by then fails with [`Timeout`](crate::ErrorKind::Timeout) and was not appended; one that was
     /// sent, with [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown).
     pub delivery_timeout: Duration,
+    /// Whether records are numbered, so that the node knows those that are sent again; so unless set to `false`.
+    /// Without, a record that was sent and not answered when the connection broke is of unknown outcome.
+    pub idempotent: bool,
 }
 
 impl Default for ProducerOptions {
@@ -63,6 +67,7 @@ impl Default for ProducerOptions {
             max_buffered_bytes: 32 << 20,
             max_in_flight_bytes: 8 << 20,
             delivery_timeout: Duration::from_secs(30),
+            idempotent: true,
         }
     }
 }
@@ -78,9 +83,14 @@ impl ProducerOptions {
 /// Sends records to topics, in batches.
 ///
 /// Records for one partition are appended in the order in which they were given to [`send`](Producer::send).
-/// None is ever sent twice: if the connection breaks after a record was sent and before it was answered, its
-/// [`Delivery`] fails with [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown), and records that had not been
-/// sent go out when the connection is back.
+/// None is stored twice, and none in another order: if the connection breaks, or the node is killed, what was not
+/// answered is sent again when it is back, under the same numbers. When one fails, because it is too large say, those
+/// behind it follow without it. If no answer comes within
+/// [`delivery_timeout`](ProducerOptions::delivery_timeout), the [`Delivery`] fails with
+/// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown); so it does at once for everything that was sent and not
+/// answered if the producer is not [`idempotent`](ProducerOptions::idempotent).
+///
+/// All that ends with the producer: another one, of the same program started again for instance, has other numbers.
 ///
 /// Share it among tasks in an [`Arc`]. Dropping it gives up what is not answered; [`close`](Producer::close)
 /// waits for it.

@@ -27,6 +27,9 @@ pub enum ErrorKind {
     Invalid,
     /// A batch of an idempotent producer came before one that should precede it.
     OutOfSequence,
+    /// A batch of an idempotent producer comes again so late that it is not remembered any more: the log has
+    /// its records, or had them, and does not know where.
+    SequenceForgotten,
     /// A newer instance of the producer has taken over; this one must stop.
     Fenced,
     /// A limit of the log is reached; the message names it.

@@ -78,8 +78,9 @@
 //! answer was lost: its [`Receipt`] has the offsets of the first time, says that it is a
 //! [duplicate](Receipt::is_duplicate), and resolves only when those are on disk. A batch that comes
 //! before its time is [`OutOfSequence`](ErrorKind::OutOfSequence), one of an older epoch
-//! [`Fenced`](ErrorKind::Fenced). A failed append counts for nothing: the same sequence is taken
-//! when it comes again. The last 64 batches of each producer are remembered, also over restarts,
+//! [`Fenced`](ErrorKind::Fenced), and one that comes again too late to be recognised
+//! [`SequenceForgotten`](ErrorKind::SequenceForgotten). A failed append counts for nothing: the same sequence is taken
+//! when it comes again. The last [64 batches](REMEMBERED_BATCHES) of each producer are remembered, also over restarts,
 //! and a producer itself for [a day](LogOptions::producer_expiry).
 //!
 //! Transactional batches stay undecided until a marker
@@ -176,7 +177,7 @@ mod sync;
 pub use compaction::{Compacted, CompactionOptions};
 pub use error::{Error, ErrorKind};
 pub use format::meta::LogMeta;
-pub use format::state::AbortedTxn;
+pub use format::state::{AbortedTxn, REMEMBERED_BATCHES};
 pub use histogram::Histogram;
 pub use log::{
     Appended, Beyond, CompactionStats, Log, LogState, LogStats, OnDisk, OpenTransaction, ProducerView,

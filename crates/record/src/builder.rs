@@ -199,6 +199,22 @@ impl BatchBuilder {
         HEADER_LEN + codec::max_len(self.options.compression, self.bytes.len() - HEADER_LEN)
     }
 
+    /// Says whose batch it is, as [`BatchOptions::producer`] does, for a producer that numbers a batch only when
+    /// it is full.
+    ///
+    /// ```
+    /// use logmill_record::{BatchBuilder, NewRecord, TimestampMs};
+    ///
+    /// let mut builder = BatchBuilder::new();
+    /// builder.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"v"), headers: &[] })?;
+    /// builder.set_producer(4711, 0, 1_200);
+    /// assert_eq!(builder.build()?.header().base_sequence, 1_200);
+    /// # Ok::<(), logmill_record::BatchError>(())
+    /// ```
+    pub fn set_producer(&mut self, id: i64, epoch: i16, base_sequence: i32) {
+        self.options = self.options.producer(id, epoch, base_sequence);
+    }
+
     /// Finishes the batch.
     ///
     /// # Errors

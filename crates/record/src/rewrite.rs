@@ -1,6 +1,9 @@
-//! Batches made from batches: what compaction leaves of one, and one with the broker's time.
+//! Batches made from batches: what compaction leaves of one, one with the broker's time, and one that a producer
+//! numbers anew.
 
 use std::borrow::Cow;
+
+use bytes::Bytes;
 
 use crate::attributes::{Attributes, Compression, TimestampType};
 use crate::batch::Batch;
@@ -94,9 +97,32 @@ impl Batch {
         let (mut header, bytes) = self.into_parts();
         header.attributes = header.attributes.with_log_append_time();
         header.max_timestamp = at;
-        let bytes = bytes.try_into_mut().map_or_else(|shared| shared.to_vec(), Vec::from);
-        seal(header, bytes)
+        seal(header, into_vec(bytes))
     }
+
+    /// The batch with another producer, epoch or sequence, as a producer sends it that has to number its batches
+    /// anew: header and CRC change, in place if nobody else shares the bytes.
+    ///
+    /// ```
+    /// use logmill_record::{BatchBuilder, BatchOptions, NewRecord, TimestampMs};
+    ///
+    /// let mut builder = BatchBuilder::with_options(BatchOptions::new().producer(4711, 0, 1_200), 0);
+    /// builder.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"v"), headers: &[] })?;
+    /// let batch = builder.build()?.with_producer(4711, 1, 0);
+    /// assert_eq!((batch.header().producer_epoch, batch.header().base_sequence), (1, 0));
+    /// # Ok::<(), logmill_record::BatchError>(())
+    /// ```
+    #[must_use]
+    pub fn with_producer(self, id: i64, epoch: i16, base_sequence: i32) -> Batch {
+        let (mut header, bytes) = self.into_parts();
+        (header.producer_id, header.producer_epoch, header.base_sequence) = (id, epoch, base_sequence);
+        seal(header, into_vec(bytes))
+    }
+}
+
+/// The bytes to be changed: the same memory if nobody else shares it.
+fn into_vec(bytes: Bytes) -> Vec<u8> {
+    bytes.try_into_mut().map_or_else(|shared| shared.to_vec(), Vec::from)
 }
 
 /// The header alone, as Kafka's `DefaultRecordBatch.writeEmptyHeader` leaves it.

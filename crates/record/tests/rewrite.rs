@@ -214,3 +214,18 @@ fn builders_refuse_offsets_out_of_order_or_range() {
     let last = BatchOptions::new().offsets(Offset::MAX, Offset::MAX);
     assert!(BatchBuilder::with_options(last, 0).build().is_err(), "no offset is left for what follows");
 }
+
+#[test]
+fn a_batch_numbered_anew_is_the_one_that_would_have_been_built() {
+    let plain = batch(BatchOptions::new());
+    let shared = plain.clone();
+    let numbered = plain.with_producer(4711, 3, i32::MAX);
+    assert_eq!(numbered, batch(BatchOptions::new().producer(4711, 3, i32::MAX)));
+    assert_eq!(Batch::parse(numbered.bytes().clone()).unwrap(), numbered, "its CRC is right");
+    assert_eq!(shared, batch(BatchOptions::new()), "one that shares the bytes is as it was");
+
+    let at = numbered.bytes().as_ptr();
+    let again = numbered.with_producer(4711, 4, 0);
+    assert_eq!(again.bytes().as_ptr(), at, "in place");
+    assert_eq!(again.with_producer(-1, -1, -1), shared);
+}

@@ -47,10 +47,11 @@ impl PartitionName {
             ErrorKind::Corrupt => (Reason::DataCorrupt, format!("{self} is damaged: {error}")),
             ErrorKind::OutOfRange => (Reason::OffsetOutOfRange, format!("{self}: {error}")),
             ErrorKind::Closed => return Error::closing().because(error.clone()),
-            // Batches with a producer id are refused before they come here.
-            ErrorKind::OutOfSequence | ErrorKind::Fenced | ErrorKind::Limit => {
-                (Reason::PartitionFailed, format!("{self}: {error}"))
-            }
+            ErrorKind::OutOfSequence => (Reason::OutOfSequence, format!("{self}: {error}")),
+            ErrorKind::Fenced => (Reason::ProducerFenced, format!("{self}: {error}")),
+            ErrorKind::SequenceForgotten => (Reason::SequenceForgotten, format!("{self}: {error}")),
+            ErrorKind::Limit => (Reason::LimitExceeded, format!("{self}: {error}")),
+            ErrorKind::Invalid => (Reason::BatchInvalid, format!("{self}: {error}")),
             ErrorKind::NotFound | ErrorKind::NewerFormat => (
                 Reason::PartitionFailed,
                 format!(

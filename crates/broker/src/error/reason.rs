@@ -19,6 +19,8 @@ pub enum Code {
     ResourceExhausted,
     /// The node, or a part of it, must be put right before the request can succeed.
     FailedPrecondition,
+    /// Something else has to be put right first; then the same request may succeed.
+    Aborted,
     /// An offset outside what is kept.
     OutOfRange,
     /// Not in this version.
@@ -46,6 +48,7 @@ impl Code {
             Self::AlreadyExists => 6,
             Self::ResourceExhausted => 8,
             Self::FailedPrecondition => 9,
+            Self::Aborted => 10,
             Self::OutOfRange => 11,
             Self::Unimplemented => 12,
             Self::Internal => 13,
@@ -64,6 +67,7 @@ impl Code {
             Self::AlreadyExists => "ALREADY_EXISTS",
             Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
             Self::FailedPrecondition => "FAILED_PRECONDITION",
+            Self::Aborted => "ABORTED",
             Self::OutOfRange => "OUT_OF_RANGE",
             Self::Unimplemented => "UNIMPLEMENTED",
             Self::Internal => "INTERNAL",
@@ -109,6 +113,14 @@ pub enum Reason {
     RecordRefused,
     /// The record or batch is larger than the topic takes.
     MessageTooLarge,
+    /// A batch of an idempotent producer comes before one that should precede it.
+    OutOfSequence,
+    /// A newer epoch of the producer is known: another instance has taken over.
+    ProducerFenced,
+    /// A batch of an idempotent producer was appended before, and where is not remembered any more.
+    SequenceForgotten,
+    /// A request before this one on its stream failed, and this one has to wait for that one.
+    PrecedingFailed,
     /// One of the node's own limits is reached.
     LimitExceeded,
     /// The file system of the data directory is full.
@@ -131,7 +143,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 25] = [
         Self::RequestInvalid,
         Self::TopicNameInvalid,
         Self::PartitionCountInvalid,
@@ -144,6 +156,10 @@ impl Reason {
         Self::BatchUnsupported,
         Self::RecordRefused,
         Self::MessageTooLarge,
+        Self::OutOfSequence,
+        Self::ProducerFenced,
+        Self::SequenceForgotten,
+        Self::PrecedingFailed,
         Self::LimitExceeded,
         Self::DiskFull,
         Self::PartitionFailed,
@@ -166,12 +182,15 @@ impl Reason {
             | Self::BatchInvalid
             | Self::RecordRefused
             | Self::MessageTooLarge => Code::InvalidArgument,
-            Self::TopicExists => Code::AlreadyExists,
+            Self::TopicExists | Self::SequenceForgotten => Code::AlreadyExists,
             Self::TopicNotFound | Self::PartitionNotFound => Code::NotFound,
             Self::OffsetOutOfRange => Code::OutOfRange,
             Self::BatchUnsupported => Code::Unimplemented,
             Self::LimitExceeded | Self::DiskFull => Code::ResourceExhausted,
-            Self::PartitionFailed | Self::MetadataFailed => Code::FailedPrecondition,
+            Self::OutOfSequence | Self::ProducerFenced | Self::PartitionFailed | Self::MetadataFailed => {
+                Code::FailedPrecondition
+            }
+            Self::PrecedingFailed => Code::Aborted,
             Self::OutcomeUnknown => Code::Unknown,
             Self::DataCorrupt => Code::DataLoss,
             Self::IoFailed | Self::InternalFault => Code::Internal,
@@ -195,6 +214,10 @@ impl Reason {
             Self::BatchUnsupported => "BATCH_UNSUPPORTED",
             Self::RecordRefused => "RECORD_REFUSED",
             Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
+            Self::OutOfSequence => "OUT_OF_SEQUENCE",
+            Self::ProducerFenced => "PRODUCER_FENCED",
+            Self::SequenceForgotten => "SEQUENCE_FORGOTTEN",
+            Self::PrecedingFailed => "PRECEDING_FAILED",
             Self::LimitExceeded => "LIMIT_EXCEEDED",
             Self::DiskFull => "DISK_FULL",
             Self::PartitionFailed => "PARTITION_FAILED",

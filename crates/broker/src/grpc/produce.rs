@@ -10,7 +10,7 @@ use super::convert::{known, number, partition};
 use super::{Services, produce_stream};
 use crate::config::Limits;
 use crate::error::Error;
-use crate::produce::{Acks, Payload, Produce, ProduceRecord, ProduceResult, check_counts};
+use crate::produce::{Acks, Payload, Produce, ProduceRecord, ProduceResult, ProducerSequence, check_counts};
 
 #[tonic::async_trait]
 impl ProduceService for Services {
@@ -31,6 +31,14 @@ impl ProduceService for Services {
         Ok(Response::new(v1::ProduceResponse { results: results.into_iter().map(Into::into).collect() }))
     }
 
+    async fn init_producer_id(
+        &self,
+        request: Request<v1::InitProducerIdRequest>,
+    ) -> Result<Response<v1::InitProducerIdResponse>, Status> {
+        let producer_id = self.broker.init_producer_id(&self.context(&request)).await?;
+        Ok(Response::new(v1::InitProducerIdResponse { producer_id, producer_epoch: 0 }))
+    }
+
     type ProduceStreamStream = ReceiverStream<Result<v1::ProduceStreamResponse, Status>>;
 
     async fn produce_stream(
@@ -45,12 +53,20 @@ impl ProduceService for Services {
 /// Refuses what has too many records before anything waits for it or is made of it.
 pub(super) fn to_produce(request: v1::ProduceRequest, limits: &Limits) -> Result<Produce, Error> {
     use v1::produce_request::Payload as Sent;
-    let v1::ProduceRequest { topic, partition: to, payload, acks, sent_at_ms } = request;
+    let v1::ProduceRequest { topic, partition: to, payload, acks, sent_at_ms, producer } = request;
     let payload = match payload {
         Some(Sent::Records(v1::RecordSet { records })) => {
             let headers = records.iter().map(|record| record.headers.len()).sum();
             check_counts(records.len(), headers, limits)?;
-            Payload::Records(records.into_iter().map(Into::into).collect())
+            let records = records.into_iter().map(Into::into).collect();
+            match producer {
+                Some(producer) => Payload::Numbered(to_sequence(producer)?, records),
+                None => Payload::Records(records),
+            }
+        }
+        Some(Sent::Batch(_)) if producer.is_some() => {
+            let rule = "a batch names its producer in its own header: leave the field out";
+            return Err(Error::field("producer", "set", rule));
         }
         Some(Sent::Batch(batch)) => Payload::Batch(batch),
         None => return Err(Error::missing("payload", "send records, or a batch")),
@@ -62,6 +78,13 @@ pub(super) fn to_produce(request: v1::ProduceRequest, limits: &Limits) -> Result
     };
     let partition = to.map(partition).transpose()?;
     Ok(Produce { topic, partition, payload, acks, sent_at: sent_at_ms.map(TimestampMs) })
+}
+
+fn to_sequence(producer: v1::ProducerState) -> Result<ProducerSequence, Error> {
+    let v1::ProducerState { id, epoch, base_sequence } = producer;
+    let epoch = i16::try_from(epoch)
+        .map_err(|_| Error::field("producer.epoch", epoch, "an epoch is from 0 to 32767"))?;
+    Ok(ProducerSequence { id, epoch, base_sequence })
 }
 
 impl From<v1::Record> for ProduceRecord {
@@ -83,6 +106,7 @@ impl From<ProduceResult> for v1::ProduceResult {
                 first_offset: appended.first_offset.into(),
                 last_offset: appended.last_offset.into(),
                 appended_at_ms: appended.appended_at.get(),
+                duplicate: appended.duplicate,
             }),
             Err(error) => Outcome::Error(error.into()),
         };

@@ -3,6 +3,8 @@
 //! One task reads the stream and hands each request to the broker before it reads the next: that is the
 //! order of the records. Each answer leaves when it is there. While too much is unanswered, nothing is read,
 //! and HTTP/2's flow control holds the sender back.
+//!
+//! A request that cannot be understood is a failure like any other to those behind it.
 
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ use super::convert::number;
 use super::produce::to_produce;
 use crate::context::RequestContext;
 use crate::error::Error;
-use crate::produce::{Produce, ProduceResult};
+use crate::produce::{MAX_IN_FLIGHT_BATCHES, Produce, ProduceResult, ProduceStream as Ordered};
 
 /// The most bytes of requests, as they lie in memory, that are unanswered on one stream: 16 MiB.
 const MAX_UNANSWERED_BYTES: u32 = 16 * 1024 * 1024;
@@ -34,7 +36,8 @@ pub(super) fn start(
 ) -> ReceiverStream<Answer> {
     let (answers, stream) = mpsc::channel(ANSWERS);
     let unanswered = Arc::new(Semaphore::new(MAX_UNANSWERED_BYTES as usize));
-    let stream_of = ProduceStream { services: services.clone(), context, answers, unanswered };
+    let ordered = services.broker.produce_stream();
+    let stream_of = ProduceStream { services: services.clone(), context, ordered, answers, unanswered };
     tokio::spawn(stream_of.run(requests));
     ReceiverStream::new(stream)
 }
@@ -42,6 +45,7 @@ pub(super) fn start(
 struct ProduceStream {
     services: Services,
     context: RequestContext,
+    ordered: Ordered,
     answers: mpsc::Sender<Answer>,
     /// What may still be unanswered, in bytes.
     unanswered: Arc<Semaphore>,
@@ -53,6 +57,9 @@ impl ProduceStream {
         let started = v1::ProduceStreamStarted {
             max_unanswered_bytes: MAX_UNANSWERED_BYTES.into(),
             max_batch_bytes: number(u32::try_from(max_batch_bytes).unwrap_or(u32::MAX)),
+            max_in_flight_batches_per_partition: number(
+                u32::try_from(MAX_IN_FLIGHT_BATCHES).unwrap_or(u32::MAX),
+            ),
         };
         let _ = self.answers.send(Ok(reply(v1::produce_stream_response::Reply::Started(started)))).await;
 
@@ -77,8 +84,9 @@ impl ProduceStream {
                 Ok(request) => request?,
                 Err(status) => return Some(status),
             };
-            let v1::ProduceStreamRequest { correlation_id, request } = request;
+            let v1::ProduceStreamRequest { correlation_id, request, after_failure } = request;
             let partition = request.as_ref().and_then(|request| request.partition).unwrap_or(-1);
+            let named = request.as_ref().and_then(named);
             let limits = &self.services.broker.config().limits;
             // Before the wait, so that what is refused does not lie in memory meanwhile.
             let produce = request
@@ -89,20 +97,19 @@ impl ProduceStream {
             let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(MAX_UNANSWERED_BYTES);
             // Closed never: an error would end the stream.
             let held = Arc::clone(&self.unanswered).acquire_many_owned(bytes).await.ok()?;
-            self.accept(correlation_id, partition, produce, held);
+            if let (Err(_), Some((topic, partition))) = (&produce, &named) {
+                self.ordered.note_refused(topic, *partition, after_failure);
+            }
+            let asked = Asked { correlation_id, partition, after_failure };
+            self.accept(asked, produce, held);
         }
     }
 
     /// Hands a request to the broker, and its answer to the stream when it is there.
-    fn accept(
-        &self,
-        correlation_id: u64,
-        partition: i32,
-        produce: Result<Produce, Error>,
-        held: OwnedSemaphorePermit,
-    ) {
+    fn accept(&self, asked: Asked, produce: Result<Produce, Error>, held: OwnedSemaphorePermit) {
+        let Asked { correlation_id, partition, after_failure } = asked;
         let context = RequestContext { request_id: self.services.next_request_id(), ..self.context.clone() };
-        let produced = produce.map(|produce| self.services.broker.produce(&context, produce));
+        let produced = produce.map(|produce| self.ordered.produce(&context, produce, after_failure));
         let answers = self.answers.clone();
         tokio::spawn(async move {
             let results = match produced {
@@ -115,6 +122,20 @@ impl ProduceStream {
             drop(held);
         });
     }
+}
+
+/// What a request says of itself besides what is to be appended.
+#[derive(Clone, Copy)]
+struct Asked {
+    correlation_id: u64,
+    partition: i32,
+    after_failure: bool,
+}
+
+/// The partition that a request names; its order holds also for requests that cannot be understood.
+fn named(request: &v1::ProduceRequest) -> Option<(String, u32)> {
+    let partition = request.partition.and_then(|partition| u32::try_from(partition).ok())?;
+    Some((request.topic.clone(), partition))
 }
 
 fn to_results(results: Result<Vec<ProduceResult>, Error>, partition: i32) -> Vec<v1::ProduceResult> {

@@ -6,7 +6,7 @@ use logmill_record::{
     TimestampMs, TimestampType,
 };
 
-use super::{Payload, ProduceRecord};
+use super::{Payload, ProduceRecord, ProducerSequence};
 use crate::config::Limits;
 use crate::error::{Error, Reason};
 use crate::settings::{Rules, SettingName};
@@ -42,10 +42,10 @@ pub(super) fn check(bytes: Bytes, rules: &Rules, inflater: &mut Inflater) -> Res
             "it is part of a transaction, and this version has none: send it outside one",
         ));
     }
-    if header.producer_id >= 0 || header.producer_epoch >= 0 || header.base_sequence >= 0 {
-        return Err(unsupported(
-            "it carries a producer id, and this version does not remember producers: \
-             turn idempotence off in the client (enable.idempotence=false)",
+    let numbered = header.producer_id >= 0;
+    if numbered != (header.producer_epoch >= 0) || numbered != (header.base_sequence >= 0) {
+        return Err(invalid(
+            "a producer id, an epoch and a first sequence belong together: set all three, or -1 for each",
         ));
     }
     if attributes.timestamp_type() == TimestampType::LogAppendTime {
@@ -110,6 +110,28 @@ pub(super) fn build(records: &[ProduceRecord], now: TimestampMs, rules: &Rules) 
         start = build_next(records, start, now, rules, &mut batches)?;
     }
     Ok(batches)
+}
+
+/// Makes one batch of all the records of an idempotent producer: it is one sequence that is known again.
+pub(super) fn build_one(
+    sequence: ProducerSequence,
+    records: &[ProduceRecord],
+    now: TimestampMs,
+    rules: &Rules,
+) -> Result<Batch, Error> {
+    let ProducerSequence { id, epoch, base_sequence } = sequence;
+    match <[Batch; 1]>::try_from(build(records, now, rules)?) {
+        Ok([batch]) => Ok(batch.with_producer(id, epoch, base_sequence)),
+        Err(several) => {
+            let max_message_bytes = rules.max_message_bytes;
+            let bytes = several.iter().map(|batch| batch.bytes().len()).sum();
+            let message = format!(
+                "the records of a request with a producer make one batch, of {bytes} bytes, and the topic's \
+                 max.message.bytes is {max_message_bytes}: send fewer records in a request"
+            );
+            Err(too_large(message, bytes, max_message_bytes))
+        }
+    }
 }
 
 /// Makes a batch of the records from `start` on, as many as fit; returns where the next one starts.
@@ -226,7 +248,7 @@ impl Payload {
     pub(crate) fn size_bytes(&self) -> usize {
         match self {
             Self::Batch(bytes) => bytes.len(),
-            Self::Records(records) => size_of_records(records),
+            Self::Records(records) | Self::Numbered(_, records) => size_of_records(records),
         }
     }
 }

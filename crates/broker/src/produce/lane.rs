@@ -3,6 +3,10 @@
 //! Whatever waits when the task comes round is checked and appended as one group: one write, one sync. A
 //! group that has to wait, for room in the log or for a roll, holds no thread meanwhile.
 //!
+//! A group that the log refuses because of one of its batches, or because it has some of them already, is
+//! appended entry by entry: each then gets its own answer. What the log had already is answered as the first
+//! time, and only when that is on disk, whatever the request asked for.
+//!
 //! Lock order: the queue's lock is a leaf.
 
 use std::collections::VecDeque;
@@ -14,6 +18,7 @@ use logmill_log::{ErrorKind, Log, LogOptions, OnDisk, Receipt, Step};
 use logmill_record::{Batch, Inflater, Offset, TimestampMs};
 use parking_lot::Mutex;
 
+use super::order::{Place, ProducerSequence, Standing};
 use super::{ProduceRecord, ingest};
 use crate::budget::{Budget, Permit};
 use crate::error::{Error, PartitionName};
@@ -31,6 +36,8 @@ pub(crate) enum Load {
     Batch(Bytes),
     /// Plain records, and the time of those that have none.
     Records(Vec<ProduceRecord>, TimestampMs),
+    /// Plain records of an idempotent producer, and the time of those that have none.
+    Numbered(ProducerSequence, Vec<ProduceRecord>, TimestampMs),
 }
 
 impl Load {
@@ -38,7 +45,7 @@ impl Load {
     fn size_bytes(&self) -> usize {
         match self {
             Self::Batch(bytes) => bytes.len(),
-            Self::Records(records, _) => ingest::size_of_records(records),
+            Self::Records(records, _) | Self::Numbered(_, records, _) => ingest::size_of_records(records),
         }
     }
 
@@ -46,6 +53,9 @@ impl Load {
         match self {
             Self::Batch(bytes) => ingest::check(bytes, rules, inflater).map(|batch| vec![batch]),
             Self::Records(records, now) => ingest::build(&records, now, rules),
+            Self::Numbered(sequence, records, now) => {
+                ingest::build_one(sequence, &records, now, rules).map(|batch| vec![batch])
+            }
         }
     }
 }
@@ -56,6 +66,8 @@ pub(crate) struct Written {
     pub(crate) first_offset: Offset,
     pub(crate) last_offset: Offset,
     pub(crate) appended_at: TimestampMs,
+    /// The log had them already: they are those of the first time.
+    pub(crate) duplicate: bool,
     /// Resolves when they are on disk.
     pub(crate) durable: OnDisk,
 }
@@ -97,6 +109,8 @@ struct State {
 struct Entry {
     load: Load,
     bytes: usize,
+    /// On a stream, its place in it.
+    place: Option<Place>,
     answer: Sender<Answer>,
     _held: [Permit; 2],
 }
@@ -110,11 +124,35 @@ struct Group {
 
 /// An entry whose load has been checked.
 struct Ready {
-    records: u64,
+    batches: Vec<Batch>,
+    place: Option<Place>,
     /// The time of append in its batches, if they have that one.
     stamp: Option<TimestampMs>,
     answer: Sender<Answer>,
     _held: [Permit; 2],
+}
+
+impl Ready {
+    fn appended(self, log: Standing, first_offset: Offset, last_offset: Offset, receipt: &Receipt) {
+        if let Some(place) = self.place {
+            place.appended(first_offset, log);
+        }
+        let duplicate = receipt.is_duplicate();
+        self.answer.send(Ok(Written {
+            first_offset,
+            last_offset,
+            // Where it is in the records it is the same there and here.
+            appended_at: self.stamp.filter(|_| !duplicate).unwrap_or_else(|| receipt.appended_at()),
+            duplicate,
+            durable: receipt.on_disk(last_offset),
+        }));
+    }
+
+    fn refuse(self, error: Error) {
+        // Before the answer: who hears of a failure may rely on those behind it failing.
+        drop(self.place);
+        self.answer.send(Err(error));
+    }
 }
 
 impl Lane {
@@ -153,7 +191,12 @@ impl Lane {
     }
 
     /// Takes `load` as the last in the queue. `node` is the budget of all partitions together.
-    pub(crate) fn push(&self, load: Load, node: &Budget) -> Result<Receiver<Answer>, Error> {
+    pub(super) fn push(
+        &self,
+        load: Load,
+        place: Option<Place>,
+        node: &Budget,
+    ) -> Result<Receiver<Answer>, Error> {
         let bytes = load.size_bytes().max(1);
         let held = [
             node.take(bytes).ok_or_else(|| self.0.over("max_queued_bytes", node, bytes))?,
@@ -168,7 +211,7 @@ impl Lane {
             if let Some(refusal) = &state.refusal {
                 return Err(refusal.clone());
             }
-            state.queue.push_back(Entry { load, bytes, answer, _held: held });
+            state.queue.push_back(Entry { load, bytes, place, answer, _held: held });
             !std::mem::replace(&mut state.running, true)
         };
         if start {
@@ -229,18 +272,62 @@ impl Shared {
         if let Some(options) = self.new_options() {
             self.log.set_options(options);
         }
-        let (batches, group) = self.check(self.take_group());
-        if group.is_empty() {
+        let group = self.admit(self.check(self.take_group()));
+        let batches: Vec<Batch> = group.iter().flat_map(|ready| &ready.batches).cloned().collect();
+        if batches.is_empty() {
             return;
         }
         match self.append(&batches).await {
             Ok(receipt) => self.answer(group, &receipt),
+            Err(error) if group.len() > 1 && concerns_one_batch(&error) => {
+                drop(batches);
+                for ready in group {
+                    // One before it may have failed meanwhile.
+                    for ready in self.admit(vec![ready]) {
+                        self.append_alone(ready).await;
+                    }
+                }
+            }
             Err(error) => {
                 let error = self.refused(&error);
                 for ready in group {
-                    ready.answer.send(Err(error.clone()));
+                    ready.refuse(error.clone());
                 }
             }
+        }
+    }
+
+    async fn append_alone(&self, ready: Ready) {
+        match self.append(&ready.batches).await {
+            Ok(receipt) => {
+                ready.appended(self.standing(), receipt.first_offset(), receipt.last_offset(), &receipt);
+            }
+            Err(error) => ready.refuse(self.refused(&error)),
+        }
+    }
+
+    /// Those that no failure before them on their stream holds back; the others are answered.
+    fn admit(&self, group: Vec<Ready>) -> Vec<Ready> {
+        if group.iter().all(|ready| ready.place.is_none()) {
+            return group;
+        }
+        let standing = self.standing();
+        let mut admitted = Vec::with_capacity(group.len());
+        for ready in group {
+            match ready.place.as_ref().map_or(Ok(()), |place| place.check(&self.name, standing)) {
+                Ok(()) => admitted.push(ready),
+                Err(error) => ready.refuse(error),
+            }
+        }
+        admitted
+    }
+
+    fn standing(&self) -> Standing {
+        Standing {
+            generation: 0,
+            opened_at: Offset::ZERO,
+            durable_end: self.log.durable_end(),
+            poisoned: self.state.lock().failed,
         }
     }
 
@@ -268,28 +355,27 @@ impl Shared {
     }
 
     /// The batches of those entries that may be stored; the others are answered.
-    fn check(&self, Group { entries, rules, stamp }: Group) -> (Vec<Batch>, Vec<Ready>) {
-        let mut batches = Vec::with_capacity(entries.len());
+    fn check(&self, Group { entries, rules, stamp }: Group) -> Vec<Ready> {
         let mut group = Vec::with_capacity(entries.len());
         // Given back with the group: what thousands of lanes kept would be too much.
         let mut inflater = Inflater::default();
-        for Entry { load, answer, _held, .. } in entries {
+        for Entry { load, place, answer, _held, .. } in entries {
             match load.into_batches(&rules, &mut inflater) {
-                Ok(checked) => {
-                    let records = checked.iter().map(|batch| u64::from(batch.header().record_count)).sum();
-                    batches.extend(checked.into_iter().map(|batch| match stamp {
-                        Some(at) => batch.into_log_append_time(at),
-                        None => batch,
-                    }));
-                    group.push(Ready { records, stamp, answer, _held });
+                Ok(mut batches) => {
+                    if let Some(at) = stamp {
+                        batches = batches.into_iter().map(|batch| batch.into_log_append_time(at)).collect();
+                    }
+                    group.push(Ready { batches, place, stamp, answer, _held });
                 }
                 Err(error) => {
                     let named = error.with("topic", &self.name.topic).with("partition", self.name.partition);
+                    // Before the answer: who hears of a failure may rely on those behind it failing.
+                    drop(place);
                     answer.send(Err(named));
                 }
             }
         }
-        (batches, group)
+        group
     }
 
     async fn append(&self, batches: &[Batch]) -> Result<Receipt, logmill_log::Error> {
@@ -302,17 +388,13 @@ impl Shared {
     }
 
     fn answer(&self, group: Vec<Ready>, receipt: &Receipt) {
+        let standing = self.standing();
         let mut first_offset = receipt.first_offset();
-        for Ready { records, stamp, answer, _held } in group {
+        for ready in group {
+            let records = ready.batches.iter().map(|batch| u64::from(batch.header().record_count)).sum();
             let next = first_offset.saturating_add(records);
             let last_offset = Offset(next.get().saturating_sub(1));
-            answer.send(Ok(Written {
-                first_offset,
-                last_offset,
-                // Where it is in the records it is the same there and here.
-                appended_at: stamp.unwrap_or_else(|| receipt.appended_at()),
-                durable: receipt.on_disk(last_offset),
-            }));
+            ready.appended(standing, first_offset, last_offset, receipt);
             first_offset = next;
         }
     }
@@ -349,4 +431,16 @@ impl Shared {
             .with("topic", &self.name.topic)
             .with("partition", self.name.partition)
     }
+}
+
+/// Whether the log refused a group because of one of its batches, and would take the others without it.
+fn concerns_one_batch(error: &logmill_log::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::OutOfSequence
+            | ErrorKind::SequenceForgotten
+            | ErrorKind::Fenced
+            | ErrorKind::Invalid
+            | ErrorKind::Limit
+    )
 }

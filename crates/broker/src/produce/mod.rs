@@ -5,6 +5,8 @@
 
 mod ingest;
 mod lane;
+mod order;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,7 +18,10 @@ pub(crate) use ingest::check_counts;
 pub(crate) use lane::Lane;
 use lane::{Answer, Load, Written};
 use logmill_log::env::Clock;
-use logmill_record::{Offset, TimestampMs, murmur2_partition};
+use logmill_record::{BatchHeader, Offset, TimestampMs, murmur2_partition};
+pub use order::ProducerSequence;
+use stream::Sending;
+pub use stream::{MAX_IN_FLIGHT_BATCHES, ProduceStream};
 
 use crate::access::{Operation, authorize};
 use crate::broker::Broker;
@@ -50,6 +55,9 @@ pub enum Payload {
     /// Plain records, of which the node makes batches. At least one, and no more than the
     /// [`Limits`](crate::Limits) say.
     Records(Vec<ProduceRecord>),
+    /// Plain records of an idempotent producer, of which the node makes one batch: as many as fit in one. Their
+    /// partition has to be named.
+    Numbered(ProducerSequence, Vec<ProduceRecord>),
 }
 
 /// A record to append.
@@ -98,6 +106,9 @@ pub struct Appended {
     pub last_offset: Offset,
     /// When the node appended them.
     pub appended_at: TimestampMs,
+    /// Their idempotent producer had sent them before, and they were appended then: offsets and time are those
+    /// of the first time. They are on disk, whatever was asked for.
+    pub duplicate: bool,
 }
 
 impl Broker {
@@ -144,7 +155,17 @@ impl Broker {
         context: &RequestContext,
         request: Produce,
     ) -> impl Future<Output = Result<Vec<ProduceResult>, Error>> + Send + 'static + use<> {
-        let accepted = self.accept(context, request);
+        self.produce_on(context, request, None)
+    }
+
+    /// Appends records, on a stream or by themselves.
+    fn produce_on(
+        &self,
+        context: &RequestContext,
+        request: Produce,
+        sending: Option<&Sending<'_>>,
+    ) -> impl Future<Output = Result<Vec<ProduceResult>, Error>> + Send + 'static + use<> {
+        let accepted = self.accept(context, request, sending);
         async move {
             let accepted = accepted?;
             if accepted.acks == Acks::None {
@@ -166,37 +187,32 @@ impl Broker {
         }
     }
 
-    fn accept(&self, context: &RequestContext, request: Produce) -> Result<Accepted, Error> {
+    fn accept(
+        &self,
+        context: &RequestContext,
+        request: Produce,
+        sending: Option<&Sending<'_>>,
+    ) -> Result<Accepted, Error> {
         let core = self.core();
         core.check_open()?;
-        let Produce { topic, partition, payload, acks, sent_at } = request;
-        authorize(context, &Operation::Produce { topic: &topic })?;
-        let topic = core.catalog.topic(&topic)?;
-        let parts = match payload {
-            Payload::Batch(bytes) => {
-                let Some(partition) = partition else {
-                    return Err(Error::missing("partition", "a batch goes whole into one partition"));
-                };
-                topic.partition(partition)?;
-                ingest::check_size(bytes.len(), topic.rules.max_message_bytes)?;
-                vec![Group { partition, record_indexes: Vec::new(), load: Load::Batch(bytes) }]
-            }
-            Payload::Records(records) if records.is_empty() => {
-                return Err(Error::missing("records", "a request has at least one record"));
-            }
-            Payload::Records(records) => {
-                let headers = records.iter().map(|record| record.headers.len()).sum();
-                check_counts(records.len(), headers, &core.config.limits)?;
-                group(&topic, partition, records, core.config.env.clock.now())?
-            }
-        };
+        let Produce { topic: name, partition, payload, acks, sent_at } = request;
+        let sequence = payload.sequence();
+        let place = |partition| sending.map(|sending| sending.place(&name, partition, sequence)).transpose();
+        // Whatever refuses the request from here on, those behind it are to know.
+        let mut named = partition.map(place).transpose()?.flatten();
+        authorize(context, &Operation::Produce { topic: &name })?;
+        let topic = core.catalog.topic(&name)?;
+        let groups = self.groups(&topic, partition, payload)?;
         let push = |Group { partition, record_indexes, load }| {
+            let placed = named.take().map_or_else(|| place(partition), |place| Ok(Some(place)));
             let lane = topic.partition(partition).and_then(Partition::lane);
-            let answer = lane
-                .and_then(|lane| Ok(Waiting { answer: lane.push(load, &core.queued)?, lane: lane.clone() }));
+            let answer = placed.and_then(|place| {
+                let lane = lane?.clone();
+                Ok(Waiting { answer: lane.push(load, place, &core.queued)?, lane })
+            });
             Part { partition, record_indexes, answer }
         };
-        let parts: Vec<Part> = parts.into_iter().map(push).collect();
+        let parts: Vec<Part> = groups.into_iter().map(push).collect();
         if acks == Acks::None
             && let Some(error) = parts.iter().find_map(|part| part.answer.as_ref().err())
         {
@@ -205,6 +221,78 @@ impl Broker {
         }
         let clock = Arc::clone(&core.config.env.clock);
         Ok(Accepted { topic: topic.identity.name.clone(), acks, parts, sent_at, clock })
+    }
+
+    /// What goes to which partition.
+    fn groups(
+        &self,
+        topic: &TopicState,
+        partition: Option<u32>,
+        payload: Payload,
+    ) -> Result<Vec<Group>, Error> {
+        let config = &self.core().config;
+        let check = |records: &[ProduceRecord]| {
+            if records.is_empty() {
+                return Err(Error::missing("records", "a request has at least one record"));
+            }
+            let headers = records.iter().map(|record| record.headers.len()).sum();
+            check_counts(records.len(), headers, &config.limits)
+        };
+        match payload {
+            Payload::Batch(bytes) => {
+                let partition = named(topic, partition)?;
+                ingest::check_size(bytes.len(), topic.rules.max_message_bytes)?;
+                Ok(vec![Group { partition, record_indexes: Vec::new(), load: Load::Batch(bytes) }])
+            }
+            Payload::Records(records) => {
+                check(&records)?;
+                group(topic, partition, records, config.env.clock.now())
+            }
+            Payload::Numbered(sequence, records) => {
+                let partition = named(topic, partition)?;
+                check(&records)?;
+                sequence.check()?;
+                let load = Load::Numbered(sequence, records, config.env.clock.now());
+                Ok(vec![Group { partition, record_indexes: Vec::new(), load }])
+            }
+        }
+    }
+}
+
+/// The partition that the request names, as it has to for what goes whole into one.
+fn named(topic: &TopicState, partition: Option<u32>) -> Result<u32, Error> {
+    let Some(partition) = partition else {
+        return Err(Error::missing("partition", "a batch goes whole into one partition"));
+    };
+    topic.partition(partition).map(|_| partition)
+}
+
+impl Payload {
+    /// Whose batch it is, as far as can be seen before it is checked.
+    fn sequence(&self) -> Option<ProducerSequence> {
+        match self {
+            Self::Records(_) => None,
+            Self::Numbered(sequence, _) => Some(*sequence),
+            Self::Batch(bytes) => {
+                let header = BatchHeader::parse(bytes).ok().filter(|header| header.producer_id >= 0)?;
+                let BatchHeader { producer_id: id, producer_epoch: epoch, base_sequence, .. } = header;
+                Some(ProducerSequence { id, epoch, base_sequence })
+            }
+        }
+    }
+}
+
+impl ProducerSequence {
+    fn check(self) -> Result<(), Error> {
+        let fields = [
+            ("producer.id", self.id),
+            ("producer.epoch", self.epoch.into()),
+            ("producer.base_sequence", self.base_sequence.into()),
+        ];
+        match fields.into_iter().find(|(_, value)| *value < 0) {
+            Some((field, value)) => Err(Error::field(field, value, "it cannot be negative")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -234,11 +322,12 @@ impl Waiting {
         let Ok(answer) = self.answer.await else {
             return Err(self.lane.refusal().unwrap_or_else(|| Error::fault("an append")));
         };
-        let Written { first_offset, last_offset, appended_at, durable } = answer?;
-        if acks == Acks::Durable {
+        let Written { first_offset, last_offset, appended_at, duplicate, durable } = answer?;
+        // Where a duplicate is must not be told while a power cut could take it from there.
+        if acks == Acks::Durable || duplicate {
             durable.await.map_err(|error| self.lane.explain(&error))?;
         }
-        Ok(Appended { first_offset, last_offset, appended_at })
+        Ok(Appended { first_offset, last_offset, appended_at, duplicate })
     }
 }
 

@@ -8,6 +8,7 @@ mod damage;
 mod faults;
 mod fetch;
 mod grow;
+mod idempotence;
 mod metadata;
 mod open;
 mod produce;

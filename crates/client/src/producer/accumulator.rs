@@ -4,27 +4,33 @@
 //! A batch goes out when it is full, or when nothing of its partition is under way: a lone record leaves at
 //! once, and under load batches fill while the one before is being synced. No timer delays anything.
 //!
+//! A batch that was sent and did not come through goes back to the front of its queue, as [numbering] says.
+//!
 //! Invariants: batches of a partition leave in the order in which they were begun, and a record joins only the
-//! last one; a batch is in `queues` until it is taken, then in `in_flight` until it is answered, fails or runs
-//! out of time, and is handed to the caller for completion exactly once; `bytes_in_flight` is the sum over
-//! `in_flight`; a queue is in `ready` if and only if its first batch may go.
+//! last one; a batch is in `queues` until it is taken, then in `in_flight` until it is answered, fails, runs
+//! out of time or goes back, and is handed to the caller for completion exactly once; `bytes_in_flight` is the sum
+//! over `in_flight`; a queue is in `ready` if and only if its first batch may go.
 
+mod numbering;
 mod queue;
+mod refusal;
 #[cfg(test)]
 mod tests;
 mod topics;
 
-pub(super) use queue::{Tracked, WaitingBatch};
+pub(super) use queue::{Drained, Tracked};
+pub(super) use refusal::{Fate, Refused};
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use logmill_record::{BatchBuilder, BatchError, NewRecord};
+use logmill_record::{Batch, BatchBuilder, BatchError, NewRecord};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::delivery::{Completion, Delivery};
-use queue::Queue;
+use numbering::{HasId, Number, Rules};
+use queue::{Body, Queue, WaitingBatch};
 use topics::Topics;
 
 /// How much may go into a batch, and how much may be under way.
@@ -33,6 +39,18 @@ pub(super) struct Limits {
     /// What a batch is filled up to; a larger record has one of its own.
     pub(super) batch_bytes: usize,
     pub(super) bytes_in_flight: usize,
+    /// How many batches of a partition may be under way.
+    pub(super) batches_in_flight: usize,
+}
+
+/// Whose batches they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Identity {
+    /// Nobody's: a batch that may be stored is not sent again.
+    None,
+    /// A producer's that numbers them, and has to ask the node for an id.
+    Wanted,
+    Known(i64),
 }
 
 #[derive(Debug)]
@@ -43,9 +61,11 @@ pub(super) struct Accumulator {
     /// The largest batch that the node takes, once it has said so.
     node_batch_bytes: Option<usize>,
     pub(super) topics: Topics,
+    identity: Identity,
     queues: Vec<Queue>,
     ready: VecDeque<usize>,
-    in_flight: HashMap<u64, InFlight>,
+    /// In the order in which they were sent.
+    in_flight: BTreeMap<u64, InFlight>,
     bytes_in_flight: usize,
     last_correlation: u64,
     waiting: usize,
@@ -56,6 +76,15 @@ struct InFlight {
     queue: usize,
     size_bytes: usize,
     tracked: Tracked,
+    batch: Batch,
+    /// Under which sequence it was sent, if batches are numbered.
+    sequence: Option<i32>,
+    /// It was sent before, and may be stored from then.
+    may_be_stored: bool,
+    /// One before it failed, so the node does not store it this time.
+    doomed: bool,
+    /// Its request said that it knows of a failure.
+    after_failure: bool,
 }
 
 /// Why a record was not accepted.
@@ -78,6 +107,8 @@ pub(super) enum Next {
     Send(Outgoing),
     /// This batch is larger than the node takes, so it is not sent.
     Refused { tracked: Tracked, size_bytes: usize, limit_bytes: usize },
+    /// This batch cannot be built.
+    Unbuildable { tracked: Tracked, error: BatchError },
     /// Nothing may go out now.
     Nothing,
 }
@@ -88,7 +119,9 @@ pub(super) struct Outgoing {
     pub(super) correlation_id: u64,
     pub(super) topic: Arc<str>,
     pub(super) partition: u32,
-    pub(super) builder: BatchBuilder,
+    pub(super) batch: Batch,
+    /// The request says that it knows of a failure before it.
+    pub(super) after_failure: bool,
 }
 
 /// Where a record of the caller goes, and what is needed to keep track of it.
@@ -102,15 +135,16 @@ pub(super) struct Entry<'a> {
 }
 
 impl Accumulator {
-    pub(super) fn new(configured: Limits) -> Accumulator {
+    pub(super) fn new(configured: Limits, identity: Identity) -> Accumulator {
         Accumulator {
             configured,
             limits: configured,
             node_batch_bytes: None,
             topics: Topics::default(),
+            identity,
             queues: Vec::new(),
             ready: VecDeque::new(),
-            in_flight: HashMap::new(),
+            in_flight: BTreeMap::new(),
             bytes_in_flight: 0,
             last_correlation: 0,
             waiting: 0,
@@ -123,7 +157,21 @@ impl Accumulator {
         self.limits = Limits {
             batch_bytes: self.configured.batch_bytes.min(node.batch_bytes),
             bytes_in_flight: self.configured.bytes_in_flight.min(node.bytes_in_flight),
+            batches_in_flight: self.configured.batches_in_flight.min(node.batches_in_flight),
         };
+    }
+
+    /// Whether the node has to be asked for an id before anything else can be sent.
+    pub(super) fn wants_id(&self) -> bool {
+        self.identity == Identity::Wanted
+    }
+
+    /// The node has given an id.
+    pub(super) fn set_id(&mut self, id: i64) {
+        self.identity = Identity::Known(id);
+        for index in 0..self.queues.len() {
+            self.make_ready(index);
+        }
     }
 
     /// Adds a record to the last batch of its partition, or to a new one.
@@ -159,19 +207,78 @@ impl Accumulator {
         let queue = &mut self.queues[index];
         queue.ready = false;
         let (topic, partition) = (Arc::clone(&queue.topic), queue.partition);
-        let Some(WaitingBatch { builder, tracked, .. }) = queue.pop() else { return Next::Nothing };
+        let Some(WaitingBatch { body, tracked, sequence, .. }) = queue.pop() else { return Next::Nothing };
         self.waiting -= 1;
-        if let Some(limit_bytes) = self.node_batch_bytes.filter(|&limit| size_bytes > limit) {
-            self.make_ready(index);
-            return Next::Refused { tracked, size_bytes, limit_bytes };
-        }
-        queue.in_flight += 1;
-        self.bytes_in_flight += size_bytes;
-        self.last_correlation += 1;
-        let correlation_id = self.last_correlation;
-        self.in_flight.insert(correlation_id, InFlight { queue: index, size_bytes, tracked });
+        let next = match self.node_batch_bytes.filter(|&limit| size_bytes > limit && sequence.is_none()) {
+            Some(limit_bytes) => Next::Refused { tracked, size_bytes, limit_bytes },
+            None => match self.build(index, body, &tracked, sequence) {
+                Ok((batch, number)) => {
+                    let queue = &mut self.queues[index];
+                    let after_failure = queue.numbering.take_after_failure();
+                    queue.in_flight += 1;
+                    self.bytes_in_flight += size_bytes;
+                    self.last_correlation += 1;
+                    let correlation_id = self.last_correlation;
+                    self.in_flight.insert(
+                        correlation_id,
+                        InFlight {
+                            queue: index,
+                            size_bytes,
+                            tracked,
+                            batch: batch.clone(),
+                            sequence: number.map(|number| number.sequence),
+                            may_be_stored: sequence.is_some(),
+                            doomed: false,
+                            after_failure,
+                        },
+                    );
+                    Next::Send(Outgoing { correlation_id, topic, partition, batch, after_failure })
+                }
+                Err(error) => Next::Unbuildable { tracked, error },
+            },
+        };
         self.make_ready(index);
-        Next::Send(Outgoing { correlation_id, topic, partition, builder })
+        next
+    }
+
+    /// The batch under the number that it goes out with. Built here, so that it can go back if its stream breaks
+    /// while it is on its way out; what that takes is the checksum.
+    fn build(
+        &mut self,
+        index: usize,
+        body: Body,
+        tracked: &Tracked,
+        sequence: Option<i32>,
+    ) -> Result<(Batch, Option<Number>), BatchError> {
+        let numbering = &mut self.queues[index].numbering;
+        // A batch that cannot be built uses up no number.
+        let batch = match body {
+            Body::Filling(builder) => {
+                let number = match self.identity {
+                    Identity::None => None,
+                    // Only what has its number already may go without an id.
+                    Identity::Wanted => Some(numbering.number(sequence, tracked.record_count, -1)),
+                    Identity::Known(id) => Some(numbering.number(sequence, tracked.record_count, id)),
+                };
+                return numbered(builder, number).inspect_err(|_| {
+                    if let Some(number) = number {
+                        numbering.rewind(number.sequence);
+                    }
+                });
+            }
+            Body::Built(batch) => batch,
+        };
+        let id = match self.identity {
+            Identity::None => return Ok((batch, None)),
+            Identity::Wanted => -1,
+            Identity::Known(id) => id,
+        };
+        let number = numbering.number(sequence, tracked.record_count, id);
+        let header = batch.header();
+        let same = (header.producer_id, header.producer_epoch, header.base_sequence)
+            == (number.id, number.epoch, number.sequence);
+        let batch = if same { batch } else { batch.with_producer(number.id, number.epoch, number.sequence) };
+        Ok((batch, Some(number)))
     }
 
     /// Whether [`take`](Accumulator::take) would give something.
@@ -189,33 +296,64 @@ impl Accumulator {
         room.then_some((index, size_bytes))
     }
 
-    /// A batch under way has come to its end; `None` if its time ran out before.
+    /// How many records are in a batch under way; `None` if its time ran out.
+    pub(super) fn record_count(&self, correlation_id: u64) -> Option<u32> {
+        self.in_flight.get(&correlation_id).map(|it| it.tracked.record_count)
+    }
+
+    /// A batch under way is stored; `None` if its time ran out before.
     pub(super) fn finish(&mut self, correlation_id: u64) -> Option<Tracked> {
-        let InFlight { queue, size_bytes, tracked } = self.in_flight.remove(&correlation_id)?;
+        let InFlight { queue, size_bytes, tracked, .. } = self.in_flight.remove(&correlation_id)?;
         self.bytes_in_flight -= size_bytes;
         self.queues[queue].in_flight -= 1;
+        self.queues[queue].numbering.succeeded();
         self.make_ready(queue);
         Some(tracked)
     }
 
-    /// All batches under way come to their end at once: their stream broke.
-    pub(super) fn finish_all(&mut self) -> Vec<Tracked> {
-        let ids: Vec<u64> = self.in_flight.keys().copied().collect();
-        ids.into_iter().filter_map(|id| self.finish(id)).collect()
-    }
-
-    /// Takes back every batch that has not been sent.
-    pub(super) fn drain_waiting(&mut self) -> Vec<Tracked> {
+    /// Takes back every batch that is not under way.
+    pub(super) fn drain_waiting(&mut self) -> Drained {
         self.drain_where(|_| true)
     }
 
-    /// The batches whose time has run out: those not sent, and those sent but not answered.
-    pub(super) fn expire(&mut self, now: Instant) -> (Vec<Tracked>, Vec<Tracked>) {
-        let unsent = self.drain_where(|tracked| tracked.deadline <= now);
+    /// Gives up every batch that is under way.
+    pub(super) fn drain_in_flight(&mut self) -> Vec<Tracked> {
+        let ids: Vec<u64> = self.in_flight.keys().copied().collect();
+        let gone = ids.into_iter().filter_map(|id| self.abandon(id)).map(|it| it.tracked).collect();
+        self.check_ready();
+        gone
+    }
+
+    /// The batches whose time has run out.
+    pub(super) fn expire(&mut self, now: Instant) -> Drained {
+        let mut drained = self.drain_where(|tracked| tracked.deadline <= now);
         let late: Vec<u64> =
             self.in_flight.iter().filter(|(_, it)| it.tracked.deadline <= now).map(|(&id, _)| id).collect();
-        let unanswered = late.into_iter().filter_map(|id| self.finish(id)).collect();
-        (unsent, unanswered)
+        drained.unknown.extend(late.into_iter().filter_map(|id| self.abandon(id)).map(|it| it.tracked));
+        self.check_ready();
+        drained
+    }
+
+    /// A batch under way is not waited for any more: it may be stored.
+    fn abandon(&mut self, correlation_id: u64) -> Option<InFlight> {
+        let it = self.in_flight.remove(&correlation_id)?;
+        self.bytes_in_flight -= it.size_bytes;
+        let queue = &mut self.queues[it.queue];
+        queue.in_flight -= 1;
+        if self.identity != Identity::None {
+            queue.numbering.give_up();
+        }
+        self.after_giving_up(it.queue);
+        Some(it)
+    }
+
+    fn after_giving_up(&mut self, index: usize) {
+        if let Identity::Known(id) = self.identity
+            && self.queues[index].numbering.uses_up(id)
+        {
+            self.identity = Identity::Wanted;
+        }
+        self.make_ready(index);
     }
 
     /// Closes the batches that could still take records, so that they go out without waiting for those before
@@ -240,25 +378,74 @@ impl Accumulator {
         self.waiting == 0 && self.in_flight.is_empty()
     }
 
+    /// When the next partition may send again of which the node asked for patience.
+    pub(super) fn paused_until(&self) -> Option<Instant> {
+        self.queues.iter().filter_map(|queue| queue.numbering.paused_until()).min()
+    }
+
+    /// Lets those send again that have waited long enough; whether there are any.
+    pub(super) fn resume(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        for index in 0..self.queues.len() {
+            if self.queues[index].numbering.paused_until().is_some_and(|until| until <= now) {
+                self.queues[index].numbering.resume();
+                self.make_ready(index);
+                any = true;
+            }
+        }
+        any
+    }
+
+    fn rules(&self) -> Rules {
+        let numbered = match self.identity {
+            Identity::None => None,
+            Identity::Wanted => Some(HasId::NotYet),
+            Identity::Known(_) => Some(HasId::Yes),
+        };
+        Rules { numbered, most_in_flight: self.limits.batches_in_flight }
+    }
+
     fn make_ready(&mut self, index: usize) {
+        let rules = self.rules();
         let queue = &mut self.queues[index];
-        if !queue.ready && queue.may_send() {
+        if !queue.ready && queue.may_send(rules) {
             queue.ready = true;
             self.ready.push_back(index);
         }
     }
 
-    fn drain_where(&mut self, which: impl Fn(&Tracked) -> bool) -> Vec<Tracked> {
-        let mut drained = Vec::new();
-        for queue in &mut self.queues {
-            queue.drain_where(&which, &mut drained);
-        }
-        self.waiting -= drained.len();
+    /// Takes out of the line who may not send any more.
+    fn check_ready(&mut self) {
+        let rules = self.rules();
         let Accumulator { ready, queues, .. } = self;
         ready.retain(|&index| {
-            queues[index].ready = queues[index].may_send();
+            queues[index].ready = queues[index].may_send(rules);
             queues[index].ready
         });
+    }
+
+    fn drain_where(&mut self, which: impl Fn(&Tracked) -> bool) -> Drained {
+        let mut drained = Drained::default();
+        for index in 0..self.queues.len() {
+            self.queues[index].drain_where(&which, &mut drained);
+        }
+        self.waiting -= drained.not_stored.len() + drained.unknown.len();
+        if !drained.unknown.is_empty() {
+            for index in 0..self.queues.len() {
+                self.after_giving_up(index);
+            }
+        }
+        self.check_ready();
         drained
     }
+}
+
+fn numbered(
+    mut builder: BatchBuilder,
+    number: Option<Number>,
+) -> Result<(Batch, Option<Number>), BatchError> {
+    if let Some(Number { id, epoch, sequence }) = number {
+        builder.set_producer(id, epoch, sequence);
+    }
+    builder.build().map(|batch| (batch, number))
 }

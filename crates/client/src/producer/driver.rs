@@ -8,7 +8,7 @@ use logmill_proto::v1::produce_stream_response::Reply;
 use tokio::time::Instant;
 use tonic::Streaming;
 
-use super::accumulator::{Limits, Tracked};
+use super::accumulator::{Drained, Fate, Limits, Refused};
 use super::shared::{Life, Shared};
 use super::stream::Requests;
 use crate::backoff::Backoff;
@@ -44,7 +44,7 @@ async fn keep_sending(shared: &Arc<Shared>) {
             Ok(answers) => {
                 let End { error, cause, any_answered } = read(shared, answers).await;
                 let lost = end_stream(shared, error);
-                shared.fail(lost, &shared.client.peer().outcome_unknown(&cause));
+                shared.fail(lost.unknown, &shared.client.peer().outcome_unknown(&cause));
                 if any_answered {
                     backoff.reset();
                 }
@@ -54,8 +54,10 @@ async fn keep_sending(shared: &Arc<Shared>) {
                 let hopeless = !error.kind().passes();
                 end_stream(shared, error.clone());
                 if hopeless {
-                    let unsent = shared.state.lock().accumulator.drain_waiting();
-                    shared.fail(unsent, &error);
+                    let drained = shared.state.lock().accumulator.drain_waiting();
+                    shared.fail(drained.not_stored, &error);
+                    let unknown = shared.client.peer().outcome_unknown(&error.to_string());
+                    shared.fail(drained.unknown, &unknown);
                 }
             }
         }
@@ -88,6 +90,10 @@ async fn open(shared: &Arc<Shared>) -> Result<Answers, Error> {
         state.stream.id
     };
     let peer = shared.client.peer();
+    if shared.state.lock().accumulator.wants_id() {
+        let id = shared.client.init_producer_id().await?;
+        shared.state.lock().accumulator.set_id(id);
+    }
     let opening = async {
         let requests = Requests { shared: Arc::clone(shared), stream };
         let mut answers = shared.client.produce_rpc().produce_stream(requests).await?.into_inner();
@@ -107,6 +113,7 @@ async fn open(shared: &Arc<Shared>) -> Result<Answers, Error> {
         state.accumulator.set_node_limits(Limits {
             batch_bytes: limit_from(started.max_batch_bytes.into()),
             bytes_in_flight: limit_from(started.max_unanswered_bytes),
+            batches_in_flight: limit_from(started.max_in_flight_batches_per_partition.into()),
         });
         state.stream.started = true;
         state.unreachable = None;
@@ -155,34 +162,62 @@ async fn read(shared: &Shared, mut answers: Answers) -> End {
 }
 
 fn answered(shared: &Shared, answer: v1::ProduceStreamAnswer) {
-    let (tracked, waker) = {
-        let mut state = shared.state.lock();
-        // One that is not known any more has run out of time, and was reported then.
-        let Some(tracked) = state.accumulator.finish(answer.correlation_id) else { return };
-        (tracked, state.waker_if_any_may_go())
-    };
-    match appended(answer.results, tracked.record_count) {
-        Ok(appended) => tracked.completion.complete(Ok(appended)),
-        Err(error) => {
-            if error.kind() == ErrorKind::NotFound {
-                shared.state.lock().accumulator.topics.forget(&tracked.topic);
+    let correlation_id = answer.correlation_id;
+    // One that is not known any more has run out of time, and was reported then.
+    let Some(records) = shared.state.lock().accumulator.record_count(correlation_id) else { return };
+    match appended(answer.results, records) {
+        Ok(appended) => {
+            let (tracked, waker) = {
+                let mut state = shared.state.lock();
+                let tracked = state.accumulator.finish(correlation_id);
+                (tracked, state.waker_if_any_may_go())
+            };
+            if let Some(tracked) = tracked {
+                tracked.completion.complete(Ok(appended));
             }
-            shared.fail(vec![tracked], &error);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+        Err(error) => refused(shared, correlation_id, &error),
+    }
+}
+
+/// A batch under way is not stored, or nobody says whether it is.
+pub(super) fn refused(shared: &Shared, correlation_id: u64, error: &Error) {
+    let (fate, waker) = {
+        let mut state = shared.state.lock();
+        let refused = Refused::by(error);
+        let fate = state.accumulator.refuse(correlation_id, refused, error, Instant::now());
+        if let (ErrorKind::NotFound, Fate::Fails(tracked)) = (error.kind(), &fate) {
+            state.accumulator.topics.forget(&tracked.topic);
+        }
+        (fate, state.waker_if_any_may_go())
+    };
+    match fate {
+        Fate::SentAgain => tracing::debug!(%error, "a batch was not taken, and is sent again"),
+        Fate::Fails(tracked) => shared.fail(vec![tracked], error),
+        Fate::Unknown(tracked) => {
+            let cause = format!("it was sent before, no answer came, and sent again it was refused: {error}");
+            shared.fail(vec![tracked], &shared.client.peer().outcome_unknown(&cause));
         }
     }
     if let Some(waker) = waker {
         waker.wake();
     }
+    shared.paused.notify_one();
 }
 
-/// No batch goes out on the present stream any more; gives those that had.
-fn end_stream(shared: &Shared, why: Error) -> Vec<Tracked> {
+/// No batch goes out on the present stream any more. What had and was not answered goes back to be sent again on
+/// the next one; gives what may be stored and cannot be sent again.
+fn end_stream(shared: &Shared, why: Error) -> Drained {
     let (lost, waker) = {
         let mut state = shared.state.lock();
         state.stream.id += 1;
         state.stream.started = false;
+        let lost = state.accumulator.put_all_back(&why);
         state.unreachable = Some(why);
-        (state.accumulator.finish_all(), state.stream_waker.take())
+        (lost, state.stream_waker.take())
     };
     if let Some(waker) = waker {
         waker.wake();
@@ -190,14 +225,27 @@ fn end_stream(shared: &Shared, why: Error) -> Vec<Tracked> {
     lost
 }
 
-/// Fails what has waited too long, at most a tenth of its time late.
+/// Fails what has waited too long, at most a tenth of its time late, and lets partitions send again of which the
+/// node asked for patience.
 async fn watch_deadlines(shared: &Shared) {
     let step = (shared.options.delivery_timeout / 10).clamp(Duration::from_millis(5), Duration::from_secs(1));
+    let mut expires_at = Instant::now() + step;
     loop {
         if shared.state.lock().accumulator.is_idle() {
             shared.due.notified().await;
+            expires_at = Instant::now() + step;
         }
-        tokio::time::sleep(step).await;
-        shared.expire(Instant::now());
+        let paused_until = shared.state.lock().accumulator.paused_until();
+        let until = paused_until.map_or(expires_at, |until| until.min(expires_at));
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => {}
+            () = shared.paused.notified() => continue,
+        }
+        let now = Instant::now();
+        shared.resume(now);
+        if now >= expires_at {
+            shared.expire(now);
+            expires_at = now + step;
+        }
     }
 }

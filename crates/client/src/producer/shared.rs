@@ -12,7 +12,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::ProducerOptions;
-use super::accumulator::{Accumulator, Limits, Tracked};
+use super::accumulator::{Accumulator, Drained, Identity, Limits, Tracked};
 use crate::{Client, Error, ErrorKind};
 
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(super) struct Shared {
     pub(super) work: Notify,
     /// As `work`, for the driver's watch over deadlines.
     pub(super) due: Notify,
+    /// As `due`, when a partition has to wait before it sends again.
+    pub(super) paused: Notify,
 }
 
 #[derive(Debug)]
@@ -68,14 +70,18 @@ impl State {
 
 impl Shared {
     pub(super) fn new(client: Client, options: ProducerOptions) -> Shared {
-        let limits =
-            Limits { batch_bytes: options.max_batch_bytes, bytes_in_flight: options.max_in_flight_bytes };
+        let limits = Limits {
+            batch_bytes: options.max_batch_bytes,
+            bytes_in_flight: options.max_in_flight_bytes,
+            batches_in_flight: usize::MAX,
+        };
+        let identity = if options.idempotent { Identity::Wanted } else { Identity::None };
         Shared {
             client,
             buffer: Arc::new(Semaphore::new(options.buffer_permits())),
             options,
             state: Mutex::new(State {
-                accumulator: Accumulator::new(limits),
+                accumulator: Accumulator::new(limits, identity),
                 stream: StreamState { id: 0, started: false },
                 stream_waker: None,
                 life: Life::Open,
@@ -84,6 +90,7 @@ impl Shared {
             }),
             work: Notify::new(),
             due: Notify::new(),
+            paused: Notify::new(),
         }
     }
 
@@ -109,15 +116,40 @@ impl Shared {
 
     /// Fails what has waited too long.
     pub(super) fn expire(&self, now: Instant) {
-        let (unsent, unanswered, unreachable) = {
+        let (drained, unreachable, waker) = {
             let mut state = self.state.lock();
-            let (unsent, unanswered) = state.accumulator.expire(now);
-            (unsent, unanswered, state.unreachable.clone())
+            let drained = state.accumulator.expire(now);
+            // What was behind a batch that was given up may go now; but not before it had its chance to run out of
+            // time as well, and be told for certain that it is not stored.
+            let waker = if drained.is_empty() { state.waker_if_any_may_go() } else { None };
+            (drained, state.unreachable.clone(), waker)
         };
         let limit = self.options.delivery_timeout;
-        self.fail(unsent, &self.not_sent_in_time(limit, unreachable));
-        let cause = format!("no answer within {limit:?}");
-        self.fail(unanswered, &self.client.peer().outcome_unknown(&cause));
+        for batch in drained.not_stored {
+            let why = batch.put_back.clone().or_else(|| unreachable.clone());
+            self.fail(vec![batch], &self.not_sent_in_time(limit, why));
+        }
+        for batch in drained.unknown {
+            let cause = match &batch.put_back {
+                Some(error) => format!("no answer within {limit:?}, though it was sent again: {error}"),
+                None => format!("no answer within {limit:?}"),
+            };
+            self.fail(vec![batch], &self.client.peer().outcome_unknown(&cause));
+        }
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Lets partitions send again that have waited long enough.
+    pub(super) fn resume(&self, now: Instant) {
+        let waker = {
+            let mut state = self.state.lock();
+            if state.accumulator.resume(now) { state.waker_if_any_may_go() } else { None }
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     pub(super) fn not_sent_in_time(&self, limit: Duration, unreachable: Option<Error>) -> Error {
@@ -140,8 +172,9 @@ impl Shared {
             state.life = Life::Closed;
             state.stream.id += 1;
             state.stream.started = false;
-            let unsent = state.accumulator.drain_waiting();
-            (unsent, state.accumulator.finish_all(), state.stream_waker.take())
+            let Drained { not_stored, mut unknown } = state.accumulator.drain_waiting();
+            unknown.extend(state.accumulator.drain_in_flight());
+            (not_stored, unknown, state.stream_waker.take())
         };
         self.buffer.close();
         self.fail(unsent, &closed());

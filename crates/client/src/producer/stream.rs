@@ -34,7 +34,9 @@ impl Stream for Requests {
                 }
                 let next = if state.stream.started { state.accumulator.take() } else { Next::Nothing };
                 if let Next::Nothing = next {
-                    if state.life == Life::Closing && !state.accumulator.has_waiting() {
+                    let is_done = state.life == Life::Closing && !state.accumulator.has_waiting();
+                    // Ids are asked for before a stream opens.
+                    if is_done || (state.stream.started && state.accumulator.wants_id()) {
                         return Poll::Ready(None);
                     }
                     state.stream_waker = Some(cx.waker().clone());
@@ -52,6 +54,7 @@ impl Stream for Requests {
                     let error = too_large(&tracked.topic, size_bytes, limit_bytes);
                     self.shared.fail(vec![tracked], &error);
                 }
+                Next::Unbuildable { tracked, error } => self.shared.fail(vec![tracked], &not_built(error)),
                 Next::Nothing => {}
             }
         }
@@ -59,22 +62,18 @@ impl Stream for Requests {
 }
 
 impl Requests {
-    /// Finishes the batch here and not in `send`, so that the checksum is the work of the stream's task.
     fn request(&self, outgoing: Outgoing) -> Option<v1::ProduceStreamRequest> {
-        let Outgoing { correlation_id, topic, partition, builder } = outgoing;
-        let made = builder.build().map_err(not_built).and_then(|batch| Ok((batch, partition_to(partition)?)));
-        match made {
-            Ok((batch, partition)) => {
-                let Shared { client, options, .. } = &*self.shared;
-                let request = produce_request(&topic, partition, &batch, options.acks, client.clock().now());
-                Some(v1::ProduceStreamRequest { correlation_id, request: Some(request) })
-            }
+        let Outgoing { correlation_id, topic, partition, batch, after_failure } = outgoing;
+        let partition = match partition_to(partition) {
+            Ok(partition) => partition,
             Err(error) => {
-                let tracked = self.shared.state.lock().accumulator.finish(correlation_id);
-                self.shared.fail(tracked.into_iter().collect(), &error);
-                None
+                super::driver::refused(&self.shared, correlation_id, &error);
+                return None;
             }
-        }
+        };
+        let Shared { client, options, .. } = &*self.shared;
+        let request = produce_request(&topic, partition, &batch, options.acks, client.clock().now());
+        Some(v1::ProduceStreamRequest { correlation_id, request: Some(request), after_failure })
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use logmill_client::{Acks, Delivery, ErrorKind, Producer, ProducerOptions, ProducerRecord};
+use logmill_proto::v1;
 use logmill_record::{BatchBuilder, NewRecord, TimestampMs};
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 
-use crate::fake::{Fake, FakeNode, ProduceSession, refused, values};
+use crate::fake::{Fake, FakeNode, ProduceSession, parse, refused, values};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -38,7 +39,7 @@ fn quick(delivery_timeout: Duration) -> ProducerOptions {
 }
 
 #[tokio::test]
-async fn what_was_sent_and_not_answered_is_never_sent_again() {
+async fn without_idempotence_what_was_sent_and_not_answered_is_never_sent_again() {
     // The record "lost" is appended, but the stream breaks before it is answered.
     let fake = Fake::new().producing(|mut session: ProduceSession| async move {
         session.start().await;
@@ -52,7 +53,8 @@ async fn what_was_sent_and_not_answered_is_never_sent_again() {
         }
     });
     let node = fake.start().await;
-    let producer = node.client().await.producer(ProducerOptions::default()).unwrap();
+    let options = ProducerOptions { idempotent: false, ..ProducerOptions::default() };
+    let producer = node.client().await.producer(options).unwrap();
 
     assert_eq!(outcome(send_off(&node, &producer, "first").await).await, Ok(0));
     let lost = send_off(&node, &producer, "lost").await;
@@ -62,6 +64,120 @@ async fn what_was_sent_and_not_answered_is_never_sent_again() {
     assert_eq!(outcome(behind).await, Ok(2), "what had not been sent goes out on the next stream");
     assert_eq!(node.fake.log.values("t", 0), ["first", "lost", "behind"]);
     assert_eq!(node.fake.produce_streams.load(Ordering::SeqCst), 2);
+}
+
+/// Answers each request as the rest of the script says: how often it was asked, and the request.
+fn answering(
+    answer: impl Fn(u32, &v1::ProduceStreamRequest) -> Option<v1::ProduceResult> + Clone + Send + Sync + 'static,
+) -> Fake {
+    Fake::new().producing(move |mut session: ProduceSession| {
+        let answer = answer.clone();
+        async move {
+            session.start().await;
+            let mut asked = 0;
+            while let Some(request) = session.request().await {
+                match answer(asked, &request) {
+                    Some(result) => session.answer(request.correlation_id, vec![result]).await,
+                    None => session.append(&request).await,
+                }
+                asked += 1;
+            }
+        }
+    })
+}
+
+#[tokio::test]
+async fn what_was_sent_and_not_answered_is_sent_again_and_stored_once() {
+    // Whatever "lost" is in is appended, but the first stream breaks before it is answered; so does the second.
+    let fake = Fake::new().producing(|mut session: ProduceSession| async move {
+        session.start().await;
+        while let Some(request) = session.request().await {
+            if session.number < 2 && values(request.request.as_ref().unwrap()).contains(&"lost".to_owned()) {
+                session.log.append(request.request.as_ref().unwrap());
+                session.cues.go.notified().await;
+                return session.break_off().await;
+            }
+            session.append(&request).await;
+        }
+    });
+    let node = fake.start().await;
+    let producer = node.client().await.producer(ProducerOptions::default()).unwrap();
+    assert_eq!(outcome(send_off(&node, &producer, "first").await).await, Ok(0));
+    let lost = send_off(&node, &producer, "lost").await;
+    let behind = send(&producer, 0, "behind").await;
+    node.fake.cues.go.notify_one();
+    timeout(SOON, node.fake.cues.received.notified()).await.expect("it is sent again");
+    node.fake.cues.go.notify_one();
+    assert_eq!((outcome(lost).await, outcome(behind).await), (Ok(1), Ok(2)));
+    assert_eq!(node.fake.log.values("t", 0), ["first", "lost", "behind"]);
+    assert_eq!(node.fake.produce_streams.load(Ordering::SeqCst), 3);
+    producer.flush().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_know_or_asks_for_patience_is_asked_again() {
+    let cases = [
+        (Code::Unknown, "OUTCOME_UNKNOWN"),
+        (Code::Internal, "INTERNAL_FAULT"),
+        (Code::Unavailable, "PARTITION_REOPENING"),
+        (Code::FailedPrecondition, "OUT_OF_SEQUENCE"),
+    ];
+    for (code, reason) in cases {
+        let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let fake = answering({
+            let seen = Arc::clone(&seen);
+            move |asked, request| {
+                let header = parse(request.request.as_ref().unwrap()).header().clone();
+                seen.lock().push((header.producer_epoch, header.base_sequence, request.after_failure));
+                (asked == 1).then(|| refused(0, code, reason))
+            }
+        });
+        let node = fake.start().await;
+        let producer = node.client().await.producer(ProducerOptions::default()).unwrap();
+        assert_eq!(outcome(send(&producer, 0, "first").await).await, Ok(0));
+        assert_eq!(outcome(send(&producer, 0, "again").await).await, Ok(1), "{reason}");
+        let again = if reason == "OUT_OF_SEQUENCE" { (1, 0, true) } else { (0, 1, true) };
+        assert_eq!(*seen.lock(), [(0, 0, false), (0, 1, false), again], "{reason}");
+        producer.flush().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn after_an_answer_that_leaves_it_open_the_next_batch_begins_a_new_epoch() {
+    let cases = [
+        (Code::AlreadyExists, "SEQUENCE_FORGOTTEN", ErrorKind::AlreadyExists),
+        (Code::Unknown, "OUTCOME_UNKNOWN", ErrorKind::OutcomeUnknown),
+    ];
+    for (code, reason, kind) in cases {
+        let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let fake = answering({
+            let seen = Arc::clone(&seen);
+            move |_, request| {
+                let header = parse(request.request.as_ref().unwrap()).header().clone();
+                let is_first = header.producer_epoch == 0;
+                seen.lock().push((header.producer_epoch, header.base_sequence, request.after_failure));
+                is_first.then(|| refused(0, code, reason))
+            }
+        });
+        let node = fake.start().await;
+        let producer = node.client().await.producer(quick(Duration::from_millis(400))).unwrap();
+        let open = send(&producer, 0, "who knows").await;
+        assert_eq!(outcome(open).await, Err(kind));
+        assert_eq!(outcome(send(&producer, 0, "next").await).await, Ok(0));
+        assert_eq!(seen.lock().first(), Some(&(0, 0, false)));
+        assert_eq!(seen.lock().last(), Some(&(1, 0, true)));
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_gives_no_ids_is_said_and_serves_a_producer_that_wants_none() {
+    let node = Fake { gives_ids: false, ..Fake::new() }.start().await;
+    let client = node.client().await;
+    let producer = client.producer(ProducerOptions::default()).unwrap();
+    assert_eq!(outcome(send(&producer, 0, "x").await).await, Err(ErrorKind::Unsupported));
+    let options = ProducerOptions { idempotent: false, ..ProducerOptions::default() };
+    let producer = client.producer(options).unwrap();
+    assert_eq!(outcome(send(&producer, 0, "x").await).await, Ok(0));
 }
 
 #[tokio::test]
@@ -76,18 +192,10 @@ async fn records_wait_for_a_node_that_comes_back() {
     sleep(Duration::from_millis(100)).await;
     node.restart().await;
     for (delivery, offset) in deliveries.into_iter().zip(1..) {
-        // The first may have been given to a connection that was already dead.
-        match outcome(delivery).await {
-            Ok(found) => assert!(found <= offset),
-            Err(kind) => assert_eq!(kind, ErrorKind::OutcomeUnknown),
-        }
+        assert_eq!(outcome(delivery).await, Ok(offset), "also if it was given to a dead connection first");
     }
-    assert!(outcome(send(&producer, 0, "after").await).await.is_ok());
-    let mut seen = node.fake.log.values("t", 0);
-    let all = seen.clone();
-    seen.dedup();
-    assert_eq!(seen, all, "none twice");
-    assert_eq!(seen.last().map(String::as_str), Some("after"));
+    assert_eq!(outcome(send(&producer, 0, "after").await).await, Ok(3));
+    assert_eq!(node.fake.log.values("t", 0), ["before", "while down", "too", "after"]);
 }
 
 #[tokio::test]

@@ -15,8 +15,16 @@ use super::{Reader, Writer, damaged};
 use crate::error::Error;
 
 const MAGIC: [u8; 4] = *b"LMPS";
-/// So many batches of a producer are remembered.
-pub(crate) const MOST_REMEMBERED: usize = 64;
+/// So many batches of a producer are remembered: one of them that comes again is recognised. A producer that
+/// keeps no more batches under way can send any of them again.
+///
+/// ```
+/// use logmill_log::REMEMBERED_BATCHES;
+///
+/// let under_way = 5; // as Kafka's clients allow
+/// assert!(under_way <= REMEMBERED_BATCHES);
+/// ```
+pub const REMEMBERED_BATCHES: usize = 64;
 /// In place of the first offset of a transaction: there is none.
 const NO_TRANSACTION: u64 = u64::MAX;
 /// The producer's next batch must have sequence 0.
@@ -213,7 +221,7 @@ fn decode_producer(reader: &mut Reader<'_>) -> Result<Producer, Error> {
     let epoch = i16::from_le_bytes(reader.array()?);
     let flags = u16::from_le_bytes(reader.array()?);
     let count = reader.u32()? as usize;
-    if count > MOST_REMEMBERED || count * BATCH_LEN > reader.remaining() {
+    if count > REMEMBERED_BATCHES || count * BATCH_LEN > reader.remaining() {
         return Err(reader.damaged("a producer claims more batches than there can be"));
     }
     if id < 0 || transaction.is_some_and(|first| first > last_offset) {

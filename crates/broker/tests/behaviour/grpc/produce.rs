@@ -113,7 +113,14 @@ impl Stream {
     }
 
     async fn send(&self, correlation_id: u64, request: v1::ProduceRequest) {
-        let request = v1::ProduceStreamRequest { correlation_id, request: Some(request) };
+        let request =
+            v1::ProduceStreamRequest { correlation_id, request: Some(request), after_failure: false };
+        self.requests.send(request).await.unwrap();
+    }
+
+    async fn send_after_failure(&self, correlation_id: u64, request: v1::ProduceRequest) {
+        let request =
+            v1::ProduceStreamRequest { correlation_id, request: Some(request), after_failure: true };
         self.requests.send(request).await.unwrap();
     }
 
@@ -145,7 +152,10 @@ async fn a_stream_appends_in_order_and_answers_each_request_once() {
         for i in 0..500_u64 {
             let partition = i32::try_from(i % 2).unwrap();
             let request = Some(produce_batch("t", partition, batch([i.to_string()]).bytes().clone()));
-            requests.send(v1::ProduceStreamRequest { correlation_id: i, request }).await.unwrap();
+            requests
+                .send(v1::ProduceStreamRequest { correlation_id: i, request, after_failure: false })
+                .await
+                .unwrap();
         }
     });
     let mut seen = vec![0; 500];
@@ -170,11 +180,16 @@ async fn a_bad_request_is_answered_in_band_and_does_not_end_the_stream() {
     let served = Served::start(config(&dir)).await;
     served.create("t", 1).await;
     let mut stream = Stream::open(&served).await;
-    let missing = v1::ProduceStreamRequest { correlation_id: 1, request: None };
+    let missing = v1::ProduceStreamRequest { correlation_id: 1, request: None, after_failure: false };
     stream.requests.send(missing).await.unwrap();
     stream.send(2, records("nowhere", None, ["x"])).await;
     stream.send(3, produce_batch("t", 0, "junk".into())).await;
-    stream.send(4, v1::ProduceRequest { acks: v1::Acks::None.into(), ..records("t", None, ["x"]) }).await;
+    stream
+        .send_after_failure(
+            4,
+            v1::ProduceRequest { acks: v1::Acks::None.into(), ..records("t", None, ["x"]) },
+        )
+        .await;
     stream.send(5, records("t", None, ["good"])).await;
     let mut answers = HashMap::new();
     for _ in 0..5 {
@@ -207,7 +222,8 @@ async fn a_stream_carries_very_many_tiny_requests() {
         for i in 0..REQUESTS {
             let request =
                 v1::ProduceRequest { acks: v1::Acks::Written.into(), ..records("t", Some(0), ["x"]) };
-            let request = v1::ProduceStreamRequest { correlation_id: i, request: Some(request) };
+            let request =
+                v1::ProduceStreamRequest { correlation_id: i, request: Some(request), after_failure: false };
             requests.send(request).await.unwrap();
         }
     });
@@ -245,7 +261,7 @@ async fn a_stream_is_held_back_while_too_much_is_unanswered() {
     let mut sent = 0;
     while sent < 100 {
         let request = Some(produce_batch("t", 0, big.clone()));
-        let request = v1::ProduceStreamRequest { correlation_id: sent, request };
+        let request = v1::ProduceStreamRequest { correlation_id: sent, request, after_failure: false };
         match tokio::time::timeout(Duration::from_millis(500), stream.requests.send(request)).await {
             Ok(sending) => sending.unwrap(),
             Err(_) => break,
@@ -281,7 +297,7 @@ async fn a_small_message_of_very_many_records_is_refused() {
     let answer = stream.answer().await;
     let Some(Outcome::Error(error)) = &answer.results[0].outcome else { panic!("{answer:?}") };
     assert_eq!((answer.results[0].partition, error.reason.as_str()), (0, "LIMIT_EXCEEDED"));
-    stream.send(2, empty(100_000)).await;
+    stream.send_after_failure(2, empty(100_000)).await;
     assert_eq!(appended(&stream.answer().await).last_offset, 99_999);
     served.stop().await;
 }
@@ -301,7 +317,11 @@ async fn a_stream_counts_what_its_records_take_in_memory() {
     // 100 kB as a message and 5 MB in memory: three of them are taken, and the windows hold some.
     let mut sent = 0;
     while sent < 400 {
-        let request = v1::ProduceStreamRequest { correlation_id: sent, request: Some(request.clone()) };
+        let request = v1::ProduceStreamRequest {
+            correlation_id: sent,
+            request: Some(request.clone()),
+            after_failure: false,
+        };
         match tokio::time::timeout(Duration::from_millis(500), stream.requests.send(request)).await {
             Ok(sending) => sending.unwrap(),
             Err(_) => break,
@@ -313,5 +333,48 @@ async fn a_stream_counts_what_its_records_take_in_memory() {
     for _ in 0..sent {
         appended(&stream.answer().await);
     }
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idempotent_producer_sends_again_and_goes_on_after_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(config(&dir)).await;
+    served.create("t", 1).await;
+    let id = served.produces().init_producer_id(v1::InitProducerIdRequest {}).await.unwrap().into_inner();
+    assert!(id.producer_id >= 0 && id.producer_epoch == 0);
+    let plain = |base_sequence, value| {
+        let producer = v1::ProducerState { id: id.producer_id, epoch: 0, base_sequence };
+        v1::ProduceRequest { producer: Some(producer), ..records("t", Some(0), [value]) }
+    };
+    let mut stream = Stream::open(&served).await;
+    assert_eq!(stream.started.max_in_flight_batches_per_partition, 64);
+    let reason = |answer: &v1::ProduceStreamAnswer| match &answer.results[..] {
+        [v1::ProduceResult { outcome: Some(Outcome::Error(error)), .. }] => error.reason.clone(),
+        other => panic!("{other:?}"),
+    };
+    for duplicate in [false, true] {
+        stream.send(1, plain(0, "a")).await;
+        let answer = stream.answer().await;
+        assert_eq!((appended(&answer).first_offset, appended(&answer).duplicate), (0, duplicate));
+    }
+    // Neither payload nor sense, but those behind it wait for it all the same.
+    let nonsense = v1::ProduceRequest { payload: None, ..plain(1, "b") };
+    stream.send(2, nonsense).await;
+    stream.send(3, plain(1, "b")).await;
+    let mut reasons = [(0, String::new()), (0, String::new())];
+    for place in &mut reasons {
+        let answer = stream.answer().await;
+        *place = (answer.correlation_id, reason(&answer));
+    }
+    reasons.sort();
+    assert_eq!(reasons, [(2, "REQUEST_INVALID".to_owned()), (3, "PRECEDING_FAILED".to_owned())]);
+    stream.send_after_failure(4, plain(1, "b")).await;
+    assert_eq!(appended(&stream.answer().await).first_offset, 1);
+
+    let batch = Payload::Batch(batch(["c"]).bytes().clone());
+    let twice = v1::ProduceRequest { payload: Some(batch), ..plain(2, "c") };
+    let status = served.produces().produce(twice).await.unwrap_err();
+    assert!(status.message().contains("in its own header"), "{status}");
     served.stop().await;
 }

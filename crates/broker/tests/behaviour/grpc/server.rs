@@ -133,7 +133,11 @@ async fn shutdown_answers_what_is_under_way_and_ends_streams() {
     let mut answers =
         served.produces().produce_stream(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
     answers.message().await.unwrap().unwrap();
-    let request = v1::ProduceStreamRequest { correlation_id: 7, request: Some(records("t", None, ["x"])) };
+    let request = v1::ProduceStreamRequest {
+        correlation_id: 7,
+        request: Some(records("t", None, ["x"])),
+        after_failure: false,
+    };
     produces.send(request).await.unwrap();
     // The poll has to wait before the shutdown, which a record would end.
     let mut seen_answer = false;

@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use logmill_record::{BatchBuilder, BatchError, NewRecord};
+use logmill_record::{Batch, BatchBuilder, BatchError, NewRecord};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Entry;
+use super::numbering::{Numbering, Rules};
+use crate::Error;
 use crate::producer::delivery::{Completion, Delivery};
 
 #[derive(Debug)]
@@ -18,15 +20,38 @@ pub(super) struct Queue {
     pub(super) in_flight: usize,
     /// Whether it stands in the line of those that may send.
     pub(super) ready: bool,
+    pub(super) numbering: Numbering,
+    /// How many batches were begun.
+    begun: u64,
+    /// Those that were sent before are at the front: first those that may be stored, under the sequence that they
+    /// were sent with, then those that are not.
     batches: VecDeque<WaitingBatch>,
 }
 
 #[derive(Debug)]
-pub(in crate::producer) struct WaitingBatch {
-    pub(in crate::producer) builder: BatchBuilder,
-    pub(in crate::producer) tracked: Tracked,
+pub(super) struct WaitingBatch {
+    pub(super) body: Body,
+    pub(super) tracked: Tracked,
+    /// Of one that was sent, and may be stored: its sequence, in the queue's present epoch.
+    pub(super) sequence: Option<i32>,
     /// Whether more records may join: at most the last one of a queue is open.
     open: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Body {
+    Filling(BatchBuilder),
+    /// It was sent before.
+    Built(Batch),
+}
+
+impl Body {
+    pub(super) fn size_bytes(&self) -> usize {
+        match self {
+            Body::Filling(builder) => builder.size_bytes(),
+            Body::Built(batch) => batch.bytes().len(),
+        }
+    }
 }
 
 /// What is kept of a batch until its end is known.
@@ -35,6 +60,10 @@ pub(in crate::producer) struct Tracked {
     pub(in crate::producer) completion: Arc<Completion>,
     pub(in crate::producer) topic: Arc<str>,
     pub(in crate::producer) record_count: u32,
+    /// Why the node did not take it when it was sent last, if it is to be sent again.
+    pub(in crate::producer) put_back: Option<Error>,
+    /// Its place among all batches of its partition.
+    pub(super) order: u64,
     /// When the oldest record has waited long enough.
     pub(super) deadline: Instant,
     /// Gives its share of the buffer back when dropped.
@@ -43,7 +72,15 @@ pub(in crate::producer) struct Tracked {
 
 impl Queue {
     pub(super) fn new(topic: Arc<str>, partition: u32) -> Queue {
-        Queue { topic, partition, in_flight: 0, ready: false, batches: VecDeque::new() }
+        Queue {
+            topic,
+            partition,
+            in_flight: 0,
+            ready: false,
+            numbering: Numbering::default(),
+            begun: 0,
+            batches: VecDeque::new(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -54,16 +91,26 @@ impl Queue {
         self.batches.iter()
     }
 
-    pub(super) fn may_send(&self) -> bool {
-        self.batches.front().is_some_and(|first| !first.open || self.in_flight == 0)
+    pub(super) fn may_send(&self, rules: Rules) -> bool {
+        self.batches.front().is_some_and(|first| {
+            (!first.open || self.in_flight == 0)
+                && self.numbering.may_send(first.sequence.is_some(), self.in_flight, rules)
+        })
     }
 
     pub(super) fn first_size_bytes(&self) -> usize {
-        self.batches.front().map_or(0, |first| first.builder.size_bytes())
+        self.batches.front().map_or(0, |first| first.body.size_bytes())
     }
 
     pub(super) fn pop(&mut self) -> Option<WaitingBatch> {
         self.batches.pop_front()
+    }
+
+    /// Takes back a batch that was sent, before those that were begun after it.
+    pub(super) fn put_back(&mut self, batch: Batch, tracked: Tracked, sequence: Option<i32>) {
+        let order = tracked.order;
+        let at = self.batches.iter().take_while(|waiting| waiting.tracked.order < order).count();
+        self.batches.insert(at, WaitingBatch { body: Body::Built(batch), tracked, sequence, open: false });
     }
 
     pub(super) fn seal(&mut self) {
@@ -81,9 +128,10 @@ impl Queue {
     ) -> Result<Delivery, BatchError> {
         if let Some(last) = self.batches.back_mut()
             && last.open
-            && last.builder.size_with(record) <= batch_bytes
+            && let Body::Filling(builder) = &mut last.body
+            && builder.size_with(record) <= batch_bytes
         {
-            last.builder.push(record)?;
+            builder.push(record)?;
             last.tracked.charge.merge(entry.charge);
             return Ok(last.tracked.next_delivery(self.partition));
         }
@@ -98,21 +146,46 @@ impl Queue {
             completion: Completion::new(),
             topic: Arc::clone(&self.topic),
             record_count: 0,
+            put_back: None,
+            order: self.begun,
             deadline: entry.deadline,
             charge: entry.charge,
         };
         let delivery = tracked.next_delivery(self.partition);
+        self.begun += 1;
         self.seal();
-        self.batches.push_back(WaitingBatch { builder, tracked, open });
+        self.batches.push_back(WaitingBatch { body: Body::Filling(builder), tracked, sequence: None, open });
         Ok(delivery)
     }
 
-    pub(super) fn drain_where(&mut self, which: impl Fn(&Tracked) -> bool, drained: &mut Vec<Tracked>) {
-        let (gone, kept) =
+    /// Takes out the batches for which `which` says so: those that are not stored, and those that may be.
+    pub(super) fn drain_where(&mut self, which: impl Fn(&Tracked) -> bool, drained: &mut Drained) {
+        let (gone, kept): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(&mut self.batches).into_iter().partition(|batch| which(&batch.tracked));
         self.batches = kept;
-        let gone: VecDeque<WaitingBatch> = gone;
-        drained.extend(gone.into_iter().map(|batch| batch.tracked));
+        for batch in gone {
+            match batch.sequence {
+                None => drained.not_stored.push(batch.tracked),
+                Some(_) => {
+                    self.numbering.give_up();
+                    drained.unknown.push(batch.tracked);
+                }
+            }
+        }
+    }
+}
+
+/// Batches that are given up.
+#[derive(Debug, Default)]
+pub(in crate::producer) struct Drained {
+    pub(in crate::producer) not_stored: Vec<Tracked>,
+    /// They were sent, and may be stored or not.
+    pub(in crate::producer) unknown: Vec<Tracked>,
+}
+
+impl Drained {
+    pub(in crate::producer) fn is_empty(&self) -> bool {
+        self.not_stored.is_empty() && self.unknown.is_empty()
     }
 }
 

@@ -66,7 +66,11 @@ impl ProduceSession {
     }
 
     pub(crate) async fn start_with(&self, max_batch_bytes: i32, max_unanswered_bytes: i64) {
-        let started = v1::ProduceStreamStarted { max_unanswered_bytes, max_batch_bytes };
+        let started = v1::ProduceStreamStarted {
+            max_unanswered_bytes,
+            max_batch_bytes,
+            max_in_flight_batches_per_partition: 64,
+        };
         self.reply(Reply::Started(started)).await;
     }
 
@@ -85,29 +89,46 @@ impl ProduceSession {
     }
 }
 
-/// What was appended, by topic and partition: the values, batch by batch.
+/// What was appended, by topic and partition: the values, batch by batch. A batch that comes again is known.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Partitions>>);
 
-type Partitions = BTreeMap<(String, i32), Vec<Batch>>;
+type Partitions = BTreeMap<(String, i32), Partition>;
+
+#[derive(Default)]
+struct Partition {
+    batches: Vec<Batch>,
+    /// First offsets, by producer, epoch and sequence.
+    known: BTreeMap<(i64, i16, i32), i64>,
+}
+
 type Batch = Vec<String>;
 
 impl Log {
     pub(crate) fn append(&self, request: &v1::ProduceRequest) -> v1::ProduceResult {
         let partition = request.partition.unwrap();
-        let values = values(request);
+        let (values, header) = (values(request), parse(request).header().clone());
         let mut log = self.0.lock();
-        let batches = log.entry((request.topic.clone(), partition)).or_default();
-        let first = i64::try_from(batches.iter().map(Vec::len).sum::<usize>()).unwrap();
-        let last = first + i64::try_from(values.len()).unwrap() - 1;
-        batches.push(values);
-        let appended = v1::Appended { first_offset: first, last_offset: last, appended_at_ms: 1_000 };
+        let to = log.entry((request.topic.clone(), partition)).or_default();
+        let count = i64::try_from(values.len()).unwrap();
+        let end = i64::try_from(to.batches.iter().map(Vec::len).sum::<usize>()).unwrap();
+        let number = (header.producer_id, header.producer_epoch, header.base_sequence);
+        let known = to.known.get(&number).copied().filter(|_| number.0 >= 0);
+        if known.is_none() {
+            to.batches.push(values);
+            to.known.insert(number, end);
+        }
+        let first_offset = known.unwrap_or(end);
+        let last_offset = first_offset + count - 1;
+        let duplicate = known.is_some();
+        let appended = v1::Appended { first_offset, last_offset, appended_at_ms: 1_000, duplicate };
         let outcome = Some(v1::produce_result::Outcome::Appended(appended));
         v1::ProduceResult { partition, record_indexes: Vec::new(), outcome }
     }
 
     pub(crate) fn batches(&self, topic: &str, partition: i32) -> Vec<Batch> {
-        self.0.lock().get(&(topic.to_owned(), partition)).cloned().unwrap_or_default()
+        let log = self.0.lock();
+        log.get(&(topic.to_owned(), partition)).map_or_else(Vec::new, |it| it.batches.clone())
     }
 
     pub(crate) fn values(&self, topic: &str, partition: i32) -> Vec<String> {
@@ -115,11 +136,17 @@ impl Log {
     }
 }
 
-/// The values of a request's batch, checked as a node checks them.
-pub(crate) fn values(request: &v1::ProduceRequest) -> Vec<String> {
+/// A request's batch, checked as a node checks it.
+pub(crate) fn parse(request: &v1::ProduceRequest) -> logmill_record::Batch {
     let Some(Payload::Batch(bytes)) = &request.payload else { panic!("not a batch: {request:?}") };
     let batch = logmill_record::Batch::parse(bytes.clone()).unwrap();
     batch.check_records().unwrap();
+    batch
+}
+
+/// The values of a request's batch.
+pub(crate) fn values(request: &v1::ProduceRequest) -> Vec<String> {
+    let batch = parse(request);
     let text = |value: Option<&[u8]>| String::from_utf8(value.unwrap().to_vec()).unwrap();
     batch.records().unwrap().map(|record| text(record.unwrap().value)).collect()
 }
@@ -141,6 +168,9 @@ pub(crate) struct Fake {
     pub(crate) subscribe: Script<v1::SubscribeRequest, v1::SubscribeResponse>,
     pub(crate) produce_streams: Arc<AtomicU32>,
     pub(crate) subscribe_streams: Arc<AtomicU32>,
+    /// The next id that a producer gets.
+    pub(crate) producer_ids: Arc<AtomicU32>,
+    pub(crate) gives_ids: bool,
     /// Unary produce requests are appended and then answered with this, if it is set.
     pub(crate) produce_answer: Option<Status>,
     /// How long `DescribeTopic` takes.
@@ -163,6 +193,8 @@ impl Fake {
             subscribe: script(|_session: SubscribeSession| async {}),
             produce_streams: Arc::default(),
             subscribe_streams: Arc::default(),
+            producer_ids: Arc::default(),
+            gives_ids: true,
             produce_answer: None,
             describe_delay: Duration::ZERO,
         }

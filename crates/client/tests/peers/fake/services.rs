@@ -144,6 +144,17 @@ impl ProduceService for Fake {
         }
     }
 
+    async fn init_producer_id(
+        &self,
+        _: Request<v1::InitProducerIdRequest>,
+    ) -> Result<Response<v1::InitProducerIdResponse>, Status> {
+        if !self.gives_ids {
+            return Err(Status::unimplemented("a node of an older version"));
+        }
+        let producer_id = self.producer_ids.fetch_add(1, Ordering::SeqCst).into();
+        Ok(Response::new(v1::InitProducerIdResponse { producer_id, producer_epoch: 0 }))
+    }
+
     async fn produce_stream(
         &self,
         requests: Request<Streaming<v1::ProduceStreamRequest>>,

@@ -7,6 +7,7 @@ use logmill_record::{Offset, TimestampMs};
 use super::note::{Kind, Note, sequence_after};
 use super::{Producer, Producers, Remembered};
 use crate::error::{Error, ErrorKind};
+use crate::format::state::REMEMBERED_BATCHES;
 
 /// What is to be done with a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,32 @@ struct Standing {
 #[derive(Clone, Copy)]
 enum Next {
     Any,
+    /// Nothing of the epoch has come yet: only 0.
+    First,
+    /// What follows on the last one.
     Only(i32),
+}
+
+impl Next {
+    /// Whether a batch with these sequences may come, and if not, why.
+    fn check(self, note: &Note, first: i32, last: i32) -> Result<(), Error> {
+        match self {
+            Self::Any => Ok(()),
+            Self::First if first == 0 => Ok(()),
+            Self::First => Err(out_of_sequence(note, first, 0)),
+            Self::Only(expected) if first == expected => Ok(()),
+            Self::Only(expected) if is_before(first, expected) && is_before(last, expected) => {
+                Err(forgotten(note, first, expected))
+            }
+            Self::Only(expected) => Err(out_of_sequence(note, first, expected)),
+        }
+    }
+}
+
+/// Whether a sequence lies behind another: less than half of all sequences away, on the way round.
+fn is_before(sequence: i32, other: i32) -> bool {
+    let distance = other.wrapping_sub(sequence) & i32::MAX;
+    (1..1 << 30).contains(&distance)
 }
 
 impl Standing {
@@ -38,7 +64,7 @@ impl Standing {
         };
         let next = match producer.last_sequence() {
             Some(last) => Next::Only(sequence_after(last, 1)),
-            None if producer.starts_anew => Next::Only(0),
+            None if producer.starts_anew => Next::First,
             None => Next::Any,
         };
         Self { epoch: Some(producer.epoch), next, in_transaction: producer.transaction.is_some() }
@@ -53,7 +79,7 @@ impl Standing {
             return Err(fenced(note, epoch));
         }
         if self.epoch.is_some_and(|epoch| note.epoch > epoch) {
-            self.next = Next::Only(0);
+            self.next = Next::First;
         }
         self.epoch = Some(note.epoch);
         let Kind::Data { first_sequence, last_sequence, opens } = note.kind else {
@@ -63,11 +89,7 @@ impl Standing {
         if first_sequence < 0 {
             return Err(invalid(format!("a batch of producer {} has no sequence", note.producer_id)));
         }
-        if let Next::Only(expected) = self.next
-            && first_sequence != expected
-        {
-            return Err(out_of_sequence(note, first_sequence, expected));
-        }
+        self.next.check(note, first_sequence, last_sequence)?;
         if self.in_transaction && !opens {
             let message = format!(
                 "producer {} is in a transaction, and this batch is not part of it; end the transaction first",
@@ -163,4 +185,14 @@ fn out_of_sequence(note: &Note, got: i32, expected: i32) -> Error {
         note.producer_id, note.epoch
     );
     Error::new(ErrorKind::OutOfSequence, message)
+}
+
+fn forgotten(note: &Note, got: i32, expected: i32) -> Error {
+    let message = format!(
+        "producer {} sent sequence {got} in epoch {} again, and {expected} follows: these records were appended \
+         before, and only the last {REMEMBERED_BATCHES} batches are remembered; do not send them again, and keep \
+         fewer batches under way",
+        note.producer_id, note.epoch
+    );
+    Error::new(ErrorKind::SequenceForgotten, message)
 }

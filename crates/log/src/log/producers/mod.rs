@@ -32,7 +32,7 @@ use logmill_record::{Batch, Offset, TimestampMs};
 pub(crate) use check::Verdict;
 pub(crate) use note::{Kind, Note, concerns};
 
-use crate::format::state::{AbortedTxn, MOST_REMEMBERED, Producer, Remembered, StateFile};
+use crate::format::state::{AbortedTxn, Producer, REMEMBERED_BATCHES, Remembered, StateFile};
 use crate::segment::Txns;
 
 /// So many producers are known per log.
@@ -271,7 +271,7 @@ impl Producer {
             // Compaction took what was between, or the producer was forgotten and came back.
             self.batches.clear();
         }
-        if self.batches.len() == MOST_REMEMBERED {
+        if self.batches.len() == REMEMBERED_BATCHES {
             self.batches.pop_front();
         }
         self.batches.push_back(batch);

@@ -5,7 +5,7 @@ use logmill_record::{Offset, TimestampMs};
 use super::{Kind, Note, Producers, Verdict};
 use crate::error::ErrorKind;
 use crate::format::index::Footer;
-use crate::format::state::{MOST_REMEMBERED, StateFile};
+use crate::format::state::{REMEMBERED_BATCHES, StateFile};
 use crate::segment::IndexBuilder;
 use crate::sim::SimRandom;
 
@@ -48,13 +48,29 @@ fn sequences_wrap_to_zero() {
 }
 
 #[test]
+fn what_lies_behind_is_told_from_what_comes_too_early() {
+    let mut table = Producers::default();
+    assert_eq!(append(&mut table, 0, note(1, 0, i32::MAX - 9, 10)), Ok(Verdict::Fresh));
+    assert_eq!(append(&mut table, 10, note(1, 0, 0, 10)), Ok(Verdict::Fresh), "ten follows, past the wrap");
+    for (first, records) in [(9, 1), (0, 9), (i32::MAX, 1), (i32::MAX - 9, 5)] {
+        let answer = append(&mut table, 20, note(1, 0, first, records));
+        assert_eq!(answer, Err(ErrorKind::SequenceForgotten), "{first}");
+    }
+    let half_new = append(&mut table, 20, note(1, 0, 5, 10));
+    assert_eq!(half_new, Err(ErrorKind::OutOfSequence), "the log does not have all of it");
+    assert_eq!(append(&mut table, 20, note(1, 0, 11, 1)), Err(ErrorKind::OutOfSequence));
+    let of_new_epoch = append(&mut table, 20, note(1, 1, i32::MAX, 1));
+    assert_eq!(of_new_epoch, Err(ErrorKind::OutOfSequence), "nothing of the epoch has been");
+}
+
+#[test]
 fn sixty_four_batches_are_remembered() {
     let mut table = Producers::default();
-    let count = MOST_REMEMBERED as u64 + 1;
+    let count = REMEMBERED_BATCHES as u64 + 1;
     for n in 0..count {
         append(&mut table, n, note(1, 0, i32::try_from(n).unwrap_or(0), 1)).unwrap_or(Verdict::Fresh);
     }
-    assert_eq!(append(&mut table, count, note(1, 0, 0, 1)), Err(ErrorKind::OutOfSequence));
+    assert_eq!(append(&mut table, count, note(1, 0, 0, 1)), Err(ErrorKind::SequenceForgotten));
     let second = Verdict::Duplicate(Offset(1), Offset(2), TimestampMs(1));
     assert_eq!(append(&mut table, count, note(1, 0, 1, 1)), Ok(second));
 }
@@ -144,7 +160,7 @@ struct Model {
 
 impl Model {
     fn answer(&self, epoch: i16, first: i32, records: u32, opens: bool) -> Result<Option<u64>, ErrorKind> {
-        let seen = self.batches.iter().rev().take(MOST_REMEMBERED);
+        let seen = self.batches.iter().rev().take(REMEMBERED_BATCHES);
         if let Some((_, _, at)) =
             seen.filter(|_| epoch == self.epoch).find(|(f, n, _)| (*f, *n) == (first, records))
         {
@@ -159,7 +175,16 @@ impl Model {
         };
         match next {
             _ if self.known && epoch < self.epoch => Err(ErrorKind::Fenced),
-            Some(next) if next != i64::from(first) => Err(ErrorKind::OutOfSequence),
+            Some(next) if next != i64::from(first) => {
+                // Sequences go round; what lies in the half behind has been.
+                let back = (next - i64::from(first)).rem_euclid(1 << 31);
+                let has_been = back < 1 << 30 && i64::from(records) <= back && !self.batches.is_empty();
+                Err(if epoch == self.epoch && has_been {
+                    ErrorKind::SequenceForgotten
+                } else {
+                    ErrorKind::OutOfSequence
+                })
+            }
             _ if self.transaction.is_some() && !opens => Err(ErrorKind::Invalid),
             _ => Ok(None),
         }
