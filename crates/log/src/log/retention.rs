@@ -65,9 +65,7 @@ impl LogInner {
         let mut kept = self.kept.lock();
         self.state.lock().check_usable()?;
         let meta = meta::LogMeta { owner: Bytes::copy_from_slice(owner), ..kept.meta.clone() };
-        atomic::replace(&*self.env.fs, &self.dir.join(meta::FILE), &meta.encode())?;
-        kept.meta = meta;
-        Ok(())
+        self.replace_meta(&mut kept, meta)
     }
 
     /// Removes the segments that are older or more than the options allow; returns where the log
@@ -131,9 +129,14 @@ impl LogInner {
 
     fn persist_start(&self, kept: &mut MutexGuard<'_, Kept>, start: Offset) -> Result<(), Error> {
         let meta = meta::LogMeta { start_offset: start, ..kept.meta.clone() };
+        self.replace_meta(kept, meta)?;
+        self.state.lock().start_offset = start;
+        Ok(())
+    }
+
+    fn replace_meta(&self, kept: &mut MutexGuard<'_, Kept>, meta: meta::LogMeta) -> Result<(), Error> {
         atomic::replace(&*self.env.fs, &self.dir.join(meta::FILE), &meta.encode())?;
         kept.meta = meta;
-        self.state.lock().start_offset = start;
         Ok(())
     }
 

@@ -22,11 +22,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "producer-duplicate-answered-before-sync",
         breaks: "a batch that is sent again is acknowledged while the first one is not on disk",
         file: "log/src/log/futures.rs",
-        find: "        let poll = this.log.waiters.poll_end(End::Durable, this.next_offset,",
-        replace: "        if this.duplicate {
+        find: "        Pin::new(&mut self.on_disk).poll(context)",
+        replace: "        if self.duplicate {
             return Poll::Ready(Ok(()));
         }
-        let poll = this.log.waiters.poll_end(End::Durable, this.next_offset,",
+        Pin::new(&mut self.on_disk).poll(context)",
         caught_by: Catcher::new("producers", "a_duplicate_is_answered_only_when_the_first_is_on_disk"),
     },
     Mutant {
