@@ -12,7 +12,7 @@ use logmill_log::{CompactionOptions, Log, LogOptions, SetOptions};
 use logmill_record::{Batch, BatchBuilder, NewRecord, TimestampMs};
 
 const KEYS: u64 = 10_000_000;
-/// One record in five has the key of an earlier one.
+/// One record in six has the key of an earlier one.
 const RECORDS_PER_TEN_KEYS: u64 = 12;
 const RECORDS_PER_BATCH: u64 = 1_000;
 const BUDGET_BYTES: usize = 64 << 20;

@@ -1,8 +1,8 @@
 //! How figures are taken: two things alternate in one run, and what counts is their ratio.
 //!
 //! Absolute figures move with the machine, the hour and the neighbours; the ratio of two that were
-//! taken in turns moves much less. So every row has a baseline: [`compare`] runs both in turns at
-//! least five times, prints the median and the spread of each and of their ratio, and says whether
+//! taken in turns moves much less. So every row has a baseline: [`compare`] runs both in turns seven
+//! times, prints the median and the spread of each and of their ratio, and says whether
 //! the row's [`Aim`] is met. `docs/benchmarks.md` says what was measured, and how.
 //!
 //! A bench takes `--quick`, which does little of everything: it shows that the bench works, and

@@ -115,6 +115,10 @@ mod tests {
             fetch.needs(),
             [(Access::Read, Resource::Topic("a")), (Access::Read, Resource::Topic("b"))]
         );
+        let alter = [Operation::AlterTopic { topic: "a" }, Operation::AddPartitions { topic: "a" }];
+        assert!(alter.iter().all(|it| it.needs() == [(Access::Alter, Resource::Topic("a"))]));
+        let delete = Operation::DeleteRecords { topic: "a" };
+        assert_eq!(delete.needs(), [(Access::Delete, Resource::Topic("a"))]);
         let produce = Operation::Produce { topic: "a" };
         assert_eq!(produce.needs(), [(Access::Write, Resource::Topic("a"))]);
     }

@@ -89,7 +89,9 @@ impl Config {
     /// The largest batch that any topic can take.
     #[cfg(feature = "grpc")]
     pub(crate) fn most_message_bytes(&self) -> usize {
-        self.limits.max_batch_bytes.max(self.max_message_bytes)
+        let node =
+            self.node_settings().max_message_bytes.map_or(DEFAULT_MAX_MESSAGE_BYTES, MessageBytes::bytes);
+        self.limits.max_batch_bytes.max(node)
     }
 }
 

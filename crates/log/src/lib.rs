@@ -58,7 +58,7 @@
 //!
 //! # Many logs
 //!
-//! A [`LogSet`] is a directory of logs with one lock, one checkpoint and shared workers. The
+//! A [`LogSet`] is a directory of logs with one lock, one checkpoint and shared threads. The
 //! checkpoint, at most a second behind, says up to where each log is known to be on disk, and so
 //! what damage means: after it, a broken batch is a write that tore and was never acknowledged, and
 //! is saved aside and cut; before it, it is corruption, which is named and never deleted. Opening
@@ -112,7 +112,7 @@
 //! that a crash leaves the one or the other. What cannot be written, for want of space or for
 //! another reason, leaves the log as it was. Damage stops compaction before it: a record that
 //! cannot be read may be the only one of its key. A set compacts its logs by itself, in the
-//! background, one segment at a time, as soon as [enough is new](CompactionOptions::min_dirty_ratio);
+//! background, one segment or group of segments at a time, as soon as [enough is new](CompactionOptions::min_dirty_ratio);
 //! [`Log::compact`] does it all at once. When it has been through, small neighbours become one
 //! segment, so that a log does not fall into ever more files; where retention is to take segments,
 //! merged ones are a tenth of that at most. [`LogStats::compaction`] says what was done.

@@ -1,14 +1,13 @@
 //! Topics: which there are, and how they come and go.
 //!
 //! The truth is the metadata log ([`record`] has its bytes); the [`Catalog`] in memory follows it and never
-//! runs ahead: a topic is in it from when its creation is on disk until its deletion is. Creations and
-//! deletions run one at a time, so that "there is one already" is never said of something that may still
-//! fail.
+//! runs ahead: a topic is in it from when its creation is on disk until its deletion is. Changes run one
+//! at a time, so that "there is one already" is never said of something that may still fail.
 //!
-//! * Create: directories and `meta`, synced; then the record *created*, synced; then the answer.
+//! * Create: directories and `meta`, synced; then the record *is there*, synced; then the answer.
 //! * Delete: the record *deleted*, synced; then the answer. In the background the logs end, which waits for
-//!   syncs that are going on; the directory is renamed and unlinked; then the record *gone*.
-//!
+//!   syncs that are going on; the directory is renamed and unlinked; then null, which
+//!   lets compaction forget it.
 //! * Alter: the record written again, synced; then memory and logs follow; then the answer.
 //! * Grow: directories and `meta` of the new partitions, synced; then the record written again, synced; then
 //!   the answer.

@@ -76,7 +76,7 @@ impl Effective {
     pub(crate) fn rules(&self) -> Rules {
         let values = &self.0;
         Rules {
-            max_message_bytes: usize::try_from(values.max_message_bytes.0).unwrap_or(usize::MAX),
+            max_message_bytes: values.max_message_bytes.bytes(),
             append_time: values.message_timestamp_type.0 == TimestampType::LogAppendTime,
             compression: match values.compression_type {
                 CompressionType::Producer => None,

@@ -227,6 +227,12 @@ whole!(
     MessageBytes, 1..=MAX_MESSAGE_BYTES, "it is a number of bytes from 1 to 2147483647"
 );
 
+impl MessageBytes {
+    pub(crate) fn bytes(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
 impl Millis {
     pub(crate) fn duration(self) -> Duration {
         Duration::from_millis(self.0)

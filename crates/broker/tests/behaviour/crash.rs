@@ -164,11 +164,14 @@ fn check(node: &Node, answered: &Answered, when: &str) {
 /// After everything has been taken away, nothing is in `topics` but what exists.
 fn check_directories(sim: &Sim, node: &Node, when: &str) {
     let page = node.wait(node.broker.list_topics(&node.context, ListTopics::default())).unwrap();
-    let known: BTreeSet<String> = page.topics.iter().map(|topic| topic.id.to_string()).collect();
+    let known: BTreeMap<String, u32> =
+        page.topics.iter().map(|topic| (topic.id.to_string(), topic.partition_count)).collect();
     for file in sim.fs.files() {
         if let Ok(below) = file.strip_prefix("/data/topics") {
-            let dir = below.iter().next().unwrap().to_string_lossy().into_owned();
-            assert!(known.contains(&dir), "{when}: {} is left", file.display());
+            let mut names = below.iter().map(|name| name.to_string_lossy());
+            let (topic, partition) = (names.next().unwrap(), names.next().unwrap());
+            let is_there = known.get(&*topic).is_some_and(|count| partition.parse::<u32>().unwrap() < *count);
+            assert!(is_there, "{when}: {} is left", file.display());
         }
     }
 }

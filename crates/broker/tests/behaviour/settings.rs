@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -314,5 +315,44 @@ fn retention_takes_nothing_of_a_topic_that_is_only_compacted() {
     node.wait(node.broker.alter_topic(&node.context, "t", vec![append])).unwrap();
     sim.scheduler.run_for(Duration::from_secs(60));
     assert!(node.read_all("t", 0).unwrap().len() < 3);
+    node.broker.close().unwrap();
+}
+
+/// A partition that is busy when a topic is altered works by the new settings as soon as it is not, also if
+/// nothing is produced then: what a relaxed topic had not synced is synced when it becomes durable.
+#[test]
+fn an_alteration_reaches_a_busy_partition_without_a_further_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let (gate, synced) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
+    let hook = {
+        let (gate, synced) = (Arc::clone(&gate), Arc::clone(&synced));
+        move |call, path: &Path| {
+            if path.ends_with("0/00000000000000000000.log") {
+                match call {
+                    Call::Write => gate.pass(),
+                    Call::Sync => synced.store(true, Ordering::SeqCst),
+                    Call::Lock => {}
+                }
+            }
+            Ok(())
+        }
+    };
+    let node = Node::open(with_env(&dir, hooked(hook)));
+    create(&node, "t", &[("durability", "relaxed"), ("flush.ms", "86400000")]).unwrap();
+    synced.store(false, Ordering::SeqCst);
+    let written = Produce { acks: Acks::Written, ..records("t", Some(0), ["busy"]) };
+    let written = node.broker.produce(&node.context, written);
+    gate.wait_for_someone();
+    alter(&node, "t", &[("durability", "durable")]).unwrap();
+    assert!(!synced.load(Ordering::SeqCst));
+    gate.open();
+    node.wait(written).unwrap().remove(0).outcome.unwrap();
+    for _ in 0..20_000 {
+        if synced.load(Ordering::SeqCst) {
+            break;
+        }
+        node.end("t", 0);
+    }
+    assert!(synced.load(Ordering::SeqCst));
     node.broker.close().unwrap();
 }

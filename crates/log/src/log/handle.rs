@@ -102,7 +102,9 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// `Full`, `Io`: nothing was appended. `Poisoned`, `ReadOnly`, `Closed`: the log takes nothing.
+    /// `Full`, `Io`, `Invalid`, `OutOfSequence`, `Fenced`, `Limit`: nothing was appended. `OutcomeUnknown`: a failed
+    /// append could not be taken back, and the log is poisoned. `Poisoned`, `ReadOnly`, `Closed`: the log takes
+    /// nothing.
     pub fn append(&self, batches: &[Batch]) -> Result<Receipt, Error> {
         loop {
             match self.inner.try_append(batches)? {
@@ -136,7 +138,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// `Corrupt` where the search meets damage.
+    /// `Corrupt` where the search meets damage; `Io`, `Closed`.
     pub fn find_time(&self, at: TimestampMs) -> Result<Option<(Offset, TimestampMs)>, Error> {
         self.inner.find_time(at)
     }
@@ -182,7 +184,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// As the log's end: `Closed`, `OutcomeUnknown`.
+    /// As the log's end: `Closed`, `OutcomeUnknown`; of a damaged log, what is the matter with it.
     pub fn wait_beyond(&self, offset: Offset, timeout: Duration) -> Result<bool, Error> {
         let scheduler = &*self.inner.env.scheduler;
         let mut beyond = pin!(self.beyond(offset));

@@ -63,8 +63,7 @@ impl LogInner {
         meta::check_owner(owner)?;
         let mut kept = self.kept.lock();
         self.state.lock().check_usable()?;
-        self.update_meta(&mut kept, |meta| meta.owner = Bytes::copy_from_slice(owner))?;
-        Ok(())
+        self.update_meta(&mut kept, |meta| meta.owner = Bytes::copy_from_slice(owner))
     }
 
     /// Removes the segments that are older or more than the options allow; returns where the log

@@ -108,7 +108,6 @@ fn every_mutant_applies_and_its_test_is_there() {
             mutant.name
         );
     }
-    assert!(names.len() >= 20);
 }
 
 /// The sources of a test program.
