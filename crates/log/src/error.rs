@@ -135,11 +135,15 @@ impl Error {
         offsets: Range<Offset>,
         what: impl fmt::Display,
     ) -> Self {
+        let lost = if offsets.is_empty() {
+            String::new()
+        } else {
+            format!("{} cannot be read; ", InWords(&offsets))
+        };
         let message = format!(
-            "{} is damaged at byte {position}: {what}; {} cannot be read; restore the file \
-             from a backup, or go on behind the damage",
+            "{} is damaged at byte {position}: {what}; {lost}restore the file from a backup, or go on behind the \
+             damage",
             path.display(),
-            InWords(&offsets),
         );
         let mut error = Self::new(ErrorKind::Corrupt, message).at_path(path);
         if let Some(inner) = Arc::get_mut(&mut error.0) {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use common::{batch_at, produced, read_all, texts};
 use keyed::{batch as keyed_batch, records};
-use logmill_log::sim::Sim;
+use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_log::{CompactionOptions, Log, LogOptions, LogSet, SetOptions};
 use logmill_record::{Batch, Compression, ControlRecord, ControlType, Offset, TimestampMs};
 
@@ -28,8 +28,12 @@ use logmill_record::{Batch, Compression, ControlRecord, ControlType, Offset, Tim
 type Write = fn(&mut Sim);
 
 /// Who writes each directory.
-const DIRECTORIES: [(&str, Write); 3] =
-    [("v1", write_set), ("v1-kinds", write_kinds), ("v1-killed", write_killed)];
+const DIRECTORIES: [(&str, Write); 4] = [
+    ("v1", write_set),
+    ("v1-kinds", write_kinds),
+    ("v1-killed", write_killed),
+    ("v1-merging", write_merging),
+];
 /// Files of Kafka's own client, each a batch of one codec.
 const CODECS: [&str; 4] = ["gzip", "snappy", "lz4", "zstd"];
 
@@ -131,6 +135,25 @@ fn write_killed(sim: &mut Sim) {
     sim.kill();
 }
 
+/// Three segments that were becoming one when the process ended: the new one has its name, and none
+/// of the others has gone.
+fn write_merging(sim: &mut Sim) {
+    let set = LogSet::open("/data", SetOptions::new(sim.env())).unwrap();
+    let options = LogOptions::default().compaction(Some(CompactionOptions::default()));
+    let log = set.create("keys", b"", options).unwrap();
+    for n in 0..3 {
+        log.append(&[keyed_batch(&[(Some(n), Some(n.into())), (Some(9), Some(n.into()))])])
+            .unwrap()
+            .wait()
+            .unwrap();
+        log.roll().unwrap();
+    }
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::RemoveFile).path("*.log").always());
+    log.compact().unwrap_err();
+    sim.fs.clear_rules();
+    sim.kill();
+}
+
 /// Two producers, one of which aborts a transaction; the segment behind them has a `.state` too.
 fn write_payments(set: &LogSet) {
     let log = set.create("payments", b"", LogOptions::default()).unwrap();
@@ -214,6 +237,17 @@ fn a_compacted_log_of_version_1_opens() {
     let log = set.open_log("keys", LogOptions::default()).unwrap();
     let found = records(&log);
     assert_eq!(found.keys().copied().collect::<Vec<_>>(), [6, 8, 9, 10]);
+}
+
+#[test]
+fn a_merging_of_version_1_that_was_cut_off_is_finished() {
+    let dir = copied("v1-merging");
+    assert!(golden("v1-merging", "keys/00000000000000000000.merge").exists());
+    let set = LogSet::open(dir.path(), SetOptions::default()).unwrap();
+    let log = set.open_log("keys", LogOptions::default()).unwrap();
+    assert_eq!(records(&log).keys().copied().collect::<Vec<_>>(), [0, 2, 4, 5]);
+    assert_eq!(log.stats().segments, 2);
+    assert!(!dir.path().join("keys/00000000000000000000.merge").exists());
 }
 
 #[test]

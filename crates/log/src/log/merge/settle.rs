@@ -12,7 +12,7 @@ use crate::env::{Fs, OpenMode};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
 use crate::format::replacement::{MERGE, Replacement};
-use crate::segment::{DATA, Gaps, Scan, base_with, crc32c_extend, path, scan};
+use crate::segment::{DATA, Gaps, Scan, base_of, base_with, crc32c_extend, path, scan};
 
 /// Removes the old segments, and then the record.
 pub(super) fn remove_merged(
@@ -140,6 +140,13 @@ pub(crate) fn settle_merge(fs: &dyn Fs, dir: &Path, base: Offset, start: Offset)
         let what = "it is not the segment that its replacement record is of, so none of those is removed \
                     that it replaces";
         return Err(Error::corrupt(&data, 0, base..next_offset, what));
+    }
+    let entries = fs.list(dir).map_err(|error| Error::io("list", dir, error))?;
+    let inside = |other: &Offset| *other > base && *other < next_offset;
+    let mut others = entries.iter().filter_map(|entry| base_of(&entry.name)).filter(inside);
+    if let Some(other) = others.find(|other| !record.doomed().contains(other)) {
+        let what = format!("it does not name the segment at {other}, whose offsets the new one holds");
+        return Err(Error::corrupt(&path(dir, base, MERGE), 0, base..base, what));
     }
     remove_merged(fs, dir, base, &record)
 }
