@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use logmill_log::Log;
 use logmill_log::env::Work;
 use uuid::Uuid;
 
@@ -50,7 +49,7 @@ fn end(core: &Arc<Core>, topic: Arc<TopicState>) {
     let scheduler = Arc::clone(&core.config.env.scheduler);
     let core = Arc::clone(core);
     let end = move || {
-        topic.partitions.iter().filter_map(|partition| partition.log().ok()).for_each(Log::retire);
+        topic.partitions.iter().filter_map(|partition| partition.log().ok()).for_each(|log| log.retire());
         let id = topic.id;
         // Its files are let go before they are unlinked.
         drop(topic);

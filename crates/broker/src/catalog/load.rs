@@ -264,11 +264,12 @@ impl Opener {
         let Config { env, limits, .. } = &self.config;
         let lane = Lane::new(
             name.clone(),
-            log.clone(),
+            log,
             Arc::clone(&env.scheduler),
             Arc::clone(&plan.rules),
+            plan.options,
             limits.max_partition_queued_bytes,
         );
-        Partition::open(name, log, lane)
+        Partition::open(name, lane)
     }
 }

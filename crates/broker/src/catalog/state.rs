@@ -43,15 +43,9 @@ pub(crate) struct TopicState {
 #[derive(Debug)]
 pub(crate) struct Partition {
     name: PartitionName,
-    open: Result<Open, Error>,
+    open: Result<Lane, Error>,
     /// Deletions of records, one at a time; there are none of most partitions.
     deletions: OnceLock<Arc<Serial>>,
-}
-
-#[derive(Debug)]
-struct Open {
-    log: Log,
-    lane: Lane,
 }
 
 impl Catalog {
@@ -147,8 +141,8 @@ impl TopicState {
 }
 
 impl Partition {
-    pub(super) fn open(name: PartitionName, log: Log, lane: Lane) -> Self {
-        Self { name, open: Ok(Open { log, lane }), deletions: OnceLock::new() }
+    pub(super) fn open(name: PartitionName, lane: Lane) -> Self {
+        Self { name, open: Ok(lane), deletions: OnceLock::new() }
     }
 
     pub(super) fn failed(name: PartitionName, error: Error) -> Self {
@@ -159,12 +153,13 @@ impl Partition {
         &self.name
     }
 
-    pub(crate) fn log(&self) -> Result<&Log, Error> {
-        self.open.as_ref().map(|open| &open.log).map_err(Clone::clone)
+    /// Its log as it is now: another takes its place when it is opened again.
+    pub(crate) fn log(&self) -> Result<Log, Error> {
+        self.lane().map(Lane::log)
     }
 
     pub(crate) fn lane(&self) -> Result<&Lane, Error> {
-        self.open.as_ref().map(|open| &open.lane).map_err(Clone::clone)
+        self.open.as_ref().map_err(Clone::clone)
     }
 
     /// The queue of its deletions of records.
@@ -175,21 +170,19 @@ impl Partition {
     /// What `error` of the partition's log means to a caller.
     pub(crate) fn explain(&self, error: &logmill_log::Error) -> Error {
         match &self.open {
-            Ok(open) => open.lane.explain(error),
+            Ok(lane) => lane.explain(error),
             Err(_) => self.name.explain(error),
         }
     }
 
     /// Whether it can be written, as far as is known without trying.
     pub(crate) fn takes_records(&self) -> bool {
-        self.open.as_ref().is_ok_and(|open| open.lane.takes_records())
+        self.open.as_ref().is_ok_and(Lane::takes_records)
     }
 
     /// Start and end, as readers see them. Waits for a write that is going on.
     pub(crate) fn range(&self) -> (Offset, Offset) {
-        self.open
-            .as_ref()
-            .map_or_else(|_| Default::default(), |open| (open.log.start_offset(), open.log.end_offset()))
+        self.log().map_or_else(|_| Default::default(), |log| (log.start_offset(), log.end_offset()))
     }
 
     /// How it stands. Waits for a write that is going on.
@@ -205,12 +198,14 @@ impl Partition {
                 leader_epoch: -1,
                 error: Some(error.clone()),
             },
-            Ok(open) => {
-                let stats = open.log.stats();
+            Ok(lane) => {
+                let stats = lane.log().stats();
+                let refused = || lane.refusal().or_else(|| lane.reopening());
                 let error = match &stats.state {
-                    LogState::Open => open.lane.refusal(),
-                    LogState::ReadOnly(error) | LogState::Poisoned(error) => Some(self.name.failed(error)),
-                    _ => Some(open.lane.refusal().unwrap_or_else(Error::closing)),
+                    LogState::Open => refused(),
+                    LogState::ReadOnly(error) => Some(self.name.failed(error)),
+                    LogState::Poisoned(error) => Some(refused().unwrap_or_else(|| self.name.failed(error))),
+                    _ => Some(refused().unwrap_or_else(Error::closing)),
                 };
                 PartitionInfo {
                     partition,

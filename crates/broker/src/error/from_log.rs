@@ -32,14 +32,8 @@ impl PartitionName {
                      try again ({error})"
                 ),
             ),
-            ErrorKind::OutcomeUnknown => (
-                Reason::OutcomeUnknown,
-                format!(
-                    "a sync of {self} failed, and it is not known whether the records will survive: check the \
-                     disk, start the node again, and read what is there before sending them again ({error})"
-                ),
-            ),
-            ErrorKind::Poisoned => return self.poisoned(error),
+            ErrorKind::OutcomeUnknown => return self.outcome_unknown(error),
+            ErrorKind::Poisoned => return self.reopened(error),
             ErrorKind::ReadOnly => (
                 Reason::PartitionFailed,
                 format!("{self} can only be read, because damage was found in it: {error}"),
@@ -70,19 +64,31 @@ impl PartitionName {
     /// Why the partition cannot be written.
     pub(crate) fn failed(&self, error: &logmill_log::Error) -> Error {
         let explained = match error.kind() {
-            ErrorKind::OutcomeUnknown => return self.poisoned(error),
+            ErrorKind::OutcomeUnknown | ErrorKind::Poisoned => return self.reopened(error),
             _ => self.explain(error),
         };
         Error { reason: Reason::PartitionFailed, ..explained }
     }
 
-    fn poisoned(&self, error: &logmill_log::Error) -> Error {
+    pub(crate) fn outcome_unknown(&self, error: &logmill_log::Error) -> Error {
         let message = format!(
-            "{self} takes nothing since a sync failed: check the disk and start the node again ({error})"
+            "a sync of {self} failed, and it is not known whether the records will survive: an idempotent producer \
+             sends them again; without one, read what is there before sending them again, and check the disk \
+             ({error})"
         );
-        Error::new(Reason::PartitionFailed, message)
+        Error::new(Reason::OutcomeUnknown, message)
             .with("topic", &self.topic)
             .with("partition", self.partition)
+            .because(error.clone())
+    }
+
+    /// The log that was asked has ended, and another takes its place or has taken it.
+    pub(crate) fn reopened(&self, error: &logmill_log::Error) -> Error {
+        let message = format!("{self} is opened again since a sync of it failed: send again ({error})");
+        Error::new(Reason::PartitionReopening, message)
+            .with("topic", &self.topic)
+            .with("partition", self.partition)
+            .with("retry_after_ms", 1)
             .because(error.clone())
     }
 

@@ -125,6 +125,8 @@ pub enum Reason {
     LimitExceeded,
     /// The file system of the data directory is full.
     DiskFull,
+    /// The partition takes nothing until its log, of which a sync failed, is open again; the node sees to that.
+    PartitionReopening,
     /// The partition cannot be used until the node has been put right and started again.
     PartitionFailed,
     /// The node's own metadata cannot be written until the node has been started again.
@@ -143,7 +145,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::RequestInvalid,
         Self::TopicNameInvalid,
         Self::PartitionCountInvalid,
@@ -162,6 +164,7 @@ impl Reason {
         Self::PrecedingFailed,
         Self::LimitExceeded,
         Self::DiskFull,
+        Self::PartitionReopening,
         Self::PartitionFailed,
         Self::MetadataFailed,
         Self::OutcomeUnknown,
@@ -194,7 +197,7 @@ impl Reason {
             Self::OutcomeUnknown => Code::Unknown,
             Self::DataCorrupt => Code::DataLoss,
             Self::IoFailed | Self::InternalFault => Code::Internal,
-            Self::NodeClosing => Code::Unavailable,
+            Self::PartitionReopening | Self::NodeClosing => Code::Unavailable,
         }
     }
 
@@ -220,6 +223,7 @@ impl Reason {
             Self::PrecedingFailed => "PRECEDING_FAILED",
             Self::LimitExceeded => "LIMIT_EXCEEDED",
             Self::DiskFull => "DISK_FULL",
+            Self::PartitionReopening => "PARTITION_REOPENING",
             Self::PartitionFailed => "PARTITION_FAILED",
             Self::MetadataFailed => "METADATA_FAILED",
             Self::OutcomeUnknown => "OUTCOME_UNKNOWN",

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use logmill_log::{Beyond, Chunk, ErrorKind};
+use logmill_log::{Chunk, ErrorKind};
 use logmill_record::{Offset, TimestampMs};
 
 use super::{FetchFrom, PartitionData};
 use crate::catalog::{Partition, TopicState};
-use crate::error::Error;
+use crate::error::{Error, Reason};
+use crate::produce::More;
 use crate::topic::Position;
 
 /// The most that is read from a log in one piece; who wants more gets it in several.
@@ -31,6 +32,8 @@ pub(super) struct Cursor {
     /// The log has been asked at least once: it may have an error to tell, also at its end.
     tried: bool,
     error: Option<Error>,
+    /// Why nothing came this time; there may be more later.
+    not_now: Option<Error>,
 }
 
 /// Offsets of a partition as they were last seen.
@@ -53,6 +56,7 @@ impl Cursor {
             satisfied: false,
             tried: false,
             error: None,
+            not_now: None,
         }
     }
 
@@ -102,6 +106,11 @@ impl Cursor {
         });
         let read = match read {
             Ok(read) => read,
+            // Another log takes the place of this one: there is more to see then.
+            Err(error) if error.reason() == Reason::PartitionReopening => {
+                self.not_now = Some(error);
+                return Some(0);
+            }
             Err(error) => {
                 if self.chunks.is_empty() {
                     self.error = Some(error);
@@ -136,7 +145,8 @@ impl Cursor {
     /// Whether a read would bring something now: records, or an error.
     pub(super) fn has_more(&self) -> bool {
         let more = |place: Place| {
-            self.partition().and_then(Partition::log).is_ok_and(|log| log.end_offset() > place.next)
+            let lane = self.partition().and_then(Partition::lane);
+            lane.is_ok_and(|lane| lane.log().end_offset() > place.next && !lane.is_opening())
         };
         self.can_have_more() && (!self.tried || self.place.is_none_or(more))
     }
@@ -147,9 +157,9 @@ impl Cursor {
     }
 
     /// Resolves when there is more to read, and with an error when there never will be.
-    pub(super) fn more(&self) -> Option<Beyond> {
+    pub(super) fn more(&self) -> Option<More> {
         let place = self.place.filter(|_| self.can_have_more())?;
-        Some(self.partition().ok()?.log().ok()?.beyond(place.next))
+        Some(self.partition().ok()?.lane().ok()?.beyond(place.next))
     }
 
     /// There will never be more: its log has ended with `error`.
@@ -174,6 +184,7 @@ impl Cursor {
         }
         self.bytes = 0;
         self.satisfied = false;
+        let not_now = self.not_now.take().filter(|_| self.chunks.is_empty());
         PartitionData {
             topic: topic.clone(),
             partition: *partition,
@@ -182,7 +193,7 @@ impl Cursor {
             from_offset: place.from,
             next_offset: place.next,
             chunks: std::mem::take(&mut self.chunks),
-            error: self.error.clone(),
+            error: self.error.clone().or(not_now),
         }
     }
 }

@@ -1,13 +1,12 @@
 //! Waiting until a reader has something to read.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::Poll;
-
-use logmill_log::Beyond;
 
 use super::cursor::Cursor;
 use crate::exec::Fired;
+use crate::produce::More;
 
 /// Why the waiting ended.
 #[derive(Debug)]
@@ -27,10 +26,10 @@ pub(super) async fn wait(cursors: &[Cursor], until: impl Future<Output = ()>, cl
     let mut until = pin!(until);
     let mut closing = pin!(closing);
     let more = cursors.iter().enumerate().filter_map(|(index, cursor)| Some((index, cursor.more()?)));
-    let mut more: Vec<(usize, Beyond)> = more.collect();
+    let mut more: Vec<(usize, More)> = more.collect();
     poll_fn(move |context| {
         for (index, more) in &mut more {
-            match Pin::new(more).poll(context) {
+            match more.as_mut().poll(context) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Woken::More),
                 Poll::Ready(Err(error)) => return Poll::Ready(Woken::Ended(*index, error)),
                 Poll::Pending => {}

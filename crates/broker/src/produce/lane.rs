@@ -19,6 +19,7 @@ use logmill_record::{Batch, Inflater, Offset, TimestampMs};
 use parking_lot::Mutex;
 
 use super::order::{Place, ProducerSequence, Standing};
+use super::reopen::{Reopening, Serving};
 use super::{ProduceRecord, ingest};
 use crate::budget::{Budget, Permit};
 use crate::error::{Error, PartitionName};
@@ -70,6 +71,8 @@ pub(crate) struct Written {
     pub(crate) duplicate: bool,
     /// Resolves when they are on disk.
     pub(crate) durable: OnDisk,
+    /// Which of the partition's logs they were written to.
+    pub(crate) generation: u64,
 }
 
 /// The answer to an entry.
@@ -77,20 +80,23 @@ pub(crate) type Answer = Result<Written, Error>;
 
 /// See the module. A clone is the same lane.
 #[derive(Clone, Debug)]
-pub(crate) struct Lane(Arc<Shared>);
+pub(crate) struct Lane(pub(super) Arc<Shared>);
 
 #[derive(Debug)]
-struct Shared {
-    name: PartitionName,
-    log: Log,
-    scheduler: Arc<dyn Scheduler>,
+pub(super) struct Shared {
+    pub(super) name: PartitionName,
+    pub(super) scheduler: Arc<dyn Scheduler>,
     /// Bytes of this partition that were accepted and are not yet written.
     queued: Budget,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
 }
 
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
+    pub(super) serving: Serving,
+    /// How its log works, also when it is opened again.
+    pub(super) log_options: LogOptions,
+    pub(super) reopening: Option<Reopening>,
     queue: VecDeque<Entry>,
     running: bool,
     /// What is asked of records: read once for each group.
@@ -100,9 +106,9 @@ struct State {
     /// The last time that was stamped into a batch in place of its own.
     last_stamp: TimestampMs,
     /// Set when nothing more is taken.
-    refusal: Option<Error>,
-    /// The log has said that it takes nothing more.
-    failed: bool,
+    pub(super) refusal: Option<Error>,
+    /// The log takes nothing more, and will not: it can only be read.
+    pub(super) failed: bool,
 }
 
 #[derive(Debug)]
@@ -145,6 +151,7 @@ impl Ready {
             appended_at: self.stamp.filter(|_| !duplicate).unwrap_or_else(|| receipt.appended_at()),
             duplicate,
             durable: receipt.on_disk(last_offset),
+            generation: log.generation,
         }));
     }
 
@@ -161,10 +168,15 @@ impl Lane {
         log: Log,
         scheduler: Arc<dyn Scheduler>,
         rules: Arc<Rules>,
+        log_options: LogOptions,
         max_queued_bytes: usize,
     ) -> Self {
         let queued = Budget::new(max_queued_bytes);
+        let opened_at = log.end_offset();
         let state = State {
+            serving: Serving { log, generation: 0, opened_at },
+            log_options,
+            reopening: None,
             queue: VecDeque::new(),
             running: false,
             rules,
@@ -173,7 +185,7 @@ impl Lane {
             refusal: None,
             failed: false,
         };
-        Self(Arc::new(Shared { name, log, scheduler, queued, state: Mutex::new(state) }))
+        Self(Arc::new(Shared { name, scheduler, queued, state: Mutex::new(state) }))
     }
 
     /// Works by these rules and options from the next group on, and soon if there is none. Never waits for
@@ -182,7 +194,7 @@ impl Lane {
         let start = {
             let mut state = self.0.state.lock();
             state.rules = rules;
-            state.options = Some(options);
+            (state.options, state.log_options) = (Some(options), options);
             !std::mem::replace(&mut state.running, true)
         };
         if start {
@@ -205,6 +217,9 @@ impl Lane {
                 .take(bytes)
                 .ok_or_else(|| self.0.over("max_partition_queued_bytes", &self.0.queued, bytes))?,
         ];
+        if let Some(error) = self.0.reopening() {
+            return Err(error);
+        }
         let (answer, receiver) = reply();
         let start = {
             let mut state = self.0.state.lock();
@@ -223,6 +238,7 @@ impl Lane {
     /// Takes nothing more, for the reason given. What was accepted is still written.
     pub(crate) fn refuse(&self, refusal: Error) {
         self.0.state.lock().refusal.get_or_insert(refusal);
+        self.0.end_reopening();
     }
 
     /// Why nothing more is taken, if that is so.
@@ -233,7 +249,7 @@ impl Lane {
     /// Whether it takes records, as far as is known without asking the log, which may be busy writing.
     pub(crate) fn takes_records(&self) -> bool {
         let state = self.0.state.lock();
-        !state.failed && state.refusal.is_none()
+        !state.failed && state.refusal.is_none() && state.reopening.is_none()
     }
 
     /// What `error` of the log means to a caller.
@@ -268,28 +284,32 @@ impl Drop for Next<'_> {
 }
 
 impl Shared {
-    async fn run_group(&self) {
-        if let Some(options) = self.new_options() {
-            self.log.set_options(options);
+    async fn run_group(self: &Arc<Self>) {
+        let (serving, options) = {
+            let mut state = self.state.lock();
+            (state.serving.clone(), state.options.take())
+        };
+        if let Some(options) = options {
+            serving.log.set_options(options);
         }
-        let group = self.admit(self.check(self.take_group()));
+        let group = self.admit(self.check(self.take_group()), &serving);
         let batches: Vec<Batch> = group.iter().flat_map(|ready| &ready.batches).cloned().collect();
         if batches.is_empty() {
             return;
         }
-        match self.append(&batches).await {
-            Ok(receipt) => self.answer(group, &receipt),
+        match append(&serving.log, &batches).await {
+            Ok(receipt) => self.answer(group, &receipt, &serving),
             Err(error) if group.len() > 1 && concerns_one_batch(&error) => {
                 drop(batches);
                 for ready in group {
                     // One before it may have failed meanwhile.
-                    for ready in self.admit(vec![ready]) {
-                        self.append_alone(ready).await;
+                    for ready in self.admit(vec![ready], &serving) {
+                        self.append_alone(ready, &serving).await;
                     }
                 }
             }
             Err(error) => {
-                let error = self.refused(&error);
+                let error = self.refused(&error, &serving);
                 for ready in group {
                     ready.refuse(error.clone());
                 }
@@ -297,21 +317,22 @@ impl Shared {
         }
     }
 
-    async fn append_alone(&self, ready: Ready) {
-        match self.append(&ready.batches).await {
+    async fn append_alone(self: &Arc<Self>, ready: Ready, serving: &Serving) {
+        match append(&serving.log, &ready.batches).await {
             Ok(receipt) => {
-                ready.appended(self.standing(), receipt.first_offset(), receipt.last_offset(), &receipt);
+                let (first, last) = (receipt.first_offset(), receipt.last_offset());
+                ready.appended(self.standing(serving), first, last, &receipt);
             }
-            Err(error) => ready.refuse(self.refused(&error)),
+            Err(error) => ready.refuse(self.refused(&error, serving)),
         }
     }
 
     /// Those that no failure before them on their stream holds back; the others are answered.
-    fn admit(&self, group: Vec<Ready>) -> Vec<Ready> {
+    fn admit(&self, group: Vec<Ready>, serving: &Serving) -> Vec<Ready> {
         if group.iter().all(|ready| ready.place.is_none()) {
             return group;
         }
-        let standing = self.standing();
+        let standing = self.standing(serving);
         let mut admitted = Vec::with_capacity(group.len());
         for ready in group {
             match ready.place.as_ref().map_or(Ok(()), |place| place.check(&self.name, standing)) {
@@ -322,17 +343,15 @@ impl Shared {
         admitted
     }
 
-    fn standing(&self) -> Standing {
+    fn standing(&self, serving: &Serving) -> Standing {
+        let Serving { log, generation, opened_at } = serving;
+        let state = self.state.lock();
         Standing {
-            generation: 0,
-            opened_at: Offset::ZERO,
-            durable_end: self.log.durable_end(),
-            poisoned: self.state.lock().failed,
+            generation: *generation,
+            opened_at: *opened_at,
+            durable_end: log.durable_end(),
+            poisoned: state.serving.generation > *generation || state.reopening.is_some(),
         }
-    }
-
-    fn new_options(&self) -> Option<LogOptions> {
-        self.state.lock().options.take()
     }
 
     fn take_group(&self) -> Group {
@@ -348,7 +367,7 @@ impl Shared {
         }
         let rules = Arc::clone(&state.rules);
         let stamp = rules.append_time.then(|| {
-            state.last_stamp = self.log.env().clock.now().max(state.last_stamp);
+            state.last_stamp = state.serving.log.env().clock.now().max(state.last_stamp);
             state.last_stamp
         });
         Group { entries, rules, stamp }
@@ -378,17 +397,8 @@ impl Shared {
         group
     }
 
-    async fn append(&self, batches: &[Batch]) -> Result<Receipt, logmill_log::Error> {
-        loop {
-            match self.log.try_append(batches)? {
-                Step::Done(receipt) => return Ok(receipt),
-                Step::Wait(wait) => wait.await,
-            }
-        }
-    }
-
-    fn answer(&self, group: Vec<Ready>, receipt: &Receipt) {
-        let standing = self.standing();
+    fn answer(&self, group: Vec<Ready>, receipt: &Receipt, serving: &Serving) {
+        let standing = self.standing(serving);
         let mut first_offset = receipt.first_offset();
         for ready in group {
             let records = ready.batches.iter().map(|batch| u64::from(batch.header().record_count)).sum();
@@ -399,15 +409,21 @@ impl Shared {
         }
     }
 
-    /// What an append that failed with `error` means to the producer, and to the choice of partitions.
-    fn refused(&self, error: &logmill_log::Error) -> Error {
+    /// What an append that failed with `error` means to the producer, and to the partition.
+    fn refused(self: &Arc<Self>, error: &logmill_log::Error, serving: &Serving) -> Error {
+        if self.has_ended(serving.generation, error) {
+            return match error.kind() {
+                ErrorKind::OutcomeUnknown => self.name.explain(error),
+                _ => self.reopening().unwrap_or_else(|| self.name.reopened(error)),
+            };
+        }
         match error.kind() {
             // Damage was found when the log was opened. That it can be read does not help here.
             ErrorKind::Corrupt => {
                 self.state.lock().failed = true;
                 self.name.failed(error)
             }
-            ErrorKind::Poisoned | ErrorKind::ReadOnly | ErrorKind::OutcomeUnknown => {
+            ErrorKind::ReadOnly => {
                 self.state.lock().failed = true;
                 self.explain(error)
             }
@@ -416,12 +432,13 @@ impl Shared {
     }
 
     fn explain(&self, error: &logmill_log::Error) -> Error {
-        // A log is closed because its topic or the node goes, and that is the answer.
+        // A log is closed because its topic or the node goes, and that is the answer; or to be opened again.
         let refusal = || self.state.lock().refusal.clone();
-        (error.kind() == ErrorKind::Closed)
-            .then(refusal)
-            .flatten()
-            .unwrap_or_else(|| self.name.explain(error))
+        match error.kind() {
+            ErrorKind::Closed => refusal().unwrap_or_else(|| self.name.reopened(error)),
+            ErrorKind::Poisoned => self.reopening().unwrap_or_else(|| self.name.reopened(error)),
+            _ => self.name.explain(error),
+        }
     }
 
     fn over(&self, name: &'static str, budget: &Budget, bytes: usize) -> Error {
@@ -430,6 +447,15 @@ impl Shared {
         Error::limit(name, budget.limit(), &doing, advice)
             .with("topic", &self.name.topic)
             .with("partition", self.name.partition)
+    }
+}
+
+async fn append(log: &Log, batches: &[Batch]) -> Result<Receipt, logmill_log::Error> {
+    loop {
+        match log.try_append(batches)? {
+            Step::Done(receipt) => return Ok(receipt),
+            Step::Wait(wait) => wait.await,
+        }
     }
 }
 

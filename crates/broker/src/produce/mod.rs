@@ -6,6 +6,7 @@
 mod ingest;
 mod lane;
 mod order;
+mod reopen;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use lane::{Answer, Load, Written};
 use logmill_log::env::Clock;
 use logmill_record::{BatchHeader, Offset, TimestampMs, murmur2_partition};
 pub use order::ProducerSequence;
+pub(crate) use reopen::More;
 use stream::Sending;
 pub use stream::{MAX_IN_FLIGHT_BATCHES, ProduceStream};
 
@@ -322,10 +324,10 @@ impl Waiting {
         let Ok(answer) = self.answer.await else {
             return Err(self.lane.refusal().unwrap_or_else(|| Error::fault("an append")));
         };
-        let Written { first_offset, last_offset, appended_at, duplicate, durable } = answer?;
+        let Written { first_offset, last_offset, appended_at, duplicate, durable, generation } = answer?;
         // Where a duplicate is must not be told while a power cut could take it from there.
         if acks == Acks::Durable || duplicate {
-            durable.await.map_err(|error| self.lane.explain(&error))?;
+            durable.await.map_err(|error| self.lane.not_confirmed(generation, &error))?;
         }
         Ok(Appended { first_offset, last_offset, appended_at, duplicate })
     }

@@ -1,13 +1,15 @@
 //! Files that stall, disks that fill up, syncs that fail: what it does to producers, and what it does not.
 
+use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use logmill_broker::{Config, Limits, Reason, SettingChange};
+use logmill_broker::{Config, Fetch, FetchFrom, Limits, Position, Reason, SettingChange};
 use logmill_log::env::Work;
 use logmill_log::sim::{Fault, Op, Rule, Sim};
+use logmill_record::Offset;
 
 use crate::common::hook_fs::{Call, Gate, hooked};
 use crate::common::{Node, failure, records, small, with_env};
@@ -189,8 +191,8 @@ fn a_node_on_a_full_disk_deletes_topics_stops_and_starts_on_its_reserve() {
 }
 
 #[test]
-fn a_failed_sync_is_an_unknown_outcome_and_then_a_failed_partition() {
-    let mut sim = Sim::new(4);
+fn a_failed_sync_is_an_unknown_outcome_and_then_the_partition_is_opened_again() {
+    let sim = Sim::new(4);
     let node = simulated(&sim);
     node.create("t", 2).unwrap();
     node.say("t", 0, "before").unwrap();
@@ -198,8 +200,11 @@ fn a_failed_sync_is_an_unknown_outcome_and_then_a_failed_partition() {
     let error = node.say("t", 0, "during").unwrap_err();
     assert_eq!(error.reason(), Reason::OutcomeUnknown);
     assert!(error.message().contains("before sending them again"), "{error}");
-    let error = node.say("t", 0, "after").unwrap_err();
-    assert_eq!(error.reason(), Reason::PartitionFailed);
+    let error = node.say("t", 0, "too early").unwrap_err();
+    assert_eq!(error.reason(), Reason::PartitionReopening);
+    assert!(error.message().contains("look at the disk if it stays so"), "{error}");
+    let wait_ms = error.metadata().iter().find(|(name, _)| *name == "retry_after_ms").unwrap().1.clone();
+    assert!((1..=100).contains(&wait_ms.parse::<u64>().unwrap()), "{error:?}");
 
     // What was there can be read, and the rest works.
     assert_eq!(node.read_all("t", 0).unwrap(), ["before"]);
@@ -207,14 +212,83 @@ fn a_failed_sync_is_an_unknown_outcome_and_then_a_failed_partition() {
     for _ in 0..3 {
         assert_eq!(node.produce(records("t", None, ["free"])).unwrap()[0].partition, 1);
     }
-    let described = node.wait(node.broker.describe_topic(&node.context, "t")).unwrap();
-    assert_eq!(described.partitions[0].error.as_ref().unwrap().reason(), Reason::PartitionFailed);
+    let described =
+        || node.wait(node.broker.describe_topic(&node.context, "t")).unwrap().partitions.remove(0);
+    let (first, before) = (described(), described().leader_epoch);
+    assert_eq!(first.error.unwrap().reason(), Reason::PartitionReopening);
 
-    sim.crash();
+    sim.scheduler.run_for(Duration::from_millis(200));
+    assert!(described().error.is_none());
+    assert!(described().leader_epoch > before);
+    assert_eq!(node.say("t", 0, "again").unwrap().first_offset.get(), 1);
+    assert_eq!(node.read_all("t", 0).unwrap(), ["before", "again"]);
+    node.broker.close().unwrap();
     let node = simulated(&sim);
-    node.say("t", 0, "again").unwrap();
-    let read = node.read_all("t", 0).unwrap();
-    assert!(matches!(&read[..], [first, .., last] if first == "before" && last == "again"), "{read:?}");
+    assert_eq!(node.read_all("t", 0).unwrap(), ["before", "again"]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_partition_that_cannot_be_opened_again_is_tried_with_growing_pauses_and_says_so() {
+    let sim = Sim::new(5);
+    let node = simulated(&sim);
+    node.create("t", 1).unwrap();
+    node.say("t", 0, "before").unwrap();
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/0/*.log").always());
+    assert_eq!(node.say("t", 0, "during").unwrap_err().reason(), Reason::OutcomeUnknown);
+    let mut tries = Vec::new();
+    for _ in 0..8 {
+        let error = node.say("t", 0, "meanwhile").unwrap_err();
+        assert_eq!(error.reason(), Reason::PartitionReopening, "{error}");
+        let wait_ms = error.metadata().iter().find(|(name, _)| *name == "retry_after_ms").unwrap().1.clone();
+        let wait_ms: u64 = wait_ms.parse().unwrap();
+        tries.push(wait_ms);
+        let read = node.read_all("t", 0);
+        assert!(
+            read.as_ref()
+                .map_or_else(|error| error.reason() == Reason::PartitionReopening, |it| it == &["before"]),
+            "{read:?}"
+        );
+        sim.scheduler.run_for(Duration::from_millis(wait_ms + 1));
+    }
+    assert!(tries.is_sorted() && tries[7] > 8 * tries[0], "{tries:?}");
+    sim.fs.clear_rules();
+    sim.scheduler.run_for(Duration::from_secs(31));
+    node.say("t", 0, "after").unwrap();
+    assert_eq!(node.read_all("t", 0).unwrap(), ["before", "after"]);
+
+    // One that waits to be opened again can be deleted.
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/0/*.log"));
+    assert_eq!(node.say("t", 0, "during").unwrap_err().reason(), Reason::OutcomeUnknown);
+    node.delete("t").unwrap();
+    sim.scheduler.run_for(Duration::from_secs(31));
+    assert!(sim.fs.files().iter().all(|path| !path.starts_with("/data/topics")), "{:?}", sim.fs.files());
+    node.create("t", 1).unwrap();
+    node.say("t", 0, "of another topic").unwrap();
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn readers_go_on_when_their_partition_is_opened_again() {
+    let sim = Sim::new(6);
+    let node = simulated(&sim);
+    node.create("t", 1).unwrap();
+    node.say("t", 0, "before").unwrap();
+    let from = FetchFrom::new("t", 0, Position::Offset(Offset(1)));
+    let fetch = Fetch::new(vec![from]).max_wait(Duration::from_secs(30));
+    let mut waiting = std::pin::pin!(node.broker.fetch(&node.context, fetch));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    sim.scheduler.run_until_idle();
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/0/*.log"));
+    assert_eq!(node.say("t", 0, "lost").unwrap_err().reason(), Reason::OutcomeUnknown);
+    sim.scheduler.run_for(Duration::from_millis(200));
+    assert!(waiting.as_mut().poll(&mut context).is_pending(), "it has not ended");
+    node.say("t", 0, "kept").unwrap();
+    let data = node.wait(waiting).unwrap().remove(0);
+    assert!(data.error.is_none(), "{:?}", data.error);
+    assert_eq!(crate::common::text(&data), ["kept"]);
     node.broker.close().unwrap();
 }
 

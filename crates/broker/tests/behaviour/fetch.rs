@@ -1,13 +1,12 @@
 //! Records out of partitions: from where, how much, and how long it waits.
 
 use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use logmill_broker::{Config, Fetch, FetchFrom, Limits, PartitionData, Position, Reason};
-use logmill_log::sim::{Fault, Op, Rule, Sim};
+use logmill_log::sim::Sim;
 use logmill_record::{Offset, TimestampMs};
 
 use crate::common::{Node, batch, config, produce_batch, records, small, text};
@@ -281,26 +280,4 @@ fn deletion_and_closing_end_those_who_wait() {
         deleted.join().unwrap();
         node.broker.close().unwrap();
     });
-}
-
-#[test]
-fn who_waits_on_a_partition_that_fails_hears_of_it() {
-    let sim = Sim::new(4);
-    let node = filled(Config { env: sim.env(), ..small("/data") }, 2, 1);
-    let fetch = Fetch::new(vec![from(0, Position::Latest), from(1, Position::Latest)]).max_wait(LONG);
-    let mut waiting = pin!(node.broker.fetch(&node.context, fetch));
-    let mut context = Context::from_waker(Waker::noop());
-    assert!(waiting.as_mut().poll(&mut context).is_pending());
-    sim.scheduler.run_until_idle();
-    assert!(waiting.as_mut().poll(&mut context).is_pending());
-
-    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/0/*.log"));
-    node.say("t", 0, "lost").unwrap_err();
-    let data = node.wait(waiting).unwrap();
-    assert_eq!(data[0].error.as_ref().unwrap().reason(), Reason::PartitionFailed);
-    assert!(data[1].error.is_none());
-    // And the next one does too, instead of waiting in vain.
-    let fetch = Fetch::new(vec![from(0, Position::Latest)]).max_wait(LONG);
-    assert_eq!(node.fetch(fetch).unwrap()[0].error.as_ref().unwrap().reason(), Reason::PartitionFailed);
-    node.broker.close().unwrap_err();
 }

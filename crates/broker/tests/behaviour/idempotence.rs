@@ -284,19 +284,36 @@ fn what_a_new_stream_sends_again_while_the_old_one_is_still_queued_is_stored_onc
 }
 
 #[test]
-fn a_failed_sync_holds_back_what_follows_and_names_the_first_batch_that_it_took() {
-    let sim = Sim::new(7);
-    let node = Node::open(Config { env: sim.env(), ..small("/data") });
-    node.create("t", 1).unwrap();
-    let stream = node.broker.produce_stream();
-    let send = |sequence| node.wait(stream.send(&node.context, numbered(7, 0, sequence, ["x"])));
-    assert_eq!(outcome(send(0)), Ok((0, false)));
-    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/0/*.log"));
-    assert_eq!(outcome(send(1)), Err(Reason::OutcomeUnknown));
-    assert!(outcome(send(2)).is_err());
-    let error = send(3).unwrap().remove(0).outcome.unwrap_err();
-    assert_eq!(error.reason(), Reason::PrecedingFailed);
-    assert!(error.metadata().contains(&("first_failed_sequence", "1".to_owned())), "{error:?}");
+fn a_failed_sync_holds_back_what_follows_also_when_the_partition_is_open_again() {
+    for reopened in [false, true] {
+        let sim = Sim::new(7);
+        let node = Node::open(Config { env: sim.env(), ..small("/data") });
+        node.create("t", 1).unwrap();
+        let stream = node.broker.produce_stream();
+        let send = |sequence| node.wait(stream.send(&node.context, numbered(7, 0, sequence, ["x"])));
+        // Nothing of the producer is on disk: to the log that is opened again it is new, and any sequence is good.
+        sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/0/*.log"));
+        assert_eq!(outcome(send(0)), Err(Reason::OutcomeUnknown));
+        if reopened {
+            sim.scheduler.run_for(std::time::Duration::from_millis(200));
+        } else {
+            assert_eq!(outcome(send(1)), Err(Reason::PartitionReopening));
+            sim.scheduler.run_for(std::time::Duration::from_millis(200));
+        }
+        let error = send(2).unwrap().remove(0).outcome.unwrap_err();
+        assert_eq!(error.reason(), Reason::PrecedingFailed);
+        assert!(error.metadata().contains(&("first_failed_sequence", "0".to_owned())), "{error:?}");
+
+        let again = |sequence| {
+            let produce = numbered(7, 0, sequence, ["x"]);
+            outcome(node.wait(stream.send_after_failure(&node.context, produce)))
+        };
+        assert_eq!(again(2), Err(Reason::PrecedingFailed), "it is not the first that failed");
+        assert_eq!(again(0), Ok((0, false)));
+        assert_eq!(outcome(send(1)), Ok((1, false)));
+        assert_eq!(node.read_all("t", 0).unwrap(), ["x", "x"]);
+        node.broker.close().unwrap();
+    }
 }
 
 #[test]

@@ -174,6 +174,7 @@ fn failed(error: logmill_broker::Error) -> BackendError {
         Reason::LimitExceeded | Reason::DiskFull => BackendErrorKind::Full,
         Reason::OutcomeUnknown => BackendErrorKind::OutcomeUnknown,
         Reason::DataCorrupt => BackendErrorKind::Corrupt,
+        Reason::PartitionReopening => BackendErrorKind::Unavailable,
         Reason::NodeClosing => BackendErrorKind::Closed,
         Reason::RequestInvalid
         | Reason::TopicNameInvalid
