@@ -1,5 +1,8 @@
 //! A real node on a loopback port, over a directory that goes away with the test.
 
+#[path = "../../../../broker/tests/behaviour/common/hook_fs.rs"]
+#[expect(dead_code, reason = "the broker's own tests use all of it")]
+mod hook_fs;
 mod produce;
 mod read;
 mod restart;
@@ -10,6 +13,7 @@ use std::time::Duration;
 
 use logmill_broker::{Broker, Config, grpc};
 use logmill_client::Client;
+use logmill_log::env::Env;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -21,6 +25,7 @@ const SOON: Duration = Duration::from_secs(60);
 struct Node {
     dir: TempDir,
     max_message_bytes: usize,
+    env: Env,
     address: SocketAddr,
     running: Option<Running>,
 }
@@ -38,8 +43,13 @@ impl Node {
     }
 
     async fn with_max_message_bytes(max_message_bytes: usize) -> Node {
+        Node::with(max_message_bytes, Env::real()).await
+    }
+
+    async fn with(max_message_bytes: usize, env: Env) -> Node {
         let address = "127.0.0.1:0".parse().unwrap();
-        let mut node = Node { dir: TempDir::new().unwrap(), max_message_bytes, address, running: None };
+        let dir = TempDir::new().unwrap();
+        let mut node = Node { dir, max_message_bytes, env, address, running: None };
         node.resume().await;
         node
     }
@@ -47,7 +57,8 @@ impl Node {
     /// Starts over the same directory, and at the same address.
     async fn resume(&mut self) {
         let without = Config { reserve_bytes: 0, low_space_bytes: 0, ..Config::new(self.dir.path()) };
-        let config = Config { max_message_bytes: self.max_message_bytes, ..without };
+        let (max_message_bytes, env) = (self.max_message_bytes, self.env.clone());
+        let config = Config { max_message_bytes, env, ..without };
         let broker = tokio::task::spawn_blocking(|| Broker::open(config)).await.unwrap().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let listener = {
