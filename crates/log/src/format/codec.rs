@@ -48,19 +48,25 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A file that says that it is of a newer version, and has not the checksum that every version has, is
-    /// damaged.
     pub(crate) fn open(path: &'a Path, bytes: &'a [u8], magic: [u8; 4]) -> Result<Self, Error> {
-        let sum = bytes.split_last_chunk::<4>();
-        let is_whole =
-            sum.is_some_and(|(body, checksum)| crc32fast::hash(body) == u32::from_le_bytes(*checksum));
-        check_prefix(path, bytes, magic)
-            .map_err(|error| if is_whole { error } else { not_newer(path, error) })?;
-        let (body, _) = sum.ok_or_else(|| damaged(path, "it is too short"))?;
-        if !is_whole {
+        check_prefix(path, bytes, magic)?;
+        let (body, checksum) =
+            bytes.split_last_chunk::<4>().ok_or_else(|| damaged(path, "it is too short"))?;
+        if crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
             return Err(damaged(path, "its checksum does not match"));
         }
         Ok(Self { path, rest: &body[PREFIX_LEN.min(body.len())..] })
+    }
+
+    /// [`Reader::open`] for a file that can be made again from the data: one that says that it is of a
+    /// newer version, and has not the checksum that every version has, is damaged.
+    pub(crate) fn open_sidecar(path: &'a Path, bytes: &'a [u8], magic: [u8; 4]) -> Result<Self, Error> {
+        Self::open(path, bytes, magic).map_err(|error| {
+            let is_whole = bytes
+                .split_last_chunk::<4>()
+                .is_some_and(|(body, checksum)| crc32fast::hash(body) == u32::from_le_bytes(*checksum));
+            if is_whole { error } else { not_newer(path, error) }
+        })
     }
 
     pub(crate) fn u32(&mut self) -> Result<u32, Error> {

@@ -155,7 +155,7 @@ impl StateFile {
 
     /// Reads a file, whatever it speaks for.
     pub(crate) fn decode_any(path: &Path, bytes: &[u8]) -> Result<(SpeaksFor, Self), Error> {
-        let mut reader = Reader::open(path, bytes, MAGIC)?;
+        let mut reader = Reader::open_sidecar(path, bytes, MAGIC)?;
         let of = SpeaksFor {
             base: reader.offset()?,
             next_offset: reader.offset()?,

@@ -62,10 +62,10 @@ impl Recovery<'_> {
             .map_err(|error| Error::io("remove", &data, error))
     }
 
-    /// Whether the segment at `base` may be what a roll left that failed: it is empty, and nobody was
-    /// promised that it is the log's newest.
+    /// Whether the segment at `base` may be what a roll left that failed: it is empty, and the checkpoint
+    /// does not say that it is the log's newest.
     fn was_never_begun(&self, base: Offset) -> Result<bool, Error> {
-        let promised = self.expected.durable.is_some_and(|durable| durable.active_base >= base);
+        let promised = self.expected.durable.is_some_and(|durable| durable.active_base == base);
         Ok(!promised && self.is_empty(base)?)
     }
 
