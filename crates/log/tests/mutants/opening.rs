@@ -23,7 +23,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "log/src/set/handle.rs",
         find: "atomic::replace(fs, &dir.join(META), &meta.encode())?;",
         replace: "atomic::write_and_rename(fs, &dir.join(META), &meta.encode())?;",
-        caught_by: CRASH,
+        caught_by: Catcher::new("reopen", "a_log_is_on_disk_before_what_is_appended_to_it"),
     },
     Mutant {
         name: "create-directory-not-synced",
@@ -31,7 +31,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "log/src/set/dir.rs",
         find: "        Err(error) => return Err(Error::io(\"create the directory\", dir, error)),\n    }\n    settle_name(fs, dir)",
         replace: "        Err(error) => return Err(Error::io(\"create the directory\", dir, error)),\n    }\n    Ok(())",
-        caught_by: CRASH,
+        caught_by: Catcher::new("reopen", "a_log_is_on_disk_before_what_is_appended_to_it"),
     },
     Mutant {
         name: "open-names-not-settled",
@@ -95,7 +95,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "log/src/log/recover/sealed.rs",
         find: "            && footer.data_len == status.len\n",
         replace: "",
-        caught_by: CRASH,
+        caught_by: Catcher::new("damage", "no_wrong_byte_is_served_and_what_is_not_hit_is_readable"),
     },
     Mutant {
         name: "recovery-index-of-active-not-compared",
@@ -119,7 +119,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "log/src/log/recover/active.rs",
         find: "if self.expected.cut && status.len > floor.position {",
         replace: "if false {",
-        caught_by: CRASH,
+        caught_by: Catcher::new("reopen", "a_log_whose_sync_failed_goes_on_behind_what_is_on_disk"),
     },
     Mutant {
         name: "reopen-keeps-the-first-header",
@@ -127,7 +127,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "log/src/log/recover/tail.rs",
         find: "    atomic::write_all(file, &mut [IoSlice::new(&nothing)], position)?;\n    file.sync_data()?;\n",
         replace: "    let _ = nothing;\n",
-        caught_by: CRASH,
+        caught_by: Catcher::new("reopen", "a_log_whose_sync_failed_goes_on_behind_what_is_on_disk"),
     },
     Mutant {
         name: "reopen-cut-not-synced",
@@ -135,7 +135,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "log/src/log/recover/tail.rs",
         find: "    file.sync_data()?;\n    file.set_len(position)?;\n    file.sync_data()",
         replace: "    file.set_len(position)",
-        caught_by: CRASH,
+        caught_by: Catcher::new("reopen", "a_log_whose_sync_failed_goes_on_behind_what_is_on_disk"),
     },
     Mutant {
         name: "reopen-same-epoch",
@@ -143,7 +143,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "log/src/set/handle.rs",
         find: "expected.epoch = self.advance_epoch()?;",
         replace: "",
-        caught_by: CRASH,
+        caught_by: Catcher::new("reopen", "a_log_whose_sync_failed_goes_on_behind_what_is_on_disk"),
     },
     Mutant {
         name: "read-sealed-without-crc",
@@ -159,7 +159,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "log/src/segment/walk.rs",
         find: "match check_crc(&bytes[batch.at..batch.end()], &batch.header) {\n            Ok(()) => {\n                taken.range.end",
         replace: "match Ok::<(), BatchError>(()) {\n            Ok(()) => {\n                taken.range.end",
-        caught_by: Catcher::new("damage", "no_wrong_byte_is_served_and_what_is_not_hit_is_readable"),
+        caught_by: Catcher::new("salvage", "damage_in_what_was_appended_since_the_open_costs_its_batch"),
     },
     Mutant {
         name: "read-crc-of-records-always-right",
