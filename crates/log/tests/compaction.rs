@@ -154,6 +154,21 @@ fn the_last_batch_of_a_segment_stays_without_records() {
 }
 
 #[test]
+fn what_compaction_took_out_is_no_damage_when_the_index_is_lost() {
+    let sim = Sim::new(3);
+    let log = open(&sim, small());
+    let mut model = Records::new();
+    fill(&log, &mut model, &sim.random(), 60, 12);
+    log.roll().unwrap();
+    log.compact().unwrap();
+    log.set().close().unwrap();
+    for path in sim.fs.files().iter().filter(|path| path.extension().is_some_and(|e| e == "index")) {
+        sim.fs.truncate(path, 5).unwrap();
+    }
+    assert_eq!(check(&open(&sim, small()), &model), least(&model));
+}
+
+#[test]
 fn times_of_append_outlive_compaction() {
     let sim = Sim::new(3);
     let options = small().retention_age(Some(Duration::from_secs(1_000)));

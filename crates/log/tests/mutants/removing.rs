@@ -68,7 +68,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "log/src/log/replace.rs",
         find: "|meta| meta.gaps_below = meta.gaps_below.max(end)",
         replace: "|meta| meta.gaps_below = meta.gaps_below.max(end.min(Offset::ZERO))",
-        caught_by: Catcher::new("compaction", "the_last_batch_of_a_segment_stays_without_records"),
+        caught_by: Catcher::new("compaction", "what_compaction_took_out_is_no_damage_when_the_index_is_lost"),
     },
     Mutant {
         name: "compaction-not-settled-at-open",
