@@ -218,3 +218,14 @@ fn a_creation_that_was_cut_off_can_be_done_again() {
     let set = open_set(&sim);
     append(&set.create("a", b"", LogOptions::default()).unwrap(), &["one"]);
 }
+
+#[test]
+fn a_directory_that_has_lost_its_set_file_names_the_repair_that_mends_it() {
+    let sim = closed_set();
+    remove(&sim, "/data/set");
+    let error = LogSet::open(DIR, SetOptions::new(sim.env())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("logmill log repair"), "{error}");
+    plan_repair(&sim.env(), DIR, &mut |_| ()).unwrap().execute().unwrap();
+    assert_eq!(texts(&open(&open_set(&sim), "a"), 0), ["one", "two", "three"]);
+}

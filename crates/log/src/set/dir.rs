@@ -199,6 +199,14 @@ pub(super) fn next_epoch(path: &Path, epoch: u32) -> Result<u32, Error> {
 /// A directory without `set` must not be somebody's photographs.
 fn check_empty(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
     let entries = fs.list(dir).map_err(|error| Error::io("list", dir, error))?;
+    if entries.iter().any(|entry| entry.name == CHECKPOINT) {
+        let message = format!(
+            "{} has lost its file {SET:?}, and holds a {CHECKPOINT}; run `logmill log repair` on it, which makes {SET:?} \
+             again",
+            dir.display()
+        );
+        return Err(Error::new(ErrorKind::Corrupt, message).at_path(&dir.join(SET)));
+    }
     let ours = |name: &str| name == LOCK || name == "lost+found" || name.ends_with(TEMPORARY);
     match entries.iter().find(|entry| !ours(&entry.name)) {
         None => Ok(()),
