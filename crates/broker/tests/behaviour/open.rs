@@ -126,5 +126,6 @@ fn opening_tells_how_many_partitions_are_open() {
     Node::open(Config { on_open, ..config(&dir) }).broker.close().unwrap();
     let mut told = std::mem::take(&mut *told.lock());
     told.sort_unstable(); // those that open at the same time tell it in any order
+    told.dedup(); // and a log that has to be read tells of that, too
     assert!(told.into_iter().eq((0..=7).map(|done| (done, 7))));
 }

@@ -56,6 +56,12 @@ impl Workspace {
     pub(crate) fn mutate(&self, mutant: &Mutant) -> Restored {
         let path = self.dir.join("crates").join(mutant.file);
         let source = fs::read_to_string(&path).unwrap();
+        assert_eq!(
+            source.matches(mutant.find).count(),
+            1,
+            "{} applies; is another run at it too?",
+            mutant.name
+        );
         fs::write(&path, source.replace(mutant.find, mutant.replace)).unwrap();
         Restored { path, source }
     }
