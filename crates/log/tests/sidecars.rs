@@ -126,3 +126,17 @@ fn times_of_append_that_were_lost_do_not_go_back() {
         assert!(times.is_sorted_by_key(|(at, _)| *at), "{lost} {killed}: {times:?}");
     }
 }
+
+#[test]
+fn what_was_known_of_producers_at_another_time_is_not_believed() {
+    let sim = closed_log();
+    let path = "/data/log/00000000000000000001.state";
+    let old = sim.fs.read_file(path).unwrap();
+    let set = open_set(&sim);
+    let log = set.open_log("log", LogOptions::default()).unwrap();
+    log.append(&[produced(7, 0, 2, false, &[b"three"])]).unwrap().wait().unwrap();
+    set.close().unwrap();
+    sim.fs.write_file(path, old).unwrap();
+    let log = open_set(&sim).open_log("log", LogOptions::default()).unwrap();
+    assert_eq!(log.producer(7).unwrap().last_sequence, Some(2));
+}

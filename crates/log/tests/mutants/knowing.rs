@@ -51,7 +51,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "log/src/format/state.rs",
         find: "if !of.is(footer) {",
         replace: "if false {",
-        caught_by: HISTORIES,
+        caught_by: Catcher::new("sidecars", "what_was_known_of_producers_at_another_time_is_not_believed"),
     },
     Mutant {
         name: "producer-state-not-replayed",
