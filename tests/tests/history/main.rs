@@ -6,13 +6,16 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 #![expect(clippy::disallowed_methods, reason = "these files are a person's, not the node's")]
 
+mod deadlines;
 mod faults;
 mod frames;
+mod planted;
 mod producers;
 mod proxy;
 mod readers;
 mod run;
 mod server;
+mod stop;
 
 use std::time::Duration;
 

@@ -53,10 +53,6 @@ impl Server {
         self.running().url()
     }
 
-    pub(crate) fn data(&self) -> &Path {
-        &self.data
-    }
-
     /// SIGKILL.
     pub(crate) fn kill(&mut self) {
         self.address.send_replace(None);
