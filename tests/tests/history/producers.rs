@@ -75,61 +75,92 @@ pub(crate) async fn produce(
     mut stop: watch::Receiver<bool>,
 ) {
     let producer = client.producer(habit.options()).unwrap();
-    let (sent, deliveries) = mpsc::channel(UNTOLD);
+    let me = scene.history.producer(habit.sending());
+    let worker = Worker { producer, me, habit, scene, random };
+    let (sent, mut deliveries) = mpsc::channel(UNTOLD);
     let sending = async {
         tokio::select! {
-            () = send(&producer, habit, &scene, &random, sent) => {}
+            () = worker.send_forever(sent) => {}
             stopped = stop.wait_for(|stop| *stop) => { stopped.unwrap(); }
         }
+        worker.get_on_everywhere().await;
         // Its own error is one that a delivery reports as well.
-        let _ = producer.close().await;
+        let _ = worker.producer.close().await;
     };
-    tokio::join!(sending, tell(habit, &scene, deliveries));
+    let hearing = async {
+        while let Some(sent) = deliveries.recv().await {
+            worker.hear(sent).await;
+        }
+    };
+    tokio::join!(sending, hearing);
 }
 
-async fn send(
-    producer: &Producer,
+struct Worker {
+    producer: Producer,
+    me: u32,
     habit: Habit,
-    scene: &Scene,
-    random: &SimRandom,
-    sent: mpsc::Sender<Sent>,
-) {
-    let Scene { history, places, .. } = scene;
-    let me = history.producer(habit.sending());
-    loop {
-        // Before the record is told of: from here on it is sent without a pause.
-        let room = sent.reserve().await.expect("the deliveries are told as long as there are any");
-        let place = &places[usize::try_from(random.below(places.len() as u64)).unwrap()];
-        let id = history.sent(place, me);
-        let value = id.value(&"x".repeat(usize::try_from(random.below(300)).unwrap()));
-        let record = ProducerRecord::new(place.topic.clone(), value).partition(place.partition);
-        match producer.send(record).await {
-            Ok(delivery) => room.send((place.clone(), id, delivery)),
-            Err(error) => {
-                assert!(!habit.patient, "{error:?}");
-                history.refused(place, id);
+    scene: Arc<Scene>,
+    random: SimRandom,
+}
+
+impl Worker {
+    async fn send_forever(&self, sent: mpsc::Sender<Sent>) {
+        let places = &self.scene.places;
+        loop {
+            // Before the record is told of: from here on it is sent without a pause.
+            let room = sent.reserve().await.expect("the deliveries are told as long as there are any");
+            let place = &places[usize::try_from(self.random.below(places.len() as u64)).unwrap()];
+            if let Some(delivery) = self.send(place).await {
+                room.send(delivery);
             }
         }
     }
-}
 
-async fn tell(habit: Habit, scene: &Scene, mut deliveries: mpsc::Receiver<Sent>) {
-    let Scene { history, acknowledged, .. } = scene;
-    while let Some((place, id, delivery)) = deliveries.recv().await {
-        match delivery.await {
-            Ok(delivered) => {
-                assert_eq!(delivered.partition, place.partition);
-                history.acknowledged(&place, id, delivered.offset, habit.ack());
-                acknowledged.send_modify(|count| *count += 1);
-            }
-            Err(error) => {
-                assert!(!habit.patient, "{place}: {id}: {error:?}");
-                match error.kind() {
-                    ErrorKind::OutcomeUnknown | ErrorKind::AlreadyExists => history.unknown(&place, id),
-                    ErrorKind::Timeout | ErrorKind::Unavailable => history.refused(&place, id),
-                    other => panic!("{place}: {id}: {other:?}: {error:?}"),
+    /// Whatever a producer went through in a partition, when it is over it gets on there.
+    async fn get_on_everywhere(&self) {
+        for place in &self.scene.places {
+            loop {
+                if let Some(sent) = self.send(place).await
+                    && self.hear(sent).await
+                {
+                    break;
                 }
             }
         }
+    }
+
+    /// Sends one record, if the producer takes it.
+    async fn send(&self, place: &Place) -> Option<Sent> {
+        let id = self.scene.history.sent(place, self.me);
+        let value = id.value(&"x".repeat(usize::try_from(self.random.below(300)).unwrap()));
+        let record = ProducerRecord::new(place.topic.clone(), value).partition(place.partition);
+        match self.producer.send(record).await {
+            Ok(delivery) => Some((place.clone(), id, delivery)),
+            Err(error) => {
+                assert!(!self.habit.patient, "{place}: {id}: {error:?}");
+                self.scene.history.refused(place, id);
+                None
+            }
+        }
+    }
+
+    /// Tells what becomes of a record; whether it was acknowledged.
+    async fn hear(&self, (place, id, delivery): Sent) -> bool {
+        let Scene { history, acknowledged, .. } = &*self.scene;
+        match delivery.await {
+            Ok(delivered) => {
+                assert_eq!(delivered.partition, place.partition);
+                history.acknowledged(&place, id, delivered.offset, self.habit.ack());
+                acknowledged.send_modify(|count| *count += 1);
+                return true;
+            }
+            Err(error) if self.habit.patient => panic!("{place}: {id}: {error:?}"),
+            Err(error) => match error.kind() {
+                ErrorKind::OutcomeUnknown | ErrorKind::AlreadyExists => history.unknown(&place, id),
+                ErrorKind::Timeout | ErrorKind::Unavailable => history.refused(&place, id),
+                other => panic!("{place}: {id}: {other:?}: {error:?}"),
+            },
+        }
+        false
     }
 }
