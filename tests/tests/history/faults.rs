@@ -19,6 +19,8 @@ const CUT_LIMIT: Duration = Duration::from_millis(500);
 enum Fault {
     /// SIGKILL, and a start after a while.
     Kill { away: Duration },
+    /// SIGKILL, a start that is killed too, and another one.
+    KillTwice { after: Duration },
     /// SIGTERM, and a start.
     Stop,
     /// SIGSTOP, and SIGCONT after a while.
@@ -65,8 +67,9 @@ impl Faults<'_> {
             0..=3 => Fault::Kill { away: self.time() / 4 },
             4 => Fault::Kill { away: Duration::ZERO },
             5 => Fault::KillBehindTheWall { time: self.time() },
-            6 | 7 => Fault::Stop,
-            8 | 9 => Fault::Pause(self.time()),
+            6 => Fault::KillTwice { after: Duration::from_millis(self.random.below(100)) },
+            7 | 8 => Fault::Stop,
+            9 | 10 => Fault::Pause(self.time()),
             _ => self.draw_on_the_way(),
         }
     }
@@ -102,6 +105,12 @@ impl Faults<'_> {
             Fault::Kill { away } => {
                 self.kill();
                 sleep(away).await;
+                self.server.resume().await;
+            }
+            Fault::KillTwice { after } => {
+                self.kill();
+                self.history.cut(&CutOff::Kill);
+                self.server.resume_and_kill(after).await;
                 self.server.resume().await;
             }
             Fault::Stop => {

@@ -43,8 +43,10 @@ async fn run_seeds(seeds: impl IntoIterator<Item = (u64, Plan)>) -> Tally {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_lose_double_and_reorder_nothing_whatever_happens_to_node_and_network() {
     let plan = Plan { faults: 16, longest: Duration::from_millis(800) };
-    // Together they have every kind of fault.
-    println!("{}", run_seeds([2_584, 2_886].map(|seed| (seed, plan))).await);
+    // Together they have every kind of fault. Most of their time they wait, so one does beside the other.
+    let (mut tally, other) = tokio::join!(run_seeds([(401, plan)]), run_seeds([(2_950, plan)]));
+    tally.merge(&other);
+    println!("{tally}");
 }
 
 /// `LOGMILL_HISTORY_SEEDS` says how many, `LOGMILL_HISTORY_SEED` which one.

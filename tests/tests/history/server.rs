@@ -5,11 +5,14 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use logmill_tests::{Node, Program};
 use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use crate::proxy::{Proxy, Target};
 
@@ -31,11 +34,25 @@ impl Server {
 
     /// Starts it again.
     pub(crate) async fn resume(&mut self) {
-        let (program, data) = (self.program.clone(), self.data.clone());
-        let node = spawn_blocking(move || Node::start(&program, &data)).await.unwrap();
+        let command = self.command();
+        let node = spawn_blocking(move || Node::from_command(command)).await.unwrap();
         let address = node.url().strip_prefix("http://").unwrap().parse().unwrap();
         self.address.send_replace(Some(address));
         self.node = Some(node);
+    }
+
+    /// Starts it and kills it so long after, ready or not.
+    pub(crate) async fn resume_and_kill(&self, after: Duration) {
+        let mut child = self.command().stdout(Stdio::null()).spawn().unwrap();
+        sleep(after).await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn command(&self) -> Command {
+        let mut command = self.program.command(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
+        command.arg(&self.data).env("LOGMILL_LOG", "warn");
+        command
     }
 
     /// A proxy in front of it.
