@@ -10,7 +10,7 @@ use logmill_tests::history::{Ack, Cut as CutOff, Id, Kind, Place, Report, Sendin
 
 use crate::logmill;
 use crate::proxy::{Cut, Way, Weather};
-use crate::run::{Scene, connect};
+use crate::run::Scene;
 use crate::server::Server;
 
 fn batch(id: Id) -> Batch {
@@ -39,7 +39,7 @@ async fn a_client_that_sends_again_without_numbers_is_caught_doubling() {
     let server = Server::start(logmill(), &dir.path().join("data")).await;
     let scene = Scene::create(server.url()).await;
     let proxy = server.proxy().await;
-    let client = connect(&proxy.url()).await;
+    let client = Client::connect(&proxy.url()).await.unwrap();
     let place = &scene.places[0];
     let me = scene.history.producer(Sending::Once);
     send(&client, &scene, place, me).await;
@@ -64,12 +64,12 @@ async fn a_node_whose_directory_was_put_back_is_caught_losing() {
     let scene = Scene::create(server.url()).await;
     let place = &scene.places[0];
     let me = scene.history.producer(Sending::Once);
-    send(&connect(server.url()).await, &scene, place, me).await;
+    send(&Client::connect(server.url()).await.unwrap(), &scene, place, me).await;
     server.kill();
     copy_tree(&data, &copy);
 
     server.resume().await;
-    send(&connect(server.url()).await, &scene, place, me).await;
+    send(&Client::connect(server.url()).await.unwrap(), &scene, place, me).await;
     scene.history.cut(&CutOff::Kill);
     server.kill();
     fs::remove_dir_all(&data).unwrap();

@@ -36,9 +36,11 @@ pub(crate) struct Plan {
     pub(crate) longest: Duration,
 }
 
+type Settings = &'static [(&'static str, &'static str)];
+
 /// Topics, their partitions, and their settings: several partitions, many small segments, readers that see
 /// what is not synced.
-const TOPICS: [(&str, u32, &[(&str, &str)]); 3] = [
+const TOPICS: [(&str, u32, Settings); 3] = [
     ("plain", 2, &[]),
     ("rolling", 1, &[("segment.bytes", "65536")]),
     ("relaxed", 1, &[("durability", "relaxed"), ("flush.ms", "100")]),
@@ -47,7 +49,7 @@ const TOPICS: [(&str, u32, &[(&str, &str)]); 3] = [
 impl Scene {
     /// Makes the topics of a new node.
     pub(crate) async fn create(url: &str) -> Arc<Self> {
-        let (client, history) = (connect(url).await, History::new());
+        let (client, history) = (Client::connect(url).await.unwrap(), History::new());
         let mut places = Vec::new();
         for (topic, partitions, settings) in TOPICS {
             if settings.contains(&("durability", "relaxed")) {
@@ -61,7 +63,7 @@ impl Scene {
 
     /// Looks at what is there in the end, and at everything.
     pub(crate) async fn check(&self, url: &str) -> Report {
-        let client = connect(url).await;
+        let client = Client::connect(url).await.unwrap();
         for place in &self.places {
             let (start, records) = read_whole(&client, place).await;
             self.history.contents(place, start, records);
@@ -70,7 +72,7 @@ impl Scene {
     }
 
     async fn ends(&self, url: &str) -> Vec<Offset> {
-        let client = connect(url).await;
+        let client = Client::connect(url).await.unwrap();
         let mut ends = Vec::new();
         for (topic, ..) in TOPICS {
             let described = client.describe_topic(topic).await.unwrap();
@@ -78,12 +80,6 @@ impl Scene {
         }
         ends
     }
-}
-
-/// A client that gives up sooner than most do, so that there are more who begin anew.
-pub(crate) async fn connect(url: &str) -> Client {
-    let limit = Duration::from_secs(2);
-    Client::builder(url).connect_timeout(limit).request_timeout(limit).connect().await.unwrap()
 }
 
 /// Lets a seed happen, over a node in `data`.
@@ -125,11 +121,12 @@ pub(crate) async fn run(seed: u64, plan: Plan, data: &Path) -> Report {
     report
 }
 
-async fn connect_through(server: &Server, proxies: &mut Vec<Proxy>) -> Client {
+/// A client that gives up sooner than most do, so that there are more who begin anew.
+pub(crate) async fn connect_through(server: &Server, proxies: &mut Vec<Proxy>) -> Client {
     let proxy = server.proxy().await;
-    let client = connect(&proxy.url()).await;
+    let builder = Client::builder(&proxy.url()).request_timeout(Duration::from_secs(2));
     proxies.push(proxy);
-    client
+    builder.connect().await.unwrap()
 }
 
 async fn all(tasks: JoinSet<()>, what: &str) {

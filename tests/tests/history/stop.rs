@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::producers::{HABITS, produce};
 use crate::proxy::{Pace, Proxy, Weather};
 use crate::readers::subscribe;
-use crate::run::{Scene, connect};
+use crate::run::{Scene, connect_through};
 use crate::server::Server;
 use crate::{LIMIT, logmill};
 
@@ -54,18 +54,13 @@ impl Busy {
         let (stop, stopping) = watch::channel(false);
         let mut busy = Self { server, scene, proxies: Vec::new(), clients: JoinSet::new(), stop };
         for (seed, habit) in (0..).zip(HABITS) {
-            let client = busy.connect().await;
+            let client = connect_through(&busy.server, &mut busy.proxies).await;
             let (scene, random) = (Arc::clone(&busy.scene), SimRandom::new(seed));
             busy.clients.spawn(produce(client, habit, scene, random, stopping.clone()));
         }
         let mut acknowledged = busy.scene.acknowledged.subscribe();
         timeout(LIMIT, acknowledged.wait_for(|count| *count > 500)).await.unwrap().unwrap();
         busy
-    }
-
-    async fn connect(&mut self) -> logmill_client::Client {
-        self.proxies.push(self.server.proxy().await);
-        connect(&self.proxies.last().unwrap().url()).await
     }
 
     /// Starts the node again and holds it to all that was said.
@@ -94,7 +89,7 @@ async fn clients_that_take_nothing_keep_no_node_from_a_clean_stop() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let mut busy = Busy::start(&data).await;
-    let client = busy.connect().await;
+    let client = connect_through(&busy.server, &mut busy.proxies).await;
     let (_never, ends) = watch::channel(None);
     let reading = tokio::spawn(subscribe(client, Arc::clone(&busy.scene), ends));
     let held = Weather { to_client: Pace::Held, ..Weather::default() };
