@@ -16,15 +16,18 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::proxy::{Cut, Proxy, Weather};
+use crate::proxy::{Cut, Pace, Proxy, Weather};
 use crate::server::Server;
 use crate::{LIMIT, logmill};
 
 const PRODUCER: &str = "send, flush and close of a producer";
 const NEW_PRODUCER: &str = "first send of a producer";
+const SUBSCRIPTION: &str = "next of a subscription";
 
 /// What calls are given: more than they need while the node is there, also on a machine that is busy.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// Sooner than a connection notices by itself that nothing comes: what ends before has kept its own deadline.
+const LATEST: Duration = Duration::from_secs(15);
 
 /// A client and what it has open when the node goes away.
 struct Visitor {
@@ -57,11 +60,14 @@ impl Visitor {
     }
 
     /// Makes every call, all at once, and gives the kind of error that each ended with.
-    async fn call_all(self) -> Vec<(&'static str, ErrorKind)> {
+    async fn call_all(self, away: Away) -> Vec<(&'static str, ErrorKind)> {
         let mut calls = JoinSet::new();
-        for (name, call) in one_shot(&self.client).into_iter().chain(lasting(self)) {
+        let all = one_shot(&self.client).into_iter().chain(lasting(self));
+        // A subscription may wait for records as long as it likes, where the node is only slow.
+        for (name, call) in all.filter(|(name, _)| away != Away::Slow || *name != SUBSCRIPTION) {
             calls.spawn(async move {
-                let ended = timeout(LIMIT, call).await;
+                let limit = if name == SUBSCRIPTION { LIMIT } else { LATEST };
+                let ended = timeout(limit, call).await;
                 let error = ended.unwrap_or_else(|_| panic!("{name} hangs")).expect_err(name);
                 (name, error.kind())
             });
@@ -126,7 +132,7 @@ fn lasting(visitor: Visitor) -> Vec<(&'static str, Call)> {
     vec![
         (PRODUCER, Box::pin(send_and_close)),
         (NEW_PRODUCER, Box::pin(first_send)),
-        ("next of a subscription", Box::pin(next)),
+        (SUBSCRIPTION, Box::pin(next)),
     ]
 }
 
@@ -143,6 +149,8 @@ enum Away {
     Paused,
     /// Connections take everything and give nothing.
     Silent,
+    /// All that is said takes longer than calls have time.
+    Slow,
     /// Nobody listens on its port.
     Gone,
     /// A web server of HTTP/1 has taken its place.
@@ -161,7 +169,7 @@ impl Site {
     async fn visitor(&self, away: Away) -> Visitor {
         match away {
             Away::Paused | Away::Gone => Visitor::new(self.server.url()).await,
-            Away::Silent | Away::Replaced => Visitor::new(&self.proxy.url()).await,
+            Away::Silent | Away::Slow | Away::Replaced => Visitor::new(&self.proxy.url()).await,
         }
     }
 
@@ -169,6 +177,10 @@ impl Site {
         match away {
             Away::Paused => self.server.pause(),
             Away::Silent => self.proxy.set(Weather::HELD),
+            Away::Slow => {
+                let slow = Pace::Slow(LATEST);
+                self.proxy.set(Weather { to_node: slow, to_client: slow, cut: None });
+            }
             Away::Gone => self.server.kill(),
             Away::Replaced => {
                 self.target.send_replace(Some(web_server().await));
@@ -208,12 +220,12 @@ async fn web_server() -> SocketAddr {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_to_a_node_that_is_away_ends_with_an_error() {
     let mut sites = JoinSet::new();
-    for away in [Away::Paused, Away::Silent, Away::Gone, Away::Replaced] {
+    for away in [Away::Paused, Away::Silent, Away::Slow, Away::Gone, Away::Replaced] {
         sites.spawn(async move {
             let mut site = Site::new().await;
             let visitor = site.visitor(away).await;
             site.go(away).await;
-            for (name, kind) in visitor.call_all().await {
+            for (name, kind) in visitor.call_all(away).await {
                 assert!(expected(away, name).contains(&kind), "{away:?}: {name}: {kind:?}");
             }
         });
@@ -222,7 +234,7 @@ async fn every_call_to_a_node_that_is_away_ends_with_an_error() {
 }
 
 fn expected(away: Away, call: &str) -> Vec<ErrorKind> {
-    let is_silent = matches!(away, Away::Paused | Away::Silent);
+    let is_silent = matches!(away, Away::Paused | Away::Silent | Away::Slow);
     let usual = if is_silent { ErrorKind::Timeout } else { ErrorKind::Unavailable };
     match call {
         "connect" if away == Away::Replaced => vec![ErrorKind::Unsupported],
