@@ -39,7 +39,8 @@ impl Reader {
         Self { scene, next, sessions }
     }
 
-    /// Whether it has come to the ends. It may be past them: what a producer gave up can arrive later still.
+    /// Whether it has come to the ends. It may be past them: what was answered as written is seen once it is
+    /// on disk, and what a producer gave up can still arrive.
     fn is_at(&self, ends: Option<&Vec<Offset>>) -> bool {
         ends.is_some_and(|ends| self.next.iter().zip(ends).all(|(next, end)| next >= end))
     }
