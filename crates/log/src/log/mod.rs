@@ -10,6 +10,7 @@ mod close;
 mod compact;
 mod file;
 mod futures;
+mod group;
 mod handle;
 mod merge;
 mod park;
