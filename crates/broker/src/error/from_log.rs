@@ -108,8 +108,8 @@ impl PartitionName {
     /// What lies in the partition's directory belongs to another.
     pub(crate) fn misplaced(&self, path: &Path) -> Error {
         let message = format!(
-            "{self} cannot be opened: what lies in {} says that it belongs to another partition; stop the node, \
-             put the right directory there, and start it again",
+            "{self} cannot be opened: what lies in {} says that it belongs to another partition, or not to which; \
+             stop the node, see 'logmill log verify', put the right directory there, and start it again",
             path.display()
         );
         Error::new(Reason::PartitionFailed, message)
