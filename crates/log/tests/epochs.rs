@@ -186,10 +186,8 @@ impl Case {
 
     fn check_epochs(&self) {
         let batches = self.batches();
-        let epochs: Vec<(Offset, i32)> = batches
-            .iter()
-            .map(|batch| (batch.header().base_offset, batch.header().leader_epoch))
-            .collect();
+        let epochs: Vec<(Offset, i32)> =
+            batches.iter().map(|batch| (batch.header().base_offset, batch.header().leader_epoch)).collect();
         let (start, end) = (self.log.start_offset(), self.log.end_offset());
         let first_is_at_start = epochs.first().is_none_or(|(base, _)| *base <= start);
         for offset in (start.get().saturating_sub(2)..=end.get() + 2).map(Offset) {
@@ -234,7 +232,12 @@ impl Case {
 
 fn records(batch: &Batch) -> Vec<(u64, u64)> {
     let value = |value: Option<&[u8]>| u64::from_be_bytes(value.unwrap().try_into().unwrap());
-    batch.records().unwrap().map(|record| record.unwrap()).map(|it| (it.offset.get(), value(it.value))).collect()
+    batch
+        .records()
+        .unwrap()
+        .map(|record| record.unwrap())
+        .map(|it| (it.offset.get(), value(it.value)))
+        .collect()
 }
 
 #[test]
