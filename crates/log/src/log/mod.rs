@@ -12,6 +12,7 @@ mod compact;
 mod epochs;
 mod file;
 mod futures;
+mod group;
 mod handle;
 mod merge;
 mod park;
