@@ -14,8 +14,10 @@ mod metadata;
 mod open;
 mod produce;
 mod settings;
+mod stalls;
 mod subscribe;
 mod topics;
+mod truncation;
 
 #[cfg(feature = "grpc")]
 mod grpc;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logmill_record::{Batch, BatchHeader, Offset, TimestampMs, stamped_prefix};
-use parking_lot::MutexGuard;
 
 use super::LogInner;
 use super::futures::{Receipt, Step, WaitFor};
 use super::group::{Group, Size};
 use super::producers::{Note, Verdict};
 use super::state::{Phase, Recent, Since, State};
+use super::view::Guard;
 use crate::env::File;
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
@@ -132,14 +132,14 @@ impl LogInner {
 
     /// Sees to the sync of what was just written, and shows it to readers if the log is relaxed;
     /// says whether whoever waits for it has to ask for the sync.
-    fn note_written(self: &Arc<Self>, mut state: MutexGuard<'_, State>, next: Offset) -> bool {
+    fn note_written(self: &Arc<Self>, mut state: Guard<'_>, next: Offset) -> bool {
         self.note_use();
         let relaxed = state.options.durability != Durability::Durable;
         if relaxed {
             state.show_written();
         }
         let early = state.unsynced_bytes() > state.options.max_unsynced_bytes / 2;
-        if !relaxed || early || self.dirty.is_tight() || self.shared.files.budget().waiting() > 0 {
+        if !relaxed || early || self.dirty.is_tight() || self.others_wait_for_a_file() {
             state.wanted = next;
         }
         let must_ask = state.wanted < next;
@@ -215,7 +215,7 @@ impl LogInner {
     /// Takes a failed append back; it is tried again if there was no room for it, and now there is.
     fn not_written(
         self: &Arc<Self>,
-        mut state: MutexGuard<'_, State>,
+        mut state: Guard<'_>,
         group: &Group<'_>,
         error: io::Error,
     ) -> Result<Tried, Error> {

@@ -203,7 +203,7 @@ pub(crate) fn take_row(
     max_bytes: usize,
     whatever_size: bool,
 ) -> RowTaken {
-    let mut taken = Taken { range: bytes.len()..bytes.len(), next_offset: from };
+    let mut taken = Taken::nothing(bytes.len(), from);
     let (mut any, mut full, mut bad) = (false, false, None);
     let mut headers = Headers::new(bytes, first, gaps);
     for batch in headers.by_ref() {
@@ -217,7 +217,8 @@ pub(crate) fn take_row(
         }
         match check_crc(&bytes[batch.at..batch.end()], &batch.header) {
             Ok(()) => {
-                taken = Taken { range: start..batch.end(), next_offset: batch.header.next_offset() };
+                taken.range.start = start;
+                taken.add(&batch);
                 any = true;
             }
             Err(error) => bad = Some(batch.damage(&error)),
@@ -234,8 +235,24 @@ pub(crate) fn take_row(
 pub(crate) struct Taken {
     /// Where they are in the bytes.
     pub(crate) range: Range<usize>,
-    /// The offset after the last; of no meaning if there are none.
+    /// The offset after the last, and its leader epoch; of no meaning if there are none.
     pub(crate) next_offset: Offset,
+    pub(crate) last_epoch: i32,
+    /// Whether one of them is part of a transaction, or ends one.
+    pub(crate) transactional: bool,
+}
+
+impl Taken {
+    fn nothing(at: usize, from: Offset) -> Self {
+        Self { range: at..at, next_offset: from, last_epoch: -1, transactional: false }
+    }
+
+    fn add(&mut self, batch: &Placement) {
+        self.range.end = batch.end();
+        self.next_offset = batch.header.next_offset();
+        self.last_epoch = batch.header.leader_epoch;
+        self.transactional |= batch.header.attributes.is_transactional();
+    }
 }
 
 /// The whole batches from the one that holds `from`, or the first behind it, up to about `max_bytes` but at least one,
@@ -248,17 +265,14 @@ pub(crate) fn take(
 ) -> Result<Taken, Damage> {
     let first = batches.partition_point(|batch| batch.header.last_offset() < from);
     let start = batches.get(first).map_or(bytes.len(), |batch| batch.at);
-    let mut taken = Taken { range: start..start, next_offset: from };
+    let mut taken = Taken::nothing(start, from);
     for batch in &batches[first..] {
         let any = !taken.range.is_empty();
         if any && batch.end() - start > max_bytes {
             break;
         }
         match check_crc(&bytes[batch.at..batch.end()], &batch.header) {
-            Ok(()) => {
-                taken.range.end = batch.end();
-                taken.next_offset = batch.header.next_offset();
-            }
+            Ok(()) => taken.add(batch),
             Err(_) if any => break,
             Err(error) => return Err(batch.damage(&error)),
         }

@@ -29,6 +29,7 @@ use super::replace::{base_of_cleaned, settle};
 use super::retention::{Kept, remove_segments};
 use super::state::{Phase, State};
 use super::stats::{CompactionStats, Recovered};
+use super::view::Watched;
 use super::waiters::Waiters;
 use super::{Counters, LogInner};
 use crate::env::{Entry, Env, File, Fs, OpenMode};
@@ -96,7 +97,7 @@ pub(crate) fn open(
         sync_time: Recorder::default(),
         kept: Mutex::new(Kept { meta: meta.clone(), doomed }),
         compactor: Mutex::default(),
-        state: Mutex::new(state),
+        state: Watched::new(state),
         waiters,
     }))
 }
