@@ -180,6 +180,21 @@ impl Producer {
         }
     }
 
+    /// Of how many batches nobody knows yet what becomes of them, by partition.
+    pub(crate) fn waits(&self) -> String {
+        let waits =
+            self.queues.iter().filter(|(_, queue)| !queue.waiting.is_empty() || !queue.in_flight.is_empty());
+        let one = |(place, queue): (&Place, &Queue)| {
+            format!(
+                "[{}: {place} {} to send, {} sent]",
+                self.number,
+                queue.waiting.len(),
+                queue.in_flight.len()
+            )
+        };
+        waits.map(one).collect()
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.queues.values().all(|queue| queue.waiting.is_empty() && queue.in_flight.is_empty())
     }

@@ -38,7 +38,7 @@ use run::Run;
 use world::World;
 
 /// So many of a run that failed are printed.
-const LAST_OPERATIONS: usize = 60;
+const LAST_OPERATIONS: usize = 6000;
 
 /// Why a run failed.
 type Failure = String;

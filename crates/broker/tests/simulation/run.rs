@@ -41,12 +41,16 @@ impl Run {
             self.end_round();
         }
         self.finish();
+        // A clean close makes all that was written last.
+        assert!(self.close(), "nothing fails any more, and still it does not close");
+        self.cut_off();
+        self.world.env = self.world.sim.crash();
+        self.world.broker = self.world.open().expect("nothing fails any more");
         for place in self.world.places() {
             let (start, records) =
                 read_all(&self.world, &place).unwrap_or_else(|error| panic!("{place}: {error}"));
             self.world.history.contents(&place, start, records);
         }
-        self.world.broker.close().expect("nothing fails any more");
         self.world.history.check()
     }
 
@@ -146,7 +150,8 @@ impl Run {
             match opened {
                 Some(broker) if !off => {
                     self.world.broker = broker;
-                    // Failures of the start are none of the work's.
+                    // What was to cut off or fail the start is none of the work's.
+                    self.world.sim.fs.power_off_at(u64::MAX);
                     self.world.calm();
                     self.world.suspects.clear();
                     return topics::look_again(&mut self.world);
@@ -176,6 +181,7 @@ impl Run {
                 return;
             }
         }
-        panic!("nothing fails any more, and still somebody waits");
+        let waits = self.producers.iter().map(Producer::waits).collect::<String>();
+        panic!("nothing fails any more, and still somebody waits: {waits}");
     }
 }
