@@ -233,7 +233,8 @@ impl History {
     }
 
     /// Something was cut off. A kill or a power cut is told after it happened and before what comes after
-    /// it is sent; a failed sync at any time after it happened.
+    /// it is sent; a failed sync at any time after it happened, and again when the partition is open again: until
+    /// then readers of what is written are shown what is lost.
     pub fn cut(&self, cut: &Cut) {
         self.tell(Event::Cut { cut: cut.clone() });
     }

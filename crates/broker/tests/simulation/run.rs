@@ -109,6 +109,7 @@ impl Run {
         // A machine that a kill has ended may also lose its power.
         let power = self.world.one_in(2) || off && self.world.one_in(2);
         self.world.env = if power { self.world.sim.crash() } else { self.world.sim.kill() };
+        self.world.forget_what_failed();
         // What was closed is on disk.
         let loses = power && !closed;
         self.world.history.cut(if loses { &Cut::Power } else { &Cut::Kill });

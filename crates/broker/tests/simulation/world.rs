@@ -32,6 +32,8 @@ pub(crate) struct World {
     pub(crate) topics: Vec<Topic>,
     /// Partitions of which files are about to fail, so that what is only written there may be lost.
     pub(crate) suspects: BTreeSet<Place>,
+    /// Partitions of which files have failed since the broker was opened.
+    failed: BTreeSet<Place>,
     /// How many faults had struck when that was told last.
     struck: u64,
 }
@@ -68,6 +70,7 @@ impl World {
             history: History::new(),
             topics: Vec::new(),
             suspects: BTreeSet::new(),
+            failed: BTreeSet::new(),
             struck: 0,
         }
     }
@@ -138,6 +141,14 @@ impl World {
             for place in &self.suspects {
                 self.history.cut(&Cut::FailedSync(place.clone()));
             }
+            self.failed.extend(self.suspects.iter().cloned());
+        }
+    }
+
+    /// The broker ends: what has failed is not shown to readers any more.
+    pub(crate) fn forget_what_failed(&mut self) {
+        for place in std::mem::take(&mut self.failed) {
+            self.history.cut(&Cut::FailedSync(place));
         }
     }
 }
