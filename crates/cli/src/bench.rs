@@ -58,8 +58,8 @@ enum What {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  logmill bench produce                                     as fast as it goes, durable, 1 KiB records
-  logmill bench produce --rate 10000 --connections 10       open loop: 10,000 records a second over 10 connections
+  logmill bench produce      as fast as it goes, durable, 1 KiB records
+  logmill bench produce --rate 10000 --connections 10      open loop, 10,000 records a second
   logmill bench produce --server http://127.0.0.1:7070 --server-pid $(pgrep logmill) --json")]
 struct ProduceArgs {
     #[command(flatten)]

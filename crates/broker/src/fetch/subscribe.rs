@@ -1,13 +1,13 @@
 //! Reading on and on, against credit.
 
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use parking_lot::Mutex;
 
-use super::cursor::Cursor;
-use super::wait::{Woken, wait};
+use super::places::Places;
+use super::wait::unless_closing;
 use super::{DEFAULT_FETCH_BYTES, FetchFrom, PartitionData, cursors, read};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
@@ -54,15 +54,6 @@ enum Reader {
     Reading(Receiver<Places>),
     /// A read panicked.
     Lost,
-}
-
-#[derive(Debug)]
-struct Places {
-    cursors: Vec<Cursor>,
-    /// Whose turn it is, so that one busy partition does not shut out the others.
-    turn: usize,
-    /// The one that has something to take.
-    ready: Option<usize>,
 }
 
 impl Broker {
@@ -113,10 +104,9 @@ impl Broker {
         let places = start(&core, context, request);
         async move {
             let (places, credit) = places?;
-            let locate = |places: &mut Places| places.cursors.iter_mut().for_each(Cursor::locate);
-            let mut places = read(&core, places, locate).await.map_err(|_| Error::fault("a read"))?;
-            let started = places.cursors.iter_mut().map(Cursor::take).collect();
-            Ok(Subscription { core, reader: Reader::Idle(places), started, credit })
+            let mut reader = Reader::Idle(places);
+            let started = reader.settle(&core).await?.started();
+            Ok(Subscription { core, reader, started, credit })
         }
     }
 }
@@ -128,7 +118,7 @@ fn start(core: &Core, context: &RequestContext, request: Subscribe) -> Result<(P
     if request.credit_bytes == 0 {
         return Err(Error::field("credit_bytes", 0, "without credit nothing is ever sent: grant at least 1"));
     }
-    let places = Places { cursors: cursors(core, request.partitions)?, turn: 0, ready: None };
+    let places = Places::new(cursors(core, request.partitions)?);
     let credit = Credit::default();
     credit.grant(request.credit_bytes);
     Ok((places, credit))
@@ -160,9 +150,7 @@ impl Subscription {
         loop {
             self.core.check_open()?;
             let places = self.reader.idle().await?;
-            if let Some(index) = places.ready.take() {
-                places.turn = index + 1;
-                let data = places.cursors[index].take();
+            if let Some(data) = places.take() {
                 self.credit.spend(data.size_bytes());
                 return Ok(data);
             }
@@ -170,18 +158,13 @@ impl Subscription {
                 return Err(error);
             }
             let closing = self.core.closing.fired();
-            let woken = match self.credit.left() {
-                0 => wait(&[], self.credit.granted(), closing).await,
-                _ if places.cursors.iter().any(Cursor::has_more) => Woken::More,
-                _ => wait(&places.cursors, pending(), closing).await,
-            };
-            match woken {
-                Woken::Ended(index, error) => {
-                    places.cursors[index].end(&error);
-                    places.ready = Some(index);
-                }
-                Woken::More => self.reader.start(&self.core, self.credit.left()),
-                Woken::Until | Woken::Closing => {}
+            let left = self.credit.left().min(DEFAULT_FETCH_BYTES);
+            if left == 0 {
+                unless_closing(self.credit.granted(), closing).await;
+            } else if places.has_ready() {
+                self.reader.start(&self.core, move |places| places.read(left));
+            } else if let Some(woken) = unless_closing(places.wait(), closing).await {
+                places.woken(woken);
             }
         }
     }
@@ -199,38 +182,23 @@ impl Reader {
         }
     }
 
-    fn start(&mut self, core: &Core, max_bytes: usize) {
+    /// The places, when it is known where each of them is.
+    async fn settle(&mut self, core: &Core) -> Result<&mut Places, Error> {
+        loop {
+            self.start(core, Places::settle);
+            let places = self.idle().await?;
+            let Some((index, turn)) = places.not_located() else { break };
+            let turn = turn.await;
+            places.set_turn(index, turn);
+        }
+        self.idle().await
+    }
+
+    fn start(&mut self, core: &Core, step: impl FnOnce(&mut Places) + Send + 'static) {
         match std::mem::replace(self, Self::Lost) {
-            Self::Idle(places) => {
-                *self = Self::Reading(read(core, places, move |places| places.read(max_bytes)));
-            }
+            Self::Idle(places) => *self = Self::Reading(read(core, places, step)),
             other => *self = other,
         }
-    }
-}
-
-impl Places {
-    /// Reads from the first in turn that has something. Blocks.
-    fn read(&mut self, max_bytes: usize) {
-        let count = self.cursors.len();
-        let max_bytes = max_bytes.min(DEFAULT_FETCH_BYTES);
-        for step in 0..count {
-            let index = self.turn.wrapping_add(step) % count;
-            let cursor = &mut self.cursors[index];
-            if !cursor.has_more() {
-                continue;
-            }
-            let came = cursor.read(max_bytes, true).is_some_and(|bytes| bytes > 0);
-            if came || cursor.error().is_some() {
-                self.ready = Some(index);
-                return;
-            }
-        }
-    }
-
-    fn all_failed(&self) -> Option<Error> {
-        let all = self.cursors.iter().all(|cursor| cursor.error().is_some());
-        self.cursors.first().and_then(Cursor::error).filter(|_| all).cloned()
     }
 }
 

@@ -24,6 +24,20 @@ pub(crate) fn crc32c_extend(crc: u32, bytes: &[u8]) -> u32 {
     u32::try_from(digest.finalize()).expect("a CRC-32 has 32 bits")
 }
 
+/// What is wrong with stored bytes where a batch should begin. Nobody sent them like that: the error's advice,
+/// which is for producers, does not fit.
+pub(super) fn no_batch(error: &BatchError, bytes: &[u8]) -> String {
+    match error {
+        BatchError::UnsupportedMagic { .. } if bytes.iter().take(HEADER_LEN).all(|byte| *byte == 0) => {
+            "there are zeros where a batch should begin".to_owned()
+        }
+        BatchError::UnsupportedMagic { magic } => {
+            format!("a batch claims message format v{magic}, and the log writes only v2")
+        }
+        _ => error.to_string(),
+    }
+}
+
 /// The CRC-32C over the first bytes of one batch after the other. They are gathered first: so few bytes
 /// at a time cost a CRC ten times what they cost in one go.
 struct HeadsCheck {
@@ -147,7 +161,7 @@ impl Iterator for Headers<'_> {
         }
         let header = match BatchHeader::parse(rest) {
             Ok(header) => header,
-            Err(error) => return self.damaged(error.to_string()),
+            Err(error) => return self.damaged(no_batch(&error, rest)),
         };
         if let Err(what) = self.gaps.check(&header, self.expected) {
             return self.damaged(what);
@@ -189,7 +203,7 @@ pub(crate) fn take_row(
     max_bytes: usize,
     whatever_size: bool,
 ) -> RowTaken {
-    let mut taken = Taken { range: bytes.len()..bytes.len(), next_offset: from };
+    let mut taken = Taken::nothing(bytes.len(), from);
     let (mut any, mut full, mut bad) = (false, false, None);
     let mut headers = Headers::new(bytes, first, gaps);
     for batch in headers.by_ref() {
@@ -203,7 +217,8 @@ pub(crate) fn take_row(
         }
         match check_crc(&bytes[batch.at..batch.end()], &batch.header) {
             Ok(()) => {
-                taken = Taken { range: start..batch.end(), next_offset: batch.header.next_offset() };
+                taken.range.start = start;
+                taken.add(&batch);
                 any = true;
             }
             Err(error) => bad = Some(batch.damage(&error)),
@@ -220,8 +235,24 @@ pub(crate) fn take_row(
 pub(crate) struct Taken {
     /// Where they are in the bytes.
     pub(crate) range: Range<usize>,
-    /// The offset after the last; of no meaning if there are none.
+    /// The offset after the last, and its leader epoch; of no meaning if there are none.
     pub(crate) next_offset: Offset,
+    pub(crate) last_epoch: i32,
+    /// Whether one of them is part of a transaction, or ends one.
+    pub(crate) transactional: bool,
+}
+
+impl Taken {
+    fn nothing(at: usize, from: Offset) -> Self {
+        Self { range: at..at, next_offset: from, last_epoch: -1, transactional: false }
+    }
+
+    fn add(&mut self, batch: &Placement) {
+        self.range.end = batch.end();
+        self.next_offset = batch.header.next_offset();
+        self.last_epoch = batch.header.leader_epoch;
+        self.transactional |= batch.header.attributes.is_transactional();
+    }
 }
 
 /// The whole batches from the one that holds `from`, or the first behind it, up to about `max_bytes` but at least one,
@@ -234,17 +265,14 @@ pub(crate) fn take(
 ) -> Result<Taken, Damage> {
     let first = batches.partition_point(|batch| batch.header.last_offset() < from);
     let start = batches.get(first).map_or(bytes.len(), |batch| batch.at);
-    let mut taken = Taken { range: start..start, next_offset: from };
+    let mut taken = Taken::nothing(start, from);
     for batch in &batches[first..] {
         let any = !taken.range.is_empty();
         if any && batch.end() - start > max_bytes {
             break;
         }
         match check_crc(&bytes[batch.at..batch.end()], &batch.header) {
-            Ok(()) => {
-                taken.range.end = batch.end();
-                taken.next_offset = batch.header.next_offset();
-            }
+            Ok(()) => taken.add(batch),
             Err(_) if any => break,
             Err(error) => return Err(batch.damage(&error)),
         }

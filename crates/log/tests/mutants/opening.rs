@@ -7,11 +7,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "recovery-takes-a-begun-segment-for-a-stray",
         breaks: "one flipped bit lets acknowledged offsets be given out again",
         file: "log/src/log/recover/sealed.rs",
-        find: "if found.next_offset > end && self.was_never_begun(end)? {",
-        replace: "if found.next_offset > end && self.is_empty(end)? {
+        find: "        if found.next_offset > end\n            && self.was_never_begun(end)?\n",
+        replace: "        if found.next_offset > end && self.is_empty(end)? {
             return Ok(None);
         }
-        if found.next_offset > end && self.was_never_begun(end)? {",
+        if found.next_offset > end
+            && self.was_never_begun(end)?\n",
         caught_by: Catcher::new(
             "salvage",
             "a_segment_that_was_begun_is_not_removed_because_the_one_before_claims_its_offsets",
@@ -93,8 +94,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "recovery-damage-lowers-the-checkpoint",
         breaks: "damage moves the checkpoint, and a segment that is put back from a backup does not fit it",
         file: "log/src/log/recover/damaged.rs",
-        find: "let promised = Some(floor);",
-        replace: "let promised = None;",
+        find: "promised: Some(promised),",
+        replace: "promised: Some(promised).filter(|_| false),",
         caught_by: Catcher::new("salvage", "a_damaged_segment_can_be_put_back_from_a_backup"),
     },
     Mutant {
@@ -117,16 +118,16 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "read-sealed-without-crc",
         breaks: "wrong bytes of a sealed segment are served",
         file: "log/src/segment/walk.rs",
-        find: "match check_crc(&bytes[batch.at..batch.end()], &batch.header) {\n            Ok(()) => {\n                taken = Taken",
-        replace: "match Ok::<(), BatchError>(()) {\n            Ok(()) => {\n                taken = Taken",
+        find: "match check_crc(&bytes[batch.at..batch.end()], &batch.header) {\n            Ok(()) => {\n                taken.range.start",
+        replace: "match Ok::<(), BatchError>(()) {\n            Ok(()) => {\n                taken.range.start",
         caught_by: Catcher::new("damage", "no_wrong_byte_is_served_and_what_is_not_hit_is_readable"),
     },
     Mutant {
         name: "read-active-without-crc",
         breaks: "wrong bytes of the active segment are served",
         file: "log/src/segment/walk.rs",
-        find: "match check_crc(&bytes[batch.at..batch.end()], &batch.header) {\n            Ok(()) => {\n                taken.range.end",
-        replace: "match Ok::<(), BatchError>(()) {\n            Ok(()) => {\n                taken.range.end",
+        find: "match check_crc(&bytes[batch.at..batch.end()], &batch.header) {\n            Ok(()) => taken.add",
+        replace: "match Ok::<(), BatchError>(()) {\n            Ok(()) => taken.add",
         caught_by: Catcher::new("salvage", "damage_in_what_was_appended_since_the_open_costs_its_batch"),
     },
     Mutant {
