@@ -10,7 +10,8 @@
 //! - what was acknowledged is in the partition, at the offset of the answer. Of an answer at
 //!   [`Ack::Written`] only if there was no power cut and no failed sync between it being sent and it being
 //!   seen durable;
-//! - a producer that promises each record once ([`Sending::Once`]) has it once, in the order sent;
+//! - a producer that promises each record once ([`Sending::Once`]) has it once, in the order sent, of what
+//!   is there at one time: with its last records a producer may be forgotten;
 //! - what was refused, or never sent there, is nowhere;
 //! - a reader sees offsets rise and leaves none out, and what it saw is what is there in the end.
 //!
@@ -232,7 +233,8 @@ impl History {
     }
 
     /// Something was cut off. A kill or a power cut is told after it happened and before what comes after
-    /// it is sent; a failed sync at any time after it happened.
+    /// it is sent; a failed sync at any time after it happened, and again when the partition is open again: until
+    /// then readers of what is written are shown what is lost.
     pub fn cut(&self, cut: &Cut) {
         self.tell(Event::Cut { cut: cut.clone() });
     }
