@@ -36,7 +36,7 @@ async fn send(client: &Client, scene: &Scene, place: &Place, producer: u32) {
 #[tokio::test]
 async fn a_client_that_sends_again_without_numbers_is_caught_doubling() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(logmill(), &dir.path().join("data")).await;
+    let mut server = Server::start(logmill(), &dir.path().join("data")).await;
     let scene = Scene::create(server.url()).await;
     let proxy = server.proxy().await;
     let client = Client::connect(&proxy.url()).await.unwrap();
@@ -52,7 +52,7 @@ async fn a_client_that_sends_again_without_numbers_is_caught_doubling() {
     let again = client.produce_batch(&place.topic, 0, batch(id), Acks::Durable).await.unwrap();
     scene.history.acknowledged(place, id, again.offset, Ack::Durable);
 
-    let report = scene.check(server.url()).await;
+    let report = scene.check(&mut server).await;
     assert_eq!(kinds(&report), BTreeSet::from([Kind::Doubled]), "{report:?}");
 }
 
@@ -75,7 +75,7 @@ async fn a_node_whose_directory_was_put_back_is_caught_losing() {
     fs::remove_dir_all(&data).unwrap();
     fs::rename(&copy, &data).unwrap();
     server.resume().await;
-    let report = scene.check(server.url()).await;
+    let report = scene.check(&mut server).await;
     assert_eq!(kinds(&report), BTreeSet::from([Kind::Lost]), "{report:?}");
 }
 

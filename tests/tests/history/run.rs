@@ -61,9 +61,12 @@ impl Scene {
         Arc::new(Self { history, places, acknowledged: watch::Sender::new(0) })
     }
 
-    /// Looks at what is there in the end, and at everything.
-    pub(crate) async fn check(&self, url: &str) -> Report {
-        let client = Client::connect(url).await.unwrap();
+    /// Looks at what is there in the end, and at everything. The node is stopped and started before, so that
+    /// readers can see what was answered as written.
+    pub(crate) async fn check(&self, server: &mut Server) -> Report {
+        assert_eq!(server.terminate().await, 0);
+        server.resume().await;
+        let client = Client::connect(server.url()).await.unwrap();
         for place in &self.places {
             let (start, records) = read_whole(&client, place).await;
             self.history.contents(place, start, records);
@@ -114,9 +117,7 @@ pub(crate) async fn run(seed: u64, plan: Plan, data: &Path) -> Report {
     all(producers, "producers get their answers").await;
     ends.send_replace(Some(scene.ends(server.url()).await));
     all(readers, "readers come to the ends").await;
-    assert_eq!(server.terminate().await, 0);
-    server.resume().await;
-    let report = scene.check(server.url()).await;
+    let report = scene.check(&mut server).await;
     assert!(report.anomalies.is_empty(), "seed {seed}: {}", said(&report, &scene.history));
     report
 }

@@ -68,7 +68,7 @@ impl Busy {
         self.server.resume().await;
         self.stop.send_replace(true);
         timeout(LIMIT, self.clients.join_all()).await.expect("producers get their answers");
-        let report = self.scene.check(self.server.url()).await;
+        let report = self.scene.check(&mut self.server).await;
         assert!(report.anomalies.is_empty(), "{:#?}", report.anomalies);
     }
 }
