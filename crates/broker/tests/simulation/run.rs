@@ -186,3 +186,10 @@ impl Run {
         panic!("nothing fails any more, and still somebody waits: {waits}");
     }
 }
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // The tasks that are left own the broker, and it the scheduler that has them.
+        self.world.sim.kill();
+    }
+}
