@@ -89,7 +89,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         find: "        match self.write(&mut state, group.batches) {
             Ok(appended_at) => {
                 state.producers.apply_all(group.batches, &group.notes, first, appended_at);",
-        replace: "        state.producers.apply_all(group.batches, &group.notes, first, self.env.clock.now());
+        replace:
+            "        state.producers.apply_all(group.batches, &group.notes, first, self.env.clock.now());
         match self.write(&mut state, group.batches) {
             Ok(appended_at) => {",
         caught_by: SIMULATION,
