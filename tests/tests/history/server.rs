@@ -86,7 +86,7 @@ impl Server {
 
     /// SIGSTOP: it is there, and does nothing.
     pub(crate) fn pause(&self) {
-        self.running().signal(Signal::STOP);
+        self.running().pause();
     }
 
     /// SIGCONT.

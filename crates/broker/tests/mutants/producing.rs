@@ -5,18 +5,6 @@ use crate::harness::{Catcher, Mutant};
 
 pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
-        name: "state-kept-after-a-failed-write",
-        breaks: "a batch of which the write failed passes for stored when it is sent again",
-        file: "log/src/log/append.rs",
-        find: "        match self.write(&mut state, batches) {
-            Ok(appended_at) => {
-                state.producers.apply_all(batches, notes, first, appended_at);",
-        replace: "        state.producers.apply_all(batches, notes, first, self.env.clock.now());
-        match self.write(&mut state, batches) {
-            Ok(appended_at) => {",
-        caught_by: SIMULATION,
-    },
-    Mutant {
         name: "duplicate-answered-before-durable",
         breaks: "an answer says where a batch is that a power cut can take from there",
         file: "broker/src/produce/mod.rs",
@@ -42,22 +30,6 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         find: "if acks == Acks::Durable || duplicate {",
         replace: "if duplicate {",
         caught_by: SIMULATION,
-    },
-    Mutant {
-        name: "reader-past-durable-end",
-        breaks: "readers of a durable topic see what a power cut can take back",
-        file: "log/src/log/append.rs",
-        find: "        if relaxed {\n            state.show_written();",
-        replace: "        if true {\n            state.show_written();",
-        caught_by: SIMULATION,
-    },
-    Mutant {
-        name: "sequence-off-by-one-at-wrap",
-        breaks: "after the largest sequence 0 is not taken",
-        file: "log/src/log/producers/note.rs",
-        find: "i32::try_from(sum & i64::from(i32::MAX))",
-        replace: "i32::try_from(sum % i64::from(i32::MAX))",
-        caught_by: Catcher::new("behaviour", "idempotence::sequences_go_on_at_zero_after_the_largest"),
     },
     Mutant {
         name: "preceding-failed-not-enforced",
@@ -109,6 +81,35 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         find: "            first_offset = next;",
         replace: "            first_offset = last_offset;",
         caught_by: SIMULATION,
+    },
+    Mutant {
+        name: "state-kept-after-a-failed-write",
+        breaks: "a batch of which the write failed passes for stored when it is sent again",
+        file: "log/src/log/append.rs",
+        find: "        match self.write(&mut state, group.batches) {
+            Ok(appended_at) => {
+                state.producers.apply_all(group.batches, &group.notes, first, appended_at);",
+        replace:
+            "        state.producers.apply_all(group.batches, &group.notes, first, self.env.clock.now());
+        match self.write(&mut state, group.batches) {
+            Ok(appended_at) => {",
+        caught_by: SIMULATION,
+    },
+    Mutant {
+        name: "reader-past-durable-end",
+        breaks: "readers of a durable topic see what a power cut can take back",
+        file: "log/src/log/append.rs",
+        find: "        if relaxed {\n            state.show_written();",
+        replace: "        if true {\n            state.show_written();",
+        caught_by: SIMULATION,
+    },
+    Mutant {
+        name: "sequence-off-by-one-at-wrap",
+        breaks: "after the largest sequence 0 is not taken",
+        file: "log/src/log/producers/note.rs",
+        find: "i32::try_from(sum & i64::from(i32::MAX))",
+        replace: "i32::try_from(sum % i64::from(i32::MAX))",
+        caught_by: Catcher::new("behaviour", "idempotence::sequences_go_on_at_zero_after_the_largest"),
     },
     Mutant {
         name: "reopened-behind-what-is-durable",

@@ -243,7 +243,7 @@ impl Queue {
         let may_be_stored = it.batch.sequence.is_some();
         match refused {
             Refused::ForOneBefore if may_be_stored && self.numbering.has_given_up() => {
-                it.batch.end(world, place)
+                it.batch.end(world, place);
             }
             Refused::ForOneBefore => {
                 let first_failed = error.metadata().iter().find(|(name, _)| *name == "first_failed_sequence");

@@ -38,7 +38,7 @@ use run::Run;
 use world::World;
 
 /// So many of a run that failed are printed.
-const LAST_OPERATIONS: usize = 6000;
+const LAST_OPERATIONS: usize = 60;
 
 /// Why a run failed.
 type Failure = String;
@@ -65,6 +65,9 @@ fn verdict(seed: u64, outcome: &Result<Report, Failure>, run: &Run) -> Result<()
     Err(format!("LOGMILL_SIMULATION_SEED={seed}: {what}its last operations:\n{last}"))
 }
 
+/// More would share the bound on logs that a process opens again at once, and one seed be more than one run.
+const MOST_THREADS: usize = 4;
+
 /// Runs each seed on as many threads as there are cores: each has a machine of its own.
 fn in_parallel(seeds: &[u64]) -> Result<Tally, Failure> {
     let next = AtomicUsize::new(0);
@@ -78,7 +81,7 @@ fn in_parallel(seeds: &[u64]) -> Result<Tally, Failure> {
         }
         Ok::<_, Failure>(tally)
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let mut total = Tally::default();

@@ -10,6 +10,9 @@ use std::time::Duration;
 use crate::history::{Id, Place, Session};
 use crate::world::{Call, World, answer};
 
+/// A record where it is; `None` if it is none of the history's.
+type Found = (Offset, Option<Id>);
+
 /// Where a reader is in a partition.
 pub(crate) struct At {
     place: Place,
@@ -39,7 +42,7 @@ impl At {
     }
 
     /// Takes what came; false if it was an error.
-    fn take(&mut self, world: &World, data: PartitionData) -> bool {
+    fn take(&mut self, world: &World, data: &PartitionData) -> bool {
         if let Some(error) = &data.error {
             if error.reason() == Reason::OffsetOutOfRange {
                 (self.next, self.session) = (Position::Earliest, None);
@@ -48,7 +51,7 @@ impl At {
         }
         let begin = || world.history.session(&self.place, data.from_offset);
         let session = *self.session.get_or_insert_with(begin);
-        for (offset, id) in identified(&data) {
+        for (offset, id) in identified(data) {
             world.history.read(session, offset, id);
         }
         self.next = Position::Offset(data.next_offset);
@@ -57,7 +60,7 @@ impl At {
 }
 
 /// The records that came, by whom they say sent them.
-fn identified(data: &PartitionData) -> Vec<(Offset, Option<Id>)> {
+fn identified(data: &PartitionData) -> Vec<Found> {
     let records = data.chunks.iter().flat_map(|chunk| decode(chunk.batches.clone(), data.from_offset));
     let id = |record: logmill_broker::DecodedRecord| Id::of(&record.value.unwrap_or_default());
     let identified = records.map(|record| record.expect("what is stored can be read"));
@@ -107,7 +110,7 @@ impl Reader {
                 let Some(come) = call.as_mut().and_then(answer) else { return };
                 *call = None;
                 for (at, data) in places.iter_mut().zip(come.unwrap_or_default()) {
-                    at.take(world, data);
+                    at.take(world, &data);
                 }
             }
             Self::Subscribing(places, stage) => {
@@ -160,7 +163,7 @@ impl Stage {
                 let Ok(subscription) = answer(call)? else { return Some(Self::None) };
                 let mut good = true;
                 for (at, data) in places.iter_mut().zip(subscription.started()) {
-                    good &= at.take(world, data.clone());
+                    good &= at.take(world, data);
                 }
                 let credit = subscription.credit();
                 Some(if good {
@@ -176,7 +179,7 @@ impl Stage {
                 let is_here =
                     |at: &&mut At| *at.place.topic == *data.topic && at.place.partition == data.partition;
                 let at = places.iter_mut().find(is_here).expect("of a partition that was asked for");
-                if !at.take(world, data) {
+                if !at.take(world, &data) {
                     return Some(Self::None);
                 }
                 let (credit, owed) = (credit.clone(), *owed);
@@ -187,7 +190,7 @@ impl Stage {
 }
 
 /// Everything that a partition holds, and where it starts.
-pub(crate) fn read_all(world: &World, place: &Place) -> Result<(Offset, Vec<(Offset, Option<Id>)>), Error> {
+pub(crate) fn read_all(world: &World, place: &Place) -> Result<(Offset, Vec<Found>), Error> {
     let mut at = At::new(place.clone());
     let (mut start, mut records) = (None, Vec::new());
     loop {

@@ -55,8 +55,9 @@ impl World {
         self.sim.fs.inject(rule);
     }
 
-    /// Nothing fails any more.
+    /// Nothing fails any more, and the power stays on.
     pub(crate) fn calm(&mut self) {
+        self.sim.fs.power_off_at(u64::MAX);
         self.sim.fs.clear_rules();
         self.tell_of_faults();
     }
