@@ -68,8 +68,8 @@ impl Visitor {
             calls.spawn(async move {
                 let limit = if name == SUBSCRIPTION { LIMIT } else { LATEST };
                 let ended = timeout(limit, call).await;
-                let error = ended.unwrap_or_else(|_| panic!("{name} hangs")).expect_err(name);
-                (name, error.kind())
+                let answer = ended.unwrap_or_else(|_| panic!("{away:?}: {name} hangs"));
+                (name, answer.expect_err(name).kind())
             });
         }
         calls.join_all().await
@@ -237,7 +237,8 @@ fn expected(away: Away, call: &str) -> Vec<ErrorKind> {
     let is_silent = matches!(away, Away::Paused | Away::Silent | Away::Slow);
     let usual = if is_silent { ErrorKind::Timeout } else { ErrorKind::Unavailable };
     match call {
-        "connect" if away == Away::Replaced => vec![ErrorKind::Unsupported],
+        // Whether what came was seen to be no HTTP/2 before the connection was given up.
+        "connect" if away == Away::Replaced => vec![ErrorKind::Unsupported, ErrorKind::Unavailable],
         "connect" => vec![ErrorKind::Unavailable],
         // It may go out on the old connection before that is seen to be broken.
         "produce_batch" if away == Away::Gone => vec![ErrorKind::OutcomeUnknown, usual],
