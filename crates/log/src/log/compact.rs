@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use logmill_record::{Batch, BatchHeader, Offset, TimestampMs};
+use logmill_record::{Batch, Offset, TimestampMs};
 
 use super::LogInner;
 use super::merge::Merged;
@@ -258,11 +258,12 @@ impl LogInner {
         let mut rewrite = Rewrite::new(&*self.env.fs, &self.dir, segment.base(), &*file);
         // What is known of producers follows from these batches, which stay also without records.
         let producers = self.state.lock().producers.last_offsets();
-        let must_stay = |header: &BatchHeader| producers.contains(&header.last_offset());
+        let mut epochs = self.epochs_from(segment.base());
         self.each_batch(segment, &*file, |position, batch, placed| {
             let cleaned = cleaner.clean(&run.keys, batch);
             let (before, after) = (batch.header(), cleaned.header());
-            if after.record_count == 0 && before.next_offset() < segment.end() && !must_stay(before) {
+            let must_stay = epochs.rises_at(before) || producers.contains(&before.last_offset());
+            if after.record_count == 0 && before.next_offset() < segment.end() && !must_stay {
                 return rewrite.leave_out(position);
             }
             rewrite.keep(position, &cleaned, after != before, placed)
