@@ -8,6 +8,7 @@ mod bench;
 mod commands;
 mod crash;
 mod disk_full;
+mod hostile;
 mod json;
 mod log;
 mod power_cut;
@@ -16,6 +17,7 @@ mod quickstart_feeds;
 mod quickstart_kill;
 mod readme;
 mod serve;
+mod wire;
 
 use logmill_tests::{Node, Program, program};
 use tempfile::TempDir;

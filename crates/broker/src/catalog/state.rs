@@ -94,6 +94,12 @@ impl Catalog {
         shown.filter(|topic| internal || !topic.identity.internal).take(most).map(Arc::clone).collect()
     }
 
+    /// How many topics there are, and how many partitions of all of them together.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let topics = self.topics.read();
+        (topics.len(), topics.values().map(|topic| topic.partitions.len()).sum())
+    }
+
     /// All topics, in order of their names.
     pub(crate) fn all(&self) -> Vec<Arc<TopicState>> {
         self.topics.read().values().map(Arc::clone).collect()

@@ -24,9 +24,11 @@ use wait::{Woken, wait};
 
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
+use crate::budget::{Budget, Permit};
 use crate::context::RequestContext;
 use crate::error::{Error, Reason, shorten};
 use crate::exec::{Receiver, reply};
+use crate::limits::Limit;
 use crate::topic::Position;
 
 /// The longest that a fetch waits.
@@ -153,10 +155,28 @@ impl Broker {
         context: &RequestContext,
         request: Fetch,
     ) -> impl Future<Output = Result<Vec<PartitionData>, Error>> + Send + 'static + use<> {
+        let fetched = self.fetch_held(context, request);
+        async move { Ok(fetched.await?.data) }
+    }
+
+    /// As [`fetch`](Broker::fetch), with the room that the records take among replies.
+    pub(crate) fn fetch_held(
+        &self,
+        context: &RequestContext,
+        request: Fetch,
+    ) -> impl Future<Output = Result<Fetched, Error>> + Send + 'static + use<> {
         let core = Arc::clone(self.core());
         let round = start(&core, context, request);
         async move { round?.run(&core).await }
     }
+}
+
+/// What a fetch brings.
+pub(crate) struct Fetched {
+    pub(crate) data: Vec<PartitionData>,
+    /// To be kept until they are sent.
+    #[cfg_attr(not(feature = "grpc"), expect(dead_code, reason = "in one process nothing is sent"))]
+    pub(crate) held: Option<Permit>,
 }
 
 /// Checks a fetch and finds its partitions.
@@ -172,7 +192,8 @@ fn start(core: &Arc<Core>, context: &RequestContext, request: Fetch) -> Result<R
     let cursors = cursors(core, partitions)?;
     let min_bytes = min_bytes.min(max_bytes);
     let turn = core.rotation.fetch_add(1, Ordering::Relaxed);
-    Ok(Round { cursors, turn, max_bytes, min_bytes, max_wait, bytes: 0, full: false })
+    let room = core.replies.clone();
+    Ok(Round { cursors, turn, max_bytes, min_bytes, max_wait, bytes: 0, full: false, room, held: None })
 }
 
 /// The places of a request's partitions, each named once.
@@ -180,11 +201,9 @@ fn cursors(core: &Core, partitions: Vec<FetchFrom>) -> Result<Vec<Cursor>, Error
     if partitions.is_empty() {
         return Err(Error::missing("partitions", "name at least one partition to read"));
     }
-    let most = core.config.limits.max_fetch_partitions;
-    if partitions.len() > most {
-        let doing = format!("reading {} partitions at once", partitions.len());
-        return Err(Error::limit("max_fetch_partitions", most, &doing, "read them in several requests"));
-    }
+    let count = partitions.len();
+    let doing = || format!("reading {count} partitions at once");
+    core.bounds.check(Limit::MaxFetchPartitions, count, doing, "read them in several requests")?;
     let mut named: Vec<(&str, u32)> =
         partitions.iter().map(|from| (from.topic.as_str(), from.partition)).collect();
     named.sort_unstable();
@@ -213,12 +232,15 @@ struct Round {
     min_bytes: usize,
     max_wait: Duration,
     bytes: usize,
-    /// A batch was left because it does not fit any more.
+    /// A batch was left because it does not fit any more, or there was no room for it among replies.
     full: bool,
+    /// Room among replies, and what this one has of it.
+    room: Budget,
+    held: Option<Permit>,
 }
 
 impl Round {
-    async fn run(mut self, core: &Arc<Core>) -> Result<Vec<PartitionData>, Error> {
+    async fn run(mut self, core: &Arc<Core>) -> Result<Fetched, Error> {
         let timeout = core.timer.sleep(self.max_wait);
         let mut timeout = std::pin::pin!(timeout);
         let mut waiting = None;
@@ -228,12 +250,8 @@ impl Round {
                 break;
             }
             if waiting.is_none() {
-                let limit = core.config.limits.max_waiting_fetches;
                 let advice = "send again when others have ended, or without max_wait_ms";
-                let permit = core.waiting_fetches.take(1);
-                waiting = Some(permit.ok_or_else(|| {
-                    Error::limit("max_waiting_fetches", limit, "a fetch that waits", advice)
-                })?);
+                waiting = Some(core.waiting_fetches.take_for(1, || "a fetch that waits".into(), advice)?);
             }
             match wait(&self.cursors, timeout.as_mut(), core.closing.fired()).await {
                 Woken::More => {}
@@ -244,10 +262,14 @@ impl Round {
                 Woken::Until | Woken::Closing => break,
             }
         }
-        Ok(self.cursors.iter_mut().map(Cursor::take).collect())
+        if self.full && self.bytes == 0 {
+            let advice = "send again when others have read what they asked for";
+            return Err(self.room.refusal("a fetch", advice));
+        }
+        Ok(Fetched { data: self.cursors.iter_mut().map(Cursor::take).collect(), held: self.held })
     }
 
-    /// Reads what there is, up to the limit. Blocks.
+    /// Reads what there is, up to the limit and as far as there is room among replies. Blocks.
     fn read(&mut self) {
         let count = self.cursors.len();
         // A read ends with its segment: as long as something comes, there may be more.
@@ -261,10 +283,13 @@ impl Round {
                 }
                 let left = self.max_bytes.saturating_sub(self.bytes);
                 let first = self.bytes == 0;
-                match if left > 0 || first { cursor.read(left, first) } else { None } {
-                    Some(bytes) => {
+                let room = if left > 0 || first { self.room.take_up_to(left.max(1)) } else { None };
+                match room.and_then(|room| Some((cursor.read(room.amount().min(left), first)?, room))) {
+                    Some((bytes, room)) => {
                         self.bytes += bytes;
                         came |= bytes > 0;
+                        let held = self.held.get_or_insert(room);
+                        held.keep(self.bytes);
                     }
                     None => {
                         self.full = true;

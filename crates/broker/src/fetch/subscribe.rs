@@ -11,6 +11,7 @@ use super::wait::{Woken, wait};
 use super::{DEFAULT_FETCH_BYTES, FetchFrom, PartitionData, cursors, read};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
+use crate::budget::{Budget, Permit};
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::exec::Receiver;
@@ -31,6 +32,10 @@ pub struct Subscription {
     reader: Reader,
     started: Vec<PartitionData>,
     credit: Credit,
+    /// The room among replies that the last records take, until the next are asked for.
+    held: Option<Permit>,
+    /// Its place among subscriptions.
+    _place: Permit,
 }
 
 /// How much a [`Subscription`] may still send. A clone is the same credit.
@@ -63,6 +68,10 @@ struct Places {
     turn: usize,
     /// The one that has something to take.
     ready: Option<usize>,
+    /// The room among replies that it takes.
+    held: Option<Permit>,
+    /// There was none.
+    no_room: bool,
 }
 
 impl Broker {
@@ -112,26 +121,34 @@ impl Broker {
         let core = Arc::clone(self.core());
         let places = start(&core, context, request);
         async move {
-            let (places, credit) = places?;
+            let (places, credit, place) = places?;
             let locate = |places: &mut Places| places.cursors.iter_mut().for_each(Cursor::locate);
             let mut places = read(&core, places, locate).await.map_err(|_| Error::fault("a read"))?;
             let started = places.cursors.iter_mut().map(Cursor::take).collect();
-            Ok(Subscription { core, reader: Reader::Idle(places), started, credit })
+            let reader = Reader::Idle(places);
+            Ok(Subscription { core, reader, started, credit, held: None, _place: place })
         }
     }
 }
 
-fn start(core: &Core, context: &RequestContext, request: Subscribe) -> Result<(Places, Credit), Error> {
+fn start(
+    core: &Core,
+    context: &RequestContext,
+    request: Subscribe,
+) -> Result<(Places, Credit, Permit), Error> {
     core.check_open()?;
     let topics = request.partitions.iter().map(|from| from.topic.as_str()).collect();
     authorize(context, &Operation::Subscribe { topics })?;
     if request.credit_bytes == 0 {
         return Err(Error::field("credit_bytes", 0, "without credit nothing is ever sent: grant at least 1"));
     }
-    let places = Places { cursors: cursors(core, request.partitions)?, turn: 0, ready: None };
+    let advice = "end another one, or read several partitions with one";
+    let place = core.subscriptions.take_for(1, || "one subscription more".into(), advice)?;
+    let cursors = cursors(core, request.partitions)?;
+    let places = Places { cursors, turn: 0, ready: None, held: None, no_room: false };
     let credit = Credit::default();
     credit.grant(request.credit_bytes);
-    Ok((places, credit))
+    Ok((places, credit, place))
 }
 
 impl Subscription {
@@ -157,11 +174,13 @@ impl Subscription {
     /// [`NodeClosing`](crate::Reason::NodeClosing), and when no partition is left to read the failure of
     /// one of them.
     pub async fn next(&mut self) -> Result<PartitionData, Error> {
+        self.held = None;
         loop {
             self.core.check_open()?;
             let places = self.reader.idle().await?;
             if let Some(index) = places.ready.take() {
                 places.turn = index + 1;
+                self.held = places.held.take();
                 let data = places.cursors[index].take();
                 self.credit.spend(data.size_bytes());
                 return Ok(data);
@@ -171,6 +190,10 @@ impl Subscription {
             }
             let closing = self.core.closing.fired();
             let woken = match self.credit.left() {
+                _ if std::mem::take(&mut places.no_room) => {
+                    wait(&[], self.core.replies.room(), closing).await;
+                    Woken::More
+                }
                 0 => wait(&[], self.credit.granted(), closing).await,
                 _ if places.cursors.iter().any(Cursor::has_more) => Woken::More,
                 _ => wait(&places.cursors, pending(), closing).await,
@@ -202,7 +225,8 @@ impl Reader {
     fn start(&mut self, core: &Core, max_bytes: usize) {
         match std::mem::replace(self, Self::Lost) {
             Self::Idle(places) => {
-                *self = Self::Reading(read(core, places, move |places| places.read(max_bytes)));
+                let room = core.replies.clone();
+                *self = Self::Reading(read(core, places, move |places| places.read(max_bytes, &room)));
             }
             other => *self = other,
         }
@@ -210,19 +234,23 @@ impl Reader {
 }
 
 impl Places {
-    /// Reads from the first in turn that has something. Blocks.
-    fn read(&mut self, max_bytes: usize) {
+    /// Reads from the first in turn that has something, as far as there is room among replies. Blocks.
+    fn read(&mut self, max_bytes: usize, room: &Budget) {
         let count = self.cursors.len();
-        let max_bytes = max_bytes.min(DEFAULT_FETCH_BYTES);
+        let Some(mut held) = room.take_up_to(max_bytes.min(DEFAULT_FETCH_BYTES)) else {
+            self.no_room = true;
+            return;
+        };
         for step in 0..count {
             let index = self.turn.wrapping_add(step) % count;
             let cursor = &mut self.cursors[index];
             if !cursor.has_more() {
                 continue;
             }
-            let came = cursor.read(max_bytes, true).is_some_and(|bytes| bytes > 0);
-            if came || cursor.error().is_some() {
-                self.ready = Some(index);
+            let came = cursor.read(held.amount(), true).unwrap_or(0);
+            if came > 0 || cursor.error().is_some() {
+                held.keep(came);
+                (self.ready, self.held) = (Some(index), Some(held));
                 return;
             }
         }
