@@ -266,8 +266,10 @@ impl Broker {
             let core = Arc::clone(core);
             let changes = Arc::clone(&core.changes);
             changes.push(Box::new(move || {
-                sender.send(change(&core));
-                drop(held);
+                let outcome = change(&core);
+                // Before the answer: whoever has it may open the directory again.
+                drop((core, held));
+                sender.send(outcome);
             }));
             receiver
         });
@@ -372,7 +374,11 @@ impl Core {
         let answer = input.map(|input| {
             let (sender, receiver): (_, Receiver<Result<T, Error>>) = reply();
             let core = Arc::clone(self);
-            let task: Task = Box::new(move || sender.send(job(&core, input)));
+            let task: Task = Box::new(move || {
+                let outcome = job(&core, input);
+                drop(core);
+                sender.send(outcome);
+            });
             self.config.env.scheduler.spawn(Work::Read, task);
             receiver
         });

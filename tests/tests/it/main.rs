@@ -11,6 +11,7 @@ mod disk_full;
 mod hostile;
 mod json;
 mod log;
+mod memory;
 mod power_cut;
 mod quickstart;
 mod quickstart_feeds;
