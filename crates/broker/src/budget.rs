@@ -154,7 +154,11 @@ impl Budget {
 
     /// The one who waits longest, if there is room. It wakes the next when it has taken its part.
     fn next(&self, state: &mut State) -> Option<Waker> {
-        if state.used < self.0.most { state.waiting_for_room.pop_first().map(|(_, waker)| waker) } else { None }
+        if state.used < self.0.most {
+            state.waiting_for_room.pop_first().map(|(_, waker)| waker)
+        } else {
+            None
+        }
     }
 }
 

@@ -109,7 +109,8 @@ impl Core {
     fn waits_for(&self) -> String {
         let topics = self.catalog.all();
         let partitions = topics.iter().flat_map(|topic| &topic.partitions);
-        let mut waiting = partitions.filter(|partition| partition.lane().is_ok_and(|lane| lane.has_unsynced()));
+        let mut waiting =
+            partitions.filter(|partition| partition.lane().is_ok_and(|lane| lane.has_unsynced()));
         let named: Vec<String> =
             waiting.by_ref().take(NAMED).map(|partition| partition.name().to_string()).collect();
         match waiting.count() {

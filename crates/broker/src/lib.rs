@@ -79,7 +79,7 @@ pub use catalog::{
 };
 pub use config::{
     Config, DEFAULT_LOW_SPACE_BYTES, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_PRODUCER_ID_EXPIRATION,
-    DEFAULT_STALL_TIMEOUT, DEFAULT_RESERVE_BYTES, DEFAULT_SEGMENT_BYTES,
+    DEFAULT_RESERVE_BYTES, DEFAULT_SEGMENT_BYTES, DEFAULT_STALL_TIMEOUT,
 };
 pub use context::{Listener, Principal, RequestContext};
 pub use error::{Code, Error, OpenError, OpenErrorKind, Reason};

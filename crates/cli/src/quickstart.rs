@@ -79,8 +79,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Some(path) => absolute(path)?,
         None => data_dir.join(SQLITE_NAME),
     };
-    let node =
-        Node::start(Config::new(&data_dir), SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+    let node = Node::start(Config::new(&data_dir), SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
     let done = main_job(&node.url(), &feed, &sqlite).await;
     // Cleanly, also after a failure: what is stored stays.
     let stopped = node.stop(STOP_TIMEOUT).await;

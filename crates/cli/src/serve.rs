@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use logmill_broker::{
-    Config, DEFAULT_LOW_SPACE_BYTES, DEFAULT_PRODUCER_ID_EXPIRATION, DEFAULT_STALL_TIMEOUT,
-    DEFAULT_RESERVE_BYTES, Limit, Limits, TopicSettings,
+    Config, DEFAULT_LOW_SPACE_BYTES, DEFAULT_PRODUCER_ID_EXPIRATION, DEFAULT_RESERVE_BYTES,
+    DEFAULT_STALL_TIMEOUT, Limit, Limits, TopicSettings,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};

@@ -110,9 +110,7 @@ fn frames_of_one_byte_end_the_connection() {
 fn headers_without_end_end_the_connection() {
     let ended = under("continuations", |peer| {
         peer.send(&frame(HEADERS, 0, 1, &call(LIST)));
-        peer.flood(100_000, |number| {
-            frame(CONTINUATION, 0, 1, &field("x-more", &format!("{number:0100}")))
-        })
+        peer.flood(100_000, |number| frame(CONTINUATION, 0, 1, &field("x-more", &format!("{number:0100}"))))
     });
     assert_eq!(ended, Ended::Cut);
 }

@@ -14,18 +14,22 @@ use crate::logmill;
 use crate::wire::{DATA, END_HEADERS, Ended, HEADERS, Peer, SETTINGS, WINDOW_UPDATE, call, frame, message};
 
 const MIB: u64 = 1024 * 1024;
-/// A node without work, its threads, and what an allocator keeps of what it has given back.
-const NODE: u64 = 64 * MIB;
+/// A node without work, its threads, and what an allocator keeps of the small pieces that it has given back.
+const NODE: u64 = 48 * MIB;
 /// The node's limits here, in bytes.
 const QUEUED: u64 = 32 * MIB;
 const REPLIES: u64 = 32 * MIB;
 const REQUESTS: u64 = 32 * MIB;
+/// What a sender may be ahead of the node on a connection, and unanswered on a stream.
+const STREAM: u64 = 32 * MIB;
 
-/// A node with small limits, over a directory that goes with it.
+/// A node with small limits, over a directory that goes with it. Its allocator gives large pieces back at once:
+/// by itself glibc's keeps them, up to 200 MiB here, and one would see that and not what the node holds.
 fn small() -> (tempfile::TempDir, Node) {
     let dir = tempfile::tempdir().unwrap();
-    let mut command = logmill().command(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
-    command.arg(dir.path().join("data"));
+    let mut command = logmill().command(["serve", "--listen", "127.0.0.1:0", "--stall-timeout-ms", "2000"]);
+    command.arg("--data-dir").arg(dir.path().join("data"));
+    command.env("MALLOC_MMAP_THRESHOLD_", "131072").env("MALLOC_TRIM_THRESHOLD_", "131072");
     for (limit, value) in
         [("max_queued_bytes", QUEUED), ("max_reply_bytes", REPLIES), ("max_request_bytes", REQUESTS)]
     {
@@ -40,7 +44,11 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 
 /// Prints what the node takes, and checks that it is within what `bounds` add up to.
 fn check(node: &Node, what: &str, bounds: &[u64]) {
-    let (taken, most) = (rss_anon(node.pid()), bounds.iter().sum::<u64>());
+    check_taken(rss_anon(node.pid()), what, bounds);
+}
+
+fn check_taken(taken: u64, what: &str, bounds: &[u64]) {
+    let most = bounds.iter().sum::<u64>();
     println!("{what}: RssAnon {} MiB, at most {} MiB", taken / MIB, most / MIB);
     assert!(taken < most, "{what}: {taken} bytes, and the limits allow {most}");
 }
@@ -78,11 +86,12 @@ fn a_hundred_thousand_tiny_messages_on_one_stream() {
 
 #[test]
 fn two_thousand_idle_subscribers_that_all_wake_at_once() {
+    const RECORDS: u32 = 4;
     let (_dir, node) = small();
     run(async {
         let client = Client::connect(node.url()).await.unwrap();
         client.create_topic("t", Some(1)).await.unwrap();
-        let mut subscribers: Vec<Subscription> = Vec::new();
+        let mut subscribers = Vec::new();
         for _ in 0..4 {
             let client = Client::connect(node.url()).await.unwrap();
             for _ in 0..500 {
@@ -90,20 +99,25 @@ fn two_thousand_idle_subscribers_that_all_wake_at_once() {
                 subscribers.push(client.subscribe(Subscribe::from(from)).await.unwrap());
             }
         }
-        check(&node, "2,000 idle subscribers", &[NODE, 2_000 * 32 * 1024]);
-        append(&client, "t", 8, 256 * 1024).await;
-        for subscriber in &mut subscribers {
+        check(&node, "2,000 idle subscribers", &[NODE, 2_000 * 24 * 1024]);
+        append(&client, "t", RECORDS, 64 * 1024).await;
+        let read = |mut subscriber: Subscription| async move {
             let mut next = Offset(0);
-            while next < Offset(8) {
+            while next < Offset(RECORDS.into()) {
                 next = subscriber.next().await.unwrap().unwrap().next_offset;
             }
+        };
+        let reading: Vec<_> = subscribers.into_iter().map(|it| tokio::spawn(read(it))).collect();
+        for reader in reading {
+            reader.await.unwrap();
         }
     });
-    check(&node, "2,000 subscribers that woke at once", &[NODE, 2_000 * 32 * 1024, REPLIES]);
+    check(&node, "2,000 subscribers that woke at once", &[NODE, 2_000 * 24 * 1024, REPLIES]);
     assert_eq!(node.terminate(), 0);
 }
 
 #[test]
+#[ignore = "each topic is a few syncs: a minute"]
 fn a_thousand_topics() {
     const TOPICS: u32 = 1_000;
     let (_dir, node) = small();
@@ -140,8 +154,11 @@ fn subscribe_to(topic: &str) -> Vec<u8> {
         }),
         max_bytes: 0,
     };
-    let start =
-        v1::SubscribeStart { partitions: vec![from], credit_bytes: i64::MAX, ..v1::SubscribeStart::default() };
+    let start = v1::SubscribeStart {
+        partitions: vec![from],
+        credit_bytes: i64::MAX,
+        ..v1::SubscribeStart::default()
+    };
     let request = v1::subscribe_request::Request::Start(start);
     message(&v1::SubscribeRequest { request: Some(request) }.encode_to_vec())
 }
@@ -163,17 +180,19 @@ fn subscribers_that_never_read() {
             }
         }
         // Somebody who reads gets everything all the same: it is tried again while others keep the memory.
-        let mut next = Offset(0);
+        let (mut next, mut taken) = (Offset(0), 0);
         while next < Offset(100) {
+            taken = rss_anon(node.pid()).max(taken);
             let from = FetchFrom::new("t", 0, Position::Offset(next));
             match client.fetch(from.into()).await {
                 Ok(data) => next = data[0].next_offset,
                 Err(error) => assert_eq!(error.reason(), "LIMIT_EXCEEDED", "{error}"),
             }
         }
+        check_taken(taken, "200 subscribers that never read, at most", &[NODE, 2 * REPLIES]);
         drop(peers);
     });
-    check(&node, "200 subscribers that never read", &[NODE, REPLIES, 20 * 8 * MIB]);
+    check(&node, "200 subscribers that never read", &[NODE, 2 * REPLIES]);
     assert_eq!(node.terminate(), 0);
 }
 
@@ -183,16 +202,20 @@ fn a_producer_that_never_waits() {
     run(async {
         let client = Client::connect(node.url()).await.unwrap();
         client.create_topic("t", Some(1)).await.unwrap();
-        // One that keeps to HTTP/2's windows, and has half a gigabyte under way.
+        // One that keeps to HTTP/2's windows, and has a quarter of a gigabyte under way.
         let most = 1 << 30;
         let options =
             ProducerOptions { max_buffered_bytes: most, max_in_flight_bytes: most, ..Default::default() };
         let producer = client.producer(options).unwrap();
         let value = Bytes::from(vec![b'x'; 500_000]);
-        for _ in 0..1_000 {
+        for _ in 0..500 {
             drop(producer.send(ProducerRecord::new("t", value.clone())).await.unwrap());
         }
-        check(&node, "a producer that never waits, half a gigabyte", &[NODE, QUEUED, REQUESTS, 16 * MIB]);
+        check(
+            &node,
+            "a producer that never waits, a quarter of a gigabyte",
+            &[NODE, QUEUED, REQUESTS, STREAM],
+        );
         producer.flush().await.unwrap();
     });
     let records = v1::RecordSet {
@@ -211,12 +234,11 @@ fn a_producer_that_never_waits() {
         peer.send(&frame(HEADERS, END_HEADERS, 1, &call("/logmill.v1.ProduceService/ProduceStream"))),
         Ended::Taken
     );
-    // A gigabyte, in frames that any server takes, and without a look at windows: the node ends it when it has
+    // A quarter of a gigabyte, in frames that any server takes, and without a look at windows: the node ends it when it has
     // sent more than it may.
-    let ended = peer.flood(2_000, |_| {
-        bytes.chunks(16_384).flat_map(|part| frame(DATA, 0, 1, part)).collect()
-    });
-    check(&node, "a producer that minds no windows", &[NODE, QUEUED, REQUESTS, 16 * MIB]);
+    let ended =
+        peer.flood(2_000, |_| bytes.chunks(16_384).flat_map(|part| frame(DATA, 0, 1, part)).collect());
+    check(&node, "a producer that minds no windows", &[NODE, QUEUED, REQUESTS, STREAM]);
     assert_ne!(ended, Ended::Taken);
     drop(peer);
     let program = logmill().at(node.url());

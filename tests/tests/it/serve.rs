@@ -48,7 +48,9 @@ fn an_address_that_others_could_reach_is_refused() {
 fn recovered(data: &Path) -> (usize, Recovered) {
     let scanned = Arc::new(AtomicUsize::new(0));
     let hears = Arc::clone(&scanned);
-    let options = SetOptions::default().on_scan(move |_| drop(hears.fetch_add(1, Ordering::SeqCst)));
+    let options = SetOptions::default().on_scan(move |_| {
+        hears.fetch_add(1, Ordering::SeqCst);
+    });
     let set = LogSet::open(data, options).unwrap();
     let mut partitions = 0;
     for topic in std::fs::read_dir(data.join("topics")).unwrap() {

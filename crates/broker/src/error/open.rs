@@ -79,7 +79,8 @@ impl OpenError {
     }
 
     pub(crate) fn limit_of_nothing(limit: Limit) -> Self {
-        let message = format!("the limit {limit} is 0, and nothing could be done within it: set it to at least 1");
+        let message =
+            format!("the limit {limit} is 0, and nothing could be done within it: set it to at least 1");
         Self::new(OpenErrorKind::Configuration, message)
     }
 

@@ -123,8 +123,10 @@ impl Connections {
     /// Cuts, as long as it runs, the connections that keep from others what these are refused.
     pub(super) async fn cut_those_that_stall(self) {
         let All { core, requests, .. } = &*self.0;
-        let mut shared =
-            [Watched::new(&core.replies, Limit::MaxReplyBytes), Watched::new(requests, Limit::MaxRequestBytes)];
+        let mut shared = [
+            Watched::new(&core.replies, Limit::MaxReplyBytes),
+            Watched::new(requests, Limit::MaxRequestBytes),
+        ];
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             if shared.iter_mut().fold(false, |lacks, watched| watched.lacks(core) || lacks) {
@@ -140,7 +142,10 @@ impl Connections {
             let since = connection.held.lock().since.first_key_value().map(|(_, since)| *since);
             if since.is_some_and(|since| now.saturating_sub(since) >= most) && !connection.cut.has_fired() {
                 let peer = connection.peer.map(tracing::field::display);
-                tracing::warn!(peer, "a connection is cut: it kept memory for replies or requests from others");
+                tracing::warn!(
+                    peer,
+                    "a connection is cut: it kept memory for replies or requests from others"
+                );
                 connection.cut.fire();
             }
         }
@@ -186,7 +191,8 @@ impl Connection {
         let all = &self.0.all;
         let mut place = self.0.place.lock();
         if matches!(*place, Place::Refused(_)) {
-            let advice = "close connections that nobody needs, use one for many calls, or set the limit higher";
+            let advice =
+                "close connections that nobody needs, use one for many calls, or set the limit higher";
             *place = Place::Taken(all.places.take_for(1, || "one connection more".to_owned(), advice)?);
         }
         drop(place);

@@ -10,8 +10,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::convert::{known, not_negative, partition, position};
 use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame, memory_of};
 use super::guard::connection;
-use super::subscribe::{self, Replies};
-use super::Services;
+use super::sending::{Nothing, response};
+use super::{Services, subscribe};
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::fetch::{DEFAULT_FETCH_BYTES, Fetch, FetchFrom, Fetched, PartitionData};
@@ -35,24 +35,20 @@ impl FetchService for Services {
         Ok(response)
     }
 
-    type SubscribeStream = Replies;
+    type SubscribeStream = Nothing;
 
     async fn subscribe(
         &self,
         request: Request<Streaming<v1::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let (context, connection) = (self.context(&request), connection(&request)?);
-        Ok(Response::new(subscribe::start(self, &context, connection, request.into_inner()).await?))
+        Ok(response(subscribe::start(self, &context, connection, request.into_inner()).await?))
     }
 }
 
 impl Services {
     /// Fetches; should the services end meanwhile, with what there is.
-    async fn fetch_until_stopping(
-        &self,
-        context: &RequestContext,
-        fetch: Fetch,
-    ) -> Result<Fetched, Error> {
+    async fn fetch_until_stopping(&self, context: &RequestContext, fetch: Fetch) -> Result<Fetched, Error> {
         let at_once = Fetch { max_wait: Duration::ZERO, ..fetch.clone() };
         tokio::select! {
             data = self.broker.fetch_held(context, fetch) => data,

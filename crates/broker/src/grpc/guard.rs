@@ -13,6 +13,7 @@ use tonic::server::NamedService;
 use tonic::{Request, Status};
 
 use super::connection::{Connection, Held};
+use super::sending::Instead;
 use crate::budget::Permit;
 use crate::error::Error;
 
@@ -48,12 +49,17 @@ where
             Ok(place) => place,
             Err(error) => return refuse(error),
         };
-        let arriving = |body| Body::new(Arriving { body, message: Message::default(), held: None, connection });
+        let arriving =
+            |body| Body::new(Arriving { body, message: Message::default(), held: None, connection });
         let answer = self.0.call(request.map(arriving));
         Box::pin(async move {
             let mut response = answer.await?;
             let held = response.extensions_mut().remove::<Arc<Held>>();
-            Ok(response.map(|body| Body::new(Leaving { body, _place: place, _held: held })))
+            let instead = response.extensions_mut().remove::<Instead>().and_then(|body| body.take());
+            Ok(response.map(|body| {
+                let body = instead.unwrap_or(body);
+                Body::new(Leaving { body, _place: place, _held: held })
+            }))
         })
     }
 }

@@ -16,6 +16,7 @@ mod guard;
 mod node;
 mod produce;
 mod produce_stream;
+mod sending;
 mod socket;
 mod status;
 mod subscribe;
@@ -125,10 +126,9 @@ pub async fn serve(
     let router = router(&services).add_service(Guard(health));
 
     let (take, stall_timeout) = (connections.clone(), services.broker.config().stall_timeout);
-    let incoming = TcpIncoming::from(listener)
-        .with_nodelay(Some(true))
-        .then(pause_after_failure)
-        .filter_map(move |accepted| accepted.map(|tcp| take_connection(&take, tcp, stall_timeout)).transpose());
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).then(pause_after_failure).filter_map(
+        move |accepted| accepted.map(|tcp| take_connection(&take, tcp, stall_timeout)).transpose(),
+    );
     let mut serving = pin!(router.serve_with_incoming_shutdown(incoming, stopping.fired()));
     let mut watching = pin!(connections.cut_those_that_stall());
     tokio::select! {

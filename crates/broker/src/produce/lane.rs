@@ -457,9 +457,9 @@ impl Shared {
     fn take(&self, budget: &Budget, bytes: usize) -> Result<Permit, Error> {
         let doing = || format!("{bytes} bytes more for {}", self.name);
         let advice = "the disk does not keep up; send again when earlier records have been answered";
-        budget.take_for(bytes, doing, advice).map_err(|error| {
-            error.with("topic", &self.name.topic).with("partition", self.name.partition)
-        })
+        budget
+            .take_for(bytes, doing, advice)
+            .map_err(|error| error.with("topic", &self.name.topic).with("partition", self.name.partition))
     }
 }
 

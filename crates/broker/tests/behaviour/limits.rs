@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use logmill_broker::{
-    Broker, Config, Error, Fetch, FetchFrom, Limit, LimitStats, Limits, OpenErrorKind, Position,
-    Reason, Subscribe, TopicSettings,
+    Broker, Config, Error, Fetch, FetchFrom, Limit, LimitStats, Limits, OpenErrorKind, Position, Reason,
+    Subscribe, TopicSettings,
 };
 use logmill_log::sim::Sim;
 
@@ -245,11 +245,7 @@ fn a_producer_that_is_silent_for_as_long_as_the_node_says_is_forgotten() {
     use logmill_broker::{Acks, Payload, Produce, ProducerSequence};
     let sim = Sim::new(11);
     let expiration = Duration::from_mins(10);
-    let node = Node::open(Config {
-        env: sim.env(),
-        producer_id_expiration: expiration,
-        ..small("/data")
-    });
+    let node = Node::open(Config { env: sim.env(), producer_id_expiration: expiration, ..small("/data") });
     node.create("t", 1).unwrap();
     let sequence = ProducerSequence { id: 7, epoch: 0, base_sequence: 0 };
     let again = || {

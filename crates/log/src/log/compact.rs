@@ -97,10 +97,7 @@ impl LogInner {
     }
 
     /// Begins a run unless one is under way; false if `take` finds no room for its table of keys.
-    fn begin_run(
-        &self,
-        take: impl FnOnce(&Arc<KeyMemory>, usize) -> Option<KeyRoom>,
-    ) -> Result<bool, Error> {
+    fn begin_run(&self, take: impl FnOnce(&Arc<KeyMemory>, usize) -> Option<KeyRoom>) -> Result<bool, Error> {
         let Some(options) = self.state.lock().options.compaction else {
             let message = format!("{} is not a compacted log; open it as one", self.dir.display());
             return Err(Error::new(ErrorKind::Invalid, message).at_path(&self.dir));
