@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -86,6 +87,18 @@ pub(super) struct Held {
     permit: Permit,
     connection: Connection,
     id: u64,
+}
+
+/// Bytes, and the memory that they take.
+struct Kept {
+    bytes: Bytes,
+    _held: Arc<Held>,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Connections {
@@ -223,6 +236,11 @@ impl Connection {
 }
 
 impl Held {
+    /// The same bytes, which keep this for as long as they are anywhere: HTTP/2 has them until they are sent.
+    pub(super) fn keep_with(self: &Arc<Self>, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Kept { bytes, _held: Arc::clone(self) })
+    }
+
     /// Takes more, of the connection's part `own` too.
     pub(super) fn grow(&mut self, own: &mut Permit, bytes: usize) -> Result<(), Error> {
         let refused = if !own.grow(bytes) {

@@ -58,7 +58,7 @@ where
             let instead = response.extensions_mut().remove::<Instead>().and_then(|body| body.take());
             Ok(response.map(|body| {
                 let body = instead.unwrap_or(body);
-                Body::new(Leaving { body, _place: place, _held: held })
+                Body::new(Leaving { body, _place: place, held })
             }))
         })
     }
@@ -160,7 +160,8 @@ impl HttpBody for Arriving {
 struct Leaving {
     body: Body,
     _place: Permit,
-    _held: Option<Arc<Held>>,
+    /// The memory that its bytes take.
+    held: Option<Arc<Held>>,
 }
 
 impl HttpBody for Leaving {
@@ -171,7 +172,9 @@ impl HttpBody for Leaving {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let Some(held) = &self.held else { return Poll::Ready(frame) };
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|bytes| held.keep_with(bytes)))))
     }
 
     fn is_end_stream(&self) -> bool {

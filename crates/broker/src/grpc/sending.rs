@@ -16,7 +16,7 @@ use http_body::Frame;
 use logmill_proto::v1;
 use parking_lot::Mutex;
 use prost::Message;
-use tokio_stream::{Empty, Stream, empty};
+use tokio_stream::{Empty, empty};
 use tonic::body::Body;
 use tonic::codegen::http::HeaderMap;
 use tonic::{Response, Status};
@@ -61,9 +61,11 @@ impl http_body::Body for Sending {
         if self.ended {
             return Poll::Ready(None);
         }
-        let frame = match ready!(Pin::new(&mut self.replies).poll_next(context)) {
-            Some(Ok(message)) => encode(&message).map(Frame::data),
-            Some(Err(status)) => self.end(&status),
+        let frame = match ready!(self.replies.poll_recv(context)) {
+            Some((Ok(message), held)) => {
+                encode(&message).map(|bytes| Frame::data(Arc::new(held).keep_with(bytes)))
+            }
+            Some((Err(status), _)) => self.end(&status),
             None => self.end(&Status::ok("")),
         };
         Poll::Ready(Some(frame))

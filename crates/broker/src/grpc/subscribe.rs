@@ -1,14 +1,10 @@
 //! The streaming rpc of `FetchService`.
 
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-
 use logmill_proto::v1;
 use logmill_proto::v1::subscribe_request::Request as Sent;
 use logmill_proto::v1::subscribe_response::Reply;
 use logmill_record::Offset;
 use tokio::sync::mpsc;
-use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
 use super::Services;
@@ -22,27 +18,10 @@ use crate::fetch::{Credit, PartitionData, Subscribe, Subscription};
 /// Replies that wait for the stream; each has up to 1 MiB of records.
 const REPLIES: usize = 2;
 
-type Answer = Result<v1::SubscribeResponse, Status>;
+pub(super) type Answer = Result<v1::SubscribeResponse, Status>;
 
-/// The replies of a subscription. Each keeps its room until the next is asked for, which is when it has been sent.
-#[derive(Debug)]
-pub(super) struct Replies {
-    waiting: mpsc::Receiver<(Answer, Held)>,
-    leaving: Option<Held>,
-}
-
-impl Stream for Replies {
-    type Item = Answer;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Answer>> {
-        self.leaving = None;
-        let next = ready!(self.waiting.poll_recv(context));
-        Poll::Ready(next.map(|(answer, held)| {
-            self.leaving = Some(held);
-            answer
-        }))
-    }
-}
+/// The replies of a subscription, each with the memory that it takes.
+pub(super) type Replies = mpsc::Receiver<(Answer, Held)>;
 
 /// Reads the first message and opens the subscription.
 pub(super) async fn start(
@@ -64,7 +43,7 @@ pub(super) async fn start(
     let (replies, waiting) = mpsc::channel(REPLIES);
     let sender = Sender { subscription, format, replies, connection, services: services.clone() };
     tokio::spawn(sender.run(requests));
-    Ok(Replies { waiting, leaving: None })
+    Ok(waiting)
 }
 
 struct Sender {
