@@ -5,15 +5,13 @@
 //! answered its first request. The baseline is the same program doing nothing but printing its
 //! version: what starting any process of that size costs.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use logmill_bench::{Aim, Memory, Row, Run, Series, Unit, compare, memory_of};
+use logmill_bench::{Aim, Memory, Node, Row, Run, Series, Unit, compare, memory_of};
 use logmill_client::Client;
 use logmill_log::env::{Clock as _, SystemClock};
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Runtime;
 
 const NODE: &str = env!("CARGO_BIN_EXE_logmill-bench-node");
@@ -52,47 +50,18 @@ fn main() {
     }
 }
 
-/// A node that is stopped when dropped.
-struct Node {
-    child: Child,
-    url: String,
-}
-
-impl Node {
-    fn start(data_dir: &Path) -> Self {
-        let mut command = Command::new(NODE);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
-        command.env("LOGMILL_LOG", "error").stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("the node starts");
-        let stdout = child.stdout.take().expect("it was piped");
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).expect("its output can be read");
-        let url = line.split_whitespace().find(|word| word.starts_with("http://"));
-        let url = url.expect("the node says its address").to_owned();
-        Self { child, url }
-    }
-
-    fn first_answer(&self, runtime: &Runtime) {
-        runtime.block_on(async {
-            let client = Client::connect(&self.url).await.expect("the node can be reached");
-            client.describe_node().await.expect("the node answers");
-        });
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let _ = self.child.wait();
-    }
+fn first_answer(node: &Node, runtime: &Runtime) {
+    runtime.block_on(async {
+        let client = Client::connect(node.url()).await.expect("the node can be reached");
+        client.describe_node().await.expect("the node answers");
+    });
 }
 
 fn start_to_first_answer(runtime: &Runtime, dir: &Path) -> f64 {
     let dir = tempfile::tempdir_in(dir).expect("a directory can be made");
     let clock = SystemClock::new();
-    let node = Node::start(&dir.path().join("data"));
-    node.first_answer(runtime);
+    let node = Node::start(NODE, &dir.path().join("data"));
+    first_answer(&node, runtime);
     clock.monotonic().as_secs_f64() * 1e3
 }
 
@@ -105,8 +74,8 @@ fn version_only() -> f64 {
 
 fn idle_memory(runtime: &Runtime, dir: &Path) -> Memory {
     let dir = tempfile::tempdir_in(dir).expect("a directory can be made");
-    let node = Node::start(&dir.path().join("data"));
-    node.first_answer(runtime);
+    let node = Node::start(NODE, &dir.path().join("data"));
+    first_answer(&node, runtime);
     runtime.block_on(async { tokio::time::sleep(IDLE).await });
-    memory_of(node.child.id()).expect("the node runs")
+    memory_of(node.pid()).expect("the node runs")
 }

@@ -116,8 +116,12 @@ impl Broker {
             .on_scan(move |log| hears.scanned(log))
             .reserve_bytes(config.reserve_bytes)
             .low_space_bytes(config.low_space_bytes);
+        catalog::refuse_single(&*config.env.fs, &config.data_dir)?;
         let set = LogSet::open(&config.data_dir, options).map_err(OpenError::from_log)?;
-        let loaded = catalog::load(&config, &bounds, &set, &opening)?;
+        let loaded = catalog::load(&config, &bounds, &set, &opening).inspect_err(|_| {
+            // A directory that was closed cleanly stays so. What stopped the start is what to tell.
+            let _ = set.close();
+        })?;
         let broker = Self(Arc::new(Core {
             set,
             catalog: loaded.catalog,
@@ -303,7 +307,7 @@ impl Broker {
         let topic = authorize(context, &Operation::DescribeTopic { topic: name })
             .and_then(|()| self.0.check_open())
             .and_then(|()| self.0.catalog.topic(name));
-        self.0.read(topic, "a description", |core, topic| Ok(catalog::describe(core, &topic)))
+        self.0.run(Work::Wake, topic, "a description", |core, topic| Ok(catalog::describe(core, &topic)))
     }
 
     /// How much is in use of each limit, was at most, and how often somebody was refused for it. Costs little,
@@ -344,7 +348,7 @@ impl Broker {
         context: &RequestContext,
     ) -> impl Future<Output = Result<NodeDescription, Error>> + Send + 'static + use<> {
         let allowed = authorize(context, &Operation::DescribeNode).and_then(|()| self.0.check_open());
-        self.0.read(allowed, "a description", |core, ()| catalog::describe_node(core))
+        self.0.run(Work::Wake, allowed, "a description", |core, ()| catalog::describe_node(core))
     }
 }
 
@@ -371,6 +375,23 @@ impl Core {
         T: Send + 'static,
         F: FnOnce(&Arc<Self>, I) -> Result<T, Error> + Send + 'static,
     {
+        self.run(Work::Read, input, doing, job)
+    }
+
+    /// Runs a job on the threads for that work. One that waits for nothing does not go to those for reading,
+    /// which disks that do not answer may hold, all of them.
+    fn run<I, T, F>(
+        self: &Arc<Self>,
+        work: Work,
+        input: Result<I, Error>,
+        doing: &'static str,
+        job: F,
+    ) -> impl Future<Output = Result<T, Error>> + Send + 'static + use<I, T, F>
+    where
+        I: Send + 'static,
+        T: Send + 'static,
+        F: FnOnce(&Arc<Self>, I) -> Result<T, Error> + Send + 'static,
+    {
         let answer = input.map(|input| {
             let (sender, receiver): (_, Receiver<Result<T, Error>>) = reply();
             let core = Arc::clone(self);
@@ -379,7 +400,7 @@ impl Core {
                 drop(core);
                 sender.send(outcome);
             });
-            self.config.env.scheduler.spawn(Work::Read, task);
+            self.config.env.scheduler.spawn(work, task);
             receiver
         });
         async move { answer?.await.unwrap_or_else(|_| Err(Error::fault(doing))) }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::budget::Budget;
 use crate::error::Error;
+use crate::exec::Turns;
 
 const MIB: usize = 1024 * 1024;
 
@@ -140,6 +141,8 @@ limits! {
     MaxWaitingFetches max_waiting_fetches, Count, 10_000;
     /// Partitions in one fetch or subscription.
     MaxFetchPartitions max_fetch_partitions, Count, 1_000;
+    /// Reads of one partition's files at once. Others wait for their turn, as long as the fetch does.
+    MaxPartitionReads max_partition_reads, Count, 4;
     /// Places in one search for offsets.
     MaxPositions max_positions, Count, 10_000;
     /// Partitions that one stream of produce requests has under way, or in which one of its requests failed.
@@ -231,6 +234,11 @@ impl Bounds {
 
     fn meter(&self, limit: Limit) -> &Arc<Meter> {
         &self.meters[limit as usize]
+    }
+
+    /// Turns to do something; other ones each time, which count with the others.
+    pub(crate) fn turns(&self, limit: Limit) -> Turns {
+        Turns::new(self.limits.get(limit), Arc::clone(self.meter(limit)))
     }
 
     /// What may be used at once; another one each time, which counts with the others.

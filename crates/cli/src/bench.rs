@@ -5,25 +5,40 @@
 //! was due meanwhile. Figures are printed with what they depend on: durability, batch size,
 //! connections, bytes in flight, and the processor time and memory of both sides.
 
+mod args;
+mod consume;
+mod e2e;
 mod figures;
-mod load;
+mod measure;
 mod payload;
 mod process;
+mod produce;
+mod receive;
+mod send;
 mod target;
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
 
-use clap::{Subcommand, ValueEnum};
-use logmill_client::Acks;
+use clap::Subcommand;
+use logmill_client::Client;
+use logmill_log::env::{Clock as _, SystemClock};
 
-use crate::client::seconds;
 use crate::failure::{Exit, Failure};
+use crate::node::blocking;
 use crate::output::Output;
+use args::{Common, Durability};
+use figures::{Conditions, Figures};
+use measure::{Measured, touch_memory};
+use send::Load;
+use target::Target;
 
 /// Measure what a node does under load
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  logmill bench produce --json")]
+#[command(after_help = "\
+Examples:
+  logmill bench produce --json
+  logmill bench consume --record-bytes 100
+  logmill bench e2e --rate 1000 --record-bytes 100")]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
@@ -32,50 +47,27 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum What {
     Produce(ProduceArgs),
+    Consume(ConsumeArgs),
+    E2e(E2eArgs),
 }
 
 /// Produce records through the client, and print rates, latencies and what they cost
 ///
-/// Without --server it starts a node of its own over a new directory, and removes both afterwards.
+/// Latencies are from when a record was due to its acknowledgement. Without --server it starts a node of
+/// its own over a new directory, and removes both afterwards.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  logmill bench produce                                     as fast as it goes, durable, 1 KiB records
-  logmill bench produce --rate 10000 --connections 10       open loop: 10,000 records a second over 10 connections
+  logmill bench produce      as fast as it goes, durable, 1 KiB records
+  logmill bench produce --rate 10000 --connections 10      open loop, 10,000 records a second
   logmill bench produce --server http://127.0.0.1:7070 --server-pid $(pgrep logmill) --json")]
-pub(crate) struct ProduceArgs {
-    /// A node that runs already, instead of one of its own
-    #[arg(long, env = "LOGMILL_SERVER", value_name = "URL")]
-    server: Option<String>,
-
-    /// That node's process, to measure its processor time and memory
-    #[arg(long, value_name = "PID", requires = "server")]
-    server_pid: Option<u32>,
-
-    /// Where its own node keeps its data: a directory that is not there yet, and is removed afterwards;
-    /// by default a new one in the current directory
-    #[arg(long, value_name = "DIR", conflicts_with = "server")]
-    data_dir: Option<PathBuf>,
-
-    /// The size of a record's value
-    #[arg(long, default_value_t = 1024, value_name = "BYTES")]
-    record_bytes: usize,
-
-    /// What the client fills a batch up to
-    #[arg(long, default_value_t = 64 * 1024, value_name = "BYTES")]
-    batch_bytes: usize,
-
-    /// How much a connection may have sent and not acknowledged; as much again may wait to be sent
-    #[arg(long, default_value_t = 8 << 20, value_name = "BYTES")]
-    in_flight_bytes: usize,
+struct ProduceArgs {
+    #[command(flatten)]
+    common: Common,
 
     /// Connections, each with a producer of its own
     #[arg(long, default_value_t = 1, value_name = "N")]
     connections: u32,
-
-    /// Partitions of the topic; records have no key
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    partitions: u32,
 
     /// Records per second over all connections; without it as fast as it goes
     #[arg(long, value_name = "N")]
@@ -84,75 +76,172 @@ pub(crate) struct ProduceArgs {
     /// When a record is acknowledged
     #[arg(long, value_enum, default_value = "durable")]
     acks: Durability,
-
-    /// How long to measure
-    #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
-    time: Duration,
-
-    /// How long to run before that
-    #[arg(long, default_value = "2", value_name = "SECONDS", value_parser = seconds)]
-    warm_up: Duration,
-
-    /// Print one JSON document
-    #[arg(long)]
-    json: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Durability {
-    /// When it is on disk: fdatasync has returned
-    Durable,
-    /// When the operating system has it; a power cut can take it back
-    Written,
+/// Read records that are there already through the client, again and again
+///
+/// It produces them first; the clock starts after that. Every record is looked at. Latencies are from when
+/// records were asked for, or were due if there is a rate, to their arrival. Without --server it starts a
+/// node of its own over a new directory, and removes both afterwards.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  logmill bench consume                                     one reader, as fast as it goes, 1 KiB records
+  logmill bench consume --connections 4 --rate 200000       four readers, 200,000 records a second together")]
+struct ConsumeArgs {
+    #[command(flatten)]
+    common: Common,
+
+    /// Readers, each on a connection of its own; each reads everything
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    connections: u32,
+
+    /// Records per second over all readers; without it as fast as it goes
+    #[arg(long, value_name = "N")]
+    rate: Option<f64>,
+
+    /// How much there is to be read, in all partitions together
+    #[arg(long, default_value_t = 1 << 30, value_name = "BYTES")]
+    backlog_bytes: u64,
+
+    /// How much the node may send ahead of a reader
+    #[arg(long, default_value_t = 4 << 20, value_name = "BYTES")]
+    credit_bytes: usize,
 }
 
-impl Durability {
-    fn acks(self) -> Acks {
-        match self {
-            Self::Durable => Acks::Durable,
-            Self::Written => Acks::Written,
-        }
-    }
+/// Produce records and receive them on another connection
+///
+/// Latencies are from when a record was due to its arrival at the subscriber. Every record that is
+/// acknowledged has to arrive. Without --server it starts a node of its own over a new directory, and
+/// removes both afterwards.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  logmill bench e2e                                         1,000 records a second
+  logmill bench e2e --rate 10000 --connections 10 --json    10,000 a second from 10 producers")]
+struct E2eArgs {
+    #[command(flatten)]
+    common: Common,
 
-    fn name(self) -> &'static str {
-        match self {
-            Self::Durable => "durable",
-            Self::Written => "written",
-        }
-    }
+    /// Connections, each with a producer of its own; there is one more, of the subscriber
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    connections: u32,
+
+    /// Records per second over all producers
+    #[arg(long, default_value_t = 1_000.0, value_name = "N")]
+    rate: f64,
+
+    /// When a record is acknowledged
+    #[arg(long, value_enum, default_value = "durable")]
+    acks: Durability,
+
+    /// How much the node may send ahead of the subscriber
+    #[arg(long, default_value_t = 4 << 20, value_name = "BYTES")]
+    credit_bytes: usize,
 }
 
 impl ProduceArgs {
-    fn check(&self) -> Result<(), Failure> {
-        let wrong = |what: &str| Err(Failure::new(Exit::Usage, what));
-        if self.rate.is_some_and(|rate| !(rate > 0.0 && rate <= 1e9)) {
-            return wrong("--rate has to be more than 0 and at most 1,000,000,000 records a second");
+    fn load(&self) -> Load {
+        Load { connections: self.connections, rate: self.rate, acks: self.acks.acks() }
+    }
+
+    fn conditions(&self) -> Conditions {
+        Conditions {
+            work: "produce",
+            latency: "from when a record was due to its acknowledgement",
+            durability: self.acks.name(),
+            connections: self.connections,
+            rate: self.rate,
+            credit_bytes: None,
+            backlog_bytes: None,
         }
-        if self.record_bytes < payload::LEAST_BYTES {
-            return wrong("--record-bytes has to be at least 8, so that no record is like another");
+    }
+}
+
+impl ConsumeArgs {
+    fn conditions(&self) -> Conditions {
+        Conditions {
+            work: "consume",
+            latency: "from when records were due to their arrival",
+            durability: Durability::Durable.name(),
+            connections: self.connections,
+            rate: self.rate,
+            credit_bytes: Some(self.credit_bytes),
+            backlog_bytes: Some(self.backlog_bytes),
         }
-        if self.connections == 0 || self.connections > 10_000 {
-            return wrong("--connections has to be from 1 to 10,000");
+    }
+}
+
+impl E2eArgs {
+    fn load(&self) -> Load {
+        Load { connections: self.connections, rate: Some(self.rate), acks: self.acks.acks() }
+    }
+
+    fn conditions(&self) -> Conditions {
+        Conditions {
+            work: "e2e",
+            latency: "from when a record was due to its arrival at the subscriber",
+            durability: self.acks.name(),
+            connections: self.connections,
+            rate: Some(self.rate),
+            credit_bytes: Some(self.credit_bytes),
+            backlog_bytes: None,
         }
-        Ok(())
+    }
+}
+
+impl What {
+    fn common(&self) -> &Common {
+        match self {
+            Self::Produce(args) => &args.common,
+            Self::Consume(args) => &args.common,
+            Self::E2e(args) => &args.common,
+        }
+    }
+
+    fn conditions(&self) -> Conditions {
+        match self {
+            Self::Produce(args) => args.conditions(),
+            Self::Consume(args) => args.conditions(),
+            Self::E2e(args) => args.conditions(),
+        }
+    }
+
+    /// The load, over a topic of its own.
+    async fn measure(&self, target: &Target) -> Result<Measured, Failure> {
+        blocking(touch_memory).await?;
+        let admin = Client::connect(&target.url).await?;
+        let topic: Arc<str> = format!("bench-{}-{}", SystemClock::new().now(), std::process::id()).into();
+        admin.create_topic(&topic, Some(self.common().partitions)).await?;
+        let measured = match self {
+            Self::Produce(args) => produce::run(args, target, &topic).await,
+            Self::Consume(args) => consume::run(args, target, &topic).await,
+            Self::E2e(args) => e2e::run(args, target, &topic).await,
+        };
+        // What was produced has served its purpose, also if something went wrong.
+        let deleted = admin.delete_topic(&topic).await;
+        let measured = measured?;
+        deleted?;
+        Ok(measured)
     }
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
-    let What::Produce(args) = args.what;
-    args.check()?;
-    let target = target::Target::start(&args).await?;
+    let what = args.what;
+    let conditions = what.conditions();
+    what.common().check(conditions.connections, conditions.rate)?;
+    let target = Target::start(what.common()).await?;
     let measured = tokio::select! {
-        measured = load::run(&args, &target) => measured,
+        measured = what.measure(&target) => measured,
         _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Failed, "interrupted")),
     };
     // The node and its directory go, also after a failure.
     let ended = target.end().await;
     let measured = measured?;
     ended?;
+    let figures = Figures::new(what.common(), conditions, &measured);
     let mut output = Output::stdout();
-    let figures = figures::Figures::new(&args, &measured);
-    if args.json {
+    if what.common().json {
         output.json(&figures)?;
     } else {
         figures.print(&mut output)?;

@@ -64,7 +64,7 @@ pub(crate) struct Args {
 const EXAMPLES: &str = "\
 Examples:
   logmill serve --data-dir ./data
-  logmill serve --data-dir ./data --listen 127.0.0.1:0      (a free port; the line that it prints names it)
+  logmill serve --data-dir ./data --listen 127.0.0.1:0      (a free port: see its first line)
   logmill serve --data-dir ./data --topic-default retention.ms=604800000
   logmill serve --data-dir ./data --limit max_connections=500 --limit max_topics=100
 

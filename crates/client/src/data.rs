@@ -16,7 +16,7 @@ use logmill_record::{Batch, BatchError, BatchErrorKind, Offset, TimestampMs};
 
 use crate::convert::{offset_from, partition_from};
 use crate::error::in_reply;
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, FetchFrom};
 
 /// Records of one partition, or why there are none.
 #[derive(Clone, Debug)]
@@ -32,6 +32,9 @@ pub struct PartitionData {
     pub end_offset: Offset,
     /// Where to read next.
     pub next_offset: Offset,
+    /// The leader epoch of the last batch before that, by which the node tells whether the partition still holds
+    /// it; `None` if there is none, or it cannot be read.
+    pub last_epoch: Option<i32>,
     /// The records as stored batches, in order of their offsets. The first batch may begin before the offset
     /// asked for; [`records`](PartitionData::records) leaves those records out.
     pub chunks: Vec<Chunk>,
@@ -67,6 +70,7 @@ impl PartitionData {
             start_offset: offset_from(data.start_offset)?,
             end_offset: offset_from(data.end_offset)?,
             next_offset,
+            last_epoch: data.last_epoch,
             chunks: data.chunks.into_iter().map(Chunk::try_from).collect::<Result<_, _>>()?,
             error,
             floor,
@@ -83,6 +87,14 @@ impl PartitionData {
     #[must_use]
     pub fn records(&self) -> Records<'_> {
         Records::new(self, self.floor.max(self.start_offset))
+    }
+
+    /// Where to read next, and what the node has to know to tell whether the partition still holds what was read
+    /// before.
+    #[must_use]
+    pub fn go_on(&self) -> FetchFrom {
+        let from = FetchFrom::new(self.topic.as_str(), self.partition, self.next_offset);
+        FetchFrom { last_epoch: self.last_epoch, ..from }
     }
 
     /// Bytes of stored batches.

@@ -12,6 +12,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use logmill_record::Offset;
+
 /// What went wrong: a [kind](Error::kind) for programs, and as text a sentence for people that says what
 /// happened, to what, and what to do.
 ///
@@ -60,6 +62,10 @@ pub enum ErrorKind {
     TooLarge,
     /// The offset is before the partition's first kept record, or past its end.
     OutOfRange,
+    /// The partition has lost records that were read from it, and may have given their offsets to others: those of
+    /// a relaxed topic that were not on disk when the power went or a sync failed. Take back what came of the
+    /// records from [`Error::diverging_offset`] on, and read on there.
+    Truncated,
     /// The node does not allow it to this caller.
     Denied,
     /// A limit was reached: of the node (memory, disk, connections) or of this client's buffer.
@@ -146,6 +152,29 @@ impl Error {
     }
 }
 
+/// What goes with one kind only.
+impl Error {
+    /// Of [`Truncated`](ErrorKind::Truncated): up to here the reader has what the partition holds.
+    ///
+    /// ```no_run
+    /// use logmill_client::{Client, FetchFrom, PartitionData};
+    ///
+    /// # async fn example(client: Client, before: PartitionData) -> Result<(), logmill_client::Error> {
+    /// let data = client.fetch(before.go_on().into()).await?.remove(0);
+    /// if let Some(offset) = data.error.as_ref().and_then(|error| error.diverging_offset()) {
+    ///     println!("what came of the records from {offset} on is void");
+    ///     let again = FetchFrom::new(data.topic, data.partition, offset);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn diverging_offset(&self) -> Option<Offset> {
+        let offset = self.metadata("diverging_offset")?.parse().ok()?;
+        Offset::new(offset).filter(|_| self.kind() == ErrorKind::Truncated)
+    }
+}
+
 impl ErrorKind {
     /// Whether the same may succeed later without anybody changing anything.
     pub(crate) fn passes(self) -> bool {
@@ -156,6 +185,7 @@ impl ErrorKind {
             | ErrorKind::Invalid
             | ErrorKind::TooLarge
             | ErrorKind::OutOfRange
+            | ErrorKind::Truncated
             | ErrorKind::Denied
             | ErrorKind::Conflict
             | ErrorKind::OutcomeUnknown

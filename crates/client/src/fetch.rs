@@ -43,13 +43,17 @@ pub struct FetchFrom {
     pub partition: u32,
     /// Where to read.
     pub position: Position,
+    /// For a reader that goes on at an offset: the [`last_epoch`](PartitionData::last_epoch) that came with what
+    /// it has. Should the partition have lost that, the answer is [`Truncated`](crate::ErrorKind::Truncated).
+    /// [`PartitionData::go_on`] fills it in.
+    pub last_epoch: Option<i32>,
 }
 
 impl FetchFrom {
-    /// Reads `topic`'s `partition` from `position` on.
+    /// Reads `topic`'s `partition` from `position` on, having read nothing before.
     #[must_use]
     pub fn new(topic: impl Into<String>, partition: u32, position: impl Into<Position>) -> FetchFrom {
-        FetchFrom { topic: topic.into(), partition, position: position.into() }
+        FetchFrom { topic: topic.into(), partition, position: position.into(), last_epoch: None }
     }
 
     pub(crate) fn to_proto(&self, max_bytes: i32) -> Result<v1::FetchPartition, Error> {
@@ -58,6 +62,7 @@ impl FetchFrom {
             partition: partition_to(self.partition)?,
             position: Some(self.position.into()),
             max_bytes,
+            last_epoch: self.last_epoch.filter(|_| matches!(self.position, Position::Offset(_))),
         })
     }
 }
@@ -100,7 +105,7 @@ impl Client {
     ///         let record = record?;
     ///         println!("{}: {:?}", record.offset, record.value);
     ///     }
-    ///     println!("to be continued at {}", data.next_offset);
+    ///     println!("to be continued with {:?}", data.go_on());
     /// }
     /// # Ok(())
     /// # }

@@ -2,7 +2,8 @@
 //!
 //! A subscription is driven by its reader and has no task of its own: the node may send as many bytes as the
 //! reader has granted, and what was handed out is granted anew when the reader asks for more. Reading goes on
-//! after a break at the offset after the last record handed out.
+//! after a break at the offset after the last record handed out, and tells the node the leader epoch there: if the
+//! partition has lost what was handed out, the reader is told so and not given other records in its place.
 
 mod places;
 mod requests;
@@ -147,7 +148,9 @@ impl Subscription {
     /// The records of the call before count as read when this is called, and the node may send as many bytes
     /// more. Dropping the future loses nothing. A partition that cannot be read any more is reported with its
     /// [error](PartitionData::error), which its [`records`](PartitionData::records) give as well, and the others
-    /// go on; after the last one comes `None`.
+    /// go on; after the last one comes `None`. So is one that has lost what came from it
+    /// ([`Truncated`](crate::ErrorKind::Truncated)): it is to be subscribed to anew, from
+    /// [`diverging_offset`](Error::diverging_offset) on.
     ///
     /// # Errors
     /// An error that waiting may heal comes after `reconnect_timeout` of trying, and the next call tries again
@@ -245,8 +248,12 @@ impl Subscription {
         let Some(Reply::Started(started)) = first.and_then(|response| response.reply) else {
             return Err(Error::nonsense("a subscription does not begin with `started`"));
         };
-        for data in started.partitions.into_iter().filter(|data| data.error.is_some()) {
-            self.refused.push_back(self.places.accept(data)?);
+        for data in started.partitions {
+            if data.error.is_some() {
+                self.refused.push_back(self.places.accept(data)?);
+            } else {
+                self.places.started(&data);
+            }
         }
         self.stream = Some(Open { replies, credit, since: Instant::now() });
         Ok(())

@@ -168,8 +168,7 @@ fn threads_that_compete_for_files_and_bytes_all_get_through() {
     assert_eq!((0..24).map(found).sum::<usize>(), 8 * 60);
 }
 
-/// Found by the simulation of crashes: after an append that failed nothing was synced, and so
-/// nobody closed the file that it had opened.
+/// After an append that fails there is nothing to sync, and no sync to close the file that it opened.
 #[test]
 fn a_file_that_was_opened_for_nothing_goes_to_the_log_that_waits_for_it() {
     let sim = Sim::new(1);

@@ -1,4 +1,4 @@
-//! Faults that crashes at random seldom meet, each of which once lost or doubled something.
+//! Faults that crashes at random seldom meet, and that could lose or double something.
 #![cfg(feature = "sim")]
 #![allow(
     clippy::unwrap_used,
@@ -341,8 +341,8 @@ fn a_start_that_a_reopened_log_goes_by_outlives_a_power_cut() {
     }
 }
 
-/// Found by the simulation of crashes: a roll by age that failed too took the error from the append
-/// that waited, which then began the next roll, for ever.
+/// The error of a roll is for the append that waits for it: one that a roll by age took away would
+/// have the append begin the next roll, for ever.
 #[test]
 fn an_append_is_told_that_no_segment_can_be_begun_while_rolls_by_age_fail_too() {
     let sim = Sim::new(1);

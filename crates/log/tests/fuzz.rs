@@ -27,6 +27,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use allocator::{Counting, LARGEST};
+use common::index_file::{FOOTER_LEN, PREFIX_LEN, ROW_LEN};
 use common::{batch_at, produced};
 use logmill_log::env::OpenMode;
 use logmill_log::sim::Sim;
@@ -96,15 +97,13 @@ fn format(path: &str) -> &str {
 
 /// Makes the checksums hold again, so that what lies behind them is reached.
 fn repair(format: &str, bytes: &mut [u8]) {
-    const PREFIX: usize = 8;
-    const FOOTER: usize = 92;
     let len = bytes.len();
     match format {
         "log" => {}
-        "index" if len >= PREFIX + FOOTER => {
-            let rows = crc32fast::hash(&bytes[PREFIX..len - FOOTER]);
+        "index" if len >= PREFIX_LEN + FOOTER_LEN => {
+            let rows = crc32fast::hash(&bytes[PREFIX_LEN..len - FOOTER_LEN]);
             bytes[len - 8..len - 4].copy_from_slice(&rows.to_le_bytes());
-            let covered = [&bytes[..PREFIX], &bytes[len - FOOTER..len - 4]].concat();
+            let covered = [&bytes[..PREFIX_LEN], &bytes[len - FOOTER_LEN..len - 4]].concat();
             bytes[len - 4..].copy_from_slice(&crc32fast::hash(&covered).to_le_bytes());
         }
         _ if len >= 4 => {
@@ -277,16 +276,15 @@ fn mutated_files_are_refused_or_worked_with_and_never_panic() {
     }
 }
 
-/// Found by the test above: a count went past the largest number at the next append.
+/// The next append would count on from these numbers, past the largest there is.
 #[test]
 fn a_footer_that_describes_no_segment_is_refused() {
-    const FOOTER: usize = 92;
     let (files, values) = write_set(true);
     for path in files.keys().filter(|path| path.ends_with(".index")) {
         // Offsets, length, batches, records.
         for field in [0, 8, 16, 24, 32] {
             let mut bytes = files[path].clone();
-            let at = bytes.len() - FOOTER + field;
+            let at = bytes.len() - FOOTER_LEN + field;
             bytes[at..at + 8].copy_from_slice(&u64::MAX.to_le_bytes());
             repair("index", &mut bytes);
             assert!(execute(&files, &values, path, &bytes, path), "{path}, byte {at}");
@@ -294,17 +292,15 @@ fn a_footer_that_describes_no_segment_is_refused() {
     }
 }
 
-/// Found by it too: differences of what rows say went below zero.
+/// Reads take differences of what rows say, which would go below zero.
 #[test]
 fn rows_that_describe_no_segment_are_refused() {
-    const FIRST_ROW: usize = 8;
-    const ROW: usize = 32;
     let (files, values) = write_set(true);
     let indexes: Vec<_> = files.keys().filter(|path| path.ends_with(".index")).collect();
     assert_eq!(indexes.len(), 3);
     for path in indexes {
-        let (relative_offset, position) = (FIRST_ROW, FIRST_ROW + 4);
-        for at in [relative_offset, position, position + ROW] {
+        let (relative_offset, position) = (PREFIX_LEN, PREFIX_LEN + 4);
+        for at in [relative_offset, position, position + ROW_LEN] {
             let mut bytes = files[path].clone();
             bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
             repair("index", &mut bytes);

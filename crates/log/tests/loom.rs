@@ -140,7 +140,7 @@ fn what_was_synced_before_an_end_was_published_is_seen_by_whoever_sees_the_end()
                 waiters.publish_durable(Offset(1));
             })
         };
-        if waiters.visible_end() == Offset(1) {
+        if waiters.end_of(End::Visible) == Offset(1) {
             assert_eq!(waiters.durable_end(), Offset(1), "visible, so durable");
             assert_eq!(disk.load(Ordering::Relaxed), 7, "a look at the end is enough");
         }
@@ -161,7 +161,7 @@ fn appenders_of_a_relaxed_log_that_publish_out_of_order_hide_nothing() {
         one.join().unwrap();
         other.join().unwrap();
         assert!(reader.goes_on(), "a wake-up was lost");
-        assert_eq!(waiters.visible_end(), Offset(2), "the end does not go back");
+        assert_eq!(waiters.end_of(End::Visible), Offset(2), "the end does not go back");
     });
 }
 

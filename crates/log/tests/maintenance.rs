@@ -48,7 +48,7 @@ fn a_segment_is_sealed_when_its_first_append_is_old_enough() {
 }
 
 #[test]
-fn a_clock_that_jumps_seals_nothing_early_and_not_never() {
+fn a_clock_that_jumps_makes_no_segment_be_sealed_early_or_late() {
     for jump_ms in [-100 * 24 * 3_600_000, 100 * 24 * 3_600_000] {
         let sim = Sim::new(1);
         let (_set, log) = open(&sim);
@@ -96,7 +96,7 @@ fn a_roll_by_age_that_fails_fails_no_append_and_is_tried_again() {
 }
 
 #[test]
-fn a_set_without_open_logs_is_left_alone_and_looked_after_again_later() {
+fn a_set_without_open_logs_runs_no_task_and_seals_again_once_one_is_open() {
     let sim = Sim::new(1);
     let (set, log) = open(&sim);
     log.close().unwrap();

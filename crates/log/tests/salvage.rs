@@ -18,7 +18,7 @@ use common::{batch, batch_at, produced};
 use logmill_log::inspect::{plan_repair, verify};
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_log::{Error, ErrorKind, Log, LogOptions, LogSet, LogState, SetOptions};
-use logmill_record::{Batch, Offset, TimestampMs};
+use logmill_record::{Batch, HEADER_LEN, LEADER_EPOCH, Offset, TimestampMs};
 
 const DIR: &str = "/data";
 const DATA: &str = "/data/log/00000000000000000000.log";
@@ -203,11 +203,11 @@ fn a_leader_epoch_that_was_changed_is_never_served() {
     for how in ALL {
         let at = positions(&left(how));
         for hit in 0..RECORDS as usize {
-            for byte in 12..16 {
+            for byte in LEADER_EPOCH {
                 for bit in 0..8 {
                     let sim = left(how);
                     let before = sim.fs.read_file(DATA).unwrap();
-                    sim.fs.flip(DATA, at[hit] + byte, bit).unwrap();
+                    sim.fs.flip(DATA, at[hit] + byte as u64, bit).unwrap();
                     let (_set, log) = open(&sim);
                     let mut next = Offset::ZERO;
                     while next < log.end_offset() {
@@ -399,15 +399,15 @@ fn a_sealed_segment_that_overlaps_the_next_costs_its_batch_and_makes_the_log_rea
 
 #[test]
 fn damage_in_a_sealed_segment_without_its_index_costs_its_batch() {
-    for byte in 0..61 {
+    for byte in 0..HEADER_LEN {
         let sim = three_segments();
         remove(&sim, INDEX);
         let at = positions(&sim);
-        sim.fs.flip(DATA, at[4] + byte, 2).unwrap();
+        sim.fs.flip(DATA, at[4] + byte as u64, 2).unwrap();
         let (_set, log) = open(&sim);
         let (found, errors) = survivors(&log);
         // Nothing but the index tells what its epoch was.
-        let gone = (!(12..16).contains(&byte)).then_some(4);
+        let gone = (!LEADER_EPOCH.contains(&byte)).then_some(4);
         assert_eq!(found, (0..30).filter(|n| Some(*n) != gone).map(|n| (n, text(n))).collect(), "{errors:?}");
     }
 }

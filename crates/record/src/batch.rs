@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::attributes::Compression;
 use crate::error::BatchError;
-use crate::header::{BatchHeader, CRC_STARTS_AT};
+use crate::header::{BatchHeader, CRC_STARTS_AT, LEADER_EPOCH};
 use crate::inflate::{InflateLimits, Inflater, inflate_batch};
 use crate::record::{Keys, Records, check_produced, check_stored};
 use crate::units::Offset;
@@ -274,6 +274,6 @@ pub fn stamped_prefix(header: &BatchHeader, base_offset: Offset, leader_epoch: i
     let mut prefix = [0; 16];
     prefix[0..8].copy_from_slice(&i64::from(base_offset).to_be_bytes());
     prefix[8..12].copy_from_slice(&header.batch_length().to_be_bytes());
-    prefix[12..16].copy_from_slice(&leader_epoch.to_be_bytes());
+    prefix[LEADER_EPOCH].copy_from_slice(&leader_epoch.to_be_bytes());
     prefix
 }

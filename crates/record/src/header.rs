@@ -1,11 +1,16 @@
 //! The 61 bytes in front of every batch, and the checks that make their claims safe to act on.
 
+use std::ops::Range;
+
 use crate::attributes::{Attributes, Compression};
 use crate::error::BatchError;
 use crate::units::{Offset, TimestampMs};
 
 /// The length of a batch's header, in bytes.
 pub const HEADER_LEN: usize = 61;
+
+/// Where in a batch its leader epoch stands, which the log stamps: before what the CRC speaks for.
+pub const LEADER_EPOCH: Range<usize> = 12..16;
 
 /// The largest batch that the format allows, in bytes: its length field is an `i32` and counts from byte 12.
 pub const MAX_BATCH_LEN: usize = LENGTH_STARTS_AT + i32::MAX as usize;
@@ -103,7 +108,7 @@ impl BatchHeader {
         let header = BatchHeader {
             base_offset: parse_base_offset(i64::from_be_bytes(field(h, 0)))?,
             total_len: parse_total_len(batch_length)?,
-            leader_epoch: i32::from_be_bytes(field(h, 12)),
+            leader_epoch: i32::from_be_bytes(field(h, LEADER_EPOCH.start)),
             crc: u32::from_be_bytes(field(h, 17)),
             attributes,
             last_offset_delta: not_negative("last offset delta", i32::from_be_bytes(field(h, 23)))?,
@@ -170,7 +175,7 @@ impl BatchHeader {
         let batch_length = self.batch_length();
         out[0..8].copy_from_slice(&i64::from(self.base_offset).to_be_bytes());
         out[8..12].copy_from_slice(&batch_length.to_be_bytes());
-        out[12..16].copy_from_slice(&self.leader_epoch.to_be_bytes());
+        out[LEADER_EPOCH].copy_from_slice(&self.leader_epoch.to_be_bytes());
         out[MAGIC_AT] = MAGIC;
         out[17..21].copy_from_slice(&self.crc.to_be_bytes());
         out[21..23].copy_from_slice(&self.attributes.bits().to_be_bytes());

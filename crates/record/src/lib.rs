@@ -124,7 +124,7 @@ pub use batch::{Batch, check_crc, stamped_prefix};
 pub use builder::{BatchBuilder, NewRecord};
 pub use control::{ControlRecord, ControlType};
 pub use error::{BatchError, BatchErrorKind, RecordProblem};
-pub use header::{BatchHeader, HEADER_LEN, MAX_BATCH_LEN};
+pub use header::{BatchHeader, HEADER_LEN, LEADER_EPOCH, MAX_BATCH_LEN};
 pub use inflate::{InflateLimits, Inflater};
 pub use options::BatchOptions;
 pub use partition::murmur2_partition;

@@ -1,4 +1,4 @@
-//! `logmill bench produce`, shortly: that it measures, and leaves nothing behind.
+//! `logmill bench`, shortly: that it measures, and leaves nothing behind.
 
 use std::fs;
 
@@ -32,6 +32,23 @@ fn with_a_node_of_its_own_it_measures_both_sides_and_removes_what_it_made() {
     assert_measured(&document, true);
     assert_eq!((&document["connections"], &document["batch_bytes"]), (&2.into(), &65_536.into()));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn every_load_measures_the_same_figures_and_removes_what_it_made() {
+    for (work, more) in [("consume", &["--backlog-bytes", "3000000"][..]), ("e2e", &["--rate", "2000"])] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command =
+            logmill().command(["bench", work, "--json", "--connections", "2", "--partitions", "2"]);
+        command.args(SHORT).args(more).current_dir(dir.path());
+        let outcome = finish(command, b"");
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (0, ""));
+        let document: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert_measured(&document, true);
+        assert_eq!((&document["work"], &document["connections"]), (&work.into(), &2.into()));
+        assert_eq!(document["credit_bytes"], 4 << 20);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 }
 
 #[test]

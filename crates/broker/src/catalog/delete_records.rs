@@ -113,7 +113,7 @@ fn delete_before(partition: &Partition, before: Option<Offset>) -> Result<Offset
     let before = before.unwrap_or_else(|| log.end_offset());
     log.set_start_offset(before).map_err(|error| match error.kind() {
         ErrorKind::OutOfRange => {
-            let (start, end) = partition.range();
+            let (start, end, _) = partition.range();
             partition.name().out_of_range(before, start, end)
         }
         _ => partition.explain(&error),

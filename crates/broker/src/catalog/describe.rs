@@ -42,7 +42,7 @@ pub(crate) fn list(core: &Core, request: ListTopics) -> Result<TopicPage, Error>
     Ok(TopicPage { topics, next_page_token })
 }
 
-/// Waits for writes that are going on.
+/// Waits for nothing.
 pub(crate) fn describe(core: &Core, topic: &TopicState) -> TopicDescription {
     TopicDescription {
         topic: topic.describe(&core.config),
@@ -50,7 +50,7 @@ pub(crate) fn describe(core: &Core, topic: &TopicState) -> TopicDescription {
     }
 }
 
-/// Waits for writes that are going on.
+/// Waits for no partition: it is also what a client greets a node with.
 pub(crate) fn describe_node(core: &Core) -> Result<NodeDescription, Error> {
     let topics = core.catalog.all();
     let partitions = || topics.iter().flat_map(|topic| &topic.partitions);

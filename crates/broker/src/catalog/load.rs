@@ -19,7 +19,7 @@ use super::report::{FailedPartition, OpenReport, UnknownDirectory};
 use super::state::{Catalog, Partition, TopicState};
 use crate::config::Config;
 use crate::error::{Error, OpenError, PartitionName};
-use crate::exec::run_all;
+use crate::exec::{Turns, run_all};
 use crate::limits::{Bounds, Limit};
 use crate::produce::Lane;
 use crate::settings::{Effective, Rules};
@@ -201,7 +201,10 @@ fn open_topics(
     let scheduler = &*config.env.scheduler;
     let opened = run_all(scheduler, Work::Read, OPEN_AT_ONCE, jobs, open);
     let mut opened = opened.into_iter().zip(names).map(|(partition, name)| {
-        partition.unwrap_or_else(|| Partition::failed(name, Error::fault("the opening of a partition")))
+        partition.unwrap_or_else(|| {
+            let reads = bounds.turns(Limit::MaxPartitionReads);
+            Partition::new(name, Err(Error::fault("the opening of a partition")), reads)
+        })
     });
     let state = |plan: Arc<Plan>| {
         let partitions = opened.by_ref().take(plan.identity.partition_count as usize).map(Arc::new);
@@ -242,7 +245,7 @@ impl Opener {
     fn open(&self, name: PartitionName, plan: &Plan) -> Partition {
         match self.try_open(&name, plan) {
             Ok(log) => self.serve(name, log, plan),
-            Err(error) => Partition::failed(name, error),
+            Err(error) => Partition::new(name, Err(error), self.reads()),
         }
     }
 
@@ -268,10 +271,14 @@ impl Opener {
         self.set.create(partition_dir(plan.id, partition), &owner, plan.options)
     }
 
+    fn reads(&self) -> Turns {
+        self.bounds.turns(Limit::MaxPartitionReads)
+    }
+
     pub(super) fn serve(&self, name: PartitionName, log: Log, plan: &Plan) -> Partition {
         let scheduler = Arc::clone(&self.set.env().scheduler);
         let queued = self.bounds.budget(Limit::MaxPartitionQueuedBytes);
         let lane = Lane::new(name.clone(), log, scheduler, Arc::clone(&plan.rules), plan.options, queued);
-        Partition::open(name, lane)
+        Partition::new(name, Ok(lane), self.reads())
     }
 }

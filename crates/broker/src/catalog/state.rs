@@ -16,7 +16,8 @@ use super::record::Identity;
 use crate::broker::Core;
 use crate::config::Config;
 use crate::error::{Error, PartitionName};
-use crate::exec::Serial;
+use crate::exec::{Serial, Turns};
+use crate::limits::Limit;
 use crate::produce::Lane;
 use crate::settings::{Effective, Rules};
 use crate::topic::{PartitionInfo, Topic};
@@ -44,6 +45,8 @@ pub(crate) struct TopicState {
 pub(crate) struct Partition {
     name: PartitionName,
     open: Result<Lane, Error>,
+    /// Reads that may block, so many at once.
+    reads: Turns,
     /// Deletions of records, one at a time; there are none of most partitions.
     deletions: OnceLock<Arc<Serial>>,
 }
@@ -147,12 +150,9 @@ impl TopicState {
 }
 
 impl Partition {
-    pub(super) fn open(name: PartitionName, lane: Lane) -> Self {
-        Self { name, open: Ok(lane), deletions: OnceLock::new() }
-    }
-
-    pub(super) fn failed(name: PartitionName, error: Error) -> Self {
-        Self { name, open: Err(error), deletions: OnceLock::new() }
+    /// Where it is open, with the turns of those who read it.
+    pub(super) fn new(name: PartitionName, open: Result<Lane, Error>, reads: Turns) -> Self {
+        Self { name, open, reads, deletions: OnceLock::new() }
     }
 
     pub(crate) fn name(&self) -> &PartitionName {
@@ -166,6 +166,20 @@ impl Partition {
 
     pub(crate) fn lane(&self) -> Result<&Lane, Error> {
         self.open.as_ref().map_err(Clone::clone)
+    }
+
+    /// The turns of those who read from its files.
+    pub(crate) fn reads(&self) -> &Turns {
+        &self.reads
+    }
+
+    /// Why somebody's turn to read did not come.
+    pub(crate) fn too_many_reads(&self) -> Error {
+        let doing = format!("another read of {} at the same time", self.name);
+        let advice = "the disk does not answer the others; try again, and look at the disk if it stays so";
+        Error::limit(Limit::MaxPartitionReads, self.reads.at_once(), &doing, advice)
+            .with("topic", &self.name.topic)
+            .with("partition", self.name.partition)
     }
 
     /// The queue of its deletions of records.
@@ -186,12 +200,14 @@ impl Partition {
         self.open.as_ref().is_ok_and(Lane::takes_records)
     }
 
-    /// Start and end, as readers see them. Waits for a write that is going on.
-    pub(crate) fn range(&self) -> (Offset, Offset) {
-        self.log().map_or_else(|_| Default::default(), |log| (log.start_offset(), log.end_offset()))
+    /// Start and end, as readers see them, and where the first transaction that has not ended begins. Waits
+    /// for nothing.
+    pub(crate) fn range(&self) -> (Offset, Offset, Offset) {
+        let offsets = |log: Log| (log.start_offset(), log.end_offset(), log.last_stable_offset());
+        self.log().map_or_else(|_| Default::default(), offsets)
     }
 
-    /// How it stands. Waits for a write that is going on.
+    /// How it stands. Waits for nothing.
     pub(crate) fn info(&self) -> PartitionInfo {
         let partition = self.name.partition;
         match &self.open {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use logmill_log::ErrorKind;
+use logmill_record::Offset;
 
 use super::{Error, Reason};
 
@@ -108,8 +109,8 @@ impl PartitionName {
     /// What lies in the partition's directory belongs to another.
     pub(crate) fn misplaced(&self, path: &Path) -> Error {
         let message = format!(
-            "{self} cannot be opened: what lies in {} says that it belongs to another partition; stop the node, \
-             put the right directory there, and start it again",
+            "{self} cannot be opened: what lies in {} says that it belongs to another partition, or not to which; \
+             stop the node, see 'logmill log verify', put the right directory there, and start it again",
             path.display()
         );
         Error::new(Reason::PartitionFailed, message)
@@ -134,6 +135,22 @@ impl PartitionName {
             .with("offset", offset)
             .with("start_offset", start)
             .with("end_offset", end)
+    }
+
+    /// A reader whose last batch has `epoch` asks for `offset`, and the partition holds what it has up to
+    /// `diverging` only.
+    pub(crate) fn truncated(&self, offset: Offset, epoch: i32, diverging: Offset) -> Error {
+        let message = format!(
+            "{self} has lost records since they were read: what was read in epoch {epoch} up to offset {offset} is \
+             there up to {diverging} only, and what follows is other records or none yet; take back what came of \
+             the lost ones, and go on at {diverging}"
+        );
+        Error::new(Reason::LogTruncated, message)
+            .with("topic", &self.topic)
+            .with("partition", self.partition)
+            .with("offset", offset)
+            .with("last_epoch", epoch)
+            .with("diverging_offset", diverging)
     }
 }
 

@@ -105,6 +105,8 @@ pub enum Reason {
     PartitionNotFound,
     /// The offset lies outside what the partition holds.
     OffsetOutOfRange,
+    /// The partition has lost records that the reader has, and may have given their offsets to others.
+    LogTruncated,
     /// The record batch is not well formed.
     BatchInvalid,
     /// The record batch uses something that this version does not have.
@@ -145,7 +147,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::RequestInvalid,
         Self::TopicNameInvalid,
         Self::PartitionCountInvalid,
@@ -154,6 +156,7 @@ impl Reason {
         Self::TopicNotFound,
         Self::PartitionNotFound,
         Self::OffsetOutOfRange,
+        Self::LogTruncated,
         Self::BatchInvalid,
         Self::BatchUnsupported,
         Self::RecordRefused,
@@ -187,7 +190,7 @@ impl Reason {
             | Self::MessageTooLarge => Code::InvalidArgument,
             Self::TopicExists | Self::SequenceForgotten => Code::AlreadyExists,
             Self::TopicNotFound | Self::PartitionNotFound => Code::NotFound,
-            Self::OffsetOutOfRange => Code::OutOfRange,
+            Self::OffsetOutOfRange | Self::LogTruncated => Code::OutOfRange,
             Self::BatchUnsupported => Code::Unimplemented,
             Self::LimitExceeded | Self::DiskFull => Code::ResourceExhausted,
             Self::OutOfSequence | Self::ProducerFenced | Self::PartitionFailed | Self::MetadataFailed => {
@@ -213,6 +216,7 @@ impl Reason {
             Self::TopicNotFound => "TOPIC_NOT_FOUND",
             Self::PartitionNotFound => "PARTITION_NOT_FOUND",
             Self::OffsetOutOfRange => "OFFSET_OUT_OF_RANGE",
+            Self::LogTruncated => "LOG_TRUNCATED",
             Self::BatchInvalid => "BATCH_INVALID",
             Self::BatchUnsupported => "BATCH_UNSUPPORTED",
             Self::RecordRefused => "RECORD_REFUSED",

@@ -6,6 +6,8 @@
 //! * [`run_all`]: many blocking jobs at once.
 //! * [`Timer`]: time-outs that leave nothing behind when they are dropped.
 //! * [`Signal`]: something that happens once, and everyone who waits for it.
+//! * [`Turns`]: so many at once, and the others in order.
+//! * [`Waits`]: many futures at once, of which only those are polled that were woken.
 //!
 //! Lock order: every lock here is a leaf, and no waker, task or destructor of others is run under one.
 
@@ -15,6 +17,8 @@ mod reply;
 mod serial;
 mod signal;
 mod timer;
+mod turns;
+mod waits;
 
 pub(crate) use drive::drive;
 pub(crate) use parallel::run_all;
@@ -22,3 +26,5 @@ pub(crate) use reply::{Receiver, Sender, reply};
 pub(crate) use serial::Serial;
 pub(crate) use signal::{Fired, Signal};
 pub(crate) use timer::Timer;
+pub(crate) use turns::{TakeTurn, Turn, Turns};
+pub(crate) use waits::Waits;

@@ -1,14 +1,15 @@
 //! A reader's place in one partition, and one read from it.
 
+use std::future::Future;
 use std::sync::Arc;
 
-use logmill_log::{Chunk, ErrorKind};
+use logmill_log::{AbortedTxn, Chunk, ErrorKind, Log, ReadOut};
 use logmill_record::{Offset, TimestampMs};
 
 use super::{FetchFrom, PartitionData};
 use crate::catalog::{Partition, TopicState};
 use crate::error::{Error, Reason};
-use crate::produce::More;
+use crate::exec::{TakeTurn, Turn};
 use crate::topic::Position;
 
 /// The most that is read from a log in one piece; who wants more gets it in several.
@@ -24,6 +25,7 @@ pub(super) struct Cursor {
     place: Option<Place>,
     /// What has been read and not been taken yet.
     chunks: Vec<Chunk>,
+    aborted: Vec<AbortedTxn>,
     /// The bytes of `chunks`.
     bytes: usize,
     /// Nothing more is to be read before this is taken: the next batch would pass the partition's own limit,
@@ -31,6 +33,8 @@ pub(super) struct Cursor {
     satisfied: bool,
     /// The log has been asked at least once: it may have an error to tell, also at its end.
     tried: bool,
+    /// The right to the next read.
+    turn: Option<Turn>,
     error: Option<Error>,
     /// Why nothing came this time; there may be more later.
     not_now: Option<Error>,
@@ -43,21 +47,35 @@ struct Place {
     next: Offset,
     start: Offset,
     end: Offset,
+    last_stable: Offset,
+    /// The leader epochs of the batches before `from` and `next`, if they are known.
+    from_epoch: Option<i32>,
+    epoch: Option<i32>,
+    /// Which of the partition's logs is known to hold what the reader has.
+    confirmed: Option<u64>,
 }
 
 impl Cursor {
+    /// Finds its place at once, unless that takes a search.
     pub(super) fn new(from: FetchFrom, topic: Result<Arc<TopicState>, Error>) -> Self {
-        Self {
+        let takes_a_search = matches!(from.position, Position::Time(_)) && topic.is_ok();
+        let mut cursor = Self {
             from,
             topic,
             place: None,
             chunks: Vec::new(),
+            aborted: Vec::new(),
             bytes: 0,
             satisfied: false,
             tried: false,
+            turn: None,
             error: None,
             not_now: None,
+        };
+        if !takes_a_search {
+            cursor.locate();
         }
+        cursor
     }
 
     fn partition(&self) -> Result<&Partition, Error> {
@@ -69,42 +87,96 @@ impl Cursor {
         self.error.as_ref()
     }
 
-    /// Looks up where to start, once. Blocks.
-    pub(super) fn locate(&mut self) {
-        if self.place.is_some() || self.error.is_some() {
+    /// Whether it is known where it is, or that it is nowhere.
+    pub(super) fn is_located(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// Looks up where to start, once. A search blocks.
+    fn locate(&mut self) {
+        if self.is_located() {
             return;
         }
-        let found = self.partition().map(|partition| {
-            let located = locate(partition, self.from.position);
-            (located, partition.range())
-        });
-        let (located, (start, end)) = found.unwrap_or_else(|error| (Err(error), Default::default()));
+        let found = self.partition().map(|partition| (start_at(partition, &self.from), partition.range()));
+        let (located, (start, end, last_stable)) =
+            found.unwrap_or_else(|error| (Err(error), Default::default()));
         // Also where nothing can be read: what can be is a part of the answer.
-        let offset = located.map_or_else(
-            |error| {
-                self.error = Some(error);
-                start
-            },
-            |(offset, _)| offset,
-        );
-        self.place = Some(Place { from: offset, next: offset, start, end });
+        let offset = located.unwrap_or_else(|error| {
+            self.error = Some(error);
+            start
+        });
+        let (from, next, from_epoch, epoch) = (offset, offset, self.from.last_epoch, self.from.last_epoch);
+        self.place = Some(Place { from, next, start, end, last_stable, from_epoch, epoch, confirmed: None });
+    }
+
+    /// Whether it may read now: so many at once read from the files of a partition, so that one whose disk does
+    /// not answer leaves threads for the others.
+    pub(super) fn has_turn(&mut self) -> bool {
+        if self.turn.is_none() && self.needs_turn() {
+            self.turn = self.partition().ok().and_then(|partition| partition.reads().try_take());
+            return self.turn.is_some();
+        }
+        true
+    }
+
+    /// At the end there is nothing to read, and the log says so without a look at its files.
+    pub(super) fn needs_turn(&self) -> bool {
+        let lane = self.partition().and_then(Partition::lane);
+        lane.is_ok_and(|lane| self.place.is_none_or(|place| place.next != lane.log().end_offset()))
+    }
+
+    /// Resolves when it may read.
+    pub(super) fn turn(&self) -> Option<TakeTurn> {
+        Some(self.partition().ok()?.reads().take())
+    }
+
+    pub(super) fn set_turn(&mut self, turn: Turn) {
+        self.turn = Some(turn);
+    }
+
+    pub(super) fn give_turn_back(&mut self) {
+        self.turn = None;
+    }
+
+    /// Whether its place is known, and that the log holds what the reader has; or that it is nowhere.
+    pub(super) fn is_settled(&self) -> bool {
+        self.error.is_some() || self.place.is_some_and(|place| place.confirmed.is_some())
+    }
+
+    /// Finds that out. Blocks, and gives its turn back.
+    pub(super) fn settle(&mut self) {
+        let _turn = self.turn.take();
+        self.locate();
+        if !self.is_settled()
+            && let Err(error) = self.confirm()
+            // Else the next read finds out.
+            && error.reason() != Reason::PartitionReopening
+        {
+            self.error = Some(error);
+        }
+    }
+
+    /// The log to read from, which holds what the reader has.
+    fn confirm(&mut self) -> Result<(Arc<TopicState>, Log), Error> {
+        let topic = self.topic.clone()?;
+        let partition = topic.partition(self.from.partition)?;
+        let (log, generation) = partition.lane()?.serving();
+        self.place.get_or_insert_default().confirm(partition, &log, generation)?;
+        Ok((topic, log))
     }
 
     /// Reads on from where it is and returns how many bytes came: about `max_bytes`, but the first batch
     /// whole if `any_size`. Without that, a batch that is too large is left for another time, and the answer
-    /// is `None`. Blocks.
+    /// is `None`. Blocks, and gives its turn back.
     pub(super) fn read(&mut self, max_bytes: usize, any_size: bool) -> Option<usize> {
+        let _turn = self.turn.take();
         self.locate();
-        let Some(place) = self.place.filter(|_| self.error.is_none()) else { return Some(0) };
+        if self.error.is_some() {
+            return Some(0);
+        }
         self.tried = true;
         let wanted = self.own_left().map_or(max_bytes, |own| own.min(max_bytes)).min(READ_BYTES);
-        let read = self.partition().and_then(|partition| {
-            partition.log()?.read(place.next, wanted).map_err(|error| match error.kind() {
-                ErrorKind::OutOfRange => out_of_range(partition, place.next),
-                _ => partition.explain(&error),
-            })
-        });
-        let read = match read {
+        let (read, aborted) = match self.read_on(wanted) {
             Ok(read) => read,
             // Another log takes the place of this one: there is more to see then.
             Err(error) if error.reason() == Reason::PartitionReopening => {
@@ -121,8 +193,6 @@ impl Cursor {
                 return Some(0);
             }
         };
-        let seen = Place { start: read.start_offset, end: read.end_offset, ..place };
-        self.place = Some(seen);
         let bytes = read.chunks.iter().map(|chunk| chunk.batches.len()).sum();
         if bytes > max_bytes && !any_size {
             return None;
@@ -131,10 +201,32 @@ impl Cursor {
             self.satisfied = true;
             return Some(0);
         }
-        self.place = Some(Place { next: read.next_offset, ..seen });
+        if let Some(place) = &mut self.place {
+            place.next = read.next_offset;
+            place.epoch = read.chunks.last().map(|chunk| chunk.last_epoch).or(place.epoch);
+        }
         self.chunks.extend(read.chunks);
+        self.aborted.extend(aborted);
         self.bytes += bytes;
         Some(bytes)
+    }
+
+    fn read_on(&mut self, wanted: usize) -> Result<(ReadOut, Vec<AbortedTxn>), Error> {
+        let (topic, log) = self.confirm()?;
+        let partition = topic.partition(self.from.partition)?;
+        let place = self.place.get_or_insert_default();
+        let from = place.next;
+        let read = log.read(from, wanted).map_err(|error| match error.kind() {
+            ErrorKind::OutOfRange => out_of_range(partition, from),
+            _ => partition.explain(&error),
+        })?;
+        (place.start, place.end) = (read.start_offset, read.end_offset);
+        place.last_stable = log.last_stable_offset().min(place.end);
+        if !read.chunks.iter().any(|chunk| chunk.transactional) {
+            return Ok((read, Vec::new()));
+        }
+        let aborted = log.aborted(from..read.next_offset).map_err(|error| partition.explain(&error))?;
+        Ok((read, aborted))
     }
 
     /// What its own limit leaves.
@@ -145,8 +237,11 @@ impl Cursor {
     /// Whether a read would bring something now: records, or an error.
     pub(super) fn has_more(&self) -> bool {
         let more = |place: Place| {
-            let lane = self.partition().and_then(Partition::lane);
-            lane.is_ok_and(|lane| lane.log().end_offset() > place.next && !lane.is_opening())
+            self.partition().and_then(Partition::lane).is_ok_and(|lane| {
+                let (log, generation) = lane.serving();
+                let other = place.confirmed.is_some_and(|confirmed| confirmed != generation);
+                (other || log.end_offset() > place.next) && !lane.is_opening()
+            })
         };
         self.can_have_more() && (!self.tried || self.place.is_none_or(more))
     }
@@ -156,10 +251,13 @@ impl Cursor {
         self.error.is_none() && !self.satisfied && (self.bytes == 0 || self.own_left() != Some(0))
     }
 
-    /// Resolves when there is more to read, and with an error when there never will be.
-    pub(super) fn more(&self) -> Option<More> {
+    /// Resolves when there is more to look at, and with an error when there never will be.
+    pub(super) fn more(
+        &self,
+    ) -> Option<impl Future<Output = Result<(), logmill_log::Error>> + Send + Sync + 'static + use<>> {
         let place = self.place.filter(|_| self.can_have_more())?;
-        Some(self.partition().ok()?.lane().ok()?.beyond(place.next))
+        let lane = self.partition().ok()?.lane().ok()?;
+        Some(lane.beyond(place.next, place.confirmed))
     }
 
     /// There will never be more: its log has ended with `error`.
@@ -174,31 +272,86 @@ impl Cursor {
         self.error.get_or_insert(ended);
     }
 
+    /// Its place was not found in time, because others read from the partition for as long.
+    pub(super) fn give_up(&mut self) {
+        if !self.is_located() {
+            let busy = self.partition().map_or_else(|error| error, Partition::too_many_reads);
+            self.error.get_or_insert(busy);
+        }
+    }
+
     /// What has been read since the last time.
     pub(super) fn take(&mut self) -> PartitionData {
         let FetchFrom { topic, partition, .. } = &self.from;
-        // A read has located it before it is taken.
         let place = self.place.unwrap_or_default();
         if let Some(place) = &mut self.place {
-            place.from = place.next;
+            (place.from, place.from_epoch) = (place.next, place.epoch);
         }
         self.bytes = 0;
         self.satisfied = false;
+        self.turn = None;
         let not_now = self.not_now.take().filter(|_| self.chunks.is_empty());
         PartitionData {
             topic: topic.clone(),
             partition: *partition,
             start_offset: place.start,
             end_offset: place.end,
+            last_stable_offset: place.last_stable,
             from_offset: place.from,
+            from_epoch: place.from_epoch,
             next_offset: place.next,
+            last_epoch: place.epoch,
             chunks: std::mem::take(&mut self.chunks),
+            aborted: std::mem::take(&mut self.aborted),
             error: self.error.clone().or(not_now),
         }
     }
 }
 
-/// The offset at a position, and the timestamp there if it was found by time. Blocks.
+impl Place {
+    /// Makes sure that the log holds what the reader has: once, and again when the log was opened again, which
+    /// may have lost what was not on disk, and given its offsets to others.
+    fn confirm(&mut self, partition: &Partition, log: &Log, generation: u64) -> Result<(), Error> {
+        if self.confirmed == Some(generation) {
+            return Ok(());
+        }
+        match self.epoch {
+            Some(epoch) => check_not_truncated(partition, log, self.next, epoch)?,
+            // Where it cannot be told it stays unknown: what the reader has is not looked at then.
+            None => self.epoch = log.epoch_before(self.next).unwrap_or_default(),
+        }
+        if self.from == self.next {
+            self.from_epoch = self.epoch;
+        }
+        self.confirmed = Some(generation);
+        Ok(())
+    }
+}
+
+/// Refuses to read on at `offset` for a reader whose last batch has `epoch`, if that is gone.
+fn check_not_truncated(partition: &Partition, log: &Log, offset: Offset, epoch: i32) -> Result<(), Error> {
+    let explain = |error: logmill_log::Error| partition.explain(&error);
+    let before = log.epoch_before(offset).map_err(explain)?;
+    if offset <= log.end_offset() && before.is_none_or(|before| before <= epoch) {
+        return Ok(());
+    }
+    let diverging = log.end_of_epoch(epoch).map_err(explain)?.min(offset);
+    Err(partition.name().truncated(offset, epoch, diverging))
+}
+
+fn start_at(partition: &Partition, from: &FetchFrom) -> Result<Offset, Error> {
+    match from.position {
+        // Past the end is not out of range then, but truncated, which is found out before it is read.
+        Position::Offset(offset)
+            if from.last_epoch.is_some() && offset >= partition.log()?.start_offset() =>
+        {
+            Ok(offset)
+        }
+        position => locate(partition, position).map(|(offset, _)| offset),
+    }
+}
+
+/// The offset at a position, and the timestamp there if it was found by time, for which it blocks.
 pub(super) fn locate(
     partition: &Partition,
     position: Position,
@@ -220,6 +373,6 @@ pub(super) fn locate(
 }
 
 fn out_of_range(partition: &Partition, offset: Offset) -> Error {
-    let (start, end) = partition.range();
+    let (start, end, _) = partition.range();
     partition.name().out_of_range(offset, start, end)
 }

@@ -6,25 +6,24 @@
 mod cursor;
 mod decode;
 mod offsets;
+mod places;
+mod round;
 mod subscribe;
 mod wait;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cursor::Cursor;
 pub use decode::{DecodedRecord, DecodedRecords, decode};
-use logmill_log::Chunk;
 use logmill_log::env::Work;
+use logmill_log::{AbortedTxn, Chunk};
 use logmill_record::Offset;
 pub use subscribe::{Credit, Subscribe, Subscription};
-use wait::{Woken, wait};
 
-use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
-use crate::budget::{Budget, Permit};
+use crate::budget::Permit;
 use crate::context::RequestContext;
 use crate::error::{Error, Reason, shorten};
 use crate::exec::{Receiver, reply};
@@ -81,13 +80,17 @@ pub struct FetchFrom {
     pub position: Position,
     /// At most about so many bytes from this partition; `None` has no limit of its own.
     pub max_bytes: Option<usize>,
+    /// The [`last_epoch`](PartitionData::last_epoch) of what the reader has, if it comes back to go on at an
+    /// offset: should the partition have lost what was read, the answer is
+    /// [`LogTruncated`](Reason::LogTruncated). Of no meaning with another position.
+    pub last_epoch: Option<i32>,
 }
 
 impl FetchFrom {
-    /// Without a limit of its own.
+    /// Without a limit of its own, and for a reader that has read nothing before.
     #[must_use]
     pub fn new(topic: impl Into<String>, partition: u32, position: Position) -> Self {
-        Self { topic: topic.into(), partition, position, max_bytes: None }
+        Self { topic: topic.into(), partition, position, max_bytes: None, last_epoch: None }
     }
 }
 
@@ -103,12 +106,22 @@ pub struct PartitionData {
     pub start_offset: Offset,
     /// The offset after the last record that readers can see.
     pub end_offset: Offset,
+    /// Up to here every transaction has ended. There are none in this version, so that it is the end.
+    pub last_stable_offset: Offset,
     /// What was asked for: records of the first batch before this offset are not wanted.
     pub from_offset: Offset,
+    /// The leader epoch of the last batch before that, if it is known.
+    #[cfg_attr(not(feature = "grpc"), expect(dead_code, reason = "it is for replies that are cut"))]
+    pub(crate) from_epoch: Option<i32>,
     /// Where to read next.
     pub next_offset: Offset,
+    /// The leader epoch of the last batch before `next_offset`, to be [told](FetchFrom::last_epoch) when
+    /// reading goes on there; `None` if there is none before it, or it cannot be read.
+    pub last_epoch: Option<i32>,
     /// Whole stored batches, in order. [`decode`] makes records of them.
     pub chunks: Vec<Chunk>,
+    /// The aborted transactions with records in `chunks`.
+    pub aborted: Vec<AbortedTxn>,
     /// Why this partition could not be read; there are no chunks then.
     pub error: Option<Error>,
 }
@@ -125,8 +138,9 @@ impl Broker {
     /// Reads stored batches from one or many partitions, once.
     ///
     /// Waits up to `max_wait` for `min_bytes` and answers with what there is, which may be nothing. A
-    /// partition that cannot be read says why and ends the waiting. Dropping the future leaves nothing
-    /// behind.
+    /// partition that cannot be read says why, and the others are waited for all the same: a reader that comes
+    /// back at once would else be answered at once, over and over. Where none can be read there is nothing to
+    /// wait for. Dropping the future leaves nothing behind.
     ///
     /// # Errors
     /// [`RequestInvalid`](crate::Reason::RequestInvalid), [`LimitExceeded`](crate::Reason::LimitExceeded).
@@ -166,7 +180,7 @@ impl Broker {
         request: Fetch,
     ) -> impl Future<Output = Result<Fetched, Error>> + Send + 'static + use<> {
         let core = Arc::clone(self.core());
-        let round = start(&core, context, request);
+        let round = round::start(&core, context, request);
         async move { round?.run(&core).await }
     }
 }
@@ -177,23 +191,6 @@ pub(crate) struct Fetched {
     /// To be kept until they are sent.
     #[cfg_attr(not(feature = "grpc"), expect(dead_code, reason = "in one process nothing is sent"))]
     pub(crate) held: Option<Permit>,
-}
-
-/// Checks a fetch and finds its partitions.
-fn start(core: &Arc<Core>, context: &RequestContext, request: Fetch) -> Result<Round, Error> {
-    core.check_open()?;
-    let topics = request.partitions.iter().map(|from| from.topic.as_str()).collect();
-    authorize(context, &Operation::Fetch { topics })?;
-    if request.max_wait > MAX_WAIT {
-        let rule = format!("a fetch waits at most {} ms", MAX_WAIT.as_millis());
-        return Err(Error::field("max_wait_ms", request.max_wait.as_millis(), &rule));
-    }
-    let Fetch { partitions, max_bytes, min_bytes, max_wait } = request;
-    let cursors = cursors(core, partitions)?;
-    let min_bytes = min_bytes.min(max_bytes);
-    let turn = core.rotation.fetch_add(1, Ordering::Relaxed);
-    let room = core.replies.clone();
-    Ok(Round { cursors, turn, max_bytes, min_bytes, max_wait, bytes: 0, full: false, room, held: None })
 }
 
 /// The places of a request's partitions, each named once.
@@ -221,94 +218,6 @@ fn cursors(core: &Core, partitions: Vec<FetchFrom>) -> Result<Vec<Cursor>, Error
         Cursor::new(from, topic)
     };
     Ok(partitions.into_iter().map(cursor).collect())
-}
-
-/// A fetch that is under way.
-struct Round {
-    cursors: Vec<Cursor>,
-    /// Which partition is read first; another one each time, so that none starves.
-    turn: usize,
-    max_bytes: usize,
-    min_bytes: usize,
-    max_wait: Duration,
-    bytes: usize,
-    /// A batch was left because it does not fit any more, or there was no room for it among replies.
-    full: bool,
-    /// Room among replies, and what this one has of it.
-    room: Budget,
-    held: Option<Permit>,
-}
-
-impl Round {
-    async fn run(mut self, core: &Arc<Core>) -> Result<Fetched, Error> {
-        let timeout = core.timer.sleep(self.max_wait);
-        let mut timeout = std::pin::pin!(timeout);
-        let mut waiting = None;
-        loop {
-            self = read(core, self, Self::read).await.map_err(|_| Error::fault("a read"))?;
-            if self.is_enough() {
-                break;
-            }
-            if waiting.is_none() {
-                let advice = "send again when others have ended, or without max_wait_ms";
-                waiting = Some(core.waiting_fetches.take_for(1, || "a fetch that waits".into(), advice)?);
-            }
-            match wait(&self.cursors, timeout.as_mut(), core.closing.fired()).await {
-                Woken::More => {}
-                Woken::Ended(index, error) => {
-                    self.cursors[index].end(&error);
-                    break;
-                }
-                Woken::Until | Woken::Closing => break,
-            }
-        }
-        if self.full && self.bytes == 0 {
-            let advice = "send again when others have read what they asked for";
-            return Err(self.room.refusal("a fetch", advice));
-        }
-        Ok(Fetched { data: self.cursors.iter_mut().map(Cursor::take).collect(), held: self.held })
-    }
-
-    /// Reads what there is, up to the limit and as far as there is room among replies. Blocks.
-    fn read(&mut self) {
-        let count = self.cursors.len();
-        // A read ends with its segment: as long as something comes, there may be more.
-        let mut came = true;
-        while came && !self.full {
-            came = false;
-            for step in 0..count {
-                let cursor = &mut self.cursors[self.turn.wrapping_add(step) % count];
-                if !cursor.has_more() {
-                    continue;
-                }
-                let left = self.max_bytes.saturating_sub(self.bytes);
-                let first = self.bytes == 0;
-                let room = if left > 0 || first { self.room.take_up_to(left.max(1)) } else { None };
-                match room.and_then(|room| Some((cursor.read(room.amount().min(left), first)?, room))) {
-                    Some((bytes, room)) => {
-                        self.bytes += bytes;
-                        came |= bytes > 0;
-                        let held = self.held.get_or_insert(room);
-                        held.keep(self.bytes);
-                    }
-                    None => {
-                        self.full = true;
-                        break;
-                    }
-                }
-            }
-        }
-        // The others still say where they stand.
-        self.cursors.iter_mut().for_each(Cursor::locate);
-    }
-
-    fn is_enough(&self) -> bool {
-        self.max_wait.is_zero()
-            || self.full
-            || self.bytes >= self.min_bytes
-            || self.cursors.iter().any(|cursor| cursor.error().is_some())
-            || !self.cursors.iter().any(Cursor::can_have_more)
-    }
 }
 
 /// Runs a blocking step of a reader on a thread for reading.

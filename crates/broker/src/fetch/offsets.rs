@@ -1,10 +1,14 @@
 //! Which offset is at a place of a partition.
 
 use std::future::Future;
+use std::sync::Arc;
+
+use logmill_record::{Offset, TimestampMs};
 
 use super::cursor::locate;
 use crate::access::{Operation, authorize};
-use crate::broker::Broker;
+use crate::broker::{Broker, Core};
+use crate::catalog::TopicState;
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::limits::Limit;
@@ -31,13 +35,34 @@ impl Broker {
             .and_then(|()| self.core().check_open())
             .and_then(|()| bounds.check(Limit::MaxPositions, count, doing, "ask in several requests"))
             .and_then(|()| self.core().catalog.topic(topic));
-        self.core().read(found, "a search for offsets", move |_, topic| {
-            let find = |(number, position)| {
-                let partition = topic.partition(number)?;
-                let (offset, timestamp) = locate(partition, position)?;
-                Ok(PartitionOffset { partition: number, offset, timestamp })
-            };
-            positions.into_iter().map(find).collect()
-        })
+        let core = Arc::clone(self.core());
+        async move {
+            let topic = found?;
+            let mut offsets = Vec::with_capacity(positions.len());
+            for (partition, position) in positions {
+                let (offset, timestamp) = find(&core, &topic, partition, position).await?;
+                offsets.push(PartitionOffset { partition, offset, timestamp });
+            }
+            Ok(offsets)
+        }
     }
+}
+
+/// The offset at a position, and the timestamp there if it was found by time, which takes a search.
+async fn find(
+    core: &Arc<Core>,
+    topic: &Arc<TopicState>,
+    number: u32,
+    position: Position,
+) -> Result<(Offset, Option<TimestampMs>), Error> {
+    let partition = topic.partition(number)?;
+    if !matches!(position, Position::Time(_)) {
+        return locate(partition, position);
+    }
+    let turn = partition.reads().take().await;
+    let search = move |_: &_, topic: Arc<TopicState>| {
+        let _turn = turn;
+        locate(topic.partition(number)?, position)
+    };
+    core.read(Ok(Arc::clone(topic)), "a search for offsets", search).await
 }

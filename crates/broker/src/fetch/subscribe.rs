@@ -1,17 +1,17 @@
 //! Reading on and on, against credit.
 
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use parking_lot::Mutex;
 
-use super::cursor::Cursor;
-use super::wait::{Woken, wait};
+use super::places::Places;
+use super::wait::unless_closing;
 use super::{DEFAULT_FETCH_BYTES, FetchFrom, PartitionData, cursors, read};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
-use crate::budget::{Budget, Permit};
+use crate::budget::Permit;
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::exec::Receiver;
@@ -59,19 +59,6 @@ enum Reader {
     Reading(Receiver<Places>),
     /// A read panicked.
     Lost,
-}
-
-#[derive(Debug)]
-struct Places {
-    cursors: Vec<Cursor>,
-    /// Whose turn it is, so that one busy partition does not shut out the others.
-    turn: usize,
-    /// The one that has something to take.
-    ready: Option<usize>,
-    /// The room among replies that it takes.
-    held: Option<Permit>,
-    /// There was none.
-    no_room: bool,
 }
 
 impl Broker {
@@ -122,10 +109,8 @@ impl Broker {
         let places = start(&core, context, request);
         async move {
             let (places, credit, place) = places?;
-            let locate = |places: &mut Places| places.cursors.iter_mut().for_each(Cursor::locate);
-            let mut places = read(&core, places, locate).await.map_err(|_| Error::fault("a read"))?;
-            let started = places.cursors.iter_mut().map(Cursor::take).collect();
-            let reader = Reader::Idle(places);
+            let mut reader = Reader::Idle(places);
+            let started = reader.settle(&core).await?.started();
             Ok(Subscription { core, reader, started, credit, held: None, _place: place })
         }
     }
@@ -143,9 +128,8 @@ fn start(
         return Err(Error::field("credit_bytes", 0, "without credit nothing is ever sent: grant at least 1"));
     }
     let advice = "end another one, or read several partitions with one";
-    let place = core.subscriptions.take_for(1, || "one subscription more".into(), advice)?;
-    let cursors = cursors(core, request.partitions)?;
-    let places = Places { cursors, turn: 0, ready: None, held: None, no_room: false };
+    let place = core.subscriptions.take_for(1, || "one subscription more".to_owned(), advice)?;
+    let places = Places::new(cursors(core, request.partitions)?);
     let credit = Credit::default();
     credit.grant(request.credit_bytes);
     Ok((places, credit, place))
@@ -178,10 +162,8 @@ impl Subscription {
         loop {
             self.core.check_open()?;
             let places = self.reader.idle().await?;
-            if let Some(index) = places.ready.take() {
-                places.turn = index + 1;
-                self.held = places.held.take();
-                let data = places.cursors[index].take();
+            if let Some((data, held)) = places.take() {
+                self.held = held;
                 self.credit.spend(data.size_bytes());
                 return Ok(data);
             }
@@ -189,22 +171,16 @@ impl Subscription {
                 return Err(error);
             }
             let closing = self.core.closing.fired();
-            let woken = match self.credit.left() {
-                _ if std::mem::take(&mut places.no_room) => {
-                    wait(&[], self.core.replies.room(), closing).await;
-                    Woken::More
-                }
-                0 => wait(&[], self.credit.granted(), closing).await,
-                _ if places.cursors.iter().any(Cursor::has_more) => Woken::More,
-                _ => wait(&places.cursors, pending(), closing).await,
-            };
-            match woken {
-                Woken::Ended(index, error) => {
-                    places.cursors[index].end(&error);
-                    places.ready = Some(index);
-                }
-                Woken::More => self.reader.start(&self.core, self.credit.left()),
-                Woken::Until | Woken::Closing => {}
+            let left = self.credit.left().min(DEFAULT_FETCH_BYTES);
+            if places.had_no_room() {
+                unless_closing(self.core.replies.room(), closing).await;
+            } else if left == 0 {
+                unless_closing(self.credit.granted(), closing).await;
+            } else if places.has_ready() {
+                let room = self.core.replies.clone();
+                self.reader.start(&self.core, move |places| places.read(left, &room));
+            } else if let Some(woken) = unless_closing(places.wait(), closing).await {
+                places.woken(woken);
             }
         }
     }
@@ -222,43 +198,23 @@ impl Reader {
         }
     }
 
-    fn start(&mut self, core: &Core, max_bytes: usize) {
+    /// The places, when it is known where each of them is.
+    async fn settle(&mut self, core: &Core) -> Result<&mut Places, Error> {
+        loop {
+            self.start(core, Places::settle);
+            let places = self.idle().await?;
+            let Some((index, turn)) = places.not_located() else { break };
+            let turn = turn.await;
+            places.set_turn(index, turn);
+        }
+        self.idle().await
+    }
+
+    fn start(&mut self, core: &Core, step: impl FnOnce(&mut Places) + Send + 'static) {
         match std::mem::replace(self, Self::Lost) {
-            Self::Idle(places) => {
-                let room = core.replies.clone();
-                *self = Self::Reading(read(core, places, move |places| places.read(max_bytes, &room)));
-            }
+            Self::Idle(places) => *self = Self::Reading(read(core, places, step)),
             other => *self = other,
         }
-    }
-}
-
-impl Places {
-    /// Reads from the first in turn that has something, as far as there is room among replies. Blocks.
-    fn read(&mut self, max_bytes: usize, room: &Budget) {
-        let count = self.cursors.len();
-        let Some(mut held) = room.take_up_to(max_bytes.min(DEFAULT_FETCH_BYTES)) else {
-            self.no_room = true;
-            return;
-        };
-        for step in 0..count {
-            let index = self.turn.wrapping_add(step) % count;
-            let cursor = &mut self.cursors[index];
-            if !cursor.has_more() {
-                continue;
-            }
-            let came = cursor.read(held.amount(), true).unwrap_or(0);
-            if came > 0 || cursor.error().is_some() {
-                held.keep(came);
-                (self.ready, self.held) = (Some(index), Some(held));
-                return;
-            }
-        }
-    }
-
-    fn all_failed(&self) -> Option<Error> {
-        let all = self.cursors.iter().all(|cursor| cursor.error().is_some());
-        self.cursors.first().and_then(Cursor::error).filter(|_| all).cloned()
     }
 }
 

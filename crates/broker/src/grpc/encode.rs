@@ -5,6 +5,7 @@
 //! to go on.
 
 use bytes::Bytes;
+use logmill_log::AbortedTxn;
 use logmill_proto::v1;
 use logmill_record::{BatchHeader, Offset};
 use prost::Message;
@@ -76,6 +77,9 @@ pub(super) fn frame(data: &PartitionData, room: &mut Room) -> v1::PartitionData 
         next_offset: data.next_offset.into(),
         chunks: Vec::new(),
         error: data.error.clone().map(Into::into),
+        last_epoch: data.last_epoch,
+        last_stable_offset: data.last_stable_offset.into(),
+        aborted: Vec::new(),
     };
     room.encoded = room.encoded.saturating_sub(framed.encoded_len() + FRAMING_BYTES);
     framed
@@ -121,12 +125,19 @@ pub(super) fn fill(
                 encoded.data.chunks.clear();
                 encoded.data.error = Some(error.into());
                 encoded.data.next_offset = data.from_offset.into();
+                encoded.data.last_epoch = data.from_epoch;
                 return encoded;
             }
         }
         if encoded.cut {
             break;
         }
+    }
+    if let (true, Ok(next)) = (encoded.cut, Offset::try_from(encoded.data.next_offset)) {
+        encoded.data.last_epoch = epoch_before(data, next);
+    }
+    if format == Format::Batches {
+        encoded.data.aborted = data.aborted.iter().map(aborted_range).collect();
     }
     encoded
 }
@@ -154,10 +165,7 @@ fn records(
 
 fn batches(batches: &Bytes, from: Offset, room: &mut Room, encoded: &mut Encoded) -> Option<v1::chunk::Data> {
     let (mut start, mut end) = (0, 0);
-    while end < batches.len() {
-        // The log has checked them.
-        let Ok(header) = BatchHeader::parse(&batches[end..]) else { break };
-        let next = (end + header.total_len).min(batches.len());
+    for (next, header) in headers(batches) {
         if header.next_offset() <= from {
             start = next;
         } else if !room.take(header.total_len, header.total_len) {
@@ -171,11 +179,34 @@ fn batches(batches: &Bytes, from: Offset, room: &mut Room, encoded: &mut Encoded
     (end > start).then(|| v1::chunk::Data::Batches(batches.slice(start..end)))
 }
 
+/// The headers of batches that were read, each with where its batch ends.
+fn headers(batches: &Bytes) -> impl Iterator<Item = (usize, BatchHeader)> {
+    let mut end = 0;
+    std::iter::from_fn(move || {
+        // The log has checked them.
+        let header = BatchHeader::parse(batches.get(end..)?).ok()?;
+        end = (end + header.total_len).min(batches.len());
+        Some((end, header))
+    })
+}
+
+/// The leader epoch of the last batch that begins below `offset`, of those that were read.
+fn epoch_before(data: &PartitionData, offset: Offset) -> Option<i32> {
+    let read = data.chunks.iter().flat_map(|chunk| headers(&chunk.batches)).map(|(_, header)| header);
+    let below = read.take_while(|header| header.base_offset < offset);
+    below.last().map_or(data.from_epoch, |header| Some(header.leader_epoch))
+}
+
 impl Encoded {
     fn cut_at(&mut self, offset: Offset) {
         self.cut = true;
         self.data.next_offset = offset.into();
     }
+}
+
+fn aborted_range(aborted: &AbortedTxn) -> v1::AbortedRange {
+    let AbortedTxn { producer_id, first_offset, last_offset, .. } = *aborted;
+    v1::AbortedRange { producer_id, first_offset: first_offset.into(), last_offset: last_offset.into() }
 }
 
 impl From<DecodedRecord> for v1::FetchedRecord {

@@ -93,6 +93,7 @@ pub(super) fn to_partitions(partitions: Vec<v1::FetchPartition>) -> Result<Vec<F
             partition: partition(from.partition)?,
             position: position(from.position)?,
             max_bytes: (max_bytes > 0).then_some(max_bytes),
+            last_epoch: from.last_epoch.map(|epoch| not_negative("last_epoch", epoch)).transpose()?,
         })
     };
     partitions.into_iter().map(convert).collect()

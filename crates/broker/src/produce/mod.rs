@@ -21,7 +21,6 @@ use lane::{Answer, Load, Written};
 use logmill_log::env::Clock;
 use logmill_record::{BatchHeader, Offset, TimestampMs, murmur2_partition};
 pub use order::ProducerSequence;
-pub(crate) use reopen::More;
 use stream::Sending;
 pub use stream::{MAX_IN_FLIGHT_BATCHES, ProduceStream};
 

@@ -9,7 +9,6 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -57,9 +56,6 @@ pub(super) struct Reopening {
     pub(super) ended: Signal,
 }
 
-/// Waits for records in a partition.
-pub(crate) type More = Pin<Box<dyn Future<Output = Result<(), logmill_log::Error>> + Send>>;
-
 impl Lane {
     /// The partition's log as it is now; another one after it was opened again.
     pub(crate) fn log(&self) -> Log {
@@ -87,23 +83,45 @@ impl Lane {
         if again { self.0.name.outcome_unknown(error) } else { self.explain(error) }
     }
 
-    /// Resolves when readers can see past `offset`, also if the log is opened again meanwhile; or with the error
-    /// that ends the partition.
-    pub(crate) fn beyond(&self, offset: Offset) -> More {
+    /// That log, and how often there was another before.
+    pub(crate) fn serving(&self) -> (Log, u64) {
+        let Serving { log, generation, .. } = self.0.state.lock().serving.clone();
+        (log, generation)
+    }
+
+    /// Resolves when readers can see past `offset`, or the log is not the one that was `seen`, and may have lost
+    /// what it had; or with the error that ends the partition.
+    pub(crate) fn beyond(
+        &self,
+        offset: Offset,
+        seen: Option<u64>,
+    ) -> impl Future<Output = Result<(), logmill_log::Error>> + Send + Sync + 'static + use<> {
         let lane = self.clone();
-        Box::pin(async move {
+        async move {
             loop {
-                let Serving { log, generation, .. } = lane.0.state.lock().serving.clone();
+                // The log that is there can be asked nothing then.
+                if let Some(opened) = lane.reopened(|reopening| reopening.is_opening) {
+                    opened.fired().await;
+                }
+                let (log, generation) = lane.serving();
+                if seen != Some(generation) {
+                    return Ok(());
+                }
                 let Err(error) = log.beyond(offset).await else { return Ok(()) };
                 if !lane.has_ended(generation, &error) {
                     return Err(error);
                 }
-                let ended = lane.0.state.lock().reopening.as_ref().map(|reopening| reopening.ended.clone());
-                if let Some(ended) = ended {
-                    ended.fired().await;
+                if let Some(opened) = lane.reopened(|_| true) {
+                    opened.fired().await;
                 }
             }
-        })
+        }
+    }
+
+    /// Fires when it is open again, if it is being opened again as `which` says.
+    fn reopened(&self, which: impl Fn(&Reopening) -> bool) -> Option<Signal> {
+        let state = self.0.state.lock();
+        state.reopening.as_ref().filter(|reopening| which(reopening)).map(|reopening| reopening.ended.clone())
     }
 }
 

@@ -199,6 +199,29 @@ fn a_long_poll_waits_for_as_many_bytes_as_asked_or_for_its_time() {
     node.broker.close().unwrap();
 }
 
+/// Answered at once, a reader that comes back at once would never stop asking.
+#[test]
+fn a_long_poll_waits_also_where_one_of_its_partitions_cannot_be_read() {
+    let sim = Sim::new(4);
+    let node = filled(Config { env: sim.env(), ..small("/data") }, 2, 1);
+    let clock = Arc::clone(&node.broker.config().env.clock);
+    let poll = |partitions: Vec<FetchFrom>| {
+        let begun = clock.monotonic();
+        let data = node.fetch(Fetch::new(partitions).max_wait(Duration::from_secs(7))).unwrap();
+        (data, clock.monotonic() - begun)
+    };
+    let (data, took) = poll(vec![from(7, offset(0)), from(0, offset(9)), from(1, Position::Latest)]);
+    assert_eq!(took, Duration::from_secs(7));
+    assert_eq!(data[0].error.as_ref().unwrap().reason(), Reason::PartitionNotFound);
+    assert_eq!(data[1].error.as_ref().unwrap().reason(), Reason::OffsetOutOfRange);
+    assert!(data[2].error.is_none());
+    let (_, took) = poll(vec![from(7, offset(0)), from(1, offset(0))]);
+    assert_eq!(took, Duration::ZERO, "there is something");
+    let (_, took) = poll(vec![from(7, offset(0)), from(0, offset(9))]);
+    assert_eq!(took, Duration::ZERO, "nothing can come");
+    node.broker.close().unwrap();
+}
+
 /// Counts how many wakers of it are held anywhere.
 struct Held;
 

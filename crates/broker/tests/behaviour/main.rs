@@ -9,13 +9,16 @@ mod faults;
 mod fetch;
 mod grow;
 mod idempotence;
+mod inspect;
 mod limits;
 mod metadata;
 mod open;
 mod produce;
 mod settings;
+mod stalls;
 mod subscribe;
 mod topics;
+mod truncation;
 
 #[cfg(feature = "grpc")]
 mod grpc;

@@ -5,12 +5,12 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::ProduceArgs;
+use super::args::Common;
 use super::process::Process;
 use crate::failure::{Exit, Failure, exit_of_io};
 use crate::node::blocking;
 
-/// A node to produce to.
+/// A node under load.
 pub(super) struct Target {
     pub(super) url: String,
     /// What can be measured of it from here.
@@ -25,7 +25,7 @@ struct OwnNode {
 }
 
 impl Target {
-    pub(super) async fn start(args: &ProduceArgs) -> Result<Self, Failure> {
+    pub(super) async fn start(args: &Common) -> Result<Self, Failure> {
         if let Some(url) = &args.server {
             let process = args.server_pid.map(Process::other);
             if process.is_some_and(|process| process.cpu_time().is_none()) {

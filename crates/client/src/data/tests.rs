@@ -43,7 +43,7 @@ fn data(start: i64, floor: u64, chunks: &[&[Bytes]]) -> PartitionData {
         end_offset: 1_000,
         next_offset: 1_000,
         chunks,
-        error: None,
+        ..v1::PartitionData::default()
     };
     PartitionData::received(data, Offset(floor)).unwrap()
 }

@@ -16,6 +16,8 @@ use super::{Error, ErrorKind};
 const OUTCOME_UNKNOWN: &str = "OUTCOME_UNKNOWN";
 /// The reason of what is larger than its receiver takes, the node's and ours.
 const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
+/// The node's reason of a partition that has lost what was read from it.
+const LOG_TRUNCATED: &str = "LOG_TRUNCATED";
 
 /// The node at the other end, as errors name it.
 #[derive(Clone, Debug)]
@@ -165,6 +167,7 @@ fn kind(code: Code, reason: &str) -> ErrorKind {
     match reason {
         OUTCOME_UNKNOWN => return ErrorKind::OutcomeUnknown,
         MESSAGE_TOO_LARGE => return ErrorKind::TooLarge,
+        LOG_TRUNCATED => return ErrorKind::Truncated,
         _ => {}
     }
     match code {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use logmill_proto::v1;
+use logmill_record::Offset;
 
 use crate::{Error, ErrorKind, FetchFrom, PartitionData, Position};
 
@@ -46,10 +47,20 @@ impl Places {
         };
         let data = PartitionData::received(data, place.from.floor())?;
         match &data.error {
-            None => place.from.position = Position::Offset(data.next_offset),
+            None => place.from = data.go_on(),
             Some(error) => place.gone = is_lasting(error.kind()),
         }
         Ok(data)
+    }
+
+    /// Takes in where a partition stands, of which nothing has come yet: from here on it would be noticed if what
+    /// lies before the place were lost.
+    pub(super) fn started(&mut self, data: &v1::PartitionData) {
+        if let Some(place) = self.find(&data.topic, data.partition)
+            && place.from.position == Position::Offset(Offset::try_from(data.next_offset).unwrap_or_default())
+        {
+            place.from.last_epoch = data.last_epoch;
+        }
     }
 
     fn find(&mut self, topic: &str, partition: i32) -> Option<&mut Place> {
@@ -61,6 +72,6 @@ impl Places {
 /// Whether a partition is not worth asking for on the next stream. One that only failed may be healed by the
 /// restart of its node that ends the present stream.
 fn is_lasting(kind: ErrorKind) -> bool {
-    use ErrorKind::{Denied, Invalid, NotFound, OutOfRange, TooLarge};
-    matches!(kind, NotFound | OutOfRange | Invalid | TooLarge | Denied)
+    use ErrorKind::{Denied, Invalid, NotFound, OutOfRange, TooLarge, Truncated};
+    matches!(kind, NotFound | OutOfRange | Truncated | Invalid | TooLarge | Denied)
 }

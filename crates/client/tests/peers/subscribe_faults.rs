@@ -280,3 +280,64 @@ async fn partitions_that_cannot_be_read_are_told_of_and_the_others_go_on() {
     let error = node.client().await.subscribe(from(Offset(7))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfRange, "at the start it is the caller who is wrong");
 }
+
+/// The epoch that came last goes with the place, also before any record has come.
+#[tokio::test]
+async fn the_epoch_of_what_was_read_is_told_when_reading_goes_on() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let script_asked = Arc::clone(&asked);
+    let fake = Fake::new().subscribing(move |mut session: SubscribeSession| {
+        let asked = Arc::clone(&script_asked);
+        async move {
+            let Some(Request::Start(start)) = session.request().await.and_then(|it| it.request) else {
+                panic!("not a start");
+            };
+            let of_0 = start.partitions[0].clone();
+            asked.lock().push((of_0.position.and_then(|it| it.at), of_0.last_epoch));
+            let stands = v1::PartitionData {
+                topic: "t".into(),
+                next_offset: 5,
+                last_epoch: of_0.last_epoch.or(Some(3)),
+                ..Default::default()
+            };
+            session.reply(Reply::Started(v1::SubscribeStarted { partitions: vec![stands] })).await;
+            match session.number {
+                0 => session.break_off().await,
+                1 => {
+                    let chunk = v1::Chunk {
+                        appended_at_ms: 1_000,
+                        appended_at_estimated: false,
+                        data: Some(v1::chunk::Data::Batches(stored(5, 1))),
+                    };
+                    let data = v1::PartitionData {
+                        topic: "t".into(),
+                        next_offset: 6,
+                        end_offset: 6,
+                        last_epoch: Some(7),
+                        chunks: vec![chunk],
+                        ..Default::default()
+                    };
+                    session.reply(Reply::Data(data)).await;
+                    session.break_off().await;
+                }
+                _ => {
+                    let mut lost = partition(0, Code::OutOfRange);
+                    let error = lost.error.as_mut().unwrap();
+                    error.reason = "LOG_TRUNCATED".into();
+                    error.metadata.insert("diverging_offset".into(), "4".into());
+                    session.reply(Reply::Data(lost)).await;
+                    session.replies.closed().await;
+                }
+            }
+        }
+    });
+    let node = fake.start().await;
+    let mut subscription = node.client().await.subscribe(from(Offset(5))).await.unwrap();
+    let data = next(&mut subscription).await;
+    assert_eq!((offsets(&data), data.last_epoch), (vec![5], Some(7)));
+    let error = next(&mut subscription).await.error.unwrap();
+    assert_eq!((error.kind(), error.diverging_offset()), (ErrorKind::Truncated, Some(Offset(4))));
+    assert!(timeout(SOON, subscription.next()).await.unwrap().is_none(), "it is not read any more");
+    let at = |offset| Some(At::Offset(offset));
+    assert_eq!(*asked.lock(), [(at(5), None), (at(5), Some(3)), (at(6), Some(7))]);
+}

@@ -3,14 +3,16 @@
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use logmill_record::{Batch, BatchError, BatchHeader, Offset, TimestampMs, stamped_prefix};
-use parking_lot::MutexGuard;
+use logmill_record::{Batch, BatchHeader, Offset, TimestampMs, stamped_prefix};
 
+use super::LogInner;
 use super::futures::{Receipt, Step, WaitFor};
-use super::producers::{Note, Verdict, concerns};
+use super::group::{Group, Size};
+use super::producers::{Note, Verdict};
 use super::state::{Phase, Recent, Since, State};
-use super::{Appended, LogInner};
+use super::view::Guard;
 use crate::env::File;
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
@@ -37,7 +39,7 @@ impl LogInner {
 
     /// Appends all of `batches` or nothing, or says what to wait for.
     pub(super) fn try_append(self: &Arc<Self>, batches: &[Batch]) -> Result<Step<Receipt>, Error> {
-        let group = Group { batches, size: measure(batches)?, notes: notes(batches)? };
+        let group = Group::new(batches)?;
         let step = self.append_or_wait(&group);
         if !matches!(step, Ok(Step::Done(_))) {
             // A file that was opened for nothing is not kept from a log that waits to open its own:
@@ -64,24 +66,17 @@ impl LogInner {
     }
 
     fn append_once(self: &Arc<Self>, group: &Group<'_>) -> Result<Tried, Error> {
-        let Group { batches, size, notes } = group;
-        let size = *size;
         // Read before the look at the state, so that progress in between is not missed.
         let seen = self.waiters.progress();
         let mut state = self.state.lock();
         state.check_open()?;
-        if let Some(receipt) = self.known(&state, notes)? {
+        if let Some(receipt) = self.known(&state, &group.notes)? {
             return Ok(Tried::Done(receipt));
         }
-        let may_use_last_space = state.options.may_use_last_space;
-        if !may_use_last_space {
+        if !state.options.may_use_last_space {
             self.shared.spare.check()?;
         }
-        let must_wait = matches!(state.phase, Phase::Rolling | Phase::Undoing)
-            || self.must_roll(&mut state, size)?
-            || (state.unsynced_bytes() > 0
-                && state.unsynced_bytes() + size.bytes > state.options.max_unsynced_bytes);
-        if must_wait {
+        if self.must_wait(&mut state, group.size)? {
             state.wanted = state.written_end();
             self.schedule_sync(&mut state);
             return Ok(Tried::Wait(WaitFor::new(Arc::clone(self), seen)));
@@ -90,42 +85,35 @@ impl LogInner {
             return Ok(Tried::FileIsClosed);
         }
         let first = state.written_end();
-        let next = first.checked_add(size.offsets).ok_or_else(|| {
+        let next = first.checked_add(group.size.offsets).ok_or_else(|| {
             Error::new(ErrorKind::Invalid, "the log has used up its offsets; create another")
         })?;
-        if let Err(place) = self.dirty.take_or_queue(size.bytes) {
+        if let Err(place) = self.dirty.take_or_queue(group.size.bytes) {
             drop(state);
             self.sync_others(&place);
             return Ok(Tried::Wait(WaitFor::room(place)));
         }
         let begun = self.env.clock.monotonic();
-        match self.write(&mut state, batches) {
+        match self.write(&mut state, group.batches) {
             Ok(appended_at) => {
-                state.producers.apply_all(batches, notes, first, appended_at);
+                state.producers.apply_all(group.batches, &group.notes, first, appended_at);
                 let must_ask = self.note_written(state, next);
-                if self.shared.spare.note_appended(size.bytes)
-                    && let Some(set) = self.set.upgrade()
-                {
-                    set.look_at_space_soon();
-                }
-                self.note_append(size.appended(batches), self.env.clock.monotonic().saturating_sub(begun));
+                self.count_append(group, begun);
                 Ok(Tried::Done(Receipt::new(Arc::clone(self), first, next, appended_at, must_ask)))
             }
-            Err(error) => {
-                state.phase = Phase::Undoing;
-                state.undoing = true;
-                let (file, base, len) =
-                    (Arc::clone(state.active.file()), state.active.base(), state.active.len());
-                drop(state);
-                self.dirty.release(size.bytes);
-                let data = path(&self.dir, base, DATA);
-                let error = self.undo(&*file, &data, len, Error::io("append to", &data, error));
-                if may_use_last_space && error.kind() == ErrorKind::Full && self.env.fs.make_room() {
-                    return Ok(Tried::Again);
-                }
-                Err(error)
-            }
+            Err(error) => self.not_written(state, group, error),
         }
+    }
+
+    /// Whether a group has to wait until something is synced, or a roll is over, which begins here if
+    /// the segment is full.
+    fn must_wait(self: &Arc<Self>, state: &mut State, size: Size) -> Result<bool, Error> {
+        let is_busy = matches!(state.phase, Phase::Rolling | Phase::Undoing);
+        if is_busy || self.must_roll(state, size)? {
+            return Ok(true);
+        }
+        let unsynced = state.unsynced_bytes();
+        Ok(unsynced > 0 && unsynced + size.bytes > state.options.max_unsynced_bytes)
     }
 
     /// Checks a group against what is known of its producers; a receipt if the log has it already.
@@ -144,14 +132,14 @@ impl LogInner {
 
     /// Sees to the sync of what was just written, and shows it to readers if the log is relaxed;
     /// says whether whoever waits for it has to ask for the sync.
-    fn note_written(self: &Arc<Self>, mut state: MutexGuard<'_, State>, next: Offset) -> bool {
+    fn note_written(self: &Arc<Self>, mut state: Guard<'_>, next: Offset) -> bool {
         self.note_use();
         let relaxed = state.options.durability != Durability::Durable;
         if relaxed {
             state.show_written();
         }
         let early = state.unsynced_bytes() > state.options.max_unsynced_bytes / 2;
-        if !relaxed || early || self.dirty.is_tight() || self.shared.files.budget().waiting() > 0 {
+        if !relaxed || early || self.dirty.is_tight() || self.others_wait_for_a_file() {
             state.wanted = next;
         }
         let must_ask = state.wanted < next;
@@ -161,6 +149,17 @@ impl LogInner {
             self.waiters.publish_visible(next);
         }
         must_ask
+    }
+
+    /// Counts an append that began at `begun`, and has the space looked at now and then.
+    fn count_append(&self, group: &Group<'_>, begun: Duration) {
+        if self.shared.spare.note_appended(group.size.bytes)
+            && let Some(set) = self.set.upgrade()
+        {
+            set.look_at_space_soon();
+        }
+        let took = self.env.clock.monotonic().saturating_sub(begun);
+        self.note_append(group.appended(), took);
     }
 
     /// The set has no room for more unsynced bytes: what relaxed logs have not synced yet they
@@ -213,6 +212,27 @@ impl LogInner {
         Ok(appended_at)
     }
 
+    /// Takes a failed append back; it is tried again if there was no room for it, and now there is.
+    fn not_written(
+        self: &Arc<Self>,
+        mut state: Guard<'_>,
+        group: &Group<'_>,
+        error: io::Error,
+    ) -> Result<Tried, Error> {
+        let may_use_last_space = state.options.may_use_last_space;
+        state.phase = Phase::Undoing;
+        state.undoing = true;
+        let (file, base, len) = (Arc::clone(state.active.file()), state.active.base(), state.active.len());
+        drop(state);
+        self.dirty.release(group.size.bytes);
+        let data = path(&self.dir, base, DATA);
+        let error = self.undo(&*file, &data, len, Error::io("append to", &data, error));
+        if may_use_last_space && error.kind() == ErrorKind::Full && self.env.fs.make_room() {
+            return Ok(Tried::Again);
+        }
+        Err(error)
+    }
+
     /// Takes a failed append back, outside the lock: the file becomes as long as before, for good.
     /// Without the sync a power cut could bring back what the caller is told was not appended.
     fn undo(self: &Arc<Self>, file: &dyn File, data: &Path, len: u64, failed: Error) -> Error {
@@ -250,57 +270,6 @@ enum Tried {
     Again,
     /// The active segment's file must be opened first, or its index loaded.
     FileIsClosed,
-}
-
-/// What is appended in one write.
-struct Group<'a> {
-    batches: &'a [Batch],
-    size: Size,
-    /// Of each batch; empty if none has a producer.
-    notes: Vec<Option<Note>>,
-}
-
-/// What a group of batches takes.
-#[derive(Clone, Copy)]
-struct Size {
-    bytes: u64,
-    offsets: u64,
-    records: u64,
-}
-
-impl Size {
-    fn appended(self, batches: &[Batch]) -> Appended {
-        let Self { bytes, records, .. } = self;
-        Appended { appends: 1, batches: batches.len() as u64, records, bytes }
-    }
-}
-
-fn measure(batches: &[Batch]) -> Result<Size, Error> {
-    let mut size = Size { bytes: 0, offsets: 0, records: 0 };
-    for batch in batches {
-        size.bytes += batch.bytes().len() as u64;
-        size.records += u64::from(batch.header().record_count);
-        size.offsets += u64::from(batch.header().last_offset_delta) + 1;
-    }
-    if batches.is_empty() {
-        return Err(Error::new(ErrorKind::Invalid, "an append needs at least one batch"));
-    }
-    if size.bytes > u64::from(u32::MAX) || size.offsets > u64::from(u32::MAX) {
-        return Err(Error::new(ErrorKind::Invalid, "an append is limited to 4 GiB; append in several steps"));
-    }
-    Ok(size)
-}
-
-/// What the table of producers wants to know of each batch; empty if that is nothing.
-fn notes(batches: &[Batch]) -> Result<Vec<Option<Note>>, Error> {
-    if !batches.iter().any(|batch| concerns(batch.header())) {
-        return Ok(Vec::new());
-    }
-    let refused = |error: BatchError| {
-        let message = format!("a marker cannot be understood: {error}; build it anew");
-        Error::new(ErrorKind::Invalid, message).because(error)
-    };
-    batches.iter().map(|batch| Note::of(batch).map_err(refused)).collect()
 }
 
 fn stamps(batches: &[Batch], first: Offset, epoch: i32) -> Vec<[u8; STAMP_LEN]> {

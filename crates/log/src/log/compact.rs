@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use logmill_record::{BatchHeader, Offset, TimestampMs};
+use logmill_record::{Batch, BatchHeader, Offset, TimestampMs};
 
 use super::LogInner;
 use super::merge::Merged;
@@ -16,9 +16,9 @@ use crate::compaction::{
     Compacted, CompactionOptions, KeyMap, KeyMemory, KeyRoom, Pass, Rewrite, Rewritten, Run, discard,
     note_keys,
 };
-use crate::env::Work;
+use crate::env::{File, Work};
 use crate::error::{Error, ErrorKind};
-use crate::segment::{Batches, DATA, HEAD_LEN, Placed, Sealed, crc32c_extend, path};
+use crate::segment::{DATA, HEAD_LEN, Placed, Sealed, crc32c_extend, path};
 
 /// After a failure, compaction by itself waits so long: what failed is seldom mended in seconds,
 /// and every try reads what is new.
@@ -258,32 +258,44 @@ impl LogInner {
     /// Writes what is left of a segment beside it; `None` if that is everything.
     fn rewrite(&self, run: &mut Run, segment: &Sealed) -> Result<Option<Rewritten>, Error> {
         let Pass::Clean { cleaner, .. } = &mut run.pass else { return Ok(None) };
-        let data_path = path(&self.dir, segment.base(), DATA);
         let file = segment.open_data()?;
-        let mut times = segment.append_times(&*file)?;
         let mut rewrite = Rewrite::new(&*self.env.fs, &self.dir, segment.base(), &*file);
-        let mut batches: Batches<'_> = segment.batches(&*file, &data_path);
         // What is known of producers follows from these batches, which stay also without records.
         let producers = self.state.lock().producers.last_offsets();
         let must_stay = |header: &BatchHeader| producers.contains(&header.last_offset());
+        self.each_batch(segment, &*file, |position, batch, placed| {
+            let cleaned = cleaner.clean(&run.keys, batch);
+            let (before, after) = (batch.header(), cleaned.header());
+            if after.record_count == 0 && before.next_offset() < segment.end() && !must_stay(before) {
+                return rewrite.leave_out(position);
+            }
+            rewrite.keep(position, &cleaned, after != before, placed)
+        })?;
+        rewrite.finish(segment.footer())
+    }
+
+    /// Calls `each` with every batch of a segment, whose data is `file`: where it lies in the file, and
+    /// where it belongs. Ends early once the log is closing, and with an error at the end if the headers
+    /// are not those that were written.
+    pub(super) fn each_batch(
+        &self,
+        segment: &Sealed,
+        file: &dyn File,
+        mut each: impl FnMut(u64, &Batch, Placed) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let data_path = path(&self.dir, segment.base(), DATA);
+        let mut times = segment.append_times(file)?;
+        let mut batches = segment.batches(file, &data_path);
         let mut check = 0;
         while let Some((position, batch)) = batches.next()? {
             self.state.lock().check_open()?;
             let head: &[u8; HEAD_LEN] = batch.bytes().first_chunk().expect("a batch has a header");
             check = crc32c_extend(check, head);
-            let cleaned = cleaner.clean(&run.keys, &batch);
-            let (before, after) = (batch.header(), cleaned.header());
-            if after.record_count == 0 && before.next_offset() < segment.end() && !must_stay(before) {
-                rewrite.leave_out(position)?;
-                continue;
-            }
+            let (base_offset, epoch) = (batch.header().base_offset, batch.header().leader_epoch);
             let (appended_at, estimated) = times.of(position);
-            let base_offset = after.base_offset;
-            let placed = Placed { base_offset, epoch: after.leader_epoch, appended_at, estimated };
-            rewrite.keep(position, &cleaned, after != before, placed)?;
+            each(position, &batch, Placed { base_offset, epoch, appended_at, estimated })?;
         }
-        segment.expect_headers(&data_path, check)?;
-        rewrite.finish(segment.footer())
+        segment.expect_headers(&data_path, check)
     }
 }
 

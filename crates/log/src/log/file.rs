@@ -50,17 +50,26 @@ impl LogInner {
         opened.map(Some).map_err(|error| Error::io("open", &data, error))
     }
 
-    /// Closes the file if nothing in it is unsynced; says whether it did.
-    pub(crate) fn close_file_if_clean(&self) -> bool {
-        let closed = self.state.lock().take_clean_file();
+    /// Closes the file if nothing in it is unsynced.
+    pub(super) fn close_file_if_clean(&self) {
+        let _closed = self.state.lock().take_clean_file();
+    }
+
+    /// The same for another log, which does not wait for a write of this one; says whether it did.
+    pub(crate) fn close_file_at_once(&self) -> bool {
+        let closed = self.state.try_lock().and_then(|mut state| state.take_clean_file());
         closed.is_some()
     }
 
     /// After a sync: makes room for a log that waits to open its file.
     pub(super) fn close_file_if_others_wait(&self) {
-        if self.shared.files.budget().waiting() > 0 {
+        if self.others_wait_for_a_file() {
             self.close_file_if_clean();
         }
+    }
+
+    pub(super) fn others_wait_for_a_file(&self) -> bool {
+        self.shared.files.budget().waiting() > 0
     }
 
     pub(super) fn note_use(&self) {
@@ -76,7 +85,7 @@ impl LogInner {
 impl State {
     /// Takes the file out if nothing in it is unsynced and nobody works with it; the caller drops
     /// it without the lock.
-    fn take_clean_file(&mut self) -> Option<OpenFile> {
+    pub(super) fn take_clean_file(&mut self) -> Option<OpenFile> {
         let idle = matches!(self.phase, Phase::Open) && self.unsynced_bytes() == 0;
         if idle { self.active.open.take() } else { None }
     }

@@ -146,14 +146,15 @@ impl Log {
     /// The first offset that is kept.
     #[must_use]
     pub fn start_offset(&self) -> Offset {
-        self.inner.state.lock().start_offset
+        self.inner.state.seen(|view| view.start_offset)
     }
 
     /// The offset after the last record that readers can see. Unless the log is
     /// [relaxed](crate::Durability::Relaxed), everything below it is on disk.
     #[must_use]
     pub fn end_offset(&self) -> Offset {
-        self.inner.waiters.visible_end()
+        // Not the end that waiters are told, which comes a moment later: a reader never finds itself past it.
+        self.inner.state.seen(|view| view.visible.end)
     }
 
     /// The offset after the last record that is on disk.
@@ -165,7 +166,7 @@ impl Log {
     /// The offset after the last record written, on disk or not.
     #[must_use]
     pub fn written_end(&self) -> Offset {
-        self.inner.state.lock().written_end()
+        self.inner.state.seen(|view| view.active.next_offset)
     }
 
     /// Resolves when readers can see the record at `offset`, with an error when they never will.

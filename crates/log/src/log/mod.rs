@@ -2,14 +2,17 @@
 //!
 //! Lock order: a log's compactor, what it keeps, its state, its waiters. The first is held for a step
 //! of compaction, the second while segment files are removed or replaced; neither of the others
-//! during any I/O but the one write of an append. A log knows its set only weakly; handles keep the set alive.
+//! during any I/O but the one write of an append, for which nobody waits who looks at the log's
+//! [view](view) only. A log knows its set only weakly; handles keep the set alive.
 
 mod active_view;
 mod append;
 mod close;
 mod compact;
+mod epochs;
 mod file;
 mod futures;
+mod group;
 mod handle;
 mod merge;
 mod park;
@@ -24,6 +27,7 @@ mod state;
 mod stats;
 mod sync;
 mod transactions;
+mod view;
 mod waiters;
 
 use std::path::PathBuf;
@@ -44,10 +48,10 @@ pub(crate) use replace::unsettled_index;
 use retention::Kept;
 pub(crate) use retention::remove_segments;
 pub(crate) use sidecar::{load_state, replay};
-use state::State;
 pub(crate) use stats::Counters;
 pub use stats::{Appended, CompactionStats, LogState, LogStats, Recovered};
 pub use transactions::{OpenTransaction, ProducerView};
+use view::Watched;
 use waiters::Waiters;
 
 use crate::env::Env;
@@ -74,7 +78,7 @@ pub(crate) struct LogInner {
     sync_time: Recorder,
     compactor: Mutex<Compactor>,
     kept: Mutex<Kept>,
-    state: Mutex<State>,
+    state: Watched,
     waiters: Waiters,
 }
 
@@ -88,19 +92,17 @@ impl LogInner {
     /// What the checkpoint has to say of the log: how far it was promised to be on disk. Damage
     /// never lowers it, or the next open would take acknowledged records for a torn write.
     pub(crate) fn row(&self) -> Row {
-        let state = self.state.lock();
-        let clean = state.closed_cleanly && !state.poisoned;
-        Row { durable: state.promised.unwrap_or(state.durable), clean }
+        self.state.seen(|view| view.row)
     }
 
     /// Whether something was found at open that keeps it from being written.
     pub(crate) fn is_read_only(&self) -> bool {
-        matches!(self.state.lock().phase, state::Phase::ReadOnly(_))
+        self.state.seen(|view| matches!(view.phase, state::Phase::ReadOnly(_)))
     }
 
     /// Whether a sync has failed, so that bytes past the durable end must not be believed.
     pub(crate) fn was_poisoned(&self) -> bool {
-        self.state.lock().poisoned
+        self.state.seen(|view| view.poisoned)
     }
 
     fn note_append(&self, appended: Appended, took: Duration) {

@@ -6,52 +6,67 @@ use logmill_record::{Offset, TimestampMs};
 
 use super::LogInner;
 use super::active_view::{ActiveView, Search};
-use super::state::{Phase, State, closed};
+use super::state::{Phase, closed};
+use super::view::View;
 use crate::error::{Error, ErrorKind};
 use crate::read::ReadOut;
 use crate::segment::{DATA, Sealed, path};
 
 impl LogInner {
+    /// Waits for a write that is going on only where it reads what is being written, the active segment.
     pub(super) fn read(&self, from: Offset, max_bytes: usize) -> Result<ReadOut, Error> {
-        let (chunks, start_offset, end_offset) = loop {
-            let (source, start_offset, end_offset) = {
-                let state = self.state.lock();
-                (self.source(&state, from, max_bytes)?, state.start_offset, state.visible().end)
-            };
-            let chunks = match source {
+        let (chunks, view) = loop {
+            let view = self.state.view();
+            let chunks = match self.source(&view, from)? {
                 Source::End => Vec::new(),
-                Source::Parked => {
-                    self.unpark()?;
-                    continue;
-                }
                 Source::Sealed(segment) => match segment.read(from, max_bytes) {
                     // Removed or replaced meanwhile, before its files were open.
                     Err(_) if !self.holds(&segment) => continue,
                     read => read?,
                 },
-                Source::Active(view) => match view.opened(self)? {
-                    Some(view) => view.read(self, from, max_bytes)?,
+                Source::Active => match self.active_from(view.active.base, from, max_bytes)? {
+                    Some(active) => active.read(self, from, max_bytes)?,
                     None => continue,
                 },
             };
-            break (chunks, start_offset, end_offset);
+            break (chunks, view);
         };
         let next_offset = chunks.last().map_or(from, |chunk| chunk.next_offset);
-        Ok(ReadOut { start_offset, end_offset, next_offset, chunks })
+        // More may have become visible since the look at the view.
+        let end_offset = view.visible.end.max(next_offset);
+        Ok(ReadOut { start_offset: view.start_offset, end_offset, next_offset, chunks })
+    }
+
+    /// What is needed to read from `from` in the active segment, which begins at `base`; none if another
+    /// look is due, because it is not the active one any more, or was only now loaded.
+    fn active_from(&self, base: Offset, from: Offset, max_bytes: usize) -> Result<Option<ActiveView>, Error> {
+        let active = {
+            let state = self.state.lock();
+            if matches!(state.phase, Phase::Closed) {
+                return Err(closed());
+            }
+            let is_the_one = state.active.base() == base;
+            let ready = is_the_one && !state.active.is_parked;
+            ready.then(|| ActiveView::at_offset(self, &state, from, max_bytes))
+        };
+        match active {
+            Some(active) => active.opened(self),
+            None => self.unpark().map(|()| None),
+        }
     }
 
     /// Whether a segment is still one of the log's.
-    fn holds(&self, segment: &Arc<Sealed>) -> bool {
-        self.state.lock().sealed.iter().any(|held| Arc::ptr_eq(held, segment))
+    pub(super) fn holds(&self, segment: &Arc<Sealed>) -> bool {
+        self.state.seen(|view| view.sealed.iter().any(|held| Arc::ptr_eq(held, segment)))
     }
 
-    /// Where `from` is, and all that is needed to read there without the lock.
-    fn source(&self, state: &State, from: Offset, max_bytes: usize) -> Result<Source, Error> {
-        if matches!(state.phase, Phase::Closed) {
+    /// Where `from` is.
+    fn source(&self, view: &View, from: Offset) -> Result<Source, Error> {
+        if matches!(view.phase, Phase::Closed) {
             return Err(closed());
         }
         // A damaged log can end before its start.
-        let (start, end) = (state.start_offset, state.visible().end.max(state.start_offset));
+        let (start, end) = (view.start_offset, view.visible.end.max(view.start_offset));
         if from < start || from > end {
             let message = format!(
                 "offset {from} is out of range: {} has offsets {start} to {end}; start at one of these",
@@ -60,26 +75,23 @@ impl LogInner {
             return Err(Error::new(ErrorKind::OutOfRange, message).at_path(&self.dir));
         }
         // There was more, and it is damaged: a reader must not wait for it.
-        let more_was_there = matches!(state.phase, Phase::ReadOnly(_)) && from < state.active.base();
+        let more_was_there = matches!(view.phase, Phase::ReadOnly(_)) && from < view.active.base;
         if from == end && !more_was_there {
-            return match &state.phase {
+            return match &view.phase {
                 Phase::ReadOnly(error) if error.offsets().is_some_and(|gone| gone.end > end) => {
                     Err(error.clone())
                 }
                 _ => Ok(Source::End),
             };
         }
-        if from >= state.active.base() {
-            if state.active.is_parked {
-                return Ok(Source::Parked);
-            }
-            return Ok(Source::Active(ActiveView::at_offset(self, state, from, max_bytes)));
+        if from >= view.active.base {
+            return Ok(Source::Active);
         }
-        let index = state.sealed.partition_point(|segment| segment.end() <= from);
-        match state.sealed.get(index) {
+        let index = view.sealed.partition_point(|segment| segment.end() <= from);
+        match view.sealed.get(index) {
             Some(segment) if segment.base() <= from => Ok(Source::Sealed(Arc::clone(segment))),
             other => {
-                let next = other.map_or(state.active.base(), |segment| segment.base());
+                let next = other.map_or(view.active.base, |segment| segment.base());
                 let missing = path(&self.dir, from, DATA);
                 Err(Error::corrupt(&missing, 0, from..next, "no segment file holds these offsets"))
             }
@@ -89,14 +101,10 @@ impl LogInner {
     /// The first record at or after `at`, as its offset and timestamp.
     pub(super) fn find_time(&self, at: TimestampMs) -> Result<Option<(Offset, TimestampMs)>, Error> {
         'search: loop {
-            self.unpark()?;
-            let (sealed, active_base, start) = {
-                let state = self.state.lock();
-                if matches!(state.phase, Phase::Closed) {
-                    return Err(closed());
-                }
-                (Arc::clone(&state.sealed), state.active.base(), state.start_offset)
-            };
+            let View { phase, sealed, active, start_offset: start, .. } = self.state.view();
+            if matches!(phase, Phase::Closed) {
+                return Err(closed());
+            }
             for segment in
                 sealed.iter().filter(|segment| segment.end() > start && segment.max_timestamp() >= at)
             {
@@ -109,9 +117,10 @@ impl LogInner {
             }
             let mut from = start;
             loop {
+                self.unpark()?;
                 let view = {
                     let state = self.state.lock();
-                    if state.active.base() != active_base || state.active.is_parked {
+                    if state.active.base() != active.base || state.active.is_parked {
                         continue 'search;
                     }
                     ActiveView::at_time(self, &state, at, from)
@@ -130,8 +139,6 @@ impl LogInner {
 
 enum Source {
     End,
-    /// The index of the active segment has to be loaded first.
-    Parked,
     Sealed(Arc<Sealed>),
-    Active(ActiveView),
+    Active,
 }

@@ -11,7 +11,7 @@ use super::producers::Producers;
 use super::stats::CompactionStats;
 use crate::env::{Clock, File};
 use crate::error::{Error, ErrorKind};
-use crate::format::checkpoint::Durable;
+use crate::format::checkpoint::{Durable, Row};
 use crate::options::LogOptions;
 use crate::segment::{IndexBuilder, Sealed};
 use crate::set::OpenFile;
@@ -127,6 +127,12 @@ impl State {
         self.sealed = Arc::new(sealed);
     }
 
+    /// What the checkpoint has to say of the log.
+    pub(super) fn row(&self) -> Row {
+        let clean = self.closed_cleanly && !self.poisoned;
+        Row { durable: self.promised.unwrap_or(self.durable), clean }
+    }
+
     /// Segments with a file: where the newest is damaged it is among the sealed ones.
     pub(super) fn segments(&self) -> usize {
         self.sealed.len() + usize::from(self.promised.is_none())
@@ -179,6 +185,8 @@ pub(super) struct Active {
     /// Batches before this position are checked by the rows of the index, of which none lies across;
     /// those behind it were appended since the log was opened, and have its epoch.
     pub(super) rows_end: u64,
+    /// The offset there, and the leader epoch of the batch before it.
+    pub(super) own_from: (Offset, i32),
     pub(super) recent: VecDeque<Recent>,
     /// Since when it holds anything.
     pub(super) since: Option<Since>,
@@ -229,6 +237,7 @@ impl Active {
         Self {
             open: None,
             rows_end: index.footer().data_len,
+            own_from: (index.footer().next_offset, index.footer().last_epoch),
             index,
             recent: VecDeque::new(),
             since: None,
@@ -251,6 +260,7 @@ impl Active {
         if are_new || self.rows_end == end {
             index.end_row();
             self.rows_end = end;
+            self.own_from = (index.footer().next_offset, index.footer().last_epoch);
         }
         self.index = index;
         self.is_parked = false;

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use logmill_record::{Offset, TimestampMs};
 
 use super::LogInner;
-use super::state::{Phase, State};
+use super::state::Phase;
 use crate::error::Error;
-use crate::format::index::Footer;
 use crate::histogram::Histogram;
 
 /// How a log stands.
@@ -273,55 +272,32 @@ impl LogInner {
 
     /// For who looks at thousands of logs and wants no copies of their histograms.
     pub(crate) fn stats_without_times(&self) -> LogStats {
-        let state = self.state.lock();
+        let view = self.state.view();
         LogStats {
-            stored_bytes: state.stored_bytes(),
-            unsynced_bytes: state.unsynced_bytes(),
-            segments: state.segments(),
-            start_offset: state.start_offset,
-            end_offset: state.visible().end,
-            durable_end: state.durable.end,
-            written_end: state.written_end(),
-            first_appended_at: state.first_appended_at(),
-            last_appended_at: state.last_appended_at(),
-            max_timestamp: state.max_timestamp(),
-            epoch: state.epoch,
+            stored_bytes: view.stored_bytes(),
+            unsynced_bytes: view.unsynced_bytes(),
+            segments: view.segments,
+            start_offset: view.start_offset,
+            end_offset: view.visible.end,
+            durable_end: view.durable.end,
+            written_end: view.active.next_offset,
+            first_appended_at: view.first_appended_at(),
+            last_appended_at: view.last_appended_at(),
+            max_timestamp: view.max_timestamp(),
+            epoch: view.epoch,
             appended: self.counters.appended(),
             syncs: self.counters.syncs(),
             synced_bytes: self.counters.synced_bytes(),
             append_time: Histogram::default(),
             sync_time: Histogram::default(),
             recovered: self.recovered,
-            compaction: state.compaction.clone(),
-            state: match &state.phase {
+            state: match view.phase {
                 Phase::Open | Phase::Rolling | Phase::Undoing => LogState::Open,
-                Phase::ReadOnly(error) => LogState::ReadOnly(error.clone()),
-                Phase::Poisoned(error) => LogState::Poisoned(error.clone()),
+                Phase::ReadOnly(error) => LogState::ReadOnly(error),
+                Phase::Poisoned(error) => LogState::Poisoned(error),
                 Phase::Closed => LogState::Closed,
             },
+            compaction: view.compaction,
         }
-    }
-}
-
-impl State {
-    fn first_appended_at(&self) -> Option<TimestampMs> {
-        let start = self.start_offset;
-        let holds = |footer: &&Footer| footer.batches > 0 && footer.next_offset > start;
-        let sealed = self.sealed.iter().map(|segment| segment.footer());
-        let first = sealed.chain([self.active.index.footer()]).find(holds)?;
-        // What lies before the start may be much older than what is kept.
-        Some(if first.base < start { first.last_appended_at } else { first.first_appended_at })
-    }
-
-    fn last_appended_at(&self) -> Option<TimestampMs> {
-        let active = self.active.index.footer();
-        let sealed = || self.sealed.last().map(|segment| segment.last_appended_at());
-        if active.batches > 0 { Some(active.last_appended_at) } else { sealed() }
-    }
-
-    fn max_timestamp(&self) -> Option<TimestampMs> {
-        let active = self.active.index.footer();
-        let active = (active.batches > 0).then_some(active.max_timestamp);
-        self.sealed.iter().map(|segment| segment.max_timestamp()).chain(active).max()
     }
 }

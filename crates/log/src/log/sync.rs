@@ -16,6 +16,7 @@ use logmill_record::Offset;
 
 use super::LogInner;
 use super::state::{Phase, State};
+use super::view::Guard;
 use crate::env::Work;
 use crate::error::{Error, ErrorKind};
 use crate::format::checkpoint::Durable;
@@ -70,11 +71,22 @@ impl LogInner {
         self.schedule_sync(&mut state);
     }
 
-    /// Asks for a sync of all that is written.
-    pub(crate) fn want_all_durable(self: &Arc<Self>) {
-        let mut state = self.state.lock();
+    /// Another log waits for room: syncs all that is written, and closes the file if that is on disk and a
+    /// file is waited for. The other log does not wait for a write of this one: a task does.
+    pub(crate) fn give_way(self: &Arc<Self>) {
+        if let Some(state) = self.state.try_lock() {
+            return self.give_way_with(state);
+        }
+        let log = Arc::clone(self);
+        self.env.scheduler.spawn(Work::Sync, Box::new(move || log.give_way_with(log.state.lock())));
+    }
+
+    fn give_way_with(self: &Arc<Self>, mut state: Guard<'_>) {
         state.wanted = state.written_end();
         self.schedule_sync(&mut state);
+        let closed = self.others_wait_for_a_file().then(|| state.take_clean_file());
+        drop(state);
+        drop(closed);
     }
 
     /// One step of a log's background work: sync what is written, then roll if asked to.

@@ -83,7 +83,7 @@ impl Log {
     /// It moves when the log's end does, so [`Log::beyond`] can be waited for.
     #[must_use]
     pub fn last_stable_offset(&self) -> Offset {
-        self.inner().state.lock().last_stable()
+        self.inner().state.seen(|view| view.last_stable)
     }
 
     /// The aborted transactions with records in `range`, in the order of their markers. Those
@@ -189,7 +189,7 @@ impl LogInner {
     }
 
     fn has_all(&self, sealed: &[Arc<Sealed>]) -> bool {
-        let now = Arc::clone(&self.state.lock().sealed);
+        let now = self.state.view().sealed;
         sealed.iter().all(|segment| now.iter().any(|held| Arc::ptr_eq(held, segment)))
     }
 }

@@ -58,11 +58,7 @@ impl Waiters {
         self.end_of(End::Durable)
     }
 
-    pub(crate) fn visible_end(&self) -> Offset {
-        self.end_of(End::Visible)
-    }
-
-    fn end_of(&self, which: End) -> Offset {
+    pub(crate) fn end_of(&self, which: End) -> Offset {
         Offset(match which {
             End::Durable => self.durable_end.load(Ordering::Acquire),
             End::Visible => self.visible_end.load(Ordering::Acquire),

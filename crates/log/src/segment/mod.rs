@@ -7,6 +7,7 @@
 
 mod batches;
 mod builder;
+mod epoch_search;
 mod epochs;
 mod gaps;
 mod maps;
@@ -14,6 +15,7 @@ mod rows;
 mod salvage;
 mod scan;
 mod sealed;
+mod sealed_epochs;
 mod sealed_read;
 mod survey;
 mod times;
@@ -26,6 +28,7 @@ use logmill_record::Offset;
 
 pub(crate) use batches::Batches;
 pub(crate) use builder::{IndexBuilder, Placed};
+pub(crate) use epoch_search::{RowEpochs, epoch_before, first_above};
 pub(crate) use epochs::Epochs;
 pub(crate) use gaps::Gaps;
 pub(crate) use maps::Maps;

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use logmill_record::{Offset, TimestampMs};
 
-use super::walk::{Damage, Placement, RowTaken, Walk, find_record, take_row, walk};
+use super::epoch_search::RowEpochs;
+use super::walk::{Damage, Placement, RowTaken, Taken, Walk, find_record, take_row, walk};
 use super::{DATA, Gaps, path};
 use crate::error::Error;
 use crate::format::index::Row;
@@ -26,6 +27,11 @@ pub(crate) struct RowRange {
 }
 
 impl RowRange {
+    /// Whether it begins below `offset`.
+    pub(crate) fn begins_below(&self, offset: Offset) -> bool {
+        self.offsets.start < offset
+    }
+
     /// A row of the segment that begins at `base`, given where the next row begins.
     pub(crate) fn new(row: Row, base: Offset, next: (u64, Offset), appended_by: TimestampMs) -> Self {
         Self {
@@ -71,7 +77,7 @@ impl RowCheck<'_> {
                 Ok((row, at, RowTaken { taken, .. })) if !taken.range.is_empty() => {
                     left = left.saturating_sub(taken.range.len());
                     let whole = taken.range.end == row.bytes.len();
-                    runs.add(at + taken.range.start..at + taken.range.end, &row, taken.next_offset);
+                    runs.add(at + taken.range.start..at + taken.range.end, &row, &taken);
                     if !whole || left == 0 {
                         break;
                     }
@@ -119,6 +125,14 @@ impl RowCheck<'_> {
     ) -> Result<Option<(Offset, TimestampMs)>, Error> {
         let walked = self.walk_row(row, bytes)?;
         find_record(bytes, &walked.batches, at, start).map_err(|damage| self.corrupt(row, damage))
+    }
+
+    /// The leader epochs of a row's batches.
+    pub(crate) fn epochs(&self, row: &RowRange, bytes: &[u8]) -> RowEpochs {
+        let walked = self.walk_row(row, bytes).ok().filter(|walked| walked.damage.is_none());
+        let of = |batch: &Placement| (batch.header.base_offset, batch.header.leader_epoch);
+        let batches = walked.map(|walked| walked.batches.iter().map(of).collect());
+        RowEpochs { begins: row.offsets.start, batches }
     }
 
     /// The batches of a row, checked against the index. Where a header is
@@ -172,19 +186,24 @@ struct Run {
     range: Range<usize>,
     appended: (TimestampMs, bool),
     next_offset: Offset,
+    last_epoch: i32,
+    transactional: bool,
 }
 
 impl Runs {
-    fn add(&mut self, range: Range<usize>, row: &RowRange, next_offset: Offset) {
+    fn add(&mut self, range: Range<usize>, row: &RowRange, taken: &Taken) {
+        let &Taken { next_offset, last_epoch, transactional, .. } = taken;
         let appended = row.row.appended(row.appended_by);
         match &mut self.last {
             Some(last) if last.appended == appended && last.range.end == range.start => {
                 last.range.end = range.end;
                 last.next_offset = next_offset;
+                last.last_epoch = last_epoch;
+                last.transactional |= transactional;
             }
             _ => {
                 self.finish();
-                self.last = Some(Run { range, appended, next_offset });
+                self.last = Some(Run { range, appended, next_offset, last_epoch, transactional });
             }
         }
     }
@@ -197,6 +216,8 @@ impl Runs {
                 appended_at,
                 appended_at_estimated,
                 next_offset: run.next_offset,
+                last_epoch: run.last_epoch,
+                transactional: run.transactional,
             });
         }
     }

@@ -10,6 +10,7 @@ use super::Epochs;
 use super::builder::{IndexBuilder, Placed};
 use super::survey::{Piece, Survey, Whole};
 use crate::env::{File, FileStatus};
+use crate::format::index::Footer;
 
 /// A damaged data file, and what is known of it.
 pub(crate) struct Wreck<'a> {
@@ -45,6 +46,13 @@ pub(crate) struct Hole {
     pub(crate) position: u64,
     pub(crate) offsets: Range<Offset>,
     pub(crate) what: String,
+}
+
+impl Hole {
+    /// What is missing of a file whose index has this footer, and which is to go on up to `end`.
+    pub(crate) fn at_end(footer: &Footer, end: Offset, what: &str) -> Self {
+        Self { position: footer.data_len, offsets: footer.next_offset..end, what: what.into() }
+    }
 }
 
 /// Reads the whole file, every batch against its CRC; calls `visit` with the position and header of

@@ -80,17 +80,17 @@ impl Sealed {
         Ok(None)
     }
 
-    fn check(&self) -> RowCheck<'_> {
+    pub(super) fn check(&self) -> RowCheck<'_> {
         RowCheck { dir: &self.dir, base: self.footer.base, gaps: self.gaps }
     }
 
     /// The number of the row that holds `from`.
-    fn row_of(&self, loaded: &Loaded, from: Offset) -> usize {
+    pub(super) fn row_of(&self, loaded: &Loaded, from: Offset) -> usize {
         let relative = from.get() - self.footer.base.get();
         loaded.rows.partition_point(|row| u64::from(row.relative_offset) <= relative).saturating_sub(1)
     }
 
-    fn row(&self, loaded: &Loaded, index: usize) -> Result<RowRange, Error> {
+    pub(super) fn row(&self, loaded: &Loaded, index: usize) -> Result<RowRange, Error> {
         let base = self.footer.base;
         let row = loaded.rows.get(index).expect("the caller stays below the number of rows");
         let next = loaded.rows.get(index + 1);

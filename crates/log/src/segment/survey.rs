@@ -8,11 +8,11 @@ use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
-use logmill_record::{BatchHeader, HEADER_LEN, Offset};
+use logmill_record::{BatchHeader, HEADER_LEN, LEADER_EPOCH, Offset};
 
 use super::Epochs;
 use super::scan::Window;
-use super::walk::{HEAD_LEN, crc32c_extend};
+use super::walk::{HEAD_LEN, crc32c_extend, no_batch};
 use crate::env::File;
 
 /// Bytes are read and summed up in pieces of this size.
@@ -178,7 +178,7 @@ impl<'a> Survey<'a> {
         }
         let mut head = [0; CRC_AT];
         head.copy_from_slice(&whole.head[..CRC_AT]);
-        head[12..16].copy_from_slice(&self.epoch.to_be_bytes());
+        head[LEADER_EPOCH].copy_from_slice(&self.epoch.to_be_bytes());
         let gap = Gap {
             position: whole.position,
             len: whole.header.total_len as u64,
@@ -243,11 +243,13 @@ impl<'a> Survey<'a> {
         let mut head = self.window.get(position, HEADER_LEN as u64)?.to_vec();
         head[..8].copy_from_slice(&self.expected.get().to_be_bytes());
         head[8..12].copy_from_slice(&length.to_be_bytes());
-        let epoch = i32::from_be_bytes([head[12], head[13], head[14], head[15]]);
+        let mut epoch = [0; 4];
+        epoch.copy_from_slice(&head[LEADER_EPOCH]);
+        let epoch = i32::from_be_bytes(epoch);
         // Epochs go up; nothing else is known of this one.
         let fits = self.epochs.is_none_or(|epochs| epochs.fit(epoch));
         let epoch = if fits { epoch.max(self.epoch) } else { self.epoch };
-        head[12..16].copy_from_slice(&epoch.to_be_bytes());
+        head[LEADER_EPOCH].copy_from_slice(&epoch.to_be_bytes());
         head[MAGIC_AT] = MAGIC;
         let Ok(header) = BatchHeader::parse(&head) else { return Ok(None) };
         let next = header.next_offset();
@@ -305,7 +307,7 @@ impl<'a> Survey<'a> {
         let head_bytes = self.window.get(position, rest.min(HEADER_LEN as u64))?;
         let header = match BatchHeader::parse(&head_bytes) {
             Ok(header) => header,
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(error) => return Ok(Err(no_batch(&error, &head_bytes))),
         };
         if let Err(what) = self.check_place(&header, position, contiguous) {
             return Ok(Err(what));

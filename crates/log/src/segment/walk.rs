@@ -10,12 +10,59 @@ use super::Gaps;
 /// The first bytes of a batch, from its base offset to its CRC: what index checksums cover.
 pub(crate) const HEAD_LEN: usize = 21;
 
+/// How many heads are gathered for one CRC.
+const HEADS: usize = 16;
+
+/// How many headers ahead of the walk are asked for.
+const AHEAD: usize = 4;
+
 /// Goes on with a CRC-32C.
 pub(crate) fn crc32c_extend(crc: u32, bytes: &[u8]) -> u32 {
     let state = u64::from(crc ^ u32::MAX);
     let mut digest = crc_fast::Digest::new_with_init_state(crc_fast::CrcAlgorithm::Crc32Iscsi, state);
     digest.update(bytes);
     u32::try_from(digest.finalize()).expect("a CRC-32 has 32 bits")
+}
+
+/// What is wrong with stored bytes where a batch should begin. Nobody sent them like that: the error's advice,
+/// which is for producers, does not fit.
+pub(super) fn no_batch(error: &BatchError, bytes: &[u8]) -> String {
+    match error {
+        BatchError::UnsupportedMagic { .. } if bytes.iter().take(HEADER_LEN).all(|byte| *byte == 0) => {
+            "there are zeros where a batch should begin".to_owned()
+        }
+        BatchError::UnsupportedMagic { magic } => {
+            format!("a batch claims message format v{magic}, and the log writes only v2")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// The CRC-32C over the first bytes of one batch after the other. They are gathered first: so few bytes
+/// at a time cost a CRC ten times what they cost in one go.
+struct HeadsCheck {
+    crc: u32,
+    heads: [u8; HEAD_LEN * HEADS],
+    len: usize,
+}
+
+impl HeadsCheck {
+    fn new() -> Self {
+        Self { crc: 0, heads: [0; HEAD_LEN * HEADS], len: 0 }
+    }
+
+    fn push(&mut self, head: &[u8]) {
+        if self.len == self.heads.len() {
+            self.crc = crc32c_extend(self.crc, &self.heads);
+            self.len = 0;
+        }
+        self.heads[self.len..self.len + HEAD_LEN].copy_from_slice(head);
+        self.len += HEAD_LEN;
+    }
+
+    fn finish(self) -> u32 {
+        crc32c_extend(self.crc, &self.heads[..self.len])
+    }
 }
 
 /// Damage found in bytes that were read.
@@ -69,7 +116,7 @@ pub(crate) fn walk(bytes: &[u8], first: Offset, gaps: Gaps) -> Walk {
     let mut headers = Headers::new(bytes, first, gaps);
     let batches = headers.by_ref().collect();
     let Headers { check, damage, cut_off, .. } = headers;
-    Walk { batches, check, damage, cut_off }
+    Walk { batches, check: check.finish(), damage, cut_off }
 }
 
 /// The walk itself: one batch after the other, until the end or what ends it before.
@@ -78,14 +125,20 @@ struct Headers<'a> {
     at: usize,
     expected: Offset,
     gaps: Gaps,
-    check: u32,
+    check: HeadsCheck,
     damage: Option<Damage>,
     cut_off: Option<usize>,
 }
 
 impl<'a> Headers<'a> {
     fn new(bytes: &'a [u8], first: Offset, gaps: Gaps) -> Self {
-        Self { bytes, at: 0, expected: first, gaps, check: 0, damage: None, cut_off: None }
+        Self { bytes, at: 0, expected: first, gaps, check: HeadsCheck::new(), damage: None, cut_off: None }
+    }
+
+    /// Asks for the cache line of a header further on, without waiting for it: batches of a log are
+    /// mostly of one length, and each header says only where the next one is.
+    fn touch(&self, at: usize) {
+        std::hint::black_box(self.bytes.get(at).copied());
     }
 
     fn damaged(&mut self, what: String) -> Option<Placement> {
@@ -108,7 +161,7 @@ impl Iterator for Headers<'_> {
         }
         let header = match BatchHeader::parse(rest) {
             Ok(header) => header,
-            Err(error) => return self.damaged(error.to_string()),
+            Err(error) => return self.damaged(no_batch(&error, rest)),
         };
         if let Err(what) = self.gaps.check(&header, self.expected) {
             return self.damaged(what);
@@ -117,10 +170,11 @@ impl Iterator for Headers<'_> {
             self.cut_off = Some(header.total_len);
             return None;
         }
-        self.check = crc32c_extend(self.check, &rest[..HEAD_LEN]);
+        self.check.push(&rest[..HEAD_LEN]);
         let at = self.at;
         self.expected = header.next_offset();
         self.at += header.total_len;
+        self.touch(self.at + (AHEAD - 1) * header.total_len);
         Some(Placement { at, header })
     }
 }
@@ -149,7 +203,7 @@ pub(crate) fn take_row(
     max_bytes: usize,
     whatever_size: bool,
 ) -> RowTaken {
-    let mut taken = Taken { range: bytes.len()..bytes.len(), next_offset: from };
+    let mut taken = Taken::nothing(bytes.len(), from);
     let (mut any, mut full, mut bad) = (false, false, None);
     let mut headers = Headers::new(bytes, first, gaps);
     for batch in headers.by_ref() {
@@ -163,7 +217,8 @@ pub(crate) fn take_row(
         }
         match check_crc(&bytes[batch.at..batch.end()], &batch.header) {
             Ok(()) => {
-                taken = Taken { range: start..batch.end(), next_offset: batch.header.next_offset() };
+                taken.range.start = start;
+                taken.add(&batch);
                 any = true;
             }
             Err(error) => bad = Some(batch.damage(&error)),
@@ -172,7 +227,7 @@ pub(crate) fn take_row(
     if let (None, Some(len)) = (&headers.damage, headers.cut_off) {
         headers.damaged(format!("a batch claims {len} bytes, past the end of its row"));
     }
-    RowTaken { taken, check: headers.check, damage: headers.damage, bad }
+    RowTaken { taken, check: headers.check.finish(), damage: headers.damage, bad }
 }
 
 /// Batches taken for a reader.
@@ -180,8 +235,24 @@ pub(crate) fn take_row(
 pub(crate) struct Taken {
     /// Where they are in the bytes.
     pub(crate) range: Range<usize>,
-    /// The offset after the last; of no meaning if there are none.
+    /// The offset after the last, and its leader epoch; of no meaning if there are none.
     pub(crate) next_offset: Offset,
+    pub(crate) last_epoch: i32,
+    /// Whether one of them is part of a transaction, or ends one.
+    pub(crate) transactional: bool,
+}
+
+impl Taken {
+    fn nothing(at: usize, from: Offset) -> Self {
+        Self { range: at..at, next_offset: from, last_epoch: -1, transactional: false }
+    }
+
+    fn add(&mut self, batch: &Placement) {
+        self.range.end = batch.end();
+        self.next_offset = batch.header.next_offset();
+        self.last_epoch = batch.header.leader_epoch;
+        self.transactional |= batch.header.attributes.is_transactional();
+    }
 }
 
 /// The whole batches from the one that holds `from`, or the first behind it, up to about `max_bytes` but at least one,
@@ -194,17 +265,14 @@ pub(crate) fn take(
 ) -> Result<Taken, Damage> {
     let first = batches.partition_point(|batch| batch.header.last_offset() < from);
     let start = batches.get(first).map_or(bytes.len(), |batch| batch.at);
-    let mut taken = Taken { range: start..start, next_offset: from };
+    let mut taken = Taken::nothing(start, from);
     for batch in &batches[first..] {
         let any = !taken.range.is_empty();
         if any && batch.end() - start > max_bytes {
             break;
         }
         match check_crc(&bytes[batch.at..batch.end()], &batch.header) {
-            Ok(()) => {
-                taken.range.end = batch.end();
-                taken.next_offset = batch.header.next_offset();
-            }
+            Ok(()) => taken.add(batch),
             Err(_) if any => break,
             Err(error) => return Err(batch.damage(&error)),
         }

@@ -65,10 +65,10 @@ impl OpenFiles {
     fn close_one(&self) {
         let mut holders: Vec<_> = self.holders.lock().values().filter_map(Weak::upgrade).collect();
         holders.sort_by_key(|log| log.last_use());
-        if holders.iter().any(|log| log.close_file_if_clean()) {
+        if holders.iter().any(|log| log.close_file_at_once()) {
             return;
         }
-        holders.iter().for_each(LogInner::want_all_durable);
+        holders.iter().for_each(LogInner::give_way);
     }
 }
 

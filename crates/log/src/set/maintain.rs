@@ -21,7 +21,7 @@ impl SetInner {
     /// Asks for a sync of all that is written to any log.
     pub(crate) fn sync_all(&self) {
         let logs: Vec<_> = self.logs.lock().values().cloned().collect();
-        logs.iter().for_each(LogInner::want_all_durable);
+        logs.iter().for_each(LogInner::give_way);
     }
 
     fn spawn_maintenance(self: &Arc<Self>) {

@@ -11,6 +11,13 @@
 use logmill_log::{Error, Log};
 use logmill_record::{Batch, BatchBuilder, BatchOptions, NewRecord, Offset, TimestampMs};
 
+/// The lengths of what an `.index` file is made of, in bytes, as `docs/formats.md` has them.
+pub mod index_file {
+    pub const PREFIX_LEN: usize = 8;
+    pub const ROW_LEN: usize = 32;
+    pub const FOOTER_LEN: usize = 92;
+}
+
 /// A batch with one record per value, all at `timestamp`.
 pub fn batch_at(timestamp: i64, values: &[&[u8]]) -> Batch {
     let mut builder = BatchBuilder::new();

@@ -53,17 +53,20 @@ fn nothing_acknowledged_is_lost_at_any_boundary() {
         "Create (log)",
         "Create (cleaned)",
         "Write (log)",
+        "Write (merge)",
         "Write (meta)",
         "Write (set)",
         "Write (checkpoint)",
         "SyncData (log)",
         "SyncDir (directory)",
+        "Rename (merge)",
         "Rename (meta)",
         "Rename (set)",
         "Rename (checkpoint)",
         "Rename (index)",
         "Rename (state)",
         "RemoveFile (log)",
+        "RemoveFile (merge)",
     ] {
         assert!(total.contains_key(what), "the workload has no such call: {what}");
     }

@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 
 use logmill_log::inspect::{LogListing, SegmentListing, list, plan_repair, verify};
 use logmill_log::sim::{Fault, Op, Rule};
-use logmill_record::{BatchHeader, HEADER_LEN, Offset};
+use logmill_record::{BatchHeader, HEADER_LEN, LEADER_EPOCH, Offset};
 
 use crate::machine::{DIR, Run};
 use crate::model::{End, Kind};
 
 const BASE_OFFSET_LEN: u64 = 8;
-/// Where in a batch its epoch is.
-const EPOCH: Range<u64> = 12..16;
 
 impl Run {
     /// What is rebuilt from the data may be missing or wrong.
@@ -127,8 +125,8 @@ impl Run {
             within.end = Offset::MAX;
         }
         // A batch's epoch lies before its checksum: a repair may have to take it as it is.
-        if EPOCH.contains(&(position - at)) {
-            position = at + EPOCH.end;
+        if LEADER_EPOCH.contains(&usize::try_from(position - at).unwrap()) {
+            position = at + LEADER_EPOCH.end as u64;
         }
         self.sim.fs.flip(&path, position, u8::try_from(self.below(8)).unwrap()).unwrap();
         Some(Rot { which, path, position, within })

@@ -15,55 +15,61 @@ const LEAST_ROOM: u64 = 20_000;
 
 impl Run {
     pub(crate) fn trouble(&mut self, which: usize) {
+        match self.below(22) {
+            5 => {
+                self.sim.fs.drop_caches();
+                self.count("dropped caches");
+            }
+            18 => self.set_the_clock(),
+            19 => self.fill_disk(),
+            20 | 21 => self.free_disk(),
+            nth => {
+                let (what, rules) = self.calls_that_fail(nth, which);
+                rules.into_iter().for_each(|rule| self.sim.fs.inject(rule));
+                self.count(what);
+            }
+        }
+    }
+
+    /// The `nth` way in which calls fail from now on; one of them is of the log `which` alone.
+    fn calls_that_fail(&self, nth: u64, which: usize) -> (&'static str, Vec<Rule>) {
         let broken = |op| Rule::new(Fault::Io).on(op).nth(1 + self.below(3));
         let small = |path: &str| {
             let op = [Op::Write, Op::Create, Op::SyncData, Op::Rename][self.index(4)];
-            Rule::new(Fault::Io).on(op).path(path)
+            vec![Rule::new(Fault::Io).on(op).path(path)]
         };
-        let (what, rule) = match self.below(22) {
-            0 => ("failed syncs", Rule::new(Fault::Io).on(Op::SyncData).path("*.log")),
-            1 => {
-                ("failed directory syncs", Rule::new(Fault::Io).on(Op::SyncDir).path(format!("*log-{which}")))
-            }
-            2 => ("full disks", Rule::new(Fault::NoSpace).on(Op::Write).on(Op::Create).path("*/log-*")),
-            3 => ("short writes", Rule::new(Fault::Short(100)).on(Op::Write).path("*.log")),
-            4 => {
-                self.sim.fs.inject(Rule::new(Fault::Short(150)).on(Op::Write).path("*.log"));
-                ("writes cut off by a full disk", Rule::new(Fault::NoSpace).on(Op::Write).path("*.log"))
-            }
-            5 => {
-                self.sim.fs.drop_caches();
-                return self.count("dropped caches");
-            }
-            6 => ("broken writes", broken(Op::Write).path("*.log")),
-            7 => ("broken reads", broken(Op::Read).on(Op::Map).on(Op::Populate).path("*/log-*")),
-            8 => ("broken renames", broken(Op::Rename)),
-            9 => ("broken removals", broken(Op::RemoveFile)),
-            10 => {
-                self.sim.fs.inject(Rule::new(Fault::Io).on(Op::SetLen).path("*.log"));
-                ("broken undos", Rule::new(Fault::NoSpace).on(Op::Write).path("*.log"))
-            }
-            11 => ("broken opens", broken(Op::Open).on(Op::Create).on(Op::Status)),
+        let io = |op| Rule::new(Fault::Io).on(op);
+        let full = || Rule::new(Fault::NoSpace).on(Op::Write);
+        let short = |len| Rule::new(Fault::Short(len)).on(Op::Write).path("*.log");
+        match nth {
+            0 => ("failed syncs", vec![io(Op::SyncData).path("*.log")]),
+            1 => ("failed directory syncs", vec![io(Op::SyncDir).path(format!("*log-{which}"))]),
+            2 => ("full disks", vec![full().on(Op::Create).path("*/log-*")]),
+            3 => ("short writes", vec![short(100)]),
+            4 => ("writes cut off by a full disk", vec![short(150), full().path("*.log")]),
+            6 => ("broken writes", vec![broken(Op::Write).path("*.log")]),
+            7 => ("broken reads", vec![broken(Op::Read).on(Op::Map).on(Op::Populate).path("*/log-*")]),
+            8 => ("broken renames", vec![broken(Op::Rename)]),
+            9 => ("broken removals", vec![broken(Op::RemoveFile)]),
+            10 => ("broken undos", vec![io(Op::SetLen).path("*.log"), full().path("*.log")]),
+            11 => ("broken opens", vec![broken(Op::Open).on(Op::Create).on(Op::Status)]),
             12 => ("broken checkpoints", small("*/checkpoint*")),
             13 => ("broken metas", small("*/meta*")),
             14 => ("broken sets", small("/data/set*")),
             15 => ("broken indexes", small("*.index*")),
             16 => ("broken states", small("*.state*")),
-            17 => {
-                let time = Duration::from_millis(self.below(20_000));
-                ("stalls", Rule::new(Fault::Stall(time)).on(Op::SyncData).on(Op::Write).on(Op::SyncDir))
+            _ => {
+                let stall = Fault::Stall(Duration::from_millis(self.below(20_000)));
+                ("stalls", vec![Rule::new(stall).on(Op::SyncData).on(Op::Write).on(Op::SyncDir)])
             }
-            18 => {
-                // Up to two hours.
-                let by = self.below(7_200_000).cast_signed();
-                let (by, what) = if self.below(2) == 0 { (by, "jumps forward") } else { (-by, "jumps back") };
-                self.sim.clock.jump(by);
-                return self.count(what);
-            }
-            19 => return self.fill_disk(),
-            _ => return self.free_disk(),
-        };
-        self.sim.fs.inject(rule);
+        }
+    }
+
+    /// The wall clock jumps by up to two hours.
+    fn set_the_clock(&mut self) {
+        let by = self.below(7_200_000).cast_signed();
+        let (by, what) = if self.below(2) == 0 { (by, "jumps forward") } else { (-by, "jumps back") };
+        self.sim.clock.jump(by);
         self.count(what);
     }
 

@@ -72,8 +72,14 @@ impl Run {
     pub(crate) fn compact(&mut self) {
         let Some(log) = self.log(self.of_kind(Kind::Compacted)) else { return };
         match log.compact() {
-            Ok(done) if done.segments > 0 => self.count("compactions"),
-            Ok(_) => self.count("nothing to compact"),
+            Ok(done) if done.segments + done.merged == 0 => self.count("nothing to compact"),
+            Ok(done) => {
+                for (what, segments) in [("compactions", done.segments), ("merges", done.merged)] {
+                    if segments > 0 {
+                        self.count(what);
+                    }
+                }
+            }
             Err(error) => {
                 // After some faults it fails until the log is opened again.
                 let dead = !matches!(log.stats().state, LogState::Open);

@@ -13,10 +13,12 @@ mod scene;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use common::index_file::{FOOTER_LEN, PREFIX_LEN, ROW_LEN};
 use logmill_log::inspect::{CheckpointRow, Finding, FindingKind, Report, Severity, verify};
 use logmill_log::sim::Sim;
 use logmill_log::{Error, ErrorKind, LogSet, LogState};
-use scene::{Batches, DIR, Damage, EPOCH, LOGS, Scene, ending, log_of, open, open_log, survivors};
+use logmill_record::LEADER_EPOCH;
+use scene::{Batches, DIR, Damage, LOGS, Scene, ending, log_of, open, open_log, survivors};
 
 pub(crate) fn look(sim: &Sim) -> Report {
     verify(&sim.env(), DIR, &mut |_| ()).unwrap()
@@ -41,10 +43,9 @@ fn verify_finds_nothing_in_a_whole_directory_and_changes_nothing() {
 
 #[test]
 fn the_scene_has_something_of_everything() {
-    const FOOTER_AND_PREFIX: usize = 92;
     for clean in [true, false] {
         let scene = Scene::new(clean);
-        let rows = |path: &str| (scene.files[Path::new(path)].len() - FOOTER_AND_PREFIX) / 32;
+        let rows = |path: &str| (scene.files[Path::new(path)].len() - PREFIX_LEN - FOOTER_LEN) / ROW_LEN;
         assert!(rows("/data/rows/00000000000000000000.index") >= 3, "several rows");
         let sim = scene.machine();
         let set = open(&sim).unwrap();
@@ -161,8 +162,7 @@ fn lost(written: &Batches, found: &Batches, epochs_may_differ: bool, what: &str)
         let mut expected =
             written.get(offset).unwrap_or_else(|| panic!("{what}: nothing was at {offset}")).to_vec();
         if epochs_may_differ {
-            let epoch = usize::try_from(EPOCH.start).unwrap()..usize::try_from(EPOCH.end).unwrap();
-            expected[epoch.clone()].copy_from_slice(&bytes[epoch]);
+            expected[LEADER_EPOCH].copy_from_slice(&bytes[LEADER_EPOCH]);
         }
         assert_eq!(expected, bytes.as_ref(), "{what}: the batch at {offset}");
     }
@@ -187,8 +187,8 @@ fn assert_made_again(sim: &Sim, set: &LogSet, path: &Path, is_newest: bool, dama
 impl Scene {
     /// Whether the damage makes a wrong epoch of a right one.
     pub(crate) fn is_epoch(&self, path: &Path, damage: Damage) -> bool {
-        let in_batch = |at| EPOCH.contains(&(at - self.batch_at(path, at).bytes.start));
-        matches!(damage, Damage::Flip(at, _) if ending(path) == "log" && in_batch(at))
+        let of_batch = |at| usize::try_from(at - self.batch_at(path, at).bytes.start).unwrap();
+        matches!(damage, Damage::Flip(at, _) if ending(path) == "log" && LEADER_EPOCH.contains(&of_batch(at)))
     }
 
     /// Whether nothing is the matter: a write that was not acknowledged is there in whole batches.

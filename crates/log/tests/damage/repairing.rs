@@ -1,8 +1,10 @@
 //! Repairs of each of these damages: they lose what they name and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use logmill_log::inspect::{FindingKind, Plan, RepairStep, Severity, plan_repair};
 use logmill_log::sim::Sim;
 use logmill_log::{ErrorKind, Log, LogOptions, LogSet, LogState, SetOptions};
@@ -33,81 +35,101 @@ fn served_after_repair(sim: &Sim, what: &str) -> BTreeMap<&'static str, Batches>
 }
 
 /// Every offset that a plan names, of one log.
-fn named(steps: &[RepairStep], log: &str) -> Vec<std::ops::Range<Offset>> {
+fn named(steps: &[RepairStep], log: &str) -> Vec<Range<Offset>> {
     let of_log = steps.iter().filter(|step| step.log.as_deref() == Some(Path::new(log)));
     of_log.flat_map(|step| step.gone.clone()).collect()
+}
+
+/// Plans the repair of a damaged directory, which changes nothing, and does it; the offsets that it
+/// names as gone, of each log. `None` if it is refused, because a newer version seems to have written a file.
+fn repaired(sim: &Sim, what: &str) -> Option<BTreeMap<&'static str, Vec<Range<Offset>>>> {
+    let before = sim.fs.digest();
+    let plan = match plan_repair(&sim.env(), DIR, &mut |_| ()) {
+        Ok(plan) => plan,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::NewerFormat, "{what}: {error}");
+            return None;
+        }
+    };
+    assert_eq!(sim.fs.digest(), before, "{what}: a plan changes nothing");
+    let gone = LOGS.map(|name| (name, named(plan.steps(), name))).into();
+    plan.execute().unwrap_or_else(|error| panic!("{what}: {error}"));
+    Some(gone)
+}
+
+/// What a repaired log serves of what was written; all else that it serves are batches without records,
+/// where something is named as gone.
+fn without_bridges(served: &Batches, written: &Batches, gone: &[Range<Offset>], what: &str) -> Batches {
+    let is_bridge = |offset: u64, bytes: &Bytes| is_empty(bytes) && is_in(gone, offset);
+    let mut found = served.clone();
+    found.retain(|offset, bytes| {
+        let is_known = written.contains_key(offset);
+        assert!(is_known || is_bridge(*offset, bytes), "{what}: a batch at {offset}");
+        is_known && !is_bridge(*offset, bytes)
+    });
+    found
+}
+
+impl Scene {
+    /// The batches of a log that are gone after a repair: they are named, or were torn and never promised.
+    fn lost_in_repair(
+        &self,
+        (path, damage): (&Path, Damage),
+        (name, served): (&str, &Batches),
+        gone: &[Range<Offset>],
+        what: &str,
+    ) -> BTreeSet<u64> {
+        let what = &format!("{what}: {name}");
+        let written = &self.logs[name];
+        let found = without_bridges(served, written, gone, what);
+        let is_hit = ending(path) == "log" && log_of(path) == Some(name);
+        let torn = self.may_be_torn(path, damage).filter(|_| is_hit);
+        // An epoch lies before its batch's checksum: a repair may have to take it as it is.
+        let epochs_may_differ = is_hit && self.is_epoch(path, damage);
+        let lost = lost(written, &found, epochs_may_differ, what);
+        for offset in &lost {
+            let is_torn = torn.is_some_and(|torn| *offset >= torn);
+            assert!(is_torn || is_in(gone, *offset), "{what} lost {offset}; gone {gone:?}");
+        }
+        for offset in found.keys() {
+            assert!(!is_in(gone, *offset), "{what} has {offset}, which is named as gone");
+        }
+        lost
+    }
 }
 
 #[test]
 fn a_repair_loses_exactly_the_offsets_that_it_names() {
     for clean in [true, false] {
         let scene = Scene::new(clean);
-        let (mut repaired, mut restored, mut lost_batches) = (0, 0, 0);
+        let (mut mended, mut restored, mut lost_batches) = (0, 0, 0);
         for (path, damage) in scene.each_damage(7) {
             let what = format!("clean {clean}, {damage:?} of {}", path.display());
             let sim = scene.damaged(path, damage);
             let before = sim.fs.digest();
-            let plan = match plan_repair(&sim.env(), DIR, &mut |_| ()) {
-                Ok(plan) => plan,
-                Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::NewerFormat, "{what}: {error}");
-                    continue;
-                }
-            };
-            assert_eq!(sim.fs.digest(), before, "{what}: a plan changes nothing");
-            let gone: BTreeMap<_, _> = LOGS.map(|name| (name, named(plan.steps(), name))).into();
+            let Some(gone) = repaired(&sim, &what) else { continue };
             let any_gone = gone.values().any(|gone| !gone.is_empty());
-            plan.execute().unwrap_or_else(|error| panic!("{what}: {error}"));
-            repaired += usize::from(sim.fs.digest() != before);
+            mended += usize::from(sim.fs.digest() != before);
             restored += usize::from(!any_gone && ending(path) == "log");
-            let served = served_after_repair(&sim, &what);
-            for (name, written) in &scene.logs {
-                let is_hit = ending(path) == "log" && log_of(path) == Some(*name);
-                let (bridges, found): (Batches, Batches) =
-                    served[name].clone().into_iter().partition(|(offset, bytes)| {
-                        !written.contains_key(offset) || (is_empty(bytes) && is_in(&gone[name], *offset))
-                    });
-                for (offset, bytes) in &bridges {
-                    assert!(
-                        is_empty(bytes) && is_in(&gone[name], *offset),
-                        "{what}: {name} has a batch at {offset}"
-                    );
-                }
-                let torn = scene.may_be_torn(path, damage).filter(|_| is_hit);
-                // An epoch lies before its batch's checksum: a repair may have to take it as it is.
-                let epochs_may_differ = is_hit && scene.is_epoch(path, damage);
-                for offset in lost(written, &found, epochs_may_differ, &what) {
-                    let is_torn = torn.is_some_and(|torn| offset >= torn);
-                    assert!(
-                        is_torn || is_in(&gone[name], offset),
-                        "{what}: {name} lost {offset}; gone {gone:?}"
-                    );
-                    lost_batches += 1;
-                }
-                for offset in found.keys() {
-                    assert!(
-                        !is_in(&gone[name], *offset),
-                        "{what}: {name} has {offset}, which is named as gone"
-                    );
-                }
+            for (name, served) in served_after_repair(&sim, &what) {
+                let lost = scene.lost_in_repair((path, damage), (name, &served), &gone[name], &what);
+                lost_batches += lost.len();
             }
             if matches!(damage, Damage::Flip(..)) && any_gone {
                 let kept = sim.fs.files().iter().any(|file| file.to_string_lossy().contains(".log.damaged-"));
                 assert!(kept, "{what}: what was taken out is saved");
             }
         }
-        println!(
-            "clean {clean}: repaired {repaired}, without a loss {restored}, batches gone {lost_batches}"
-        );
+        println!("clean {clean}: repaired {mended}, without a loss {restored}, batches gone {lost_batches}");
         assert!(lost_batches > 0);
     }
 }
 
-fn is_in(gone: &[std::ops::Range<Offset>], offset: u64) -> bool {
+fn is_in(gone: &[Range<Offset>], offset: u64) -> bool {
     gone.iter().any(|gone| gone.contains(&Offset(offset)))
 }
 
-fn is_empty(bytes: &bytes::Bytes) -> bool {
+fn is_empty(bytes: &Bytes) -> bool {
     Batch::parse(bytes.clone()).unwrap().header().record_count == 0
 }
 
@@ -147,8 +169,8 @@ fn a_repair_that_loses_power_at_any_call_can_be_done_again() {
     assert!(cuts > 20);
 }
 
-/// Found by the simulation of crashes: a segment counts as sealed by the next one's name, which a
-/// power cut in the repair could take back; then its damage was a torn write.
+/// A segment counts as sealed by the next one's name. If a power cut in the repair took that back, its
+/// damage would pass for a torn write, and be cut.
 #[test]
 fn the_names_that_a_repair_goes_by_outlast_it() {
     let killed_in_a_roll = |seed| {

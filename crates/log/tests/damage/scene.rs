@@ -11,13 +11,12 @@ use logmill_log::sim::Sim;
 use logmill_log::{CompactionOptions, Error, ErrorKind, Log, LogOptions, LogSet, SetOptions, Step};
 use logmill_record::{Batch, BatchHeader, ControlRecord, ControlType, HEADER_LEN, Inflater, TimestampMs};
 
+use crate::common::index_file::{FOOTER_LEN, PREFIX_LEN, ROW_LEN};
 use crate::common::{batch, produced};
 use crate::keyed;
 
 pub(crate) const DIR: &str = "/data";
 pub(crate) const LOGS: [&str; 4] = ["keys", "log", "paid", "rows"];
-/// Where in a batch its epoch is.
-pub(crate) const EPOCH: Range<u64> = 12..16;
 /// The part of a batch's header that its own checksum does not cover, with that checksum.
 const OUTSIDE: u64 = 21;
 
@@ -211,12 +210,9 @@ impl Scene {
 
     /// The offsets of the index's row that a batch belongs to.
     fn row_of(&self, path: &Path, batch: &Stored, end: u64) -> Range<u64> {
-        const PREFIX: usize = 8;
-        const ROW: usize = 32;
-        const FOOTER: usize = 92;
         let base: u64 = path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
         let index = &self.files[&path.with_extension("index")];
-        let rows = index[PREFIX..index.len() - FOOTER].chunks(ROW);
+        let rows = index[PREFIX_LEN..index.len() - FOOTER_LEN].chunks(ROW_LEN);
         let mut starts: Vec<u64> =
             rows.map(|row| base + u64::from(u32::from_le_bytes(*row.first_chunk().unwrap()))).collect();
         starts.push(end);

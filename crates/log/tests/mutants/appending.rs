@@ -115,12 +115,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "checkpoint-ahead-of-sync",
         breaks: "the checkpoint promises what is written and not synced",
-        file: "log/src/log/mod.rs",
-        find: "state.promised.unwrap_or(state.durable)",
-        replace: "state.promised.unwrap_or(Durable {
-            active_base: state.active.base(),
-            end: state.written_end(),
-            position: state.active.len(),
+        file: "log/src/log/state.rs",
+        find: "self.promised.unwrap_or(self.durable)",
+        replace: "self.promised.unwrap_or(Durable {
+            active_base: self.active.base(),
+            end: self.written_end(),
+            position: self.active.len(),
         })",
         caught_by: CRASH,
     },

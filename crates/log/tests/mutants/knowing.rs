@@ -13,9 +13,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "producer-advanced-by-a-failed-write",
         breaks: "a batch whose write failed is answered as a duplicate when it is sent again",
         file: "log/src/log/append.rs",
-        find: "                state.phase = Phase::Undoing;\n",
-        replace: "                state.producers.apply_all(batches, notes, first, self.env.clock.now());
-                state.phase = Phase::Undoing;\n",
+        find: "        state.phase = Phase::Undoing;\n",
+        replace: "        let first = state.written_end();
+        state.producers.apply_all(group.batches, &group.notes, first, self.env.clock.now());
+        state.phase = Phase::Undoing;\n",
         caught_by: Catcher::new("producers", "a_failed_append_counts_for_nothing"),
     },
     Mutant {

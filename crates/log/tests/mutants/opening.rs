@@ -7,11 +7,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "recovery-takes-a-begun-segment-for-a-stray",
         breaks: "one flipped bit lets acknowledged offsets be given out again",
         file: "log/src/log/recover/sealed.rs",
-        find: "if found.next_offset > end && self.was_never_begun(end)? {",
-        replace: "if found.next_offset > end && self.is_empty(end)? {
+        find: "        if found.next_offset > end\n            && self.was_never_begun(end)?\n",
+        replace: "        if found.next_offset > end && self.is_empty(end)? {
             return Ok(None);
         }
-        if found.next_offset > end && self.was_never_begun(end)? {",
+        if found.next_offset > end
+            && self.was_never_begun(end)?\n",
         caught_by: Catcher::new(
             "salvage",
             "a_segment_that_was_begun_is_not_removed_because_the_one_before_claims_its_offsets",
@@ -93,8 +94,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "recovery-damage-lowers-the-checkpoint",
         breaks: "damage moves the checkpoint, and a segment that is put back from a backup does not fit it",
         file: "log/src/log/recover/damaged.rs",
-        find: "let promised = Some(floor);",
-        replace: "let promised = None;",
+        find: "promised: Some(promised),",
+        replace: "promised: Some(promised).filter(|_| false),",
         caught_by: Catcher::new("salvage", "a_damaged_segment_can_be_put_back_from_a_backup"),
     },
     Mutant {

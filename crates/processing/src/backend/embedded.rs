@@ -169,7 +169,7 @@ fn taken(data: logmill_broker::PartitionData) -> Result<Fetched, BackendError> {
 fn failed(error: logmill_broker::Error) -> BackendError {
     let kind = match error.reason() {
         Reason::TopicNotFound | Reason::PartitionNotFound => BackendErrorKind::NotFound,
-        Reason::OffsetOutOfRange => BackendErrorKind::OutOfRange,
+        Reason::OffsetOutOfRange | Reason::LogTruncated => BackendErrorKind::OutOfRange,
         Reason::MessageTooLarge => BackendErrorKind::TooLarge,
         Reason::LimitExceeded | Reason::DiskFull => BackendErrorKind::Full,
         Reason::OutcomeUnknown => BackendErrorKind::OutcomeUnknown,

@@ -135,7 +135,7 @@ pub enum BackendErrorKind {
     NotFound,
     /// The request can never succeed.
     Invalid,
-    /// An offset below the partition's start or above its end.
+    /// An offset below the partition's start or above its end, or of records that it has lost.
     OutOfRange,
     /// A batch over the node's limit.
     TooLarge,

@@ -182,7 +182,7 @@ fn failed(error: logmill_client::Error) -> BackendError {
         ErrorKind::NotFound => BackendErrorKind::NotFound,
         ErrorKind::TooLarge => BackendErrorKind::TooLarge,
         ErrorKind::Invalid => BackendErrorKind::Invalid,
-        ErrorKind::OutOfRange => BackendErrorKind::OutOfRange,
+        ErrorKind::OutOfRange | ErrorKind::Truncated => BackendErrorKind::OutOfRange,
         ErrorKind::Exhausted => BackendErrorKind::Full,
         ErrorKind::Denied => BackendErrorKind::Denied,
         ErrorKind::Corrupt => BackendErrorKind::Corrupt,

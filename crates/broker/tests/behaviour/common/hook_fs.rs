@@ -11,6 +11,7 @@ use logmill_log::env::{Entry, Env, File, FileStatus, Fs, Lock, Map, OpenMode, Sp
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Lock,
+    Read,
     Write,
     Sync,
 }
@@ -84,6 +85,7 @@ impl fmt::Debug for HookFile {
 
 impl File for HookFile {
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        (self.hook)(Call::Read, &self.path)?;
         self.file.read_at(buf, position)
     }
 

@@ -7,6 +7,7 @@ mod produce;
 mod read;
 mod restart;
 mod topics;
+mod truncation;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -115,61 +115,75 @@ impl Planned {
     fn plan_log(&mut self, env: &Env, dir: &Path, look: &Look) -> Result<bool, Error> {
         let below = look.report.path.as_path();
         let log_dir = dir.join(below);
-        let empty = look.segments.iter().all(|segment| segment.listing.bytes == 0);
-        if look.meta.is_none() && empty {
+        if look.unborn {
             return Ok(false);
         }
         let first_step = self.steps.len();
         self.plan_meta(env, below, &log_dir, look);
+        let begun = self.plan_begin(below, &log_dir, look);
+        let segments = self.plan_segments(below, &log_dir, look, begun)?;
+        self.plan_states(below, &log_dir, look, segments);
+        self.plan_merges(below, &log_dir, look, first_step);
         let newest = look.segments.last().map(|last| last.listing.base_offset);
-        let end = log_end(look);
-        // Sealing the damaged segment first keeps every crash in between harmless: the checkpoint
-        // does not reach into the new one, and what is sealed is never cut.
-        let begin = match look.segments.last() {
-            None => true,
-            Some(last) => (last.damaged || end > last.end_offset) && end > last.listing.base_offset,
-        };
-        if begin {
+        Ok(begun.is_some() || (look.meta.is_some() && self.rewritten_newest(newest, &log_dir)))
+    }
+
+    /// Begins a segment behind one that is damaged or does not reach where the log is to go on, and
+    /// says where that is. The checkpoint speaks of the segment that is then the newest.
+    ///
+    /// Sealing the damaged segment first keeps every crash in between harmless: the checkpoint does
+    /// not reach into the new one, and what is sealed is never cut.
+    fn plan_begin(&mut self, below: &Path, log_dir: &Path, look: &Look) -> Option<Offset> {
+        let (end, last) = (log_end(look), look.segments.last());
+        let begins =
+            last.is_none_or(|last| (last.damaged || end > last.end_offset) && end > last.listing.base_offset);
+        let row = if begins {
             let what = "begun: the log goes on here".to_owned();
-            let action = Action::Begin { dir: log_dir.clone(), base: end };
-            self.push(Some(below), path(&log_dir, end, DATA), what, Vec::new(), action);
-            if let Some(meta) = &look.meta {
-                let durable = Durable { active_base: end, end, position: 0 };
-                self.checkpoint.insert(meta.id, Row { durable, clean: look.clean });
-            }
-        } else if let (Some(meta), Some(last), true) =
-            (&look.meta, look.segments.last(), self.checkpoint_is_new)
-        {
-            let listing = last.listing;
-            let durable =
-                Durable { active_base: listing.base_offset, end: last.end_offset, position: listing.bytes };
-            self.checkpoint.insert(meta.id, Row { durable, clean: false });
+            let action = Action::Begin { dir: log_dir.to_owned(), base: end };
+            self.push(Some(below), path(log_dir, end, DATA), what, Vec::new(), action);
+            Some(Row { durable: Durable { active_base: end, end, position: 0 }, clean: look.clean })
+        } else {
+            last.filter(|_| self.checkpoint_is_new).map(|last| {
+                let (active_base, position) = (last.listing.base_offset, last.listing.bytes);
+                Row { durable: Durable { active_base, end: last.end_offset, position }, clean: false }
+            })
+        };
+        if let (Some(meta), Some(row)) = (&look.meta, row) {
+            self.checkpoint.insert(meta.id, row);
         }
+        begins.then_some(end)
+    }
+
+    /// Has damaged segments written anew, and bad indexes made again; says how each segment is then to be
+    /// taken. `begun` is where a new one begins.
+    fn plan_segments(
+        &mut self,
+        below: &Path,
+        log_dir: &Path,
+        look: &Look,
+        begun: Option<Offset>,
+    ) -> Result<Vec<Segment>, Error> {
         let mut targets = Vec::with_capacity(look.segments.len());
         for (index, segment) in look.segments.iter().enumerate() {
             let next = look.segments.get(index + 1).map(|next| next.listing.base_offset);
-            let sealed = next.or(begin.then_some(end));
-            let is_newest = newest == Some(segment.listing.base_offset);
             let target = Segment {
                 base: segment.listing.base_offset,
                 len: segment.listing.bytes,
-                end: sealed.unwrap_or(segment.end_offset),
+                end: next.or(begun).unwrap_or(segment.end_offset),
                 gaps: segment.gaps_allowed,
                 epochs: segment.epochs,
             };
-            if segment.damaged || (is_newest && begin) {
-                self.plan_rewrite(below, &log_dir, segment, target)?;
+            if segment.damaged || (next.is_none() && begun.is_some()) {
+                self.plan_rewrite(below, log_dir, segment, target)?;
             } else if segment.index_bad {
                 let what = "made again from the data; times of append become those of the file".to_owned();
-                let file = path(&log_dir, target.base, INDEX);
-                let action = Action::Index { dir: log_dir.clone(), look: target };
+                let file = path(log_dir, target.base, INDEX);
+                let action = Action::Index { dir: log_dir.to_owned(), look: target };
                 self.push(Some(below), file, what, Vec::new(), action);
             }
             targets.push(target);
         }
-        self.plan_states(below, &log_dir, look, targets);
-        self.plan_merges(below, &log_dir, look, first_step);
-        Ok(begin || (look.meta.is_some() && self.rewritten_newest(newest, &log_dir)))
+        Ok(targets)
     }
 
     /// Before anything else is mended, it has to be settled which segments there are. Where nothing
@@ -224,8 +238,8 @@ impl Planned {
                 let mut meta = LogMeta::new(env.new_uuid(), Bytes::new());
                 meta.start_offset = first.unwrap_or_default();
                 meta.gaps_below = look.segments.last().map_or(Offset::ZERO, |last| last.listing.base_offset);
-                let what = "made again, with a new identity; what the owner kept with the log is lost, and \
-                            records below its start may be back";
+                let what = "made again, with a new identity; what the owner kept with the log is lost, without \
+                            which a node refuses a partition, and records below its start may be back";
                 (meta, what)
             }
         };

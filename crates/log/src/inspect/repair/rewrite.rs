@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use logmill_record::{BatchHeader, HEADER_LEN, Offset};
+use logmill_record::{BatchHeader, HEADER_LEN, LEADER_EPOCH, Offset};
 
 use super::files::{read_index, remove};
 use super::plan::Segment;
@@ -177,7 +177,7 @@ fn empty_batch(base: Offset, count: u64, epoch: i32) -> [u8; HEADER_LEN] {
     let mut bytes = [0; HEADER_LEN];
     bytes[..8].copy_from_slice(&base.get().to_be_bytes());
     bytes[8..12].copy_from_slice(&LENGTH.to_be_bytes());
-    bytes[12..16].copy_from_slice(&epoch.to_be_bytes());
+    bytes[LEADER_EPOCH].copy_from_slice(&epoch.to_be_bytes());
     bytes[16] = 2;
     let last = u32::try_from(count - 1).unwrap_or(i32::MAX.unsigned_abs());
     bytes[23..27].copy_from_slice(&last.to_be_bytes());

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::format::atomic;
 use crate::read::Chunk;
 use crate::segment::{
-    DATA, Damage, Gaps, Placement, RowCheck, RowRange, Walk, find_record, path, take, walk,
+    DATA, Damage, Gaps, Placement, RowCheck, RowEpochs, RowRange, Walk, find_record, path, take, walk,
 };
 
 /// So far may the batch that is asked for lie behind the start of its row, unless it is large.
@@ -84,6 +84,12 @@ impl ActiveView {
             }
             Part::Marks(marks) => self.read_marked(log, marks, from, max_bytes),
         }
+    }
+
+    /// The leader epochs of the batches in a row.
+    pub(super) fn epochs_of(&self, row: &RowRange) -> Result<RowEpochs, Error> {
+        let (_, bytes) = self.bytes_of(std::slice::from_ref(row))?;
+        Ok(self.check().epochs(row, &bytes))
     }
 
     fn check(&self) -> RowCheck<'_> {
@@ -238,17 +244,22 @@ fn chunks(marks: &[Mark], bytes: &Bytes, batches: &[Placement], end: usize, from
             marked = true;
         }
         if marked || chunks.is_empty() {
-            run = batch.at..batch.end();
+            run.start = batch.at;
             chunks.push(Chunk {
-                batches: bytes.slice(run.clone()),
+                batches: Bytes::new(),
                 appended_at: current.appended_at,
                 appended_at_estimated: current.estimated,
-                next_offset: batch.header.next_offset(),
+                next_offset: from,
+                last_epoch: batch.header.leader_epoch,
+                transactional: false,
             });
-        } else if let Some(chunk) = chunks.last_mut() {
+        }
+        if let Some(chunk) = chunks.last_mut() {
             run.end = batch.end();
             chunk.batches = bytes.slice(run.clone());
             chunk.next_offset = batch.header.next_offset();
+            chunk.last_epoch = batch.header.leader_epoch;
+            chunk.transactional |= batch.header.attributes.is_transactional();
         }
     }
     chunks

@@ -118,6 +118,12 @@ impl ActiveView {
         Some(Self::new(log, state, part))
     }
 
+    /// What was there when the log was opened, row by row, and the means to look into the rows.
+    pub(in crate::log) fn by_rows(log: &LogInner, state: &State) -> (Self, Vec<RowRange>) {
+        let rows = state.active.whole_rows(0, usize::MAX, u64::MAX);
+        (Self::new(log, state, Part::Rows(Vec::new())), rows)
+    }
+
     fn new(log: &LogInner, state: &State, part: Part) -> Self {
         Self {
             file: state.active.open.as_ref().map(|open| Arc::clone(&open.file)),

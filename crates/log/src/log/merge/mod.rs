@@ -27,7 +27,7 @@ use crate::format::atomic;
 use crate::format::index::Rows;
 use crate::format::replacement::{MERGE, Replacement};
 use crate::format::state::StateFile;
-use crate::segment::{DATA, Gaps, HEAD_LEN, INDEX, Placed, STATE, Sealed, crc32c_extend, path};
+use crate::segment::{DATA, Gaps, INDEX, STATE, Sealed, path};
 
 /// What merging did to one group of segments.
 pub(super) struct Merged {
@@ -96,26 +96,16 @@ impl LogInner {
     }
 
     fn copy_batches(&self, from: &Sealed, end: Offset, to: &mut Rewrite<'_>) -> Result<(), Error> {
-        let data_path = path(&self.dir, from.base(), DATA);
         let file = from.open_data()?;
-        let mut times = from.append_times(&*file)?;
-        let mut batches = from.batches(&*file, &data_path);
         let producers = self.state.lock().producers.last_offsets();
-        let mut check = 0;
-        while let Some((position, batch)) = batches.next()? {
-            self.state.lock().check_open()?;
-            let head: &[u8; HEAD_LEN] = batch.bytes().first_chunk().expect("a batch has a header");
-            check = crc32c_extend(check, head);
+        self.each_batch(from, &*file, |_, batch, placed| {
             let header = batch.header();
             let must_stay = header.next_offset() == end || producers.contains(&header.last_offset());
             if header.record_count == 0 && !must_stay {
-                continue;
+                return Ok(());
             }
-            let (appended_at, estimated) = times.of(position);
-            let (base_offset, epoch) = (header.base_offset, header.leader_epoch);
-            to.keep(0, &batch, false, Placed { base_offset, epoch, appended_at, estimated })?;
-        }
-        from.expect_headers(&data_path, check)
+            to.keep(0, batch, false, placed)
+        })
     }
 
     /// Puts the new segment in the place of the old ones. False if one of them has gone meanwhile.

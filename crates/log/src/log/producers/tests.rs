@@ -199,71 +199,110 @@ impl Model {
     }
 }
 
+/// A table and the models of its producers, which are given the same batches.
+struct Compared {
+    random: SimRandom,
+    table: Producers,
+    models: [Model; 3],
+    /// Where the log goes on.
+    at: u64,
+}
+
+impl Compared {
+    fn below(&self, bound: u64) -> i32 {
+        i32::try_from(self.random.below(bound)).unwrap_or(0)
+    }
+
+    /// A batch or a marker of one of the producers; now and then the table is read back from its file.
+    fn step(&mut self, what: &str) {
+        let which = usize::try_from(self.random.below(3)).unwrap_or(0);
+        let one_off = || i16::from(self.random.one_in(20));
+        let epoch = self.models[which].epoch + one_off() - one_off();
+        if epoch < 0 {
+            return;
+        }
+        if self.random.one_in(8) {
+            return self.end_transaction(which, epoch, what);
+        }
+        self.produce(which, epoch, what);
+        let open = self.models.iter().filter_map(|model| model.transaction).min().map(Offset);
+        self.table.note_durable(Offset(self.at));
+        assert_eq!(self.table.first_unstable(), open, "{what}");
+        if self.random.one_in(30) {
+            self.table = Producers::at_end(reread(&self.table.to_file(), self.at));
+        }
+    }
+
+    fn end_transaction(&mut self, which: usize, epoch: i16, what: &str) {
+        let kind = if self.random.one_in(2) { Kind::Commit } else { Kind::Abort };
+        let outcome = append(&mut self.table, self.at, marker(id(which), epoch, kind));
+        let model = &mut self.models[which];
+        let fenced = model.known && epoch < model.epoch;
+        assert_eq!(outcome.is_err(), fenced, "{what}");
+        if !fenced {
+            model.enter(epoch);
+            model.transaction = None;
+            self.at += 1;
+        }
+    }
+
+    fn produce(&mut self, which: usize, epoch: i16, what: &str) {
+        let (first, count) = self.draw(&self.models[which], epoch);
+        let model = &mut self.models[which];
+        let opens = model.transaction.is_some() != self.random.one_in(10);
+        let batch = note(id(which), epoch, first, count);
+        let outcome = append(&mut self.table, self.at, if opens { transactional(batch) } else { batch });
+        let expected = model.answer(epoch, first, count, opens);
+        let got = outcome.map(|verdict| match verdict {
+            Verdict::Fresh => None,
+            Verdict::Duplicate(first, ..) => Some(first.get()),
+        });
+        assert_eq!(got, expected, "{what}: {batch:?}");
+        if expected == Ok(None) {
+            model.enter(epoch);
+            model.batches.push((first, count, self.at));
+            model.anew = false;
+            if opens {
+                model.transaction.get_or_insert(self.at);
+            }
+            self.at += u64::from(count);
+        }
+    }
+
+    /// First sequence and length of a batch: mostly what comes next, or one that was before, or one out
+    /// of sequence.
+    fn draw(&self, model: &Model, epoch: i16) -> (i32, u32) {
+        let records = self.below(3).unsigned_abs() + 1;
+        let (first, count) = match model.batches.last() {
+            Some((first, records, _)) if epoch == model.epoch => {
+                (super::note::sequence_after(*first, *records), self.below(3).unsigned_abs() + 1)
+            }
+            _ if model.known => (0, records),
+            _ => (i32::MAX - self.below(4), records),
+        };
+        if self.random.one_in(6) {
+            return (super::note::sequence_after(first, self.below(5).unsigned_abs()), count);
+        }
+        if self.random.one_in(4) && !model.batches.is_empty() {
+            let back = self.below(70.min(model.batches.len() as u64)).unsigned_abs() as usize;
+            let (first, count, _) = model.batches[model.batches.len() - 1 - back];
+            return (first, count);
+        }
+        (first, count)
+    }
+}
+
+fn id(which: usize) -> i64 {
+    i64::try_from(which).unwrap_or(0)
+}
+
 #[test]
 fn the_table_answers_as_a_model_does_also_after_its_file_was_read_back() {
     for seed in 0..200 {
         let random = SimRandom::new(seed);
-        let below = |bound: u64| i32::try_from(random.below(bound)).unwrap_or(0);
-        let (mut table, mut at) = (Producers::default(), 0_u64);
-        let mut models: [Model; 3] = Default::default();
-        for step in 0..300 {
-            let which = usize::try_from(random.below(3)).unwrap_or(0);
-            let (id, model) = (i64::try_from(which).unwrap_or(0), &mut models[which]);
-            let epoch = model.epoch + i16::from(random.one_in(20)) - i16::from(random.one_in(20));
-            if epoch < 0 {
-                continue;
-            }
-            if random.one_in(8) {
-                let kind = if random.one_in(2) { Kind::Commit } else { Kind::Abort };
-                let outcome = append(&mut table, at, marker(id, epoch, kind));
-                let fenced = model.known && epoch < model.epoch;
-                assert_eq!(outcome.is_err(), fenced, "seed {seed}, step {step}");
-                if !fenced {
-                    model.enter(epoch);
-                    model.transaction = None;
-                    at += 1;
-                }
-                continue;
-            }
-            let records = below(3).unsigned_abs() + 1;
-            let (mut first, mut count) = match model.batches.last() {
-                Some((first, records, _)) if epoch == model.epoch => {
-                    (super::note::sequence_after(*first, *records), below(3).unsigned_abs() + 1)
-                }
-                _ if model.known => (0, records),
-                _ => (i32::MAX - below(4), records),
-            };
-            if random.one_in(6) {
-                first = super::note::sequence_after(first, below(5).unsigned_abs());
-            } else if random.one_in(4) && !model.batches.is_empty() {
-                let back = below(70.min(model.batches.len() as u64)).unsigned_abs() as usize;
-                (first, count, _) = model.batches[model.batches.len() - 1 - back];
-            }
-            let opens = model.transaction.is_some() != random.one_in(10);
-            let batch = note(id, epoch, first, count);
-            let outcome = append(&mut table, at, if opens { transactional(batch) } else { batch });
-            let expected = model.answer(epoch, first, count, opens);
-            let got = outcome.map(|verdict| match verdict {
-                Verdict::Fresh => None,
-                Verdict::Duplicate(first, ..) => Some(first.get()),
-            });
-            assert_eq!(got, expected, "seed {seed}, step {step}: {batch:?}");
-            if expected == Ok(None) {
-                model.enter(epoch);
-                model.batches.push((first, count, at));
-                model.anew = false;
-                if opens {
-                    model.transaction.get_or_insert(at);
-                }
-                at += u64::from(count);
-            }
-            let open = models.iter().filter_map(|model| model.transaction).min().map(Offset);
-            table.note_durable(Offset(at));
-            assert_eq!(table.first_unstable(), open, "seed {seed}, step {step}");
-            if random.one_in(30) {
-                table = Producers::at_end(reread(&table.to_file(), at));
-            }
-        }
+        let mut compared =
+            Compared { random, table: Producers::default(), models: Default::default(), at: 0 };
+        (0..300).for_each(|step| compared.step(&format!("seed {seed}, step {step}")));
     }
 }
 

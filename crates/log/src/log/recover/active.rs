@@ -32,6 +32,13 @@ pub(super) struct Opened {
     pub(super) phase: Phase,
 }
 
+impl Opened {
+    /// A segment that holds all that was promised.
+    fn whole(active: Active, producers: Producers, durable: Durable, phase: Phase) -> Self {
+        Self { damaged: None, active, producers, durable, promised: None, phase }
+    }
+}
+
 /// Where what is known of producers comes from.
 pub(super) struct Before<'a> {
     pub(super) sealed: &'a [Arc<Sealed>],
@@ -72,8 +79,7 @@ impl Recovery<'_> {
             // Whether a `.state` that is needed was there is not known here: it is written again.
             let needs_state = active.index.footer().producers || !producers.is_empty();
             active.pair_is_written = active.len() > 0 && !needs_state;
-            let (durable, phase) = (floor, Phase::Open);
-            return Ok(Opened { damaged: None, active, producers, durable, promised: None, phase });
+            return Ok(Opened::whole(active, producers, floor, Phase::Open));
         }
         status.modified = status.modified.max(before.appended_by());
         self.scanned(&data_path, &*file, status, floor, before)
@@ -122,7 +128,7 @@ impl Recovery<'_> {
                 Err(error) => phase = Phase::ReadOnly(error),
             }
         }
-        Ok(Opened { damaged: None, active: Active::new(index), producers, durable, promised: None, phase })
+        Ok(Opened::whole(Active::new(index), producers, durable, phase))
     }
 
     /// The producers at the end of an active segment whose index is trusted.

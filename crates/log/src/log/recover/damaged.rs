@@ -18,17 +18,25 @@ use crate::format::index::Rows;
 use crate::log::producers::Producers;
 use crate::log::sidecar::Replay;
 use crate::log::state::{Active, Phase};
-use crate::segment::{DATA, Epochs, Gaps, Hole, IndexBuilder, Salvaged, Sealed, Wreck, path, salvage};
+use crate::segment::{DATA, Epochs, Gaps, Hole, IndexBuilder, Salvaged, Wreck, path, salvage};
 
-/// A log that holds records up to `readable`, and goes on behind all that were promised.
-fn read_only(readable: Offset, promised: Offset, error: Error) -> Opened {
-    Opened {
-        damaged: None,
-        active: Active::new(IndexBuilder::new(promised)),
-        producers: Producers::default(),
-        durable: Durable { active_base: promised, end: readable, position: 0 },
-        promised: None,
-        phase: Phase::ReadOnly(error),
+impl Opened {
+    /// A log that holds records up to `readable`, and goes on at `end`, behind all that were promised.
+    fn read_only(
+        (readable, end): (Offset, Offset),
+        producers: Producers,
+        promised: Durable,
+        error: Error,
+    ) -> Self {
+        Self {
+            damaged: None,
+            active: Active::new(IndexBuilder::new(end)),
+            producers,
+            durable: Durable { active_base: end, end: readable, position: 0 },
+            // As it is, so that the file can be put back.
+            promised: Some(promised),
+            phase: Phase::ReadOnly(error),
+        }
     }
 }
 
@@ -59,29 +67,23 @@ impl Recovery<'_> {
             salvage(&wreck, |position, header| replay.visit_at(position, header)).map_err(read_failed)?;
         let mut producers = replay.finish().map_err(read_failed)?;
         producers.lose_sequences();
-        let footer = *index.footer();
+        let footer = index.footer();
         let end = footer.next_offset.max(floor.end);
         producers.note_durable(end);
         if !self.expected.clean {
             self.settle_tail(data_path, file, floor.position.min(footer.data_len), footer.data_len)?;
         }
-        let hole = damage.unwrap_or_else(|| Hole {
-            position: footer.data_len,
-            offsets: footer.next_offset..end,
-            what: "it ends before what was acknowledged, or holds other batches".into(),
-        });
-        let offsets = hole.offsets.start..hole.offsets.end.max(hole.offsets.start.next());
-        let error = Error::corrupt(data_path, hole.position, offsets, hole.what);
         let damaged = (end > base).then(|| {
-            let (fs, maps) = (Arc::clone(&self.fs), Arc::clone(&self.maps));
             let rows = Some(Rows::from_rows(index.rows()));
-            let sealed = Sealed::new(fs, maps, self.dir, index.encode().1, end, Gaps::None, rows);
+            let sealed = self.segment(index.encode().1, end, Gaps::None, rows);
             sealed.set_txns(producers.take_aborted());
             Arc::new(sealed)
         });
-        // As it is, so that the file can be put back.
-        let promised = Some(floor);
-        Ok(Opened { damaged, producers, promised, ..read_only(whole_end, end, error) })
+        let what = "it ends before what was acknowledged, or holds other batches";
+        let hole = damage.unwrap_or_else(|| Hole::at_end(footer, end, what));
+        let offsets = hole.offsets.start..hole.offsets.end.max(hole.offsets.start.next());
+        let error = Error::corrupt(data_path, hole.position, offsets, hole.what);
+        Ok(Opened { damaged, ..Opened::read_only((whole_end, end), producers, floor, error) })
     }
 
     /// The newest segment is not there.
@@ -93,11 +95,8 @@ impl Recovery<'_> {
         let error = Error::corrupt(&path(self.dir, base, DATA), 0, offsets, "the file is gone");
         let mut producers = self.producers_before(before)?;
         producers.lose_sequences();
-        Ok(Opened {
-            producers,
-            promised: Some(durable),
-            ..read_only(whole_end, durable.end.max(base), error)
-        })
+        let end = durable.end.max(base);
+        Ok(Opened::read_only((whole_end, end), producers, durable, error))
     }
 
     /// The epochs that may follow what is sealed.

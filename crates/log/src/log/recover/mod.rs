@@ -29,6 +29,7 @@ use super::replace::{base_of_cleaned, settle};
 use super::retention::{Kept, remove_segments};
 use super::state::{Phase, State};
 use super::stats::{CompactionStats, Recovered};
+use super::view::Watched;
 use super::waiters::Waiters;
 use super::{Counters, LogInner};
 use crate::env::{Entry, Env, File, Fs, OpenMode};
@@ -70,50 +71,18 @@ pub(crate) fn open(
     let mut names = recovery.list()?;
     let states = std::mem::take(&mut names.states);
     let (bases, doomed) = recovery.without_those_below_start(names);
-    let Segments { mut sealed, last, trouble } = recovery.sealed(bases)?;
-    let last = last.map_or_else(|| recovery.first_segment(meta.start_offset), Ok)?;
-    let before = Before { sealed: &sealed, states: &states };
-    let Opened { damaged, mut active, producers, durable, promised, mut phase } =
-        recovery.active(last, &before)?;
-    sealed.extend(damaged);
-    if let (Phase::Open, Some(error)) = (&phase, trouble) {
-        phase = Phase::ReadOnly(error);
-    }
-    if let Phase::ReadOnly(error) = &phase {
-        tracing::error!(log = %dir.display(), %error, "the log is damaged and opened for reading only");
-    }
-    active.set_since(&*env.clock);
-    let state = State {
-        phase,
-        poisoned: false,
-        closed_cleanly: false,
-        found_clean: expected.clean,
-        closing: false,
-        sealed: Arc::new(sealed),
-        active,
-        producers,
-        options,
-        durable,
-        visible: durable,
-        wanted: durable.end,
-        flush_armed: false,
-        promised,
-        parking: false,
-        undoing: false,
-        task_queued: false,
-        task_runs_on: None,
-        roll_awaited: false,
-        roll_error: None,
-        epoch: expected.epoch,
-        start_offset: meta.start_offset,
-        compaction: CompactionStats::default(),
-    };
-    let recovered = recovery.mended.get();
-    shared.recovered.lock().add(recovered);
-    let waiters = Waiters::new(durable.end);
+    let segments = recovery.sealed(bases)?;
+    let last = segments.last.map_or_else(|| recovery.first_segment(meta.start_offset), Ok)?;
+    let opened = recovery.active(last, &Before { sealed: &segments.sealed, states: &states })?;
+    let mut state = recovery.state(segments, opened, options);
+    state.active.set_since(&*env.clock);
+    let waiters = Waiters::new(state.durable.end);
     if let Phase::ReadOnly(error) = &state.phase {
+        tracing::error!(log = %dir.display(), %error, "the log is damaged and opened for reading only");
         waiters.end(error.clone());
     }
+    let recovered = recovery.mended.get();
+    shared.recovered.lock().add(recovered);
     Ok(Arc::new(LogInner {
         id: meta.id,
         dir: dir.to_owned(),
@@ -128,7 +97,7 @@ pub(crate) fn open(
         sync_time: Recorder::default(),
         kept: Mutex::new(Kept { meta: meta.clone(), doomed }),
         compactor: Mutex::default(),
-        state: Mutex::new(state),
+        state: Watched::new(state),
         waiters,
     }))
 }
@@ -243,6 +212,42 @@ impl Recovery<'_> {
             .and_then(|_| self.fs.sync_dir(self.dir))
             .map_err(|error| Error::io("create", &data, error))?;
         Ok(start)
+    }
+
+    /// What the log then knows of itself: from here on it takes appends, unless it may only be read.
+    fn state(&self, segments: Segments, opened: Opened, options: LogOptions) -> State {
+        let Segments { mut sealed, trouble, .. } = segments;
+        let Opened { damaged, active, producers, durable, promised, phase } = opened;
+        sealed.extend(damaged);
+        let phase = match (phase, trouble) {
+            (Phase::Open, Some(error)) => Phase::ReadOnly(error),
+            (phase, _) => phase,
+        };
+        State {
+            phase,
+            poisoned: false,
+            closed_cleanly: false,
+            found_clean: self.expected.clean,
+            closing: false,
+            sealed: Arc::new(sealed),
+            active,
+            producers,
+            options,
+            durable,
+            visible: durable,
+            wanted: durable.end,
+            flush_armed: false,
+            promised,
+            parking: false,
+            undoing: false,
+            task_queued: false,
+            task_runs_on: None,
+            roll_awaited: false,
+            roll_error: None,
+            epoch: self.expected.epoch,
+            start_offset: self.meta.start_offset,
+            compaction: CompactionStats::default(),
+        }
     }
 
     fn open_file(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>, Error> {

@@ -90,53 +90,58 @@ impl Recovery<'_> {
         let file = self.open_file(&data_path, OpenMode::Read)?;
         let mut status = file.status().map_err(|error| Error::io("look at", &data_path, error))?;
         let gaps = if base < self.meta.gaps_below { Gaps::Below(end) } else { Gaps::None };
-        let sealed = |footer, unwritten| {
-            let (fs, maps) = (Arc::clone(&self.fs), Arc::clone(&self.maps));
-            Sealed::new(fs, maps, self.dir, footer, end, gaps, unwritten)
-        };
         if let Some(footer) = self.footer(base)?
             && footer.data_len == status.len
             && footer.next_offset == end
         {
-            return Ok(Some(sealed(footer, None)));
+            return Ok(Some(self.segment(footer, end, gaps, None)));
         }
         if let Some(last) = before.sealed.last() {
             status.modified = status.modified.max(last.last_appended_at());
         }
         let (index, found) =
             rebuild(&*file, base, status, gaps).map_err(|error| Error::io("read", &data_path, error))?;
-        if found.next_offset > end && self.was_never_begun(end)? {
-            // A header alone is not believed: the segment behind it would go for one flipped bit.
-            let whole = Scan {
-                file: &*file,
-                base,
-                from: 0,
-                offset: base,
-                to: status.len,
-                gaps: Gaps::None,
-                crc: true,
-            };
-            let found = scan(&whole, |_, _| ()).map_err(|error| Error::io("read", &data_path, error))?;
-            if found.next_offset > end {
-                return Ok(None);
-            }
+        if found.next_offset > end
+            && self.was_never_begun(end)?
+            && self.goes_on_past(&data_path, &*file, status.len, (base, end))?
+        {
+            return Ok(None);
         }
+        self.note_rebuilt();
         if found.damage.is_none() && found.next_offset <= end {
             tracing::warn!(file = %data_path.display(), "rebuilt the index of a sealed segment");
-            self.note_rebuilt();
-            let index_path = path(self.dir, base, INDEX);
-            let written = atomic::replace(&*self.fs, &index_path, &index.encode().0).is_ok();
+            let (bytes, footer) = index.encode();
+            let written = atomic::replace(&*self.fs, &path(self.dir, base, INDEX), &bytes).is_ok();
             let unwritten = (!written).then(|| Rows::from_rows(index.rows()));
-            return Ok(Some(sealed(index.encode().1, unwritten)));
+            return Ok(Some(self.segment(footer, end, gaps, unwritten)));
         }
         let (index, error) = self.salvaged_sealed(&data_path, &*file, status, (base, end))?;
         tracing::error!(%error, "a sealed segment is damaged");
-        self.note_rebuilt();
         if found.next_offset > end {
             // It, or the next one, is not what it was: it is not known what was given out.
             before.trouble.get_or_insert(error);
         }
-        Ok(Some(sealed(index.encode().1, Some(Rows::from_rows(index.rows())))))
+        Ok(Some(self.segment(index.encode().1, end, gaps, Some(Rows::from_rows(index.rows())))))
+    }
+
+    /// Whether whole batches of a segment reach past its end. A header alone is not believed: the
+    /// segment behind it would go for one flipped bit.
+    fn goes_on_past(
+        &self,
+        data_path: &Path,
+        file: &dyn File,
+        len: u64,
+        (base, end): (Offset, Offset),
+    ) -> Result<bool, Error> {
+        let whole = Scan { file, base, from: 0, offset: base, to: len, gaps: Gaps::None, crc: true };
+        let found = scan(&whole, |_, _| ()).map_err(|error| Error::io("read", data_path, error))?;
+        Ok(found.next_offset > end)
+    }
+
+    /// A segment that ends at `end`, with the rows of its index if they are not in a file.
+    pub(super) fn segment(&self, footer: Footer, end: Offset, gaps: Gaps, unwritten: Option<Rows>) -> Sealed {
+        let (fs, maps) = (Arc::clone(&self.fs), Arc::clone(&self.maps));
+        Sealed::new(fs, maps, self.dir, footer, end, gaps, unwritten)
     }
 
     /// The rows of a damaged sealed segment without an index, and what is wrong with it.
@@ -152,11 +157,7 @@ impl Recovery<'_> {
         let wreck = Wreck { file, base, status, end, is_newest: false, gaps, epochs: None, torn_from };
         let Salvaged { index, damage, .. } =
             salvage(&wreck, |_, _| ()).map_err(|error| Error::io("read", data_path, error))?;
-        let hole = damage.unwrap_or_else(|| Hole {
-            position: index.footer().data_len,
-            offsets: index.footer().next_offset..end,
-            what: "it ends too early".into(),
-        });
+        let hole = damage.unwrap_or_else(|| Hole::at_end(index.footer(), end, "it ends too early"));
         let error = Error::corrupt(data_path, hole.position, hole.offsets, hole.what);
         Ok((index, error))
     }

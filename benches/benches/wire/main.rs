@@ -1,0 +1,135 @@
+//! Records over gRPC, against an empty server: the same messages through tonic to and from a process
+//! that does nothing with them.
+//!
+//! Ours is the whole way: one call of the public client per record produced, every record consumed
+//! looked at. The empty server takes or sends made-up messages of the size that ours have, and its
+//! client counts their bytes.
+
+mod empty;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use logmill_bench::{Aim, Node, Part, Row, Run, Unit, Values, compare};
+use logmill_client::{
+    Acks, Chunk, Client, FetchFrom, Position, Producer, ProducerOptions, ProducerRecord, Subscribe,
+};
+use logmill_record::Inflater;
+use tokio::runtime::Runtime;
+
+const NODE: &str = env!("CARGO_BIN_EXE_logmill-bench-node");
+const RECORD_LEN: usize = 1024;
+const MESSAGE_LEN: usize = 1 << 20;
+const TOPIC: &str = "wire";
+
+fn main() {
+    if let Some((_, dir, _)) = Part::of_this_process() {
+        return empty::serve(&Run::quietly(&dir));
+    }
+    let run = Run::begin("records over gRPC", Path::new(env!("CARGO_TARGET_TMPDIR")), 1 << 30);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("it starts");
+    let records = run.pick(512 * 1024, 2_000);
+    produce(&run, &runtime, records);
+    consume(&run, &runtime, records);
+}
+
+fn produce(run: &Run, runtime: &Runtime, records: usize) {
+    let row = Row {
+        title: "produce, answered from the page cache",
+        conditions: &format!(
+            "{records} records of 1 KiB, all distinct, in batches of up to 1 MiB, 8 MiB in flight; one connection, \
+             one partition; the client on the same two cores"
+        ),
+        unit: Unit::MegabytesPerS,
+        aim: Aim::RatioAtLeast(0.7),
+    };
+    let ours = || {
+        let dir = run.directory();
+        let node = Node::start(NODE, &dir.path().join("data"));
+        let producer = runtime.block_on(producer(&node, MESSAGE_LEN, Acks::Written));
+        let values = values(records);
+        run.megabytes_per_s(records * RECORD_LEN, || runtime.block_on(send(&producer, values)))
+    };
+    let empty = || {
+        let server = empty::Server::start(run);
+        let messages = records * RECORD_LEN / MESSAGE_LEN + 1;
+        run.megabytes_per_s(messages * MESSAGE_LEN, || {
+            runtime.block_on(empty::send(&server.url(), messages, MESSAGE_LEN));
+        })
+    };
+    compare(run, &row, ("Producer::send", ours), ("an empty tonic server's stream in", empty));
+}
+
+fn consume(run: &Run, runtime: &Runtime, records: usize) {
+    let dir = run.directory();
+    let node = Node::start(NODE, &dir.path().join("data"));
+    runtime.block_on(async {
+        let producer = producer(&node, 64 * 1024, Acks::Durable).await;
+        send(&producer, values(records)).await;
+    });
+    let row = Row {
+        title: "consume, warm",
+        conditions: &format!(
+            "{records} records of 1 KiB in batches of 64 KiB, credit 4 MiB, each looked at; one connection, one \
+             partition; the client on the same two cores"
+        ),
+        unit: Unit::MegabytesPerS,
+        aim: Aim::RatioAtLeast(0.8),
+    };
+    let ours = || {
+        let client = runtime.block_on(Client::connect(node.url())).expect("the node can be reached");
+        run.megabytes_per_s(records * RECORD_LEN, || runtime.block_on(receive(&client, records)))
+    };
+    let empty = || {
+        let server = empty::Server::start(run);
+        let messages = records * RECORD_LEN / MESSAGE_LEN + 1;
+        run.megabytes_per_s(messages * MESSAGE_LEN, || {
+            runtime.block_on(empty::receive(&server.url(), messages, MESSAGE_LEN));
+        })
+    };
+    compare(run, &row, ("Subscription::next", ours), ("an empty tonic server's stream out", empty));
+}
+
+fn values(records: usize) -> Vec<Bytes> {
+    let mut values = Values::default();
+    (0..records).map(|_| values.next(RECORD_LEN).into()).collect()
+}
+
+async fn producer(node: &Node, max_batch_bytes: usize, acks: Acks) -> Producer {
+    let client = Client::connect(node.url()).await.expect("the node can be reached");
+    client.create_topic(TOPIC, Some(1)).await.expect("the topic is new");
+    let options = ProducerOptions { acks, max_batch_bytes, ..ProducerOptions::default() };
+    client.producer(options).expect("the options are good")
+}
+
+async fn send(producer: &Producer, values: Vec<Bytes>) {
+    let topic: Arc<str> = TOPIC.into();
+    for value in values {
+        let record = ProducerRecord { topic: Arc::clone(&topic), value: Some(value), ..Default::default() };
+        let _delivery = producer.send(record).await.expect("the node takes records");
+    }
+    producer.flush().await.expect("every record was appended");
+}
+
+async fn receive(client: &Client, records: usize) {
+    let subscribe = Subscribe::from(FetchFrom::new(TOPIC, 0, Position::Earliest));
+    let mut subscription = client.subscribe(subscribe).await.expect("the topic is there");
+    let mut inflater = Inflater::default();
+    let mut seen = 0;
+    while seen < records {
+        let data = subscription.next().await.expect("it goes on").expect("the records can be read");
+        for batch in data.chunks.iter().flat_map(Chunk::batches) {
+            let batch = batch.expect("the batch is good");
+            for record in batch.records_with(&mut inflater).expect("it is not compressed") {
+                let value = record.expect("the record is good").value;
+                assert_eq!(value.map(<[u8]>::len), Some(RECORD_LEN));
+                seen += 1;
+            }
+        }
+    }
+}
