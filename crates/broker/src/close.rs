@@ -10,6 +10,7 @@ use logmill_log::env::block_on;
 use crate::broker::{Broker, Core};
 use crate::budget::Budget;
 use crate::error::{Error, Reason};
+use crate::produce::Lane;
 
 /// So many partitions that keep a close waiting are named.
 const NAMED: usize = 3;
@@ -109,8 +110,7 @@ impl Core {
     fn waits_for(&self) -> String {
         let topics = self.catalog.all();
         let partitions = topics.iter().flat_map(|topic| &topic.partitions);
-        let mut waiting =
-            partitions.filter(|partition| partition.lane().is_ok_and(|lane| lane.has_unsynced()));
+        let mut waiting = partitions.filter(|partition| partition.lane().is_ok_and(Lane::has_unsynced));
         let named: Vec<String> =
             waiting.by_ref().take(NAMED).map(|partition| partition.name().to_string()).collect();
         match waiting.count() {

@@ -33,8 +33,8 @@ pub(crate) struct Args {
     #[arg(long = "topic-default", value_name = "NAME=VALUE", value_parser = parse_setting)]
     topic_defaults: Vec<(String, String)>,
 
-    /// A limit on what is in use at once, such as max_connections=500; can be repeated, in the environment with
-    /// commas between them. `--help` lists them
+    /// A limit on what is in use at once, of those that --help lists; can be repeated, and in the environment has
+    /// commas between
     #[arg(long = "limit", env = "LOGMILL_LIMITS", value_delimiter = ',', value_name = "NAME=NUMBER", value_parser = parse_limit)]
     limits: Vec<(Limit, usize)>,
 

@@ -148,11 +148,10 @@ fn with_wide_windows(url: &str) -> Peer {
 fn subscribe_to(topic: &str) -> Vec<u8> {
     let from = v1::FetchPartition {
         topic: topic.into(),
-        partition: 0,
         position: Some(v1::Position {
             at: Some(v1::position::At::Edge(v1::position::Edge::Earliest.into())),
         }),
-        max_bytes: 0,
+        ..v1::FetchPartition::default()
     };
     let start = v1::SubscribeStart {
         partitions: vec![from],

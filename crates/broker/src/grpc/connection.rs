@@ -142,7 +142,7 @@ impl Connections {
         ];
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            if shared.iter_mut().fold(false, |lacks, watched| watched.lacks(core) || lacks) {
+            if shared.each_mut().map(|watched| watched.lacks(core)).contains(&true) {
                 self.cut_older_than(core.config.stall_timeout);
             }
         }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use logmill_broker::{
-    Broker, Config, Error, Fetch, FetchFrom, Limit, LimitStats, Limits, OpenErrorKind, Position, Reason,
-    Subscribe, TopicSettings,
+    Broker, Config, CreateTopic, Error, Fetch, FetchFrom, Limit, LimitStats, Limits, OpenErrorKind, Position,
+    Reason, Subscribe, TopicSettings,
 };
 use logmill_log::sim::Sim;
 
@@ -221,6 +221,35 @@ fn what_waits_to_be_written_is_counted_until_it_is() {
 
 fn in_topic(path: &Path) -> bool {
     path.components().any(|part| part.as_os_str() == "topics")
+}
+
+#[test]
+fn changes_of_topics_that_wait_have_a_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let (gate, armed) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
+    let stall = {
+        let (gate, armed) = (Arc::clone(&gate), Arc::clone(&armed));
+        move |call, _: &Path| {
+            if call == Call::Sync && armed.load(Ordering::SeqCst) {
+                gate.pass();
+            }
+            Ok(())
+        }
+    };
+    let limits = Limits { max_queued_topic_changes: 2, ..Limits::default() };
+    let node = Node::open(Config { limits, ..with_env(&dir, hooked(stall)) });
+    armed.store(true, Ordering::SeqCst);
+    let create = |name: &str| node.broker.create_topic(&node.context, CreateTopic::new(name));
+    let waiting = [create("a"), create("b")];
+    gate.wait_for_someone();
+    is_over(&node.wait(create("c")).unwrap_err(), Limit::MaxQueuedTopicChanges, 2);
+    assert_eq!(counts(&node, Limit::MaxQueuedTopicChanges), (2, 2, 1));
+    gate.open();
+    for call in waiting {
+        node.wait(call).unwrap();
+    }
+    node.create("c", 1).unwrap();
+    node.broker.close().unwrap();
 }
 
 #[test]
