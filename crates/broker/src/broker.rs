@@ -22,7 +22,7 @@ use crate::topic::{CreateTopic, ListTopics, NodeDescription, Topic, TopicDescrip
 /// Topics, their partitions, and everything that can be done with them, in this process.
 ///
 /// Cheap to clone; every clone is the same broker. Calls decide at once and return futures that need no
-/// runtime: any executor will do, or [`block_on`] without one. Blocking work runs on the threads of the
+/// runtime: any executor will do, or [`block_on`](logmill_log::env::block_on) without one. Blocking work runs on the threads of the
 /// [`Config`]'s environment. Call [`close`](Broker::close) at the end: dropping the last clone instead is
 /// like killing the process, from which the next open recovers.
 ///

@@ -59,6 +59,8 @@ impl Broker {
         let begun = clock.monotonic();
         core.finish_within(timeout / 2);
         let left = timeout.saturating_sub(clock.monotonic().saturating_sub(begun));
+        // It is in the sentence: in milliseconds, not in nanoseconds.
+        let left = Duration::from_millis(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
         core.set.close_within(left).map_err(|error| {
             let waiting = core.waits_for();
             let error_and_what = match waiting.as_str() {
