@@ -141,7 +141,7 @@ limits! {
     MaxWaitingFetches max_waiting_fetches, Count, 10_000;
     /// Partitions in one fetch or subscription.
     MaxFetchPartitions max_fetch_partitions, Count, 1_000;
-    /// Reads of one partition's files at once. Others wait for their turn, as long as the fetch does.
+    /// Reads of one partition's files at once. Others wait for their turn.
     MaxPartitionReads max_partition_reads, Count, 4;
     /// Places in one search for offsets.
     MaxPositions max_positions, Count, 10_000;
