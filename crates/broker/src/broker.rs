@@ -363,8 +363,8 @@ impl Core {
         self.run(Work::Read, input, doing, job)
     }
 
-    /// Runs a job on the threads for that work. One that waits for nothing does not go to those for reading,
-    /// which disks that do not answer may hold, all of them.
+    /// Runs a job on the threads for that work. What waits for nothing stays off the reading threads: disks
+    /// that do not answer may hold all of those.
     fn run<I, T, F>(
         self: &Arc<Self>,
         work: Work,

@@ -52,8 +52,8 @@ A file alone is read as it is, also while a node writes it.")]
 Example:
   logmill log verify ./data
 
-It changes nothing. 'data' means that something stored cannot be read, or is not where it belongs; a 'sidecar' can be made again \
-from the data; a 'note' needs nothing. Exit codes: 0 not damaged, 7 damaged.")]
+It changes nothing. 'data' means that something stored cannot be read, or is not where it belongs; \
+a 'sidecar' can be made again from the data; a 'note' needs nothing. Exit codes: 0 not damaged, 7 damaged.")]
     Verify(verify::Args),
     /// Show how damage would be mended, and with --execute mend it
     #[command(after_help = "\

@@ -58,8 +58,9 @@ pub struct Misplaced {
 }
 
 impl TopicList {
-    /// Reads the list of the data directory `dir`, which nobody may have open. Without a metadata log it is
-    /// empty; what is damaged in it is passed over.
+    /// Reads the list of the data directory `dir`, which nobody may have open. It is empty without a metadata
+    /// log, and where `dir` cannot be listed, which `verify` and `plan_repair` report; what is damaged in it is
+    /// passed over.
     ///
     /// # Errors
     /// As [`dump`].
@@ -127,8 +128,9 @@ impl TopicList {
         unlisted.filter_map(|log| Some(owner(log)?.2.name)).collect()
     }
 
-    /// Holds the logs of a report on the directory against the list: partitions that are not there, directories that belong
-    /// elsewhere, and such with records that no topic owns. What is wrong with a log itself is not told again.
+    /// Holds the logs of a report on the directory against the list: partitions that are not there,
+    /// directories that belong elsewhere, and records that no topic owns. What is wrong with a log itself is
+    /// not told again.
     #[must_use]
     pub fn check(&self, report: &Report) -> Vec<Misplaced> {
         if !self.is_there {

@@ -48,4 +48,4 @@ pub(crate) use progress::Opening;
 pub use progress::{OnOpen, OpenProgress};
 pub use rebuild::{RebuildPlan, RebuiltTopic, SkippedDirectory, plan_rebuild};
 pub use report::{FailedPartition, OpenReport, UnknownDirectory};
-pub(crate) use state::{Catalog, Partition, TopicState};
+pub(crate) use state::{Catalog, OffsetRange, Partition, TopicState};

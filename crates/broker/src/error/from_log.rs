@@ -109,7 +109,7 @@ impl PartitionName {
     /// What lies in the partition's directory belongs to another.
     pub(crate) fn misplaced(&self, path: &Path) -> Error {
         let message = format!(
-            "{self} cannot be opened: what lies in {} says that it belongs to another partition, or not to which; \
+            "{self} cannot be opened: what lies in {} belongs to another partition, or does not say to which one; \
              stop the node, see 'logmill log verify', put the right directory there, and start it again",
             path.display()
         );
@@ -141,8 +141,8 @@ impl PartitionName {
     /// `diverging` only.
     pub(crate) fn truncated(&self, offset: Offset, epoch: i32, diverging: Offset) -> Error {
         let message = format!(
-            "{self} has lost records since they were read: what was read in epoch {epoch} up to offset {offset} is \
-             there up to {diverging} only, and what follows is other records or none yet; take back what came of \
+            "{self} has lost records since they were read: what was read in epoch {epoch} below offset {offset} is \
+             there below {diverging} only, and what follows is other records or none yet; take back what came of \
              the lost ones, and go on at {diverging}"
         );
         Error::new(Reason::LogTruncated, message)

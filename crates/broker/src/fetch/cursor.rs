@@ -7,7 +7,7 @@ use logmill_log::{AbortedTxn, Chunk, ErrorKind, Log, ReadOut};
 use logmill_record::{Offset, TimestampMs};
 
 use super::{FetchFrom, PartitionData};
-use crate::catalog::{Partition, TopicState};
+use crate::catalog::{OffsetRange, Partition, TopicState};
 use crate::error::{Error, Reason};
 use crate::exec::{TakeTurn, Turn};
 use crate::topic::Position;
@@ -98,7 +98,7 @@ impl Cursor {
             return;
         }
         let found = self.partition().map(|partition| (start_at(partition, &self.from), partition.range()));
-        let (located, (start, end, last_stable)) =
+        let (located, OffsetRange { start, end, last_stable }) =
             found.unwrap_or_else(|error| (Err(error), Default::default()));
         // Also where nothing can be read: what can be is a part of the answer.
         let offset = located.unwrap_or_else(|error| {
@@ -373,6 +373,6 @@ pub(super) fn locate(
 }
 
 fn out_of_range(partition: &Partition, offset: Offset) -> Error {
-    let (start, end, _) = partition.range();
+    let OffsetRange { start, end, .. } = partition.range();
     partition.name().out_of_range(offset, start, end)
 }

@@ -152,7 +152,21 @@ impl Plan {
     }
 
     /// Gives each log whose `meta` is made again what its owner kept with it, where `owner_of` knows that
-    /// by the log's path below the data directory. Without, it is empty.
+    /// by the log's path below the data directory; of the others it is empty.
+    ///
+    /// ```
+    /// use logmill_log::env::Env;
+    /// use logmill_log::inspect::plan_repair;
+    /// use logmill_log::{Log, LogOptions, SetOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
+    /// let plan = plan_repair(&Env::real(), dir.path(), &mut |_| ())?;
+    /// plan.with_owners(|log| log.ends_with("orders").then(|| "currency=EUR".into()))?.execute()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

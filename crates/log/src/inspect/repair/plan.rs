@@ -238,8 +238,8 @@ impl Planned {
                 let mut meta = LogMeta::new(env.new_uuid(), Bytes::new());
                 meta.start_offset = first.unwrap_or_default();
                 meta.gaps_below = look.segments.last().map_or(Offset::ZERO, |last| last.listing.base_offset);
-                let what = "made again, with a new identity; what the owner kept with the log is lost, without \
-                            which a node refuses a partition, and records below its start may be back";
+                let what = "made again, with a new identity; what the owner kept with the log is lost, and \
+                            records below its start may be back";
                 (meta, what)
             }
         };

@@ -132,7 +132,7 @@ impl View<'_> {
         findings: &mut Vec<Finding>,
     ) -> Result<(Option<LogMeta>, bool), Error> {
         const ADVICE: &str = "restore this file from a backup, or repair the log: it gets a new identity, and what \
-                              its owner kept with it is lost, but for a partition in a node's list of topics";
+                              its owner kept with it is lost unless the owner can tell it again";
         let file = self.log_dir().join(META);
         let error = match read_meta(self.fs, &file) {
             Ok(meta) => return Ok((Some(meta), false)),
@@ -264,39 +264,19 @@ impl View<'_> {
             }
             let own = name == META || (root && [SET, LOCK, CHECKPOINT, RESERVE].contains(&name));
             let sidecar = [INDEX, STATE].into_iter().find_map(|ending| base_with(name, ending));
+            let told = base_of_record(name).is_some_and(is_told) || sidecar.is_some_and(is_listed);
+            if own || told || entry.is_dir {
+                continue;
+            }
             let (what, advice) = match sidecar {
-                _ if own || entry.is_dir => continue,
-                Some(base) if is_listed(base) => continue,
                 Some(_) => ("it belongs to a segment that is gone", "it can be removed"),
-                None if name.ends_with(TEMPORARY) => {
-                    ("a file that was being written when the process ended", "the next open removes it")
-                }
-                None if name.ends_with(CLEANED) => (
-                    "what a compaction had written when the process ended",
-                    "the next open finishes the compaction, or removes it",
-                ),
-                None if base_of_record(name).is_some_and(is_told) => continue,
-                None if base_of_record(name).is_some() => (
-                    "the record of a merging of segments that was cut off",
-                    "the next open finishes the merging",
-                ),
-                None if name.contains(".log.torn-") => (
-                    "the end of a write that was cut off and never acknowledged",
-                    "look at it with dump, and remove it",
-                ),
-                None if name.ends_with(".log.replaced") => (
-                    "a segment that a repair moved aside: the one that it was merged into was damaged",
-                    "look at it, and remove it",
-                ),
-                None if name.contains(".log.damaged-") || name.ends_with(".merge.damaged") => {
-                    ("what a repair took out", "look at it, and remove it")
-                }
-                None => ("the log does not know this file", "it is left alone"),
+                None => stray(name),
             };
             findings.push(self.finding(Severity::Note, FindingKind::Stray, dir.join(name), what, advice));
         }
         Ok(())
     }
+
     /// What has the name of a segment and is none: one that was merged into another, or no plain file.
     fn note_no_file(&self, data: PathBuf, findings: &mut Vec<Finding>) -> Result<(), Error> {
         match self.fs.open(&data, OpenMode::Read) {
@@ -309,5 +289,33 @@ impl View<'_> {
             Err(error) => Err(Error::io("open", &data, error)),
             Ok(_) => Ok(()),
         }
+    }
+}
+
+/// What a file that is none of the log's own is, by its name, and what to do about it.
+fn stray(name: &str) -> (&'static str, &'static str) {
+    match name {
+        _ if name.ends_with(TEMPORARY) => {
+            ("a file that was being written when the process ended", "the next open removes it")
+        }
+        _ if name.ends_with(CLEANED) => (
+            "what a compaction had written when the process ended",
+            "the next open finishes the compaction, or removes it",
+        ),
+        _ if base_of_record(name).is_some() => {
+            ("the record of a merging of segments that was cut off", "the next open finishes the merging")
+        }
+        _ if name.contains(".log.torn-") => (
+            "the end of a write that was cut off and never acknowledged",
+            "look at it with dump, and remove it",
+        ),
+        _ if name.ends_with(".log.replaced") => (
+            "a segment that a repair moved aside: the one that it was merged into was damaged",
+            "look at it, and remove it",
+        ),
+        _ if name.contains(".log.damaged-") || name.ends_with(".merge.damaged") => {
+            ("what a repair took out", "look at it, and remove it")
+        }
+        _ => ("the log does not know this file", "it is left alone"),
     }
 }

@@ -259,7 +259,7 @@ fn damage(error: Error) -> Result<String, Error> {
     if error.kind() != ErrorKind::Corrupt {
         return Err(error);
     }
-    // What is no file says so best itself.
+    // Only what is no plain file comes from the operating system as damage: its cause says which.
     if let Some(source) = std::error::Error::source(&error) {
         return Ok(source.to_string());
     }

@@ -21,9 +21,11 @@ pub(super) fn note_copies(looks: &[Look], dir: &Path, findings: &mut Vec<Finding
             known.insert(id, path);
             continue;
         };
-        let what =
-            format!("it says that it is the log that {} is: one is a copy of the other", first.display());
-        let advice = "move the one that was not in use last out of the data directory";
+        let what = format!(
+            "it says that it is the log that {} is: one is a copy of the other, or a link to it",
+            first.display()
+        );
+        let advice = "remove the link, or move the one that was not in use last out of the data directory";
         let file = dir.join(path).join(META);
         let finding = of_frame(Severity::Data, FindingKind::Copy, file, what, advice);
         findings.push(Finding { log: Some(path.to_owned()), ..finding });
@@ -47,8 +49,10 @@ pub(super) fn note_strays(directory: &Directory, findings: &mut Vec<Finding>) {
 pub(super) fn note_lost_logs(dir: &Path, frame: &Frame, looks: &[Look], findings: &mut Vec<Finding>) {
     let known = |id: &Uuid| looks.iter().any(|look| look.report.id == Some(*id));
     for (id, row) in frame.checkpoint.iter().flatten().filter(|(id, _)| !known(id)) {
-        let what =
-            format!("it speaks of a log {id} that ends at offset {}, which is not here", row.durable.end);
+        let what = format!(
+            "it speaks of a log {id} that is not here, and would go on at offset {}",
+            row.durable.end
+        );
         let advice = "all is well if that log was deleted; else restore its directory from a backup";
         let path = dir.join(CHECKPOINT);
         findings.push(of_frame(Severity::Note, FindingKind::Checkpoint, path, what, advice));
