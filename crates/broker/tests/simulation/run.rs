@@ -69,12 +69,16 @@ impl Run {
             1 => self.world.sim.fs.die_at(within),
             _ => {}
         }
+        // Answers may be long under way, while more is sent.
+        let delay = 1 + self.world.below(12);
         for _ in 0..40 + self.world.below(200) {
             self.step();
             if self.world.sim.fs.is_off() {
                 return;
             }
-            self.collect();
+            if self.world.one_in(delay) {
+                self.collect();
+            }
         }
     }
 
@@ -94,10 +98,7 @@ impl Run {
             61 => world.any(&mut self.producers).cut_off(),
             62 if world.one_in(4) => world.any(&mut self.producers).time_out(world),
             63 => world.any(&mut self.readers).cut_off(),
-            64 => {
-                world.sim.scheduler.run_for(Duration::from_millis(150));
-                world.tell_of_faults();
-            }
+            64 => world.pass(Duration::from_millis(150)),
             _ => drop(world.step()),
         }
     }
@@ -184,6 +185,8 @@ impl Run {
             self.producers.iter_mut().for_each(|producer| producer.send(&self.world, 3));
             self.readers.iter_mut().for_each(|reader| reader.go_on(&self.world));
             self.world.step();
+            // Time passes by itself only when nobody asks for anything.
+            self.world.pass(Duration::from_millis(1));
             self.collect();
             if self.producers.iter().all(Producer::is_idle) && self.plain.iter().all(Plain::is_idle) {
                 return;

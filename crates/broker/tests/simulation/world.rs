@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use logmill_broker::{Broker, Config, RequestContext, Uuid};
 use logmill_log::env::{Env, block_on};
@@ -132,6 +133,12 @@ impl World {
         let ran = self.sim.scheduler.step();
         self.tell_of_faults();
         ran
+    }
+
+    /// Runs everything that falls due within this time.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.sim.scheduler.run_for(time);
+        self.tell_of_faults();
     }
 
     /// Tells of what faults may have taken, before anything else is sent.
