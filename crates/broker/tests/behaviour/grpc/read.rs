@@ -146,7 +146,7 @@ async fn a_reply_stays_under_what_clients_accept_and_nothing_is_lost_at_the_cut(
     served.stop().await;
 }
 
-/// Each start of the node has an epoch of its own, so that a wrong one would be answered with LOG_TRUNCATED.
+/// Each start of the node has an epoch of its own, so that a wrong one would be answered with `LOG_TRUNCATED`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reply_that_is_cut_tells_the_epoch_of_the_record_before_the_cut() {
     const EACH: i64 = 60_000;
