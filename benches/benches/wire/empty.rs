@@ -19,10 +19,14 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// As the node has them.
 const STREAM_WINDOW: u32 = 8 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
 const FRAME: u32 = 1 << 20;
-/// What the producer has in flight, in messages of 1 MiB.
-const IN_FLIGHT: usize = 8;
+/// As the public client has them.
+const CLIENT_STREAM_WINDOW: u32 = 4 << 20;
+const CLIENT_FRAME: u32 = 256 << 10;
+/// As both have it.
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// How many messages may wait to be sent.
+const QUEUED: usize = 8;
 
 /// An empty server in a process of its own.
 pub(crate) struct Server {
@@ -76,9 +80,9 @@ async fn connect(url: &str) -> Channel {
     Endpoint::from_shared(url.to_owned())
         .expect("the address is good")
         .tcp_nodelay(true)
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_stream_window_size(CLIENT_STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME)
+        .max_frame_size(CLIENT_FRAME)
         .connect_timeout(Duration::from_secs(5))
         .connect()
         .await
@@ -88,7 +92,7 @@ async fn connect(url: &str) -> Channel {
 /// Sends messages and waits for the answer to each.
 pub(crate) async fn send(url: &str, messages: usize, len: usize) {
     let mut client = ProduceServiceClient::new(connect(url).await);
-    let (sender, requests) = mpsc::channel(IN_FLIGHT);
+    let (sender, requests) = mpsc::channel(QUEUED);
     let payload = Bytes::from(vec![7; len]);
     let sending = tokio::spawn(async move {
         for correlation_id in 0..messages as u64 {

@@ -100,8 +100,12 @@ impl Broker {
             .on_scan(move |log| hears.scanned(log))
             .reserve_bytes(config.reserve_bytes)
             .low_space_bytes(config.low_space_bytes);
+        catalog::refuse_single(&*config.env.fs, &config.data_dir)?;
         let set = LogSet::open(&config.data_dir, options).map_err(OpenError::from_log)?;
-        let loaded = catalog::load(&config, &set, &opening)?;
+        let loaded = catalog::load(&config, &set, &opening).inspect_err(|_| {
+            // A directory that was closed cleanly stays so. What stopped the start is what to tell.
+            let _ = set.close();
+        })?;
         let broker = Self(Arc::new(Core {
             set,
             catalog: loaded.catalog,
@@ -359,8 +363,8 @@ impl Core {
         self.run(Work::Read, input, doing, job)
     }
 
-    /// Runs a job on the threads for that work. One that waits for nothing does not go to those for reading,
-    /// which disks that do not answer may hold, all of them.
+    /// Runs a job on the threads for that work. What waits for nothing stays off the reading threads: disks
+    /// that do not answer may hold all of those.
     fn run<I, T, F>(
         self: &Arc<Self>,
         work: Work,

@@ -72,8 +72,8 @@ mod topic;
 
 pub use broker::Broker;
 pub use catalog::{
-    DeleteRecords, DeletedRecords, FailedPartition, OnOpen, OpenProgress, OpenReport, PartitionOwner,
-    RebuildPlan, RebuiltTopic, SkippedDirectory, UnknownDirectory, plan_rebuild,
+    DeleteRecords, DeletedRecords, FailedPartition, Misplaced, OnOpen, OpenProgress, OpenReport,
+    PartitionOwner, RebuildPlan, RebuiltTopic, SkippedDirectory, TopicList, UnknownDirectory, plan_rebuild,
 };
 pub use config::{
     Config, DEFAULT_LOW_SPACE_BYTES, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_RESERVE_BYTES, DEFAULT_SEGMENT_BYTES,

@@ -21,10 +21,10 @@ pub(crate) struct Args {
 
 const AFTER_HELP: &str = "\
 Start with:
-  logmill quickstart                                  the main job on real events, with a result to look at
-  logmill serve --data-dir ./data                     a node of your own
+  logmill quickstart                      the main job on real events, with a result to look at
+  logmill serve --data-dir ./data         a node of your own
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 node unavailable, 4 denied, 5 not found, 6 conflict,
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 node unavailable, 4 denied, 5 not found, 6 conflict, \
 7 damage found, 124 timed out. LOGMILL_LOG sets what is logged to standard error, such as 'debug' or 'logmill_log=trace'.";
 
 #[derive(Debug, Subcommand)]
@@ -177,6 +177,26 @@ mod tests {
             let help = command.clone().render_long_help().to_string();
             assert!(help.contains("\n  logmill ") || command.get_name() == "help", "{help}");
             commands.extend(command.get_subcommands().filter(|sub| sub.get_name() != "help").cloned());
+        }
+    }
+
+    /// The terminal's width breaks them, and a second break by hand makes stumps.
+    #[test]
+    fn paragraphs_of_a_help_are_not_broken_by_hand() {
+        let mut command = Args::command();
+        command.build();
+        let mut commands = vec![command];
+        while let Some(command) = commands.pop() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let is_prose = |line: &str| !line.is_empty() && !line.starts_with("  ") && !line.ends_with(':');
+            let lines: Vec<&str> = help.lines().collect();
+            for pair in lines.windows(2) {
+                assert!(!(is_prose(pair[0]) && is_prose(pair[1])), "{}: {pair:?}", command.get_name());
+            }
+            for line in lines.iter().filter(|line| line.starts_with("  ")) {
+                assert!(line.len() <= 100, "{}: {line}", command.get_name());
+            }
+            commands.extend(command.get_subcommands().cloned());
         }
     }
 

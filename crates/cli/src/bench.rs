@@ -1,9 +1,9 @@
 //! `logmill bench`: what a node does under load, measured through the public client.
 //!
-//! Every record is one call of the client and has contents of its own. Latency is open loop: the
-//! clock starts when a record should have been sent, so that a stall is paid by every record that
-//! was due meanwhile. Figures are printed with what they depend on: durability, batch size,
-//! connections, bytes in flight, and the processor time and memory of both sides.
+//! Records have contents of their own, and each is looked at. With a rate, latency is open loop: the
+//! clock starts when a record was due, so that a stall is paid by every record that was due
+//! meanwhile. Figures are printed with what they depend on: durability, batch size, connections,
+//! bytes in flight, and the processor time and memory of both sides.
 
 mod args;
 mod consume;
@@ -58,8 +58,8 @@ enum What {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  logmill bench produce                                     as fast as it goes, durable, 1 KiB records
-  logmill bench produce --rate 10000 --connections 10       open loop: 10,000 records a second over 10 connections
+  logmill bench produce      as fast as it goes, durable, 1 KiB records
+  logmill bench produce --rate 10000 --connections 10      open loop, 10,000 records a second
   logmill bench produce --server http://127.0.0.1:7070 --server-pid $(pgrep logmill) --json")]
 struct ProduceArgs {
     #[command(flatten)]
@@ -162,7 +162,10 @@ impl ConsumeArgs {
     fn conditions(&self) -> Conditions {
         Conditions {
             work: "consume",
-            latency: "from when records were due to their arrival",
+            latency: match self.rate {
+                Some(_) => "of a delivery, from when it was due to its arrival",
+                None => "of a delivery, from when it was asked for to its arrival",
+            },
             durability: Durability::Durable.name(),
             connections: self.connections,
             rate: self.rate,

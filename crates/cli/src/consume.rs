@@ -31,8 +31,8 @@ Examples:
   logmill consume hits --partition 2 --from 1000 -n 10
   logmill consume hits --from latest --follow
 
-Without --json it prints each record's value on a line. With --json nothing is lost: topic, partition, offset,
-timestamp (ms since 1970-01-01 UTC), key and value as text or, where they are not UTF-8, as key_base64 and
+Without --json it prints each record's value on a line. With --json nothing is lost: topic, partition, offset, \
+timestamp (ms since 1970-01-01 UTC), key and value as text or, where they are not UTF-8, as key_base64 and \
 value_base64, and headers as [name, value] pairs.")]
 pub(crate) struct Args {
     /// The topic's name

@@ -43,7 +43,7 @@ enum Action {
     #[command(after_help = "\
 Examples:
   logmill log dump ./data --log topics/785531d3-3a03-40c0-a8fc-735da534e7c8/0 --from 1000 --limit 10
-  logmill log dump ./data/topics/785531d3-3a03-40c0-a8fc-735da534e7c8/0/00000000000000000000.log --records --json
+  logmill log dump ./copy/00000000000000000000.log --records --json
 
 A file alone is read as it is, also while a node writes it.")]
     Dump(dump::Args),
@@ -52,8 +52,8 @@ A file alone is read as it is, also while a node writes it.")]
 Example:
   logmill log verify ./data
 
-It changes nothing. Damage of 'data' means that something stored cannot be read; a 'sidecar' can be made again
-from the data; a 'note' needs nothing. Exit codes: 0 not damaged, 7 damaged.")]
+It changes nothing. 'data' means that something stored cannot be read, or is not where it belongs; \
+a 'sidecar' can be made again from the data; a 'note' needs nothing. Exit codes: 0 not damaged, 7 damaged.")]
     Verify(verify::Args),
     /// Show how damage would be mended, and with --execute mend it
     #[command(after_help = "\
@@ -61,7 +61,7 @@ Examples:
   logmill log repair ./data
   logmill log repair ./data --execute
 
-Without --execute it changes nothing. Keep a copy of the directory first. What is taken out of a segment is saved
+Without --execute it changes nothing. Keep a copy of the directory first. What is taken out of a segment is saved \
 beside it; the offsets of records that are gone are named, and are not given out again.")]
     Repair(repair::Args),
     /// Show the topics that the directories of a node hold, and with --execute make the node's list of them anew
@@ -70,8 +70,8 @@ Examples:
   logmill log rebuild-topics ./data
   logmill log rebuild-topics ./data --execute
 
-For a node that does not start because internal/metadata is lost or damaged. Without --execute it changes nothing.
-Keep a copy of the directory first. Names, partitions and records are what they were; settings become the defaults.
+For a node that does not start because internal/metadata is lost or damaged. Without --execute it changes nothing. \
+Keep a copy of the directory first. Names, partitions and records are what they were; settings become the defaults. \
 A topic that was being deleted when the node ended may be there again.")]
     RebuildTopics(rebuild_topics::Args),
 }

@@ -94,6 +94,11 @@ pub(crate) fn thousands(number: u64) -> String {
     text
 }
 
+/// How many there are of something: 1 step, 2 steps.
+pub(crate) fn counted(count: u64, one: &str, more: &str) -> String {
+    format!("{} {}", thousands(count), if count == 1 { one } else { more })
+}
+
 /// Bytes in the largest decimal unit that leaves a number of at least one: 1.2 MB.
 pub(crate) fn bytes_text(bytes: f64) -> String {
     let mut value = bytes;
@@ -139,6 +144,8 @@ mod tests {
         for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_219_853, "1,219,853")] {
             assert_eq!(thousands(number), text);
         }
+        let counts = [0, 1, 2_000].map(|count| counted(count, "batch", "batches"));
+        assert_eq!(counts, ["0 batches", "1 batch", "2,000 batches"]);
     }
 
     #[test]

@@ -42,7 +42,7 @@ const SQLITE_NAME: &str = "quakes.db";
 #[command(after_help = "\
 Examples:
   logmill quickstart
-  logmill quickstart --data-dir ./quakes        a second time: produces only what is missing, shows the same
+  logmill quickstart --data-dir ./quakes        again: produces only what is missing
   logmill quickstart --input all_week.geojson --json
 
 Newer feeds: https://earthquake.usgs.gov/earthquakes/feed/v1.0/geojson.php")]

@@ -17,7 +17,7 @@ use crate::topic::parse_setting;
 #[command(after_help = "\
 Examples:
   logmill serve --data-dir ./data
-  logmill serve --data-dir ./data --listen 127.0.0.1:0      (a free port; the line that it prints names it)
+  logmill serve --data-dir ./data --listen 127.0.0.1:0      (a free port: see its first line)
   logmill serve --data-dir ./data --topic-default retention.ms=604800000
 
 One line on standard output says when the node is ready, and its address. It logs to standard error.")]

@@ -48,7 +48,7 @@ pub enum ErrorKind {
     Exists,
     /// The files were written by a newer version.
     NewerFormat,
-    /// Bytes on disk are not what was written.
+    /// Bytes on disk are not what was written, or something that is no plain file stands in the place of one.
     Corrupt,
     /// The log cannot be written because of damage found when it was opened; it can be read.
     ReadOnly,
@@ -104,10 +104,14 @@ impl Error {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 (ErrorKind::Full, "; free some space and try again")
             }
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                (ErrorKind::Denied, "; give this user the right to write there, or choose another directory")
-            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => (
+                ErrorKind::Denied,
+                "; give this user the rights that this takes, or choose another directory",
+            ),
             io::ErrorKind::NotFound => (ErrorKind::NotFound, "; check the path"),
+            io::ErrorKind::IsADirectory => {
+                (ErrorKind::Corrupt, "; nothing like it was made here: move it out of the data directory")
+            }
             // EMFILE and ENFILE have no kind of their own.
             _ if matches!(source.raw_os_error(), Some(23 | 24)) => {
                 (ErrorKind::Io, "; let this process have more open files (ulimit -n) and start it again")

@@ -38,8 +38,7 @@ pub struct Chunk {
     pub appended_at_estimated: bool,
     /// The offset after the last of them.
     pub next_offset: Offset,
-    /// The leader epoch of the last of them: how often the data directory had been opened when it was
-    /// appended.
+    /// The leader epoch of the last of them: the directory's open counter when it was appended.
     pub last_epoch: i32,
     /// Whether one of them is part of a transaction, or ends one: only then can [`Log::aborted`] tell of
     /// records among them.

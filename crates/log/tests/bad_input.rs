@@ -11,6 +11,7 @@
 mod common;
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use common::{batch, texts};
 use logmill_log::env::Env;
-use logmill_log::inspect::{FindingKind, Severity, list, plan_repair, verify};
+use logmill_log::inspect::{DumpOptions, FindingKind, Severity, dump, list, plan_repair, verify};
 use logmill_log::sim::Sim;
 use logmill_log::{Error, ErrorKind, Log, LogOptions, LogSet, LogState, Receipt, SetOptions};
 use logmill_record::{Batch, Offset, TimestampMs};
@@ -114,6 +115,203 @@ fn a_log_behind_a_link_is_the_log() {
     fs::remove_dir_all(&elsewhere).unwrap();
     let error = open(&data).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+#[test]
+fn directories_behind_links_are_looked_into() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let set = LogSet::open(&data, SetOptions::default()).unwrap();
+    for path in ["topics/a/0", "topics/a/1"] {
+        fill(&set.create(path, b"", options()).unwrap(), 0..3);
+    }
+    set.close().unwrap();
+    for (name, at) in [("all", "topics"), ("one", "topics/a"), ("a.b", "topics/a/1")] {
+        let elsewhere = dir.path().join(name);
+        fs::rename(data.join(at), &elsewhere).unwrap();
+        symlink(&elsewhere, data.join(at)).unwrap();
+        if name != "a.b" {
+            // The last one would be the third link of its path.
+            let logs = list(&Env::real(), &data).unwrap().logs;
+            assert_eq!(logs.len(), 2, "{name}: {logs:?}");
+        }
+    }
+    fs::remove_file(data.join("topics/a/1")).unwrap();
+    fs::rename(dir.path().join("a.b"), data.join("topics/a/1")).unwrap();
+    // A checkpoint that is made again has to know of the logs behind the links.
+    fs::remove_file(data.join("checkpoint")).unwrap();
+    let set = LogSet::open(&data, SetOptions::default()).unwrap();
+    assert!(set.open_log("topics/a/1", options()).is_ok());
+    set.close().unwrap();
+    let report = verify(&Env::real(), &data, &mut |_| ()).unwrap();
+    assert!(!report.is_damaged() && report.logs.len() == 2, "{:?}", report.findings);
+    assert!(list(&Env::real(), &data).unwrap().logs.iter().all(|log| log.checkpoint.is_some()));
+}
+
+#[test]
+fn a_link_that_leads_back_shows_no_log_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    drop(closed(&data, 3));
+    fs::create_dir(data.join("more")).unwrap();
+    symlink(&data, data.join("more/back")).unwrap();
+    let report = verify(&Env::real(), &data, &mut |_| ()).unwrap();
+    assert!(!report.is_damaged() && report.logs.len() == 1, "{:?}", report.findings);
+}
+
+/// Puts what is no plain file there.
+fn make(what: &str, path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let mode = Mode::RUSR | Mode::WUSR;
+    match what {
+        "directory" => fs::create_dir(path).unwrap(),
+        // Opening it would wait for who writes to it, for ever.
+        "FIFO" => mknodat(CWD, path, FileType::Fifo, mode, 0).unwrap(),
+        _ => mknodat(CWD, path, FileType::Socket, mode, 0).unwrap(),
+    }
+}
+
+#[test]
+fn what_is_no_plain_file_is_named_and_not_waited_for() {
+    let segment = "log/00000000000000000000.log";
+    for name in ["set", "checkpoint", "log/meta", segment, "log/00000000000000000000.index"] {
+        for what in ["directory", "FIFO", "socket"] {
+            let dir = tempfile::tempdir().unwrap();
+            drop(closed(dir.path(), 30));
+            let path = dir.path().join(name);
+            fs::remove_file(&path).unwrap();
+            make(what, &path);
+            let report = verify(&Env::real(), dir.path(), &mut |_| ()).unwrap();
+            let found = report.findings.iter().find(|finding| finding.file == path);
+            let found = found.unwrap_or_else(|| panic!("{name} is a {what}: {:?}", report.findings));
+            assert!(found.severity > Severity::Note, "{found}");
+            assert!(found.what.contains(what), "{found}");
+            assert!(list(&Env::real(), dir.path()).is_ok(), "{name} is a {what}");
+            if name.ends_with(".index") {
+                continue;
+            }
+            let error = open(dir.path()).unwrap_err();
+            assert_eq!((error.kind(), error.path()), (ErrorKind::Corrupt, Some(&*path)), "{error}");
+            assert!(error.to_string().contains(what), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_segment_is_read_without_an_index_that_is_no_plain_file() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(closed(dir.path(), 30));
+    let index = dir.path().join("log/00000000000000000000.index");
+    fs::remove_file(&index).unwrap();
+    make("FIFO", &index);
+    let log = open(dir.path()).unwrap();
+    assert_eq!(texts(&log, 0).len(), 30);
+    log.set().close().unwrap();
+    assert!(!verify(&Env::real(), dir.path(), &mut |_| ()).unwrap().is_damaged(), "it was made again");
+}
+
+#[test]
+fn a_copy_of_a_log_beside_it_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(closed(dir.path(), 3));
+    copy(&dir.path().join("log"), &dir.path().join("twin"));
+    let report = verify(&Env::real(), dir.path(), &mut |_| ()).unwrap();
+    let [found] = &report.findings[..] else { panic!("{:?}", report.findings) };
+    assert_eq!((found.severity, found.kind), (Severity::Data, FindingKind::Copy));
+    assert_eq!(found.log.as_deref(), Some(Path::new("twin")));
+    assert!(found.what.contains("the log that log is"), "{found}");
+}
+
+#[test]
+fn files_outside_of_logs_are_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(closed(dir.path(), 3));
+    fs::create_dir_all(dir.path().join("a/b")).unwrap();
+    for name in ["notes.txt", "a/b/c", "set.tmp"] {
+        fs::write(dir.path().join(name), "x").unwrap();
+    }
+    let report = verify(&Env::real(), dir.path(), &mut |_| ()).unwrap();
+    let mut files: Vec<_> =
+        report.findings.iter().map(|found| found.file.strip_prefix(dir.path()).unwrap()).collect();
+    files.sort();
+    assert_eq!(files, ["a/b/c", "notes.txt", "set.tmp"].map(Path::new), "{:?}", report.findings);
+    assert!(!report.is_damaged() && report.findings.iter().all(|found| found.kind == FindingKind::Stray));
+}
+
+#[test]
+fn a_file_that_is_no_segment_is_not_dumped() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(closed(dir.path(), 3));
+    let dumped = |path: &Path| {
+        let mut count = 0;
+        dump(&Env::real(), path, &DumpOptions::default(), &mut |_| {
+            count += 1;
+            ControlFlow::Continue(())
+        })
+        .map(|()| count)
+    };
+    let (segment, log) = (dir.path().join("log/00000000000000000000.log"), dir.path().join("log"));
+    for name in ["meta", "00000000000000000000.index"] {
+        let error = dumped(&log.join(name)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains("is no segment"), "{error}");
+    }
+    let (other, torn) = (dir.path().join("copy"), log.join("00000000000000000000.log.torn-0-1"));
+    fs::copy(&segment, &other).unwrap();
+    fs::write(&torn, "torn").unwrap();
+    assert_eq!((dumped(&segment).unwrap(), dumped(&other).unwrap(), dumped(&torn).unwrap()), (3, 3, 1));
+}
+
+#[test]
+fn zeros_are_called_zeros() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(closed(dir.path(), 3));
+    let segment = dir.path().join("log/00000000000000000000.log");
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = bytes.len() * 2 / 3;
+    bytes[at..].fill(0);
+    fs::write(&segment, bytes).unwrap();
+    let report = verify(&Env::real(), dir.path(), &mut |_| ()).unwrap();
+    assert!(report.findings[0].what.contains("zeros"), "{:?}", report.findings);
+    let log = open(dir.path()).unwrap();
+    let error = log.read(Offset(2), 1 << 20).unwrap_err();
+    assert!(error.to_string().contains("zeros") && !error.to_string().contains("Kafka"), "{error}");
+}
+
+/// An open reads an index's footer alone.
+#[test]
+fn rows_of_an_index_that_are_damaged_are_written_again_by_a_repair() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(closed(dir.path(), 30));
+    let index = dir.path().join("log/00000000000000000000.index");
+    let mut bytes = fs::read(&index).unwrap();
+    bytes[12] ^= 1;
+    fs::write(&index, &bytes).unwrap();
+    let log = open(dir.path()).unwrap();
+    assert_eq!(texts(&log, 0).len(), 30);
+    log.set().close().unwrap();
+    assert_eq!(fs::read(&index).unwrap(), bytes, "an open has no reason to look");
+    let report = verify(&Env::real(), dir.path(), &mut |_| ()).unwrap();
+    let [found] = &report.findings[..] else { panic!("{:?}", report.findings) };
+    assert_eq!((found.kind, &found.file), (FindingKind::Index, &index));
+    assert!(found.advice.contains("for good by a repair"), "{found}");
+    plan_repair(&Env::real(), dir.path(), &mut |_| ()).unwrap().execute().unwrap();
+    assert!(!verify(&Env::real(), dir.path(), &mut |_| ()).unwrap().is_damaged());
+}
+
+#[test]
+fn a_repair_gives_a_log_its_owner_back_where_that_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(closed(dir.path(), 3));
+    fs::remove_file(dir.path().join("log/meta")).unwrap();
+    let plan = || plan_repair(&Env::real(), dir.path(), &mut |_| ()).unwrap();
+    let too_much = plan().with_owners(|_| Some(vec![0; (1 << 20) + 1].into()));
+    assert_eq!(too_much.map(drop).unwrap_err().kind(), ErrorKind::Invalid);
+    let plan = plan().with_owners(|log| (log == Path::new("log")).then(|| "mine".into())).unwrap();
+    assert!(plan.steps()[0].what.contains("what its owner keeps with it"), "{}", plan.steps()[0]);
+    plan.execute().unwrap();
+    let set = LogSet::open(dir.path(), SetOptions::default()).unwrap();
+    assert_eq!(set.read_meta("log").unwrap().owner, "mine");
 }
 
 #[test]

@@ -250,7 +250,7 @@ fn epochs_are_those_of_the_batches_and_readers_learn_of_what_was_lost() {
             (0..60).for_each(|_| case.step());
             case.counts
         });
-        let counts = outcome.unwrap_or_else(|_| panic!("seed {seed} failed; run it alone to debug"));
+        let counts = outcome.unwrap_or_else(|_| panic!("seed {seed} failed"));
         counts.into_iter().for_each(|(what, count)| *total.entry(what).or_default() += count);
     }
     println!("{total:?}");

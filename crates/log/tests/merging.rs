@@ -210,7 +210,10 @@ fn a_damaged_record_is_found_and_a_repair_loses_nothing() {
                 .iter()
                 .any(|finding| finding.kind == FindingKind::Replacement && finding.file == record)
         };
-        assert!(found(&findings(&sim)));
+        let report = findings(&sim);
+        assert!(found(&report));
+        let of_record = report.findings.iter().filter(|finding| finding.file == record);
+        assert_eq!(of_record.count(), 1, "it is told once: {:?}", report.findings);
         let error = Log::open("/data", SetOptions::new(sim.env()), options()).unwrap_err();
         assert_eq!((error.kind(), error.path()), (ErrorKind::Corrupt, Some(record.as_path())));
 

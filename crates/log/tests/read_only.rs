@@ -45,7 +45,7 @@ fn a_log_in_a_read_only_directory_is_not_opened_and_others_are() {
     read_only.store(true, Ordering::Relaxed);
     let error = set.open_log("a", LogOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
-    assert!(error.to_string().contains("give this user the right to write there"), "{error}");
+    assert!(error.to_string().contains("give this user the rights that this takes"), "{error}");
     assert!(error.path().unwrap().starts_with(dir.path().join("a")));
     append(&set.open_log("b", LogOptions::default()).unwrap(), "and more");
 

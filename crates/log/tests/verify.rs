@@ -9,37 +9,43 @@ use keyed::{Records, compressed, fill};
 use logmill_log::inspect::{FindingKind, Report, Severity, plan_repair, verify};
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_log::{CompactionOptions, Log, LogOptions, SetOptions};
-use logmill_record::{Batch, Compression, HEADER_LEN, Offset};
+use logmill_record::{Compression, Offset};
 
 fn look(sim: &Sim) -> Report {
     verify(&sim.env(), "/data", &mut |_| ()).unwrap()
 }
 
-/// The batch with one record less in its header than in its bytes, under a checksum that is right.
-fn with_a_record_too_many(batch: &Batch) -> Batch {
-    let mut bytes = batch.bytes().to_vec();
-    let count = batch.header().record_count - 1;
-    bytes[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&count.to_be_bytes());
-    let crc = crc_fast::crc32_iscsi(&bytes[21..]);
-    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
-    Batch::parse(bytes.into()).unwrap()
-}
-
 #[cfg(all(feature = "gzip", feature = "lz4", feature = "snappy", feature = "zstd"))]
-#[test]
-fn records_of_compressed_batches_are_looked_into() {
-    let codecs =
-        [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
-    for codec in codecs {
-        let sim = Sim::new(1);
-        let log = Log::open("/data", SetOptions::new(sim.env()), LogOptions::default()).unwrap();
-        let good = compressed(&[(Some(1), Some(2)), (Some(3), None)], codec);
-        log.append(&[good.clone(), with_a_record_too_many(&good)]).unwrap().wait().unwrap();
-        log.set().close().unwrap();
-        let findings = look(&sim).findings;
-        assert_eq!(findings.len(), 1, "{codec}: {findings:?}");
-        assert_eq!((findings[0].severity, findings[0].kind), (Severity::Data, FindingKind::Records));
-        assert_eq!(findings[0].position, Some(good.bytes().len() as u64), "{codec}");
+mod compressed_batches {
+    use logmill_record::{Batch, HEADER_LEN};
+
+    use super::*;
+
+    /// The batch with one record less in its header than in its bytes, under a checksum that is right.
+    fn with_a_record_too_many(batch: &Batch) -> Batch {
+        let mut bytes = batch.bytes().to_vec();
+        let count = batch.header().record_count - 1;
+        bytes[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&count.to_be_bytes());
+        let crc = crc_fast::crc32_iscsi(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        Batch::parse(bytes.into()).unwrap()
+    }
+
+    #[test]
+    fn records_of_compressed_batches_are_looked_into() {
+        let codecs =
+            [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+        for codec in codecs {
+            let sim = Sim::new(1);
+            let log = Log::open("/data", SetOptions::new(sim.env()), LogOptions::default()).unwrap();
+            let good = compressed(&[(Some(1), Some(2)), (Some(3), None)], codec);
+            log.append(&[good.clone(), with_a_record_too_many(&good)]).unwrap().wait().unwrap();
+            log.set().close().unwrap();
+            let findings = look(&sim).findings;
+            assert_eq!(findings.len(), 1, "{codec}: {findings:?}");
+            assert_eq!((findings[0].severity, findings[0].kind), (Severity::Data, FindingKind::Records));
+            assert_eq!(findings[0].position, Some(good.bytes().len() as u64), "{codec}");
+        }
     }
 }
 

@@ -200,3 +200,68 @@ fn a_lost_list_of_topics_is_made_anew() {
     assert_eq!(node.terminate(), 0);
     run(&logmill(), "rebuild-topics", &data.join("nowhere"), &[]).refused(5);
 }
+
+#[test]
+fn a_partition_that_is_not_where_it_belongs_is_damage() {
+    let (_dir, data) = closed_directory();
+    let (name, _) = partition_1(&data);
+    let (one, aside) = (data.join(&name), data.join("aside"));
+    fs::rename(&one, &aside).unwrap();
+    let outcome = run(&logmill(), "verify", &data, &[]);
+    assert!(outcome.refused(7).contains("1 of partitions that are not where they belong"), "{outcome:?}");
+    assert!(outcome.stdout.contains("partition 1 of topic \"t\" is not there"), "{}", outcome.stdout);
+    let report = &documents(&run(&logmill(), "verify", &data, &["--json"]).stdout)[0];
+    assert_eq!((&report["damaged"], &report["misplaced"][0]["path"]), (&json!(true), &json!(name)));
+    let plan = ok("repair", &data, &[]);
+    assert!(plan.contains("not mended: ") && plan.contains("there is nothing to repair"), "{plan}");
+    fs::rename(&aside, &one).unwrap();
+    assert!(ok("verify", &data, &[]).contains("nothing is damaged"));
+}
+
+#[test]
+fn a_partition_whose_meta_is_lost_is_served_again_after_a_repair() {
+    let (_dir, data) = closed_directory();
+    let (name, _) = partition_1(&data);
+    fs::remove_file(data.join(&name).join("meta")).unwrap();
+    assert!(ok("ls", &data, &[]).contains("meta is missing\n"));
+    let plan = ok("repair", &data, &[]);
+    assert!(plan.contains("what its owner keeps with it") && plan.contains("then do 1 step "), "{plan}");
+    ok("repair", &data, &["--execute"]);
+    assert!(ok("verify", &data, &[]).contains("nothing is damaged"));
+    let node = Node::start(&logmill(), &data);
+    assert_eq!(logmill().at(node.url()).ok(["consume", "t"]), "one\ntwo\nthree\n");
+    assert_eq!(node.terminate(), 0);
+}
+
+#[test]
+fn a_repair_that_loses_topics_from_the_list_names_them() {
+    let (_dir, data) = closed_directory();
+    let log = data.join("internal/metadata/00000000000000000000.log");
+    let mut bytes = fs::read(&log).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&log, bytes).unwrap();
+    let plan = ok("repair", &data, &[]);
+    let advice =
+        format!("records are there: t; 'logmill log rebuild-topics {}' makes it anew", data.display());
+    assert!(plan.contains(&advice), "{plan}");
+}
+
+#[test]
+fn a_file_that_is_no_segment_cannot_be_dumped() {
+    let (_dir, data) = closed_directory();
+    let set = data.join("set");
+    let outcome = run(&logmill(), "dump", &set, &[]);
+    assert!(outcome.refused(2).contains("is no segment"), "{outcome:?}");
+}
+
+#[test]
+fn a_single_log_of_an_embedding_program_is_not_served() {
+    let (_dir, data) = closed_directory();
+    let (name, _) = partition_1(&data);
+    fs::copy(data.join(name).join("meta"), data.join("meta")).unwrap();
+    let before = fs::read(data.join("set")).unwrap();
+    let refused = logmill().run(["serve".as_ref(), "--data-dir".as_ref(), data.as_os_str()]);
+    assert!(refused.refused(1).contains("a single log of a program that embeds"), "{refused:?}");
+    assert_eq!(fs::read(data.join("set")).unwrap(), before);
+}

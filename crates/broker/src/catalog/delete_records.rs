@@ -10,7 +10,7 @@ use std::sync::Arc;
 use logmill_log::ErrorKind;
 use logmill_record::Offset;
 
-use super::state::Partition;
+use super::state::{OffsetRange, Partition};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
 use crate::context::RequestContext;
@@ -113,7 +113,7 @@ fn delete_before(partition: &Partition, before: Option<Offset>) -> Result<Offset
     let before = before.unwrap_or_else(|| log.end_offset());
     log.set_start_offset(before).map_err(|error| match error.kind() {
         ErrorKind::OutOfRange => {
-            let (start, end, _) = partition.range();
+            let OffsetRange { start, end, .. } = partition.range();
             partition.name().out_of_range(before, start, end)
         }
         _ => partition.explain(&error),

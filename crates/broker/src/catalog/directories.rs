@@ -18,6 +18,8 @@ pub(super) const INTERNAL: &str = "internal";
 pub(super) const TOPICS: &str = "topics";
 
 const DELETED: &str = ".deleted";
+/// The file that makes a directory a log's.
+const LOG_META: &str = "meta";
 
 /// A topic's directory, below the data directory.
 pub(super) fn topic_dir(id: Uuid) -> PathBuf {
@@ -32,6 +34,23 @@ pub(super) fn deleted_dir(id: Uuid) -> PathBuf {
 /// A partition's directory, below the data directory.
 pub(super) fn partition_dir(id: Uuid, partition: u32) -> PathBuf {
     topic_dir(id).join(partition.to_string())
+}
+
+/// The topic and the number of the partition whose directory this is, below the data directory.
+pub(super) fn place_of(path: &Path) -> Option<(Uuid, u32)> {
+    let names: Vec<&str> = path.iter().filter_map(|name| name.to_str()).collect();
+    let [TOPICS, topic, partition] = names[..] else { return None };
+    let number = partition.parse().ok().filter(|number: &u32| number.to_string() == partition)?;
+    match classify(topic) {
+        Named::Topic(id) => Some((id, number)),
+        Named::Deleted(_) | Named::Other => None,
+    }
+}
+
+/// Whether this lies in the directory of a topic that was deleted.
+pub(super) fn is_deleted(path: &Path) -> bool {
+    let topic = path.strip_prefix(TOPICS).ok().and_then(|below| below.iter().next()?.to_str());
+    topic.is_some_and(|topic| matches!(classify(topic), Named::Deleted(_)))
 }
 
 /// What the name of something in `topics` says.
@@ -52,6 +71,17 @@ pub(super) fn classify(name: &str) -> Named {
     parse(name).map_or(Named::Other, Named::Topic)
 }
 
+/// Refuses the directory of a single log, into which an embedding program writes: topics beside its segments
+/// would be found by nobody.
+pub(crate) fn refuse_single(fs: &dyn Fs, data_dir: &Path) -> Result<(), OpenError> {
+    // No directory, or not ours to read: opening it makes one, or says so.
+    let Ok(entries) = fs.list(data_dir) else { return Ok(()) };
+    if entries.iter().any(|entry| entry.name == LOG_META) {
+        return Err(OpenError::single_log(data_dir));
+    }
+    Ok(())
+}
+
 /// Whether `topics` holds a directory that the node could have made.
 pub(super) fn holds_topic(set: &LogSet, topics: &Path) -> Result<bool, OpenError> {
     match set.env().fs.list(topics) {
@@ -68,10 +98,15 @@ pub(super) fn holds_data(fs: &dyn Fs, dir: &Path) -> io::Result<bool> {
         let path = dir.join(&entry.name);
         let holds = if entry.is_dir {
             holds_data(fs, &path)?
-        } else if entry.name == "meta" || entry.name.ends_with(".tmp") {
+        } else if entry.name == LOG_META || entry.name.ends_with(".tmp") {
             false
         } else {
-            fs.open(&path, OpenMode::Read)?.status()?.len > 0
+            match fs.open(&path, OpenMode::Read).and_then(|file| file.status()) {
+                Ok(status) => status.len > 0,
+                // A link to a directory, or a stranger: nothing that the node made.
+                Err(error) if error.kind() == io::ErrorKind::IsADirectory => true,
+                Err(error) => return Err(error),
+            }
         };
         if holds {
             return Ok(true);
@@ -124,6 +159,13 @@ mod tests {
             assert_eq!(classify(other), Named::Other, "{other}");
         }
         assert_eq!(partition_dir(id, 7), Path::new("topics/00112233-4455-6677-8899-aabbccddeeff/7"));
+        assert_eq!(place_of(&partition_dir(id, 7)), Some((id, 7)));
+        for other in
+            [topic_dir(id), topic_dir(id).join("07"), partition_dir(id, 7).join("x"), "internal".into()]
+        {
+            assert_eq!(place_of(&other), None, "{}", other.display());
+        }
+        assert!(is_deleted(&deleted_dir(id).join("7")) && !is_deleted(&partition_dir(id, 7)));
         assert_eq!(classify(&deleted_dir(id).file_name().unwrap().to_string_lossy()), Named::Deleted(id));
     }
 }

@@ -14,7 +14,7 @@ use logmill_log::{Log, LogSet, SetOptions};
 use logmill_record::{BatchBuilder, NewRecord};
 use uuid::Uuid;
 
-use super::directories::{INTERNAL, Named, TOPICS, classify, remove_tree, topic_dir};
+use super::directories::{self, INTERNAL, TOPICS, is_deleted, refuse_single, remove_tree, topic_dir};
 use super::metadata::{self, METADATA};
 use super::record::{self, Event, Identity};
 use crate::error::OpenError;
@@ -82,6 +82,7 @@ pub struct SkippedDirectory {
 /// file system.
 pub fn plan_rebuild(env: &Env, dir: impl AsRef<Path>) -> Result<RebuildPlan, OpenError> {
     let dir = dir.as_ref();
+    refuse_single(&*env.fs, dir)?;
     let listing = list(env, dir).map_err(OpenError::from_log)?;
     let mut skipped = Vec::new();
     let mut found: BTreeMap<Uuid, Found> = BTreeMap::new();
@@ -144,17 +145,13 @@ enum Placed {
 }
 
 fn place_of(log: &LogListing) -> Placed {
-    let Ok(below) = log.path.strip_prefix(TOPICS) else { return Placed::Elsewhere };
-    let names: Vec<&str> = below.iter().filter_map(|name| name.to_str()).collect();
-    let place = match names[..] {
-        [topic, partition] => match (classify(topic), partition.parse::<u32>()) {
-            (Named::Topic(id), Ok(number)) if number.to_string() == partition => Some((id, number)),
-            (Named::Deleted(_), _) => return Placed::Skipped("its topic was deleted".to_owned()),
-            _ => None,
-        },
-        _ => None,
-    };
-    let Some((id, number)) = place else {
+    if !log.path.starts_with(TOPICS) {
+        return Placed::Elsewhere;
+    }
+    if is_deleted(&log.path) {
+        return Placed::Skipped("its topic was deleted".to_owned());
+    }
+    let Some((id, number)) = directories::place_of(&log.path) else {
         return Placed::Skipped("it has no name that a partition has".to_owned());
     };
     let meta = match &log.meta {

@@ -146,6 +146,15 @@ impl TopicState {
     }
 }
 
+/// A partition's offsets, as readers see them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OffsetRange {
+    pub(crate) start: Offset,
+    pub(crate) end: Offset,
+    /// Where the first transaction that has not ended begins.
+    pub(crate) last_stable: Offset,
+}
+
 impl Partition {
     pub(super) fn open(name: PartitionName, lane: Lane) -> Self {
         Self { name, open: Ok(lane), reads: Turns::new(READS_AT_ONCE), deletions: OnceLock::new() }
@@ -200,11 +209,14 @@ impl Partition {
         self.open.as_ref().is_ok_and(Lane::takes_records)
     }
 
-    /// Start and end, as readers see them, and where the first transaction that has not ended begins. Waits
-    /// for nothing.
-    pub(crate) fn range(&self) -> (Offset, Offset, Offset) {
-        let offsets = |log: Log| (log.start_offset(), log.end_offset(), log.last_stable_offset());
-        self.log().map_or_else(|_| Default::default(), offsets)
+    /// Waits for nothing.
+    pub(crate) fn range(&self) -> OffsetRange {
+        let range = |log: Log| OffsetRange {
+            start: log.start_offset(),
+            end: log.end_offset(),
+            last_stable: log.last_stable_offset(),
+        };
+        self.log().map_or_else(|_| OffsetRange::default(), range)
     }
 
     /// How it stands. Waits for nothing.

@@ -109,8 +109,8 @@ impl PartitionName {
     /// What lies in the partition's directory belongs to another.
     pub(crate) fn misplaced(&self, path: &Path) -> Error {
         let message = format!(
-            "{self} cannot be opened: what lies in {} says that it belongs to another partition; stop the node, \
-             put the right directory there, and start it again",
+            "{self} cannot be opened: what lies in {} belongs to another partition, or does not say to which one; \
+             stop the node, see 'logmill log verify', put the right directory there, and start it again",
             path.display()
         );
         Error::new(Reason::PartitionFailed, message)
@@ -141,8 +141,8 @@ impl PartitionName {
     /// `diverging` only.
     pub(crate) fn truncated(&self, offset: Offset, epoch: i32, diverging: Offset) -> Error {
         let message = format!(
-            "{self} has lost records since they were read: what was read in epoch {epoch} up to offset {offset} is \
-             there up to {diverging} only, and what follows is other records or none yet; take back what came of \
+            "{self} has lost records since they were read: what was read in epoch {epoch} below offset {offset} is \
+             there below {diverging} only, and what follows is other records or none yet; take back what came of \
              the lost ones, and go on at {diverging}"
         );
         Error::new(Reason::LogTruncated, message)

@@ -134,6 +134,14 @@ impl OpenError {
         Self::new(OpenErrorKind::Damaged, message)
     }
 
+    pub(crate) fn single_log(dir: &Path) -> Self {
+        let message = format!(
+            "{} holds a single log of a program that embeds logmill-log, and no topics: choose another directory",
+            dir.display()
+        );
+        Self::new(OpenErrorKind::NotADataDirectory, message)
+    }
+
     /// A plan was made, and then somebody had the directory open.
     pub(crate) fn changed_meanwhile(dir: &Path) -> Self {
         let message = format!(

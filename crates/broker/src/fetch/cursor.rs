@@ -7,7 +7,7 @@ use logmill_log::{AbortedTxn, Chunk, ErrorKind, Log, ReadOut};
 
 use super::place::{Place, out_of_range, start_at};
 use super::{FetchFrom, PartitionData};
-use crate::catalog::{Partition, TopicState};
+use crate::catalog::{OffsetRange, Partition, TopicState};
 use crate::error::{Error, Reason};
 use crate::exec::{TakeTurn, Turn};
 use crate::topic::Position;
@@ -83,7 +83,7 @@ impl Cursor {
             return;
         }
         let found = self.partition().map(|partition| (start_at(partition, &self.from), partition.range()));
-        let (located, (start, end, last_stable)) =
+        let (located, OffsetRange { start, end, last_stable }) =
             found.unwrap_or_else(|error| (Err(error), Default::default()));
         // Also where nothing can be read: what can be is a part of the answer.
         let offset = located.unwrap_or_else(|error| {

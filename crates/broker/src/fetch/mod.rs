@@ -119,7 +119,7 @@ pub struct PartitionData {
     pub last_epoch: Option<i32>,
     /// Whole stored batches, in order. [`decode`] makes records of them.
     pub chunks: Vec<Chunk>,
-    /// The aborted transactions with records in `chunks`.
+    /// The aborted transactions with records in `chunks`; none in this version.
     pub aborted: Vec<AbortedTxn>,
     /// Why this partition could not be read; there are no chunks then.
     pub error: Option<Error>,

@@ -4,7 +4,7 @@ use logmill_log::Log;
 use logmill_record::{Offset, TimestampMs};
 
 use super::FetchFrom;
-use crate::catalog::Partition;
+use crate::catalog::{OffsetRange, Partition};
 use crate::error::Error;
 use crate::topic::Position;
 
@@ -89,6 +89,6 @@ pub(super) fn locate(
 }
 
 pub(super) fn out_of_range(partition: &Partition, offset: Offset) -> Error {
-    let (start, end, _) = partition.range();
+    let OffsetRange { start, end, .. } = partition.range();
     partition.name().out_of_range(offset, start, end)
 }

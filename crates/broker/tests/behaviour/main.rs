@@ -9,6 +9,7 @@ mod faults;
 mod fetch;
 mod grow;
 mod idempotence;
+mod inspect;
 mod metadata;
 mod open;
 mod produce;

@@ -50,7 +50,7 @@ fn a_directory_without_the_right_to_write_is_refused() {
     });
     let error = refused(with_env(&dir, denied));
     assert_eq!(error.kind(), OpenErrorKind::Denied);
-    assert!(error.to_string().contains("right to write"), "{error}");
+    assert!(error.to_string().contains("give this user the rights"), "{error}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use logmill_client::{Client, Subscription};
 use logmill_record::Inflater;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use super::E2eArgs;
 use super::measure::{Measured, Tasks, Timetable, gather, measure};
@@ -66,20 +66,23 @@ impl Receiver {
         loop {
             let total = *self.total.borrow_and_update();
             let received = self.received.load(Ordering::Relaxed);
-            if total.is_some_and(|total| received >= total) {
-                return check(received, total.unwrap_or_default()).map(|()| latency_us);
+            if let Some(total) = total.filter(|total| received >= *total) {
+                return if received == total {
+                    Ok(latency_us)
+                } else {
+                    Err(incomplete(received, Some(total)))
+                };
             }
             let data = tokio::select! {
-                data = timeout(PATIENCE, self.subscription.next()) => data,
+                data = self.subscription.next() => data,
+                () = sleep(PATIENCE), if total.is_some() => None,
                 changed = self.total.changed(), if total.is_none() => match changed {
                     Ok(()) => continue,
                     // Sending failed, and says so.
                     Err(_) => return Ok(latency_us),
                 },
             };
-            let Ok(Some(data)) = data else {
-                return check(received, total.unwrap_or(received + 1)).map(|()| latency_us);
-            };
+            let Some(data) = data else { return Err(incomplete(received, total)) };
             let note = |due| self.times.note(&mut latency_us, due);
             let count = look_at(&data?, self.record_bytes, &mut inflater, note)?;
             self.received.fetch_add(count, Ordering::Relaxed);
@@ -87,10 +90,10 @@ impl Receiver {
     }
 }
 
-fn check(received: u64, acknowledged: u64) -> Result<(), Failure> {
-    if received == acknowledged {
-        return Ok(());
-    }
-    let message = format!("{acknowledged} records were acknowledged and {received} arrived");
-    Err(Failure::new(Exit::Failed, message))
+fn incomplete(received: u64, acknowledged: Option<u64>) -> Failure {
+    let message = match acknowledged {
+        Some(acknowledged) => format!("{acknowledged} records were acknowledged and {received} arrived"),
+        None => format!("the subscription ended after {received} records"),
+    };
+    Failure::new(Exit::Failed, message)
 }

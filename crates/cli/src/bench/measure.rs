@@ -21,7 +21,7 @@ const MOST_TOUCHED_BYTES: u64 = 1 << 30;
 
 /// What came out.
 pub(super) struct Measured {
-    /// In µs; of what, is the load's matter.
+    /// In µs, from when to when the load says.
     pub(super) latency_us: Histogram<u64>,
     /// Records that reached their end in the time measured.
     pub(super) records: u64,

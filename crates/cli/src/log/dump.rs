@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{name_of, typed_name};
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::record_json::{Headers, bytes_entry};
 use crate::when::time_text;
 
@@ -74,11 +74,9 @@ impl Printer<'_> {
             Dumped::Damage(damage) if self.args.json => self.output.json(&damage_json(damage)),
             Dumped::Damage(damage) => {
                 self.heading(&damage.file)?;
-                let to = damage.to.map_or_else(|| "the end".to_owned(), |to| format!("offset {to}"));
-                self.output.line(format_args!(
-                    "{:>11} damaged: {} bytes, from offset {} to {to}: {}",
-                    damage.position, damage.len, damage.from, damage.what
-                ))
+                let (position, what) = (damage.position, &damage.what);
+                let (bytes, offsets) = (counted(damage.len, "byte", "bytes"), offsets_text(damage));
+                self.output.line(format_args!("{position:>11} damaged: {bytes}, {offsets}: {what}"))
             }
             _ => Ok(()),
         }
@@ -175,14 +173,25 @@ impl Printer<'_> {
     }
 }
 
+/// The offsets that are gone with it, the last one among them.
+fn offsets_text(damage: &DumpedDamage) -> String {
+    let from = damage.from.get();
+    match damage.to.map(|to| to.get().saturating_sub(1)) {
+        None => format!("from offset {from} on"),
+        Some(last) if last < from => "no offset".to_owned(),
+        Some(last) if last == from => format!("offset {from}"),
+        Some(last) => format!("offsets {from} to {last}"),
+    }
+}
+
 fn damage_json(damage: &DumpedDamage) -> Value {
     json!({
         "log": damage.log.as_deref().map(name_of),
         "file": damage.file.display().to_string(),
         "position": damage.position,
         "bytes": damage.len,
-        "from_offset": damage.from.get(),
-        "to_offset": damage.to.map(Offset::get),
+        "first_offset": damage.from.get(),
+        "end_offset": damage.to.map(Offset::get),
         "crc_ok": false,
         "damage": damage.what,
     })

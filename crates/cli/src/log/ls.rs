@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use logmill_log::env::Env;
 use logmill_log::inspect::{Listing, LogListing, list};
+use logmill_log::{Error, ErrorKind};
 use serde_json::{Value, json};
 
 use super::{name_of, partition_of, partition_text};
 use crate::failure::Failure;
-use crate::output::{Output, bytes_text, plain_table, to_f64};
+use crate::output::{Output, bytes_text, counted, plain_table, to_f64};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -34,7 +35,7 @@ fn print(listing: &Listing, output: &mut Output) -> Result<(), Failure> {
     output.line(format_args!("id          {id}"))?;
     if let Some(counter) = listing.open_counter {
         let closed = if listing.clean { "closed cleanly" } else { "not closed cleanly" };
-        output.line(format_args!("opened      {counter} times, {closed}"))?;
+        output.line(format_args!("opened      {}, {closed}", counted(counter.into(), "time", "times")))?;
     }
     output.line(format_args!("logs        {}", listing.logs.len()))?;
     if listing.logs.is_empty() {
@@ -53,10 +54,19 @@ fn print(listing: &Listing, output: &mut Output) -> Result<(), Failure> {
             log.segments.len().to_string(),
             bytes_text(to_f64(log.bytes())),
             log.checkpoint.map_or_else(|| "-".to_owned(), |row| row.end_offset.to_string()),
-            log.meta.as_ref().map_or_else(ToString::to_string, |_| "ok".to_owned()),
+            log.meta.as_ref().map_or_else(state_of, |_| "ok".to_owned()),
         ]);
     }
     output.line(table.trim_fmt())
+}
+
+/// What fits a column; `verify` says the rest.
+fn state_of(error: &Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => "meta is missing".to_owned(),
+        ErrorKind::Corrupt => "meta is damaged".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 fn log_json(log: &LogListing) -> Value {

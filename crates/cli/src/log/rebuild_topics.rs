@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::node::open_failure;
-use crate::output::Output;
+use crate::output::{Output, counted};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -28,10 +28,7 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     if !args.json {
         print(&plan, output)?;
     }
-    let count = match plan.topics().len() {
-        1 => "1 topic".to_owned(),
-        count => format!("{count} topics"),
-    };
+    let count = counted(plan.topics().len() as u64, "topic", "topics");
     let replaced = if args.execute { plan.execute().map_err(|error| open_failure(&error))? } else { None };
     let replaced = replaced.map(|path| path.display().to_string());
     if args.json {

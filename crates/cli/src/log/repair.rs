@@ -1,15 +1,17 @@
 //! `logmill log repair`.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
+use logmill_broker::TopicList;
 use logmill_log::env::Env;
 use logmill_log::inspect::{RepairStep, plan_repair};
 use serde_json::{Value, json};
 
-use super::verify::finding_json;
+use super::verify::{finding_json, misplaced_json, misplaced_text};
 use super::{Bar, name_of};
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::{Output, counted};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -24,11 +26,18 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
+    let env = Env::real();
+    // Before the plan, which holds the directory.
+    let topics = TopicList::read(&env, &args.dir)?;
     let bar = Bar::new("verifying");
-    let plan = plan_repair(&Env::real(), &args.dir, &mut |progress| bar.set(progress))?;
+    let plan = plan_repair(&env, &args.dir, &mut |progress| bar.set(progress))?;
     drop(bar);
+    let plan = plan.with_owners(|log| topics.owner_of(log))?;
     let steps = plan.steps().to_vec();
-    let findings: Vec<Value> = plan.report().findings.iter().map(finding_json).collect();
+    let report = plan.report();
+    let misplaced = topics.check(report);
+    let unlisted = if loses_topics(&steps) { topics.unlisted(&report.logs) } else { BTreeSet::new() };
+    let findings: Vec<Value> = report.findings.iter().map(finding_json).collect();
     if args.execute {
         plan.execute()?;
     }
@@ -38,21 +47,46 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
             "executed": args.execute,
             "steps": steps.iter().map(step_json).collect::<Value>(),
             "findings": findings,
+            "misplaced": misplaced.iter().map(misplaced_json).collect::<Value>(),
+            "topics_not_listed": unlisted,
         }));
     }
     for step in &steps {
         output.line(step)?;
     }
-    let count = steps.len();
-    match (count, args.execute) {
-        (0, _) => output.line("there is nothing to repair"),
-        (_, true) => {
-            output.line(format_args!("did these {count} steps; 'logmill log verify' says how it stands"))
-        }
-        (_, false) => output.line(format_args!(
-            "nothing was changed; copy the directory, then do these {count} steps with --execute"
-        )),
+    if loses_topics(&steps) {
+        output.line(topics_text(&args.dir, &unlisted))?;
     }
+    for misplaced in &misplaced {
+        output.line(format_args!("not mended: {}", misplaced_text(&args.dir, misplaced)))?;
+    }
+    let count = counted(steps.len() as u64, "step", "steps");
+    match (steps.len(), args.execute) {
+        (0, _) => output.line("there is nothing to repair"),
+        (_, true) => output.line(format_args!("did {count}; 'logmill log verify' says how it stands")),
+        (_, false) => output
+            .line(format_args!("nothing was changed; copy the directory, then do {count} with --execute")),
+    }
+}
+
+/// Whether the node's list of topics loses what some record said.
+fn loses_topics(steps: &[RepairStep]) -> bool {
+    let of_list = |step: &RepairStep| step.log.as_deref().is_some_and(TopicList::is_at);
+    steps.iter().any(|step| of_list(step) && !step.gone.is_empty())
+}
+
+fn topics_text(dir: &Path, unlisted: &BTreeSet<String>) -> String {
+    let lost = if unlisted.is_empty() {
+        "what its lost records said of topics, or of their settings".to_owned()
+    } else {
+        let names: Vec<&str> = unlisted.iter().map(String::as_str).collect();
+        format!("these topics, whose records are there: {}", names.join(", "))
+    };
+    format!(
+        "the node's list of topics will be without {lost}; 'logmill log rebuild-topics {}' makes it anew from the \
+         topics' directories, with the default settings",
+        dir.display()
+    )
 }
 
 fn step_json(step: &RepairStep) -> Value {

@@ -18,6 +18,9 @@ use crate::when::day_text;
 /// The feed inside the binary; where it is from stands in `data/README.md`.
 static EMBEDDED: &str = include_str!("../../data/earthquakes.json");
 
+/// What to do about a file that is no feed.
+const WANTED: &str = "give a GeoJSON feature collection, such as earthquake.usgs.gov has them";
+
 /// The largest file that is read, so that a wrong argument does not fill the memory.
 const MAX_FEED_BYTES: u64 = 1 << 30;
 
@@ -72,19 +75,21 @@ impl Feed {
         let collection: Collection<'_> =
             serde_json::from_slice(json).map_err(|error| match error.classify() {
                 serde_json::error::Category::Eof if json.iter().all(u8::is_ascii_whitespace) => {
-                    refuse("is empty: a GeoJSON feed is expected".to_owned())
+                    refuse(format!("is empty; {WANTED}"))
                 }
                 serde_json::error::Category::Eof => refuse(format!(
                     "is cut off: its JSON ends in the middle, at line {} column {}; fetch the file again",
                     error.line(),
                     error.column()
                 )),
-                serde_json::error::Category::Data => refuse(format!("is JSON, but no GeoJSON feed: {error}")),
-                _ => refuse(format!("is not JSON: {error}")),
+                serde_json::error::Category::Data => {
+                    refuse(format!("is JSON, but no GeoJSON feed: {error}; {WANTED}"))
+                }
+                _ => refuse(format!("is not JSON: {error}; {WANTED}")),
             })?;
         let features = match collection.features {
             None => {
-                return Err(refuse("has no \"features\": is it a GeoJSON feature collection?".to_owned()));
+                return Err(refuse(format!("has no \"features\"; {WANTED}")));
             }
             Some(features) if features.is_empty() => {
                 return Err(refuse("has no features: there is nothing to do".to_owned()));

@@ -127,7 +127,8 @@ pub struct Space {
 /// }
 /// ```
 pub trait Fs: fmt::Debug + Send + Sync {
-    /// Opens or creates a file.
+    /// Opens or creates a file. What is no plain file, such as a directory or a FIFO, is refused as
+    /// `IsADirectory`, and never waited for.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
 
     /// The entries of a directory, in order of their names. Names that are not UTF-8 are an

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -35,6 +35,9 @@ pub struct StdFs;
 
 impl Fs for StdFs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        if mode != OpenMode::CreateNew {
+            refuse_special(path)?;
+        }
         let mut options = fs::OpenOptions::new();
         options.read(true);
         match mode {
@@ -86,7 +89,9 @@ impl Fs for StdFs {
         let made = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = match made {
             // Who may only read can still see whether anybody has it: a copy on read-only media.
-            Err(error) if unwritable(&error) => fs::File::open(path).map_err(|_| error)?,
+            Err(error) if unwritable(&error) => {
+                refuse_special(path).and_then(|()| fs::File::open(path)).map_err(|_| error)?
+            }
             made => made?,
         };
         file.try_lock().map_err(io::Error::from)?;
@@ -100,6 +105,20 @@ impl Fs for StdFs {
             total_bytes: status.f_blocks.saturating_mul(status.f_frsize),
         })
     }
+}
+
+/// Opening a FIFO waits for who writes to it, and a device does who knows what: neither is opened.
+fn refuse_special(path: &Path) -> io::Result<()> {
+    let kind = fs::metadata(path)?.file_type();
+    let what = match kind {
+        kind if kind.is_file() => return Ok(()),
+        kind if kind.is_dir() => return Err(rustix::io::Errno::ISDIR.into()),
+        kind if kind.is_fifo() => "a FIFO",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    let message = format!("it is {what}, where a plain file should be");
+    Err(io::Error::new(io::ErrorKind::IsADirectory, message))
 }
 
 fn unwritable(error: &io::Error) -> bool {

@@ -1,16 +1,19 @@
-//! Taking a data directory for a look: is it one, has somebody else got it, and which logs are in it.
+//! Taking a data directory for a look: is it one, has somebody else got it, and what is in it.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::env::{Entry, Fs, Lock, OpenMode};
 use crate::error::{Error, ErrorKind};
+use crate::format::atomic::TEMPORARY;
 use crate::format::meta::FILE as META;
 use crate::segment::base_of;
-use crate::set::{CHECKPOINT, LOCK, RESERVE, SET, take_lock};
+use crate::set::{CHECKPOINT, LOCK, LOST_AND_FOUND, RESERVE, SET, take_lock};
 
 /// Logs lie no deeper below the data directory than this.
 const MOST_LEVELS: usize = 16;
+/// So many links are followed on the way to a log: they can lead in circles.
+const MOST_LINKS: usize = 2;
 /// So many levels above a log's directory its data directory is looked for, for the advice.
 const LEVELS_ABOVE: usize = 4;
 
@@ -18,8 +21,7 @@ const LEVELS_ABOVE: usize = 4;
 #[derive(Debug)]
 pub(super) struct Directory {
     pub(super) path: PathBuf,
-    /// The logs' paths below it, in order.
-    pub(super) logs: Vec<PathBuf>,
+    pub(super) found: Found,
     _lock: Option<Box<dyn Lock>>,
 }
 
@@ -30,11 +32,11 @@ impl Directory {
         let entries = fs.list(path).map_err(|error| cannot_list(fs, path, error))?;
         let holds = |name: &str| entries.iter().any(|entry| entry.name == name);
         let lock = if holds(LOCK) { Some(take_lock(fs, path)?) } else { None };
-        let logs = logs_in(fs, path)?;
+        let found = logs_in(fs, path)?;
         if !holds(SET) {
-            refuse_foreign(fs, path, &logs)?;
+            refuse_foreign(fs, path, &found.logs)?;
         }
-        Ok(Self { path: path.to_owned(), logs, _lock: lock })
+        Ok(Self { path: path.to_owned(), found, _lock: lock })
     }
 }
 
@@ -72,43 +74,72 @@ fn is_log(entries: &[Entry]) -> bool {
     entries.iter().any(|entry| !entry.is_dir && (entry.name == META || base_of(&entry.name).is_some()))
 }
 
-/// The paths of the logs below `root`, in order.
-pub(crate) fn logs_in(fs: &dyn Fs, root: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut logs = Vec::new();
-    find_logs(fs, root, Path::new(""), MOST_LEVELS, &mut logs)?;
-    Ok(logs)
+/// What lies in a data directory, each by its path below it, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// The directories of logs.
+    pub(crate) logs: Vec<PathBuf>,
+    /// Files outside of those that are none of the set's own.
+    pub(crate) strays: Vec<PathBuf>,
 }
 
-fn find_logs(
-    fs: &dyn Fs,
-    root: &Path,
-    below: &Path,
-    levels: usize,
-    logs: &mut Vec<PathBuf>,
-) -> Result<(), Error> {
-    let dir = root.join(below);
-    let entries = fs.list(&dir).map_err(|error| Error::io("list", &dir, error))?;
-    if is_log(&entries) {
-        logs.push(below.to_owned());
-    }
-    for entry in entries {
-        let path = below.join(&entry.name);
-        if entry.is_dir {
-            if levels > 0 {
-                find_logs(fs, root, &path, levels - 1, logs)?;
-            }
-        } else if is_linked_log(fs, &root.join(&path), &entry.name) {
-            logs.push(path);
+/// Looks for logs below `root`, behind links too, as an open of a log goes.
+pub(crate) fn logs_in(fs: &dyn Fs, root: &Path) -> Result<Found, Error> {
+    let mut search = Search { fs, root, found: Found::default() };
+    search.look(Path::new(""), MOST_LEVELS, MOST_LINKS)?;
+    Ok(search.found)
+}
+
+struct Search<'a> {
+    fs: &'a dyn Fs,
+    root: &'a Path,
+    found: Found,
+}
+
+impl Search<'_> {
+    fn look(&mut self, below: &Path, levels: usize, links: usize) -> Result<(), Error> {
+        let dir = self.root.join(below);
+        let entries = self.fs.list(&dir).map_err(|error| Error::io("list", &dir, error))?;
+        let (is_root, is_log) = (below.as_os_str().is_empty(), is_log(&entries));
+        if is_log {
+            self.found.logs.push(below.to_owned());
         }
+        for entry in entries {
+            let (path, name) = (below.join(&entry.name), entry.name.as_str());
+            if is_root && (is_own(name) || name == LOST_AND_FOUND) {
+                continue;
+            }
+            let is_link = !entry.is_dir && links > 0 && self.is_linked_dir(&path, name);
+            if entry.is_dir || is_link {
+                if levels > 0 {
+                    self.look(&path, levels - 1, links - usize::from(is_link))?;
+                }
+            } else if !is_log {
+                self.found.strays.push(path);
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Whether this is a link to a directory, which is not a data directory of its own: that one has
+    /// another lock, or the link leads back to where the search began.
+    fn is_linked_dir(&self, path: &Path, name: &str) -> bool {
+        // Nearly every file of a data directory has one of these names, and is not worth the call.
+        if name == META || name.ends_with(TEMPORARY) || is_of_segment(name) {
+            return false;
+        }
+        let entries = self.fs.list(&self.root.join(path));
+        entries.is_ok_and(|entries| entries.iter().all(|entry| entry.name != SET))
+    }
 }
 
-/// A link to a log's directory is followed, one level deep: links can lead in circles.
-fn is_linked_log(fs: &dyn Fs, path: &Path, name: &str) -> bool {
-    // Every other file of a data directory has one of these names, and is not worth the call.
-    if [SET, META, LOCK, CHECKPOINT, RESERVE].contains(&name) || name.contains('.') {
-        return false;
-    }
-    fs.list(path).is_ok_and(|entries| is_log(&entries))
+/// Whether it is one of the set's own files.
+fn is_own(name: &str) -> bool {
+    [SET, LOCK, CHECKPOINT, RESERVE].contains(&name)
+}
+
+/// Whether the name is that of a segment's file, whatever its ending.
+fn is_of_segment(name: &str) -> bool {
+    let base = name.split_once('.').map(|(base, _)| base);
+    base.is_some_and(|base| base.len() == 20 && base.bytes().all(|byte| byte.is_ascii_digit()))
 }

@@ -181,7 +181,8 @@ pub struct DumpedDamage {
 ///
 /// # Errors
 ///
-/// As [`list`](super::list()); `NotFound` if the directory holds no log of that path.
+/// As [`list`](super::list()); `NotFound` if the directory holds no log of that path; `Invalid` if a file
+/// alone is no segment.
 pub fn dump(
     env: &Env,
     path: impl AsRef<Path>,
@@ -191,14 +192,15 @@ pub fn dump(
     let (fs, path) = (&*env.fs, path.as_ref());
     if let Some(base) = data_file(fs, path)? {
         // A file alone may be anybody's, and compacted.
+        let base = base.map_or_else(|| first_offset(fs, path), Ok)?;
         let bounds = Bounds { base, end: None, len: None, gaps: true };
         let out = Out { log: None, file: path.into(), from: options.from, each };
         return dump_file(fs, out, &bounds).map(drop);
     }
     let directory = Directory::open(fs, path)?;
     let logs: Vec<&PathBuf> = match &options.log {
-        None => directory.logs.iter().collect(),
-        Some(log) => directory.logs.iter().filter(|path| *path == log).collect(),
+        None => directory.found.logs.iter().collect(),
+        Some(log) => directory.found.logs.iter().filter(|path| *path == log).collect(),
     };
     if let (Some(log), true) = (&options.log, logs.is_empty()) {
         let message = format!(
@@ -222,7 +224,7 @@ pub fn dump(
             let log = Some(Arc::clone(&shared));
             let out = Out { log, file: file.as_path().into(), from: options.from, each };
             let bounds = Bounds {
-                base: Some(listing.base_offset),
+                base: listing.base_offset,
                 end,
                 len: Some(listing.bytes),
                 gaps: end.is_some() && listing.base_offset < gaps_below,
@@ -259,7 +261,7 @@ struct Out<'a> {
 
 /// What is known of a data file before it is read.
 struct Bounds {
-    base: Option<Offset>,
+    base: Offset,
     end: Option<Offset>,
     len: Option<u64>,
     gaps: bool,
@@ -274,8 +276,7 @@ fn dump_file(fs: &dyn Fs, mut out: Out<'_>, bounds: &Bounds) -> Result<ControlFl
 impl Out<'_> {
     fn run(&mut self, file: &dyn File, bounds: &Bounds) -> std::io::Result<ControlFlow<()>> {
         let len = bounds.len.map_or_else(|| file.status().map(|status| status.len), Ok)?;
-        let base = bounds.base.map_or_else(|| first_offset(file, len), Ok)?;
-        let mut survey = Survey::new(file, len, base, bounds.end.unwrap_or(Offset::MAX), bounds.gaps);
+        let mut survey = Survey::new(file, len, bounds.base, bounds.end.unwrap_or(Offset::MAX), bounds.gaps);
         while let Some(piece) = survey.next()? {
             let dumped = match piece {
                 Piece::Batch(whole) if whole.header.next_offset() <= self.from => continue,
@@ -300,12 +301,27 @@ impl Out<'_> {
     }
 }
 
-/// The first offset of a file whose name does not say: that of its first batch.
-fn first_offset(file: &dyn File, len: u64) -> std::io::Result<Offset> {
+/// The first offset of a file whose name does not say: that of its first batch. What a segment has left
+/// beside it, or left to another name, may begin with damage.
+fn first_offset(fs: &dyn Fs, path: &Path) -> Result<Offset, Error> {
     let mut head = [0; HEADER_LEN];
-    if len < HEADER_LEN as u64 {
-        return Ok(Offset::ZERO);
+    let mut read = || {
+        let file = fs.open(path, OpenMode::Read)?;
+        let len = usize::try_from(file.status()?.len).unwrap_or(HEADER_LEN).min(HEADER_LEN);
+        atomic::read_exact(&*file, &mut head[..len], 0)
+    };
+    read().map_err(|error| Error::io("read", path, error))?;
+    let of_segment = path.file_name().is_some_and(|name| name.to_string_lossy().contains(".log."));
+    match BatchHeader::parse(&head) {
+        Ok(header) => Ok(header.base_offset),
+        Err(_) if of_segment => Ok(Offset::ZERO),
+        Err(_) => {
+            let message = format!(
+                "{} is no segment: it does not begin with a record batch; give a data directory, or one of its \
+                 .log files",
+                path.display()
+            );
+            Err(Error::new(ErrorKind::Invalid, message).at_path(path))
+        }
     }
-    atomic::read_exact(file, &mut head, 0)?;
-    Ok(BatchHeader::parse(&head).map_or(Offset::ZERO, |header| header.base_offset))
 }

@@ -90,6 +90,10 @@ pub enum FindingKind {
     Codec,
     /// A file that the log does not use.
     Stray,
+    /// What has the name of a segment is no plain file.
+    NoFile,
+    /// Two directories say that they are the same log.
+    Copy,
 }
 
 impl fmt::Display for FindingKind {
@@ -108,6 +112,8 @@ impl fmt::Display for FindingKind {
             Self::TornTail => "torn-tail",
             Self::Codec => "codec",
             Self::Stray => "stray",
+            Self::NoFile => "no-file",
+            Self::Copy => "copy",
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Which logs a data directory holds, by their small files and the headers of their newest segments.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -194,9 +195,11 @@ pub fn list(env: &Env, dir: impl AsRef<Path>) -> Result<Listing, Error> {
     let set = dir.join(SET);
     let file = atomic::read(fs, &set).ok().flatten().and_then(|bytes| SetFile::decode(&set, &bytes).ok());
     let rows = dir.join(CHECKPOINT);
-    let rows = atomic::read(fs, &rows)?.and_then(|bytes| checkpoint::decode(&rows, &bytes).ok());
+    let rows =
+        atomic::read(fs, &rows).ok().flatten().and_then(|bytes| checkpoint::decode(&rows, &bytes).ok());
     let rows = rows.unwrap_or_default();
-    let logs = directory.logs.iter().map(|path| list_log(fs, dir, path, &rows)).collect::<Result<_, _>>()?;
+    let logs = directory.found.logs.iter().map(|path| list_log(fs, dir, path, &rows));
+    let logs = logs.collect::<Result<_, _>>()?;
     Ok(Listing {
         dir: dir.clone(),
         id: file.map(|file| file.id),
@@ -225,11 +228,12 @@ fn list_log(fs: &dyn Fs, dir: &Path, below: &Path, rows: &Checkpoint) -> Result<
 pub(crate) fn read_meta(fs: &dyn Fs, path: &Path) -> Result<LogMeta, Error> {
     match atomic::read(fs, path)? {
         Some(bytes) => LogMeta::decode(path, &bytes),
-        None => Err(Error::io("open", path, std::io::ErrorKind::NotFound.into())),
+        None => Err(Error::io("open", path, ErrorKind::NotFound.into())),
     }
 }
 
-/// The segments of a log, in order, with the lengths of their data.
+/// The segments of a log, in order, with the lengths of their data. What has the name of one and is
+/// no plain file is left out.
 pub(crate) fn segments(fs: &dyn Fs, log_dir: &Path) -> Result<Vec<SegmentListing>, Error> {
     let entries = fs.list(log_dir).map_err(|error| Error::io("list", log_dir, error))?;
     let of_files = entries.iter().filter(|entry| !entry.is_dir);
@@ -242,11 +246,13 @@ pub(crate) fn segments(fs: &dyn Fs, log_dir: &Path) -> Result<Vec<SegmentListing
     bases.retain(|base| !replaced.contains(base));
     let listing = |base_offset| {
         let data = path(log_dir, base_offset, DATA);
-        let status = fs.open(&data, OpenMode::Read).and_then(|file| file.status());
-        let bytes = status.map_err(|error| Error::io("look at", &data, error))?.len;
-        Ok(SegmentListing { base_offset, bytes })
+        match fs.open(&data, OpenMode::Read).and_then(|file| file.status()) {
+            Ok(status) => Some(Ok(SegmentListing { base_offset, bytes: status.len })),
+            Err(error) if error.kind() == ErrorKind::IsADirectory => None,
+            Err(error) => Some(Err(Error::io("look at", &data, error))),
+        }
     };
-    bases.into_iter().map(listing).collect()
+    bases.into_iter().filter_map(listing).collect()
 }
 
 /// The offset after the last whole batch of a segment, by the headers.

@@ -185,7 +185,8 @@ pub(super) struct Active {
     /// Batches before this position are checked by the rows of the index, of which none lies across;
     /// those behind it were appended since the log was opened, and have its epoch.
     pub(super) rows_end: u64,
-    /// The offset there, and the leader epoch of the batch before it.
+    /// The offset at `rows_end`, from which on batches have the log's own epoch, and the epoch of the batch
+    /// before.
     pub(super) own_from: (Offset, i32),
     pub(super) recent: VecDeque<Recent>,
     /// Since when it holds anything.

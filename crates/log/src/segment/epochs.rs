@@ -1,7 +1,7 @@
 //! Which leader epochs may follow one another in a log.
 
-/// They count the openings of the data directory, so they never fall from batch to batch, and none
-/// is above the directory's counter. They lie before the CRC: without an index to hold against
+/// They are the data directory's open counter, so they never fall from batch to batch, and none
+/// is above it. They lie before the CRC: without an index to hold against
 /// them, this is all that is known.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Epochs {

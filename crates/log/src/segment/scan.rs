@@ -7,7 +7,7 @@ use logmill_record::{BatchHeader, HEADER_LEN, Offset, check_crc};
 
 use super::Gaps;
 use super::builder::{IndexBuilder, Placed};
-use super::walk::HEAD_LEN;
+use super::walk::{HEAD_LEN, no_batch};
 use crate::env::{File, FileStatus};
 use crate::format::atomic::read_exact;
 
@@ -87,7 +87,7 @@ pub(super) fn good_batch(scan: &Scan<'_>, window: &mut Window<'_>, at: &Found) -
     let head_bytes = window.get(at.end, rest.min(HEADER_LEN as u64))?;
     let header = match BatchHeader::parse(&head_bytes) {
         Ok(header) => header,
-        Err(error) => return Ok(Err(error.to_string())),
+        Err(error) => return Ok(Err(no_batch(&error, &head_bytes))),
     };
     if let Err(what) = scan.gaps.check(&header, at.next_offset) {
         return Ok(Err(what));

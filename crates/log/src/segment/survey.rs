@@ -12,7 +12,7 @@ use logmill_record::{BatchHeader, HEADER_LEN, LEADER_EPOCH, Offset};
 
 use super::Epochs;
 use super::scan::Window;
-use super::walk::{HEAD_LEN, crc32c_extend};
+use super::walk::{HEAD_LEN, crc32c_extend, no_batch};
 use crate::env::File;
 
 /// Bytes are read and summed up in pieces of this size.
@@ -307,7 +307,7 @@ impl<'a> Survey<'a> {
         let head_bytes = self.window.get(position, rest.min(HEADER_LEN as u64))?;
         let header = match BatchHeader::parse(&head_bytes) {
             Ok(header) => header,
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(error) => return Ok(Err(no_batch(&error, &head_bytes))),
         };
         if let Err(what) = self.check_place(&header, position, contiguous) {
             return Ok(Err(what));

@@ -24,6 +24,20 @@ pub(crate) fn crc32c_extend(crc: u32, bytes: &[u8]) -> u32 {
     u32::try_from(digest.finalize()).expect("a CRC-32 has 32 bits")
 }
 
+/// What is wrong with stored bytes where a batch should begin. Nobody sent them like that: the error's advice,
+/// which is for producers, does not fit.
+pub(super) fn no_batch(error: &BatchError, bytes: &[u8]) -> String {
+    match error {
+        BatchError::UnsupportedMagic { .. } if bytes.iter().take(HEADER_LEN).all(|byte| *byte == 0) => {
+            "there are zeros where a batch should begin".to_owned()
+        }
+        BatchError::UnsupportedMagic { magic } => {
+            format!("a batch claims message format v{magic}, and the log writes only v2")
+        }
+        _ => error.to_string(),
+    }
+}
+
 /// The CRC-32C over the first bytes of one batch after the other. They are gathered first: so few bytes
 /// at a time cost a CRC ten times what they cost in one go.
 struct HeadsCheck {
@@ -147,7 +161,7 @@ impl Iterator for Headers<'_> {
         }
         let header = match BatchHeader::parse(rest) {
             Ok(header) => header,
-            Err(error) => return self.damaged(error.to_string()),
+            Err(error) => return self.damaged(no_batch(&error, rest)),
         };
         if let Err(what) = self.gaps.check(&header, self.expected) {
             return self.damaged(what);

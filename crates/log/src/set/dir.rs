@@ -23,6 +23,9 @@ pub(crate) const SET: &str = "set";
 /// The file whose lock is the directory's.
 pub(crate) const LOCK: &str = "lock";
 
+/// The directory that a file system may keep at its root for itself.
+pub(crate) const LOST_AND_FOUND: &str = "lost+found";
+
 /// The path of a log below the data directory `dir` as the set knows it. One log has one path: two
 /// ways to write it would be two writers, and outside the directory nobody holds the lock.
 pub(super) fn log_path(dir: &Path, path: &Path) -> Result<PathBuf, Error> {
@@ -61,7 +64,7 @@ pub(super) fn refuse_many(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
     // No directory, or not ours to read: opening it makes one, or says so.
     let Ok(entries) = fs.list(dir) else { return Ok(()) };
     let holds = |name: &str| entries.iter().any(|entry| entry.name == name);
-    let other = entries.iter().find(|entry| entry.is_dir && entry.name != "lost+found");
+    let other = entries.iter().find(|entry| entry.is_dir && entry.name != LOST_AND_FOUND);
     match other {
         Some(other) if holds(SET) && !holds(META) => {
             let message = format!(
@@ -95,7 +98,7 @@ pub(super) fn refuse_orphans(fs: &dyn Fs, log_dir: &Path) -> Result<(), Error> {
             let meta = log_dir.join(META);
             let message = format!(
                 "{} is missing, and {} is there: restore it from a backup, or run `logmill log repair`, which \
-                 makes a new one; what the log's owner kept in it is then lost",
+                 makes a new one; what the log's owner kept in it may then be lost",
                 meta.display(),
                 data.display(),
             );
@@ -207,7 +210,7 @@ fn check_empty(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
         );
         return Err(Error::new(ErrorKind::Corrupt, message).at_path(&dir.join(SET)));
     }
-    let ours = |name: &str| name == LOCK || name == "lost+found" || name.ends_with(TEMPORARY);
+    let ours = |name: &str| name == LOCK || name == LOST_AND_FOUND || name.ends_with(TEMPORARY);
     match entries.iter().find(|entry| !ours(&entry.name)) {
         None => Ok(()),
         Some(entry) => {

@@ -29,7 +29,7 @@ pub(super) fn if_lost(fs: &dyn Fs, dir: &Path) -> Result<(), Error> {
         "the checkpoint is missing though the directory was closed cleanly; it is made again from the logs"
     );
     let mut rows = Checkpoint::new();
-    for log in logs_in(fs, dir)? {
+    for log in logs_in(fs, dir)?.logs {
         add_row(fs, &dir.join(log), &mut rows)?;
     }
     atomic::replace(fs, &path, &checkpoint::encode(&rows))

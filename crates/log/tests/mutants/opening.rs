@@ -126,8 +126,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "read-active-without-crc",
         breaks: "wrong bytes of the active segment are served",
         file: "log/src/segment/walk.rs",
-        find: "match check_crc(&bytes[batch.at..batch.end()], &batch.header) {\n            Ok(()) => taken.add(batch)",
-        replace: "match Ok::<(), BatchError>(()) {\n            Ok(()) => taken.add(batch)",
+        find: "match check_crc(&bytes[batch.at..batch.end()], &batch.header) {\n            Ok(()) => taken.add",
+        replace: "match Ok::<(), BatchError>(()) {\n            Ok(()) => taken.add",
         caught_by: Catcher::new("salvage", "damage_in_what_was_appended_since_the_open_costs_its_batch"),
     },
     Mutant {

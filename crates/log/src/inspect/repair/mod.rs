@@ -17,6 +17,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use logmill_record::Offset;
 
 use self::plan::Action;
@@ -26,6 +27,7 @@ use super::verify::{Report, verify_in};
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, InWords};
 use crate::format::checkpoint::Checkpoint;
+use crate::format::meta::check_owner;
 use crate::set::WithReserve;
 
 /// One thing that a repair does.
@@ -147,6 +149,41 @@ impl Plan {
     #[must_use]
     pub fn steps(&self) -> &[RepairStep] {
         &self.steps
+    }
+
+    /// Gives each log whose `meta` is made again what its owner kept with it, where `owner_of` knows that
+    /// by the log's path below the data directory; of the others it is empty.
+    ///
+    /// ```
+    /// use logmill_log::env::Env;
+    /// use logmill_log::inspect::plan_repair;
+    /// use logmill_log::{Log, LogOptions, SetOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// # Log::open(dir.path(), SetOptions::default(), LogOptions::default())?.close()?;
+    /// let plan = plan_repair(&Env::real(), dir.path(), &mut |_| ())?;
+    /// plan.with_owners(|log| log.ends_with("orders").then(|| "currency=EUR".into()))?.execute()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` if that is more than an owner can keep.
+    pub fn with_owners(mut self, owner_of: impl Fn(&Path) -> Option<Bytes>) -> Result<Self, Error> {
+        let is_new = |path: &Path| self.report.logs.iter().any(|log| log.path == path && log.id.is_none());
+        for (step, action) in self.steps.iter_mut().zip(&mut self.actions) {
+            let (Action::Meta { meta, .. }, Some(log)) = (action, &step.log) else { continue };
+            let Some(owner) = owner_of(log).filter(|_| is_new(log)) else { continue };
+            check_owner(&owner)?;
+            meta.owner = owner;
+            step.what =
+                "made again, with a new identity and what its owner keeps with it; records below its start \
+                         may be back"
+                    .to_owned();
+        }
+        Ok(self)
     }
 
     /// Does it, step by step, each of them on disk before the next begins. Where there is no space,

@@ -115,8 +115,7 @@ impl Planned {
     fn plan_log(&mut self, env: &Env, dir: &Path, look: &Look) -> Result<bool, Error> {
         let below = look.report.path.as_path();
         let log_dir = dir.join(below);
-        let empty = look.segments.iter().all(|segment| segment.listing.bytes == 0);
-        if look.meta.is_none() && empty {
+        if look.unborn {
             return Ok(false);
         }
         let first_step = self.steps.len();

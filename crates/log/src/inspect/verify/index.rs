@@ -52,12 +52,12 @@ impl IndexLook {
         let (dir, base) = (view.log_dir(), target.listing.base_offset);
         // The next open puts it in the place of one that is of the data before compaction.
         let file = unsettled_index(view.fs, &dir, base)?.unwrap_or_else(|| path(&dir, base, INDEX));
-        let found = match atomic::read(view.fs, &file)? {
-            None => Found::Missing,
-            Some(bytes) => match decode(&file, bytes, base) {
-                Ok((footer, rows)) => Found::Good(footer, rows),
-                Err(error) => Found::Bad(damage(error)?),
-            },
+        let read = atomic::read(view.fs, &file);
+        let read = read.and_then(|bytes| bytes.map(|bytes| decode(&file, bytes, base)).transpose());
+        let found = match read {
+            Ok(None) => Found::Missing,
+            Ok(Some((footer, rows))) => Found::Good(footer, rows),
+            Err(error) => Found::Bad(damage(error)?),
         };
         let data = Data { next_offset: base, ..Data::default() };
         Ok(Self { found, data, row: 0, current: None, wrong: None })
@@ -138,7 +138,9 @@ impl IndexLook {
         self.close_row();
         let (sealed, len) = (target.end.is_some(), target.listing.bytes);
         let file = path(&view.log_dir(), target.listing.base_offset, INDEX);
-        let advice = "the next open makes it again, but for the times of append";
+        // An open goes by the footer alone: what is wrong with the rows, a read finds and mends in memory.
+        let advice = "it is made again from the data when it is needed, but for the times of append, and for good \
+                      by a repair";
         let mut bad = |what: String| {
             findings.push(view.finding(Severity::Sidecar, FindingKind::Index, file.clone(), what, advice));
             true

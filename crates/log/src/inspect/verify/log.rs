@@ -1,5 +1,6 @@
 //! One log: its `meta`, its segments one after the other, and the files that do not belong.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use logmill_record::Offset;
@@ -9,7 +10,7 @@ use super::super::list::{SegmentListing, read_meta};
 use super::data::{DataLook, look_at_data};
 use super::{Frame, Line, LogReport, Meter, Target, damage};
 use crate::compaction::CLEANED;
-use crate::env::Fs;
+use crate::env::{Fs, OpenMode};
 use crate::error::{Error, ErrorKind};
 use crate::format::atomic::TEMPORARY;
 use crate::format::checkpoint::Durable;
@@ -37,6 +38,8 @@ pub(super) struct View<'a> {
 pub(in crate::inspect) struct Look {
     pub(in crate::inspect) report: LogReport,
     pub(in crate::inspect) meta: Option<LogMeta>,
+    /// It has neither `meta` nor records, as a creation that was cut off leaves it.
+    pub(in crate::inspect) unborn: bool,
     pub(in crate::inspect) durable: Option<Durable>,
     /// Whether it was closed cleanly there.
     pub(in crate::inspect) clean: bool,
@@ -60,7 +63,7 @@ impl View<'_> {
         findings: &mut Vec<Finding>,
         meter: &mut Meter<'_>,
     ) -> Result<Look, Error> {
-        let meta = self.meta(segments, findings)?;
+        let (meta, unborn) = self.meta(segments, findings)?;
         self.gaps_below = meta.as_ref().map_or(Offset::MAX, |meta| meta.gaps_below);
         let row = match (&meta, &self.frame.checkpoint) {
             (Some(meta), Some(rows)) => rows.get(&meta.id).copied(),
@@ -68,8 +71,8 @@ impl View<'_> {
         };
         let durable = row.map(|row| row.durable);
         self.clean = self.frame.clean() && row.is_some_and(|row| row.clean);
-        self.note_strays(segments, findings)?;
         let merges = self.look_at_merges(findings)?;
+        self.note_strays(segments, &merges, findings)?;
         let start_offset = meta.as_ref().map_or(Offset::ZERO, |meta| meta.start_offset);
         let mut looks = Vec::with_capacity(segments.len());
         for (index, listing) in segments.iter().enumerate() {
@@ -97,7 +100,7 @@ impl View<'_> {
             batches: looks.iter().map(|look| look.batches).sum(),
             records: looks.iter().map(|look| look.records).sum(),
         };
-        Ok(Look { report, meta, durable, clean: self.clean, segments: looks, merges })
+        Ok(Look { report, meta, unborn, durable, clean: self.clean, segments: looks, merges })
     }
 
     pub(super) fn log_dir(&self) -> PathBuf {
@@ -122,31 +125,32 @@ impl View<'_> {
         Finding { severity, kind, log, file, position: None, offsets: None, what, advice }
     }
 
+    /// Its `meta`, if that can be read; and whether the creation of the log was cut off.
     fn meta(
         &self,
         segments: &[SegmentListing],
         findings: &mut Vec<Finding>,
-    ) -> Result<Option<LogMeta>, Error> {
+    ) -> Result<(Option<LogMeta>, bool), Error> {
+        const ADVICE: &str = "restore this file from a backup, or repair the log: it gets a new identity, and what \
+                              its owner kept with it is lost unless the owner can tell it again";
         let file = self.log_dir().join(META);
         let error = match read_meta(self.fs, &file) {
-            Ok(meta) => return Ok(Some(meta)),
+            Ok(meta) => return Ok((Some(meta), false)),
             Err(error) => error,
         };
         let kind = FindingKind::Meta;
-        if error.kind() != ErrorKind::NotFound {
-            let advice = "restore this file from a backup, or repair the log: it gets a new identity, \
-                          and what its owner kept with it is lost";
-            findings.push(self.finding(Severity::Data, kind, file, damage(error)?, advice));
-        } else if segments.iter().all(|segment| segment.bytes == 0) {
+        let is_gone = error.kind() == ErrorKind::NotFound;
+        let unborn = is_gone && segments.iter().all(|segment| segment.bytes == 0);
+        findings.push(if unborn {
             let what = "it is missing and there are no records: the creation of the log was cut off";
-            findings.push(self.finding(Severity::Note, kind, file, what, "nothing is lost"));
-        } else {
+            self.finding(Severity::Note, kind, file, what, "nothing is lost")
+        } else if is_gone {
             let what = "it is missing, so the log cannot be opened";
-            let advice = "restore this file from a backup, or repair the log: it gets a new identity, \
-                          and what its owner kept with it is lost";
-            findings.push(self.finding(Severity::Data, kind, file, what, advice));
-        }
-        Ok(None)
+            self.finding(Severity::Data, kind, file, what, ADVICE)
+        } else {
+            self.finding(Severity::Data, kind, file, damage(error)?, ADVICE)
+        });
+        Ok((None, unborn))
     }
 
     /// The line in the newest segment; sealed segments were promised whole.
@@ -239,44 +243,79 @@ impl View<'_> {
         ));
     }
 
-    fn note_strays(&self, segments: &[SegmentListing], findings: &mut Vec<Finding>) -> Result<(), Error> {
+    fn note_strays(
+        &self,
+        segments: &[SegmentListing],
+        merges: &[MergeLook],
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Error> {
         let dir = self.log_dir();
         let entries = self.fs.list(&dir).map_err(|error| Error::io("list", &dir, error))?;
         let root = self.below.as_os_str().is_empty();
-        for entry in entries.iter().filter(|entry| !entry.is_dir) {
+        let is_listed = |base| segments.iter().any(|segment| segment.base_offset == base);
+        let is_told = |base| merges.iter().any(|merge| merge.damaged && merge.base == base);
+        for entry in &entries {
             let name = entry.name.as_str();
+            if let Some(base) = base_of(name) {
+                if !is_listed(base) {
+                    self.note_no_file(dir.join(name), findings)?;
+                }
+                continue;
+            }
             let own = name == META || (root && [SET, LOCK, CHECKPOINT, RESERVE].contains(&name));
             let sidecar = [INDEX, STATE].into_iter().find_map(|ending| base_with(name, ending));
+            let told = base_of_record(name).is_some_and(is_told) || sidecar.is_some_and(is_listed);
+            if own || told || entry.is_dir {
+                continue;
+            }
             let (what, advice) = match sidecar {
-                _ if own || base_of(name).is_some() => continue,
-                Some(base) if segments.iter().any(|segment| segment.base_offset == base) => continue,
                 Some(_) => ("it belongs to a segment that is gone", "it can be removed"),
-                None if name.ends_with(TEMPORARY) => {
-                    ("a file that was being written when the process ended", "the next open removes it")
-                }
-                None if name.ends_with(CLEANED) => (
-                    "what a compaction had written when the process ended",
-                    "the next open finishes the compaction, or removes it",
-                ),
-                None if base_of_record(name).is_some() => (
-                    "the record of a merging of segments that was cut off",
-                    "the next open finishes the merging",
-                ),
-                None if name.contains(".log.torn-") => (
-                    "the end of a write that was cut off and never acknowledged",
-                    "look at it with dump, and remove it",
-                ),
-                None if name.ends_with(".log.replaced") => (
-                    "a segment that a repair moved aside: the one that it was merged into was damaged",
-                    "look at it, and remove it",
-                ),
-                None if name.contains(".log.damaged-") || name.ends_with(".merge.damaged") => {
-                    ("what a repair took out", "look at it, and remove it")
-                }
-                None => ("the log does not know this file", "it is left alone"),
+                None => stray(name),
             };
             findings.push(self.finding(Severity::Note, FindingKind::Stray, dir.join(name), what, advice));
         }
         Ok(())
+    }
+
+    /// What has the name of a segment and is none: one that was merged into another, or no plain file.
+    fn note_no_file(&self, data: PathBuf, findings: &mut Vec<Finding>) -> Result<(), Error> {
+        match self.fs.open(&data, OpenMode::Read) {
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                let advice = "move it out of the data directory: the log does not open while it is there";
+                let kind = FindingKind::NoFile;
+                findings.push(self.finding(Severity::Data, kind, data, error.to_string(), advice));
+                Ok(())
+            }
+            Err(error) => Err(Error::io("open", &data, error)),
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+/// What a file that is none of the log's own is, by its name, and what to do about it.
+fn stray(name: &str) -> (&'static str, &'static str) {
+    match name {
+        _ if name.ends_with(TEMPORARY) => {
+            ("a file that was being written when the process ended", "the next open removes it")
+        }
+        _ if name.ends_with(CLEANED) => (
+            "what a compaction had written when the process ended",
+            "the next open finishes the compaction, or removes it",
+        ),
+        _ if base_of_record(name).is_some() => {
+            ("the record of a merging of segments that was cut off", "the next open finishes the merging")
+        }
+        _ if name.contains(".log.torn-") => (
+            "the end of a write that was cut off and never acknowledged",
+            "look at it with dump, and remove it",
+        ),
+        _ if name.ends_with(".log.replaced") => (
+            "a segment that a repair moved aside: the one that it was merged into was damaged",
+            "look at it, and remove it",
+        ),
+        _ if name.contains(".log.damaged-") || name.ends_with(".merge.damaged") => {
+            ("what a repair took out", "look at it, and remove it")
+        }
+        _ => ("the log does not know this file", "it is left alone"),
     }
 }

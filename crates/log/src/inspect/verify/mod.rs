@@ -4,6 +4,7 @@ mod data;
 mod index;
 mod log;
 mod state;
+mod whole;
 
 pub(super) use data::DataLook;
 pub(super) use log::{Look, MergeLook};
@@ -167,8 +168,8 @@ pub(super) fn verify_in(
     let dir = &directory.path;
     let mut findings = Vec::new();
     let frame = read_frame(fs, dir, &mut findings)?;
-    let mut listed = Vec::with_capacity(directory.logs.len());
-    for path in &directory.logs {
+    let mut listed = Vec::with_capacity(directory.found.logs.len());
+    for path in &directory.found.logs {
         listed.push((path, segments(fs, &dir.join(path))?));
     }
     let total_bytes = listed.iter().flat_map(|(_, segments)| segments).map(|segment| segment.bytes).sum();
@@ -179,7 +180,9 @@ pub(super) fn verify_in(
         let view = log::View { fs, dir, below: path, frame: &frame, gaps_below: Offset::MAX, clean: false };
         looks.push(view.look(&segments, &mut findings, &mut meter)?);
     }
-    note_lost_logs(dir, &frame, &looks, &mut findings);
+    whole::note_copies(&looks, dir, &mut findings);
+    whole::note_lost_logs(dir, &frame, &looks, &mut findings);
+    whole::note_strays(directory, &mut findings);
     let report = Report {
         dir: dir.clone(),
         id: frame.set.map(|set| set.id),
@@ -256,24 +259,14 @@ fn damage(error: Error) -> Result<String, Error> {
     if error.kind() != ErrorKind::Corrupt {
         return Err(error);
     }
+    // Only what is no plain file comes from the operating system as damage: its cause says which.
+    if let Some(source) = std::error::Error::source(&error) {
+        return Ok(source.to_string());
+    }
     let text = error.to_string();
     let file = error.path().map_or_else(String::new, |path| format!("{} ", path.display()));
     let text = text.strip_prefix(&file).unwrap_or(&text);
     Ok(text.split_once(';').map_or(text, |(what, _)| what).to_owned())
-}
-
-/// Rows of the checkpoint whose logs are not there.
-fn note_lost_logs(dir: &Path, frame: &Frame, looks: &[Look], findings: &mut Vec<Finding>) {
-    let known = |id: &Uuid| looks.iter().any(|look| look.report.id == Some(*id));
-    for (id, row) in frame.checkpoint.iter().flatten().filter(|(id, _)| !known(id)) {
-        let what = format!(
-            "it speaks of a log {id} with records up to offset {}, which is not here",
-            row.durable.end
-        );
-        let advice = "all is well if that log was deleted; else restore its directory from a backup";
-        let path = dir.join(CHECKPOINT);
-        findings.push(of_frame(Severity::Note, FindingKind::Checkpoint, path, what, advice));
-    }
 }
 
 /// Tells how far a pass has come, not more often than every few megabytes.

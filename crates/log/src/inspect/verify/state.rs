@@ -20,10 +20,11 @@ pub(super) fn check_state(
     let file = path(&view.log_dir(), target.listing.base_offset, STATE);
     // Without an index that fits the data there is nothing to hold it against.
     let footer = footer.filter(|footer| footer.data_len == target.listing.bytes);
-    let what = match (atomic::read(view.fs, &file)?, footer) {
-        (None, Some(footer)) if footer.producers => "it is missing".to_owned(),
-        (None, _) => return Ok(false),
-        (Some(bytes), footer) => match StateFile::decode_any(&file, &bytes) {
+    let what = match (atomic::read(view.fs, &file), footer) {
+        (Err(error), _) => damage(error)?,
+        (Ok(None), Some(footer)) if footer.producers => "it is missing".to_owned(),
+        (Ok(None), _) => return Ok(false),
+        (Ok(Some(bytes)), footer) => match StateFile::decode_any(&file, &bytes) {
             Ok((of, _)) if footer.is_none_or(|footer| of.is(footer)) => return Ok(false),
             Ok(_) if target.listing.base_offset < view.gaps_below => {
                 let what = "it was written for what its segment held before compaction";
@@ -35,7 +36,7 @@ pub(super) fn check_state(
             Err(error) => damage(error)?,
         },
     };
-    let advice = "what it says is made again from the data when it is needed";
+    let advice = "what it says is made again from the data when it is needed, and for good by a repair";
     findings.push(view.finding(Severity::Sidecar, FindingKind::State, file, what, advice));
     Ok(true)
 }
