@@ -6,6 +6,7 @@
 mod cursor;
 mod decode;
 mod offsets;
+mod place;
 mod places;
 mod round;
 mod subscribe;

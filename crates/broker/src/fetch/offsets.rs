@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use logmill_record::{Offset, TimestampMs};
 
-use super::cursor::locate;
+use super::place::locate;
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
 use crate::catalog::TopicState;

@@ -42,7 +42,7 @@ fn every_mutant_applies_and_its_test_is_there() {
 }
 
 #[test]
-#[ignore = "ten minutes; run it by name"]
+#[ignore = "five minutes; run it by name"]
 fn every_mutant_is_caught() {
     SUITE.catch_all();
 }

@@ -51,12 +51,15 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ),
     },
     Mutant {
-        name: "failed-sync-holds-nothing-back",
-        breaks: "what was lost by a failed sync does not hold back what was sent behind it",
+        name: "first-lost-holds-nothing-back",
+        breaks: "the first batch that a failed sync has lost does not hold back what was sent behind it",
         file: "broker/src/produce/order.rs",
         find: "            self.first_offset >= log.opened_at",
         replace: "            self.first_offset > log.opened_at",
-        caught_by: SIMULATION,
+        caught_by: Catcher::new(
+            "behaviour",
+            "idempotence::a_failed_sync_holds_back_what_follows_also_when_the_partition_is_open_again",
+        ),
     },
     Mutant {
         name: "after-failure-with-a-wrong-sequence",

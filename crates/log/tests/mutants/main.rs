@@ -19,6 +19,7 @@ mod knowing;
 mod merging;
 mod opening;
 mod removing;
+mod telling;
 
 use harness::{Catcher, Mutant, Suite};
 
@@ -35,6 +36,7 @@ static SUITE: Suite = Suite {
         removing::MUTANTS,
         merging::MUTANTS,
         knowing::MUTANTS,
+        telling::MUTANTS,
     ],
 };
 
