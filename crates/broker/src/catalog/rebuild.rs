@@ -14,7 +14,8 @@ use logmill_log::{Log, LogSet, SetOptions};
 use logmill_record::{BatchBuilder, NewRecord};
 use uuid::Uuid;
 
-use super::directories::{self, INTERNAL, TOPICS, is_deleted, refuse_single, remove_tree, topic_dir};
+use super::directories::{self, INTERNAL, TOPICS, is_deleted, remove_tree, topic_dir};
+use super::layout;
 use super::metadata::{self, METADATA};
 use super::record::{self, Event, Identity};
 use crate::error::OpenError;
@@ -82,7 +83,7 @@ pub struct SkippedDirectory {
 /// file system.
 pub fn plan_rebuild(env: &Env, dir: impl AsRef<Path>) -> Result<RebuildPlan, OpenError> {
     let dir = dir.as_ref();
-    refuse_single(&*env.fs, dir)?;
+    layout::check(env, dir)?;
     let listing = list(env, dir).map_err(OpenError::from_log)?;
     let mut skipped = Vec::new();
     let mut found: BTreeMap<Uuid, Found> = BTreeMap::new();
