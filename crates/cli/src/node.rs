@@ -143,6 +143,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 pub(crate) fn open_failure(error: &OpenError) -> Failure {
     let exit = match error.kind() {
+        OpenErrorKind::NotADataDirectory => Exit::Usage,
         OpenErrorKind::InUse => Exit::Conflict,
         OpenErrorKind::Denied => Exit::Denied,
         OpenErrorKind::Io => io_cause(error).map_or(Exit::Failed, exit_of_io),
