@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use logmill_log::env::Env;
-use logmill_log::inspect::{DumpOptions, Dumped, Finding, FindingKind, LogReport, Report, Severity, dump};
+use logmill_log::inspect::{
+    DumpOptions, Dumped, Finding, FindingKind, Listing, LogListing, LogReport, Report, Severity, dump,
+};
 use logmill_log::{Error, ErrorKind};
 use logmill_record::Batch;
 use uuid::Uuid;
@@ -75,14 +77,7 @@ impl TopicList {
         let has_checkpoint = entries.iter().any(|entry| entry.name == CHECKPOINT);
         let mut list = Self { is_there: true, has_checkpoint, ..Self::default() };
         let of_metadata = DumpOptions::default().log(METADATA);
-        let read = dump(env, dir, &of_metadata, &mut |dumped| {
-            let understood = match dumped {
-                Dumped::Batch(batch) => list.take(batch.bytes).is_some(),
-                _ => false,
-            };
-            list.is_damaged |= !understood;
-            ControlFlow::Continue(())
-        });
+        let read = dump(env, dir, &of_metadata, &mut |dumped| list.hear(dumped));
         match read {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self { is_there: false, ..list }),
             read => read.map(|()| list),
@@ -93,6 +88,28 @@ impl TopicList {
     #[must_use]
     pub fn is_at(log: &Path) -> bool {
         log == Path::new(METADATA)
+    }
+
+    /// Reads a list that was put aside, in the directory `log`: it is not the node's any more.
+    pub(super) fn read_aside(env: &Env, log: &Path) -> Result<Self, Error> {
+        let mut list = Self::default();
+        let mut files: Vec<_> =
+            env.fs.list(log).unwrap_or_default().into_iter().map(|entry| entry.name).collect();
+        files.retain(|name| Path::new(name).extension() == Some("log".as_ref()));
+        files.sort();
+        for file in files {
+            dump(env, log.join(file), &DumpOptions::default(), &mut |dumped| list.hear(dumped))?;
+        }
+        Ok(list)
+    }
+
+    fn hear(&mut self, dumped: Dumped) -> ControlFlow<()> {
+        let understood = match dumped {
+            Dumped::Batch(batch) => self.take(batch.bytes).is_some(),
+            _ => false,
+        };
+        self.is_damaged |= !understood;
+        ControlFlow::Continue(())
     }
 
     /// Takes in what a batch says; `None` if it cannot be read to its end.
@@ -109,6 +126,27 @@ impl TopicList {
             }
         }
         Some(())
+    }
+
+    pub(super) fn topics(&self) -> &BTreeMap<Uuid, Identity> {
+        &self.topics
+    }
+
+    /// Whether there is one, readable or not.
+    pub(super) fn is_there(&self) -> bool {
+        self.is_there
+    }
+
+    /// Topics that are gone or about to be.
+    pub(super) fn deleted(&self) -> impl Iterator<Item = Uuid> {
+        self.deleted.iter().copied()
+    }
+
+    /// Whether it says all that it ever said, and a node can open it.
+    pub(super) fn is_whole(&self, listing: &Listing) -> bool {
+        let log = listing.logs.iter().find(|log| Self::is_at(&log.path));
+        let ends_early = |log: &LogListing| log.checkpoint.is_some_and(|row| log.end_offset < row.end_offset);
+        self.is_there && !self.is_damaged && log.is_some_and(|log| log.meta.is_ok() && !ends_early(log))
     }
 
     /// What the broker keeps in the `meta` of the log at this path below the data directory, if that is a

@@ -22,6 +22,7 @@ mod delete;
 mod delete_records;
 mod describe;
 mod directories;
+mod found;
 mod grow;
 mod inspect;
 mod layout;
