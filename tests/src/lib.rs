@@ -10,7 +10,7 @@ mod node;
 mod oracle;
 mod program;
 
-pub use node::Node;
+pub use node::{Node, rss_anon};
 pub use oracle::{check_table, embedded_feed};
 pub use program::{Outcome, Program, finish, free_port, pause};
 

@@ -84,3 +84,13 @@ impl Drop for Node {
         let _ = self.child.wait();
     }
 }
+
+/// What of a process's memory nobody else can have: `RssAnon`, in bytes.
+#[must_use]
+pub fn rss_anon(pid: u32) -> u64 {
+    let path = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(path).expect("a running process says how it stands");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux says it");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("it is a number of KiB");
+    kib * 1024
+}

@@ -24,6 +24,7 @@ mod knowing;
 mod merging;
 mod opening;
 mod removing;
+mod telling;
 mod workspace;
 
 use std::collections::BTreeSet;
@@ -77,6 +78,7 @@ fn mutants() -> impl Iterator<Item = &'static Mutant> {
         removing::MUTANTS,
         merging::MUTANTS,
         knowing::MUTANTS,
+        telling::MUTANTS,
     ];
     groups.into_iter().flatten()
 }
