@@ -219,6 +219,18 @@ fn a_list_that_is_whole_is_not_made_anew() {
 }
 
 #[test]
+fn a_list_whose_own_meta_is_lost_keeps_its_settings() {
+    let dir = tempfile::tempdir().unwrap();
+    ran(config(&dir));
+    std::fs::remove_file(dir.path().join("internal/metadata/meta")).unwrap();
+    Broker::open(config(&dir)).expect_err("the log of topics is not whole");
+    plan_rebuild(&Env::real(), dir.path()).unwrap().execute().unwrap();
+    let node = Node::open(config(&dir));
+    check(&node, true);
+    node.broker.close().unwrap();
+}
+
+#[test]
 fn topics_without_records_are_found_again_after_the_list_was_repaired() {
     let dir = tempfile::tempdir().unwrap();
     ran(config(&dir));
