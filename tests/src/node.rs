@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::Program;
 use crate::program::{code_of, wait};
@@ -68,6 +68,15 @@ impl Node {
         self.signal(Signal::TERM);
         let status = wait(&mut self.child, STOP_LIMIT);
         code_of(status.unwrap_or_else(|| panic!("the node did not stop within {STOP_LIMIT:?}")))
+    }
+
+    /// Stops it in its tracks, SIGSTOP, and waits until it stands: a signal takes a moment to reach each of its
+    /// threads. SIGCONT lets it go on.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+        let stopped = waitpid(Some(Pid::from_child(&self.child)), WaitOptions::UNTRACED);
+        let (_, status) = stopped.expect("a child can be waited for").expect("it waits");
+        assert!(status.stopped(), "the node ended: {status:?}");
     }
 
     /// Sends it a signal.

@@ -8,6 +8,7 @@ mod bench;
 mod commands;
 mod crash;
 mod disk_full;
+mod history_checker;
 mod hostile;
 mod json;
 mod log;
