@@ -54,6 +54,7 @@ pub struct RebuildPlan {
     /// How often the directory had been opened when it was looked at.
     open_counter: Option<u32>,
     topics: Vec<RebuiltTopic>,
+    /// What the new list is going to say.
     events: Vec<(Uuid, Event)>,
     skipped: Vec<SkippedDirectory>,
     is_needed: bool,
@@ -102,17 +103,9 @@ pub fn plan_rebuild(env: &Env, dir: impl AsRef<Path>) -> Result<RebuildPlan, Ope
     // Each of the partitions of the others is told of by itself.
     topics.retain(|id, found| !found.is_nameless() || old.list.topics().contains_key(id));
     for (id, identity) in old.list.topics().iter().filter(|(id, _)| !topics.contains_key(id)) {
-        let is_there = listing.logs.iter().any(|log| log.path.starts_with(topic_dir(*id)));
-        if old.is_whole || is_there {
-            let topic =
-                Candidate { id: *id, identity: identity.clone(), found: Found::default(), is_listed: true };
-            old.choose(topic, &mut chosen, &mut directories.skipped);
-        } else {
-            let why = format!(
-                "topic {:?} of the old list has no directory: it may have been deleted",
-                identity.name
-            );
-            directories.skip(topic_dir(*id), why);
+        match old.unseen_topic(*id, identity, &listing) {
+            Ok(topic) => old.choose(topic, &mut chosen, &mut directories.skipped),
+            Err(why) => directories.skip(topic_dir(*id), why),
         }
     }
     for (id, found) in topics {
@@ -123,8 +116,8 @@ pub fn plan_rebuild(env: &Env, dir: impl AsRef<Path>) -> Result<RebuildPlan, Ope
     }
     directories.explain_nameless(|id| chosen.values().find(|topic| topic.id == id).map(|it| &it.identity));
     let is_needed = !old.agrees(&chosen);
-    let deleted =
-        old.list.deleted().filter(|id| listing.logs.iter().any(|log| log.path.starts_with(topic_dir(*id))));
+    // Of those that are being taken away.
+    let deleted = old.list.deleted().filter(|id| has_directory(&listing, *id));
     let mut events: Vec<_> = deleted.map(|id| (id, Event::Deleted)).collect();
     events.extend(chosen.values().map(|topic| (topic.id, Event::Is(topic.identity.clone()))));
     Ok(RebuildPlan {
@@ -136,6 +129,10 @@ pub fn plan_rebuild(env: &Env, dir: impl AsRef<Path>) -> Result<RebuildPlan, Ope
         skipped: directories.skipped,
         is_needed,
     })
+}
+
+fn has_directory(listing: &Listing, id: Uuid) -> bool {
+    listing.logs.iter().any(|log| log.path.starts_with(topic_dir(id)))
 }
 
 /// A topic that may come into the new list.
@@ -201,6 +198,15 @@ impl OldList {
             (Some(listed), _) => listed.clone(),
         };
         Ok(Candidate { id, identity, found: found.clone(), is_listed: listed.is_some() })
+    }
+
+    /// A topic of the list of which no partition says anything, or why it is left out.
+    fn unseen_topic(&self, id: Uuid, identity: &Identity, listing: &Listing) -> Result<Candidate, String> {
+        if self.is_whole || has_directory(listing, id) {
+            let identity = identity.clone();
+            return Ok(Candidate { id, identity, found: Found::default(), is_listed: true });
+        }
+        Err(format!("topic {:?} of the old list has no directory: it may have been deleted", identity.name))
     }
 
     /// Adds a topic, unless there is another one of its name that is rather it.
