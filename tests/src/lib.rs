@@ -1,16 +1,17 @@
-//! What the end-to-end tests share: the program as a child process, a node to kill, and the
-//! independent computation of the quickstart's result.
+//! What the end-to-end tests share: the program as a child process, a node to kill, the checker of
+//! [histories](history), and the independent computation of the quickstart's result.
 //!
 //! Every wait here has a limit, and a child process never outlives the value that started it, so
 //! a test that fails does not hang and leaves nothing running.
 #![warn(missing_docs)]
 #![expect(clippy::panic, reason = "a test that cannot go on has failed")]
 
+pub mod history;
 mod node;
 mod oracle;
 mod program;
 
-pub use node::Node;
+pub use node::{Node, rss_anon};
 pub use oracle::{check_table, embedded_feed};
 pub use program::{Outcome, Program, finish, free_port, pause};
 

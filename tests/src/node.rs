@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::Program;
 use crate::program::{code_of, wait};
@@ -70,6 +70,15 @@ impl Node {
         code_of(status.unwrap_or_else(|| panic!("the node did not stop within {STOP_LIMIT:?}")))
     }
 
+    /// Stops it in its tracks, SIGSTOP, and waits until it stands: a signal takes a moment to reach each of its
+    /// threads. SIGCONT lets it go on.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+        let stopped = waitpid(Some(Pid::from_child(&self.child)), WaitOptions::UNTRACED);
+        let (_, status) = stopped.expect("a child can be waited for").expect("it waits");
+        assert!(status.stopped(), "the node ended: {status:?}");
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
@@ -83,4 +92,14 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What of a process's memory nobody else can have: `RssAnon`, in bytes.
+#[must_use]
+pub fn rss_anon(pid: u32) -> u64 {
+    let path = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(path).expect("a running process says how it stands");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux says it");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("it is a number of KiB");
+    kib * 1024
 }

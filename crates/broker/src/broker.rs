@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use logmill_log::env::{Task, Work, block_on};
+use logmill_log::env::{Task, Work};
 use logmill_log::{LogSet, SetOptions};
 
 use crate::access::{Operation, authorize};
@@ -13,15 +13,16 @@ use crate::budget::{Budget, Permit};
 use crate::catalog::{self, Catalog, MetadataLog, OpenReport, Opening};
 use crate::config::Config;
 use crate::context::RequestContext;
-use crate::error::{Error, OpenError, Reason};
+use crate::error::{Error, OpenError};
 use crate::exec::{Receiver, Serial, Signal, Timer, reply};
+use crate::limits::{Bounds, Limit, LimitStats};
 use crate::settings::SettingChange;
 use crate::topic::{CreateTopic, ListTopics, NodeDescription, Topic, TopicDescription, TopicPage};
 
 /// Topics, their partitions, and everything that can be done with them, in this process.
 ///
 /// Cheap to clone; every clone is the same broker. Calls decide at once and return futures that need no
-/// runtime: any executor will do, or [`block_on`] without one. Blocking work runs on the threads of the
+/// runtime: any executor will do, or [`block_on`](logmill_log::env::block_on) without one. Blocking work runs on the threads of the
 /// [`Config`]'s environment. Call [`close`](Broker::close) at the end: dropping the last clone instead is
 /// like killing the process, from which the next open recovers.
 ///
@@ -50,19 +51,24 @@ pub struct Broker(Arc<Core>);
 /// What the clones of a broker share.
 pub(crate) struct Core {
     pub(crate) config: Config,
+    /// How the limits stand.
+    pub(crate) bounds: Arc<Bounds>,
     pub(crate) set: LogSet,
     pub(crate) catalog: Catalog,
     pub(crate) metadata: MetadataLog,
     /// Changes of topics, one at a time.
     pub(crate) changes: Arc<Serial>,
     /// Those that wait or run.
-    changing: Budget,
+    pub(crate) changing: Budget,
     /// What is taken away after the answer, one at a time: it shares its threads with the timers.
     pub(crate) removals: Arc<Serial>,
     /// Deletions that go on after their answer.
     pub(crate) background: Budget,
     /// Bytes that were accepted and are not yet written.
     pub(crate) queued: Budget,
+    /// Bytes of records that were read for replies and not yet sent.
+    pub(crate) replies: Budget,
+    pub(crate) subscriptions: Budget,
     /// Fetches that wait for records.
     pub(crate) waiting_fetches: Budget,
     pub(crate) timer: Timer,
@@ -71,6 +77,14 @@ pub(crate) struct Core {
     /// Where the next fetch begins to read among its partitions.
     pub(crate) rotation: AtomicUsize,
     report: OpenReport,
+}
+
+/// How a broker stands, in numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BrokerStats {
+    /// Each limit, in the order of [`Limit::ALL`].
+    pub limits: Vec<LimitStats>,
 }
 
 impl fmt::Debug for Broker {
@@ -94,6 +108,8 @@ impl Broker {
     /// See [`OpenErrorKind`](crate::OpenErrorKind): the directory is in use, is none, cannot be written, is
     /// of a newer version; or the node's own metadata is damaged, without which it knows no topics.
     pub fn open(config: Config) -> Result<Self, OpenError> {
+        config.check()?;
+        let bounds = Arc::new(Bounds::new(config.limits.clone()));
         let opening = Opening::new(config.on_open.clone());
         let hears = Arc::clone(&opening);
         let options = SetOptions::new(config.env.clone())
@@ -102,7 +118,7 @@ impl Broker {
             .low_space_bytes(config.low_space_bytes);
         catalog::refuse_single(&*config.env.fs, &config.data_dir)?;
         let set = LogSet::open(&config.data_dir, options).map_err(OpenError::from_log)?;
-        let loaded = catalog::load(&config, &set, &opening).inspect_err(|_| {
+        let loaded = catalog::load(&config, &bounds, &set, &opening).inspect_err(|_| {
             // A directory that was closed cleanly stays so. What stopped the start is what to tell.
             let _ = set.close();
         })?;
@@ -112,10 +128,13 @@ impl Broker {
             metadata: loaded.metadata,
             changes: Serial::new(Arc::clone(&config.env.scheduler), Work::Append),
             removals: Serial::new(Arc::clone(&config.env.scheduler), Work::Background),
-            changing: Budget::new(config.limits.max_queued_topic_changes),
-            background: Budget::new(usize::MAX),
-            queued: Budget::new(config.limits.max_queued_bytes),
-            waiting_fetches: Budget::new(config.limits.max_waiting_fetches),
+            changing: bounds.budget(Limit::MaxQueuedTopicChanges),
+            background: Budget::unbounded(),
+            queued: bounds.budget(Limit::MaxQueuedBytes),
+            replies: bounds.budget(Limit::MaxReplyBytes),
+            subscriptions: bounds.budget(Limit::MaxSubscriptions),
+            waiting_fetches: bounds.budget(Limit::MaxWaitingFetches),
+            bounds,
             timer: Timer::new(config.env.clone()),
             closing: Signal::default(),
             rotation: AtomicUsize::new(0),
@@ -147,16 +166,17 @@ impl Broker {
     /// Creates a topic. It is on disk when the answer comes.
     ///
     /// # Errors
-    /// [`TopicNameInvalid`](Reason::TopicNameInvalid), [`PartitionCountInvalid`](Reason::PartitionCountInvalid),
-    /// [`TopicExists`](Reason::TopicExists), [`DiskFull`](Reason::DiskFull),
-    /// [`OutcomeUnknown`](Reason::OutcomeUnknown), [`MetadataFailed`](Reason::MetadataFailed).
+    /// [`TopicNameInvalid`](crate::Reason::TopicNameInvalid), [`PartitionCountInvalid`](crate::Reason::PartitionCountInvalid),
+    /// [`TopicExists`](crate::Reason::TopicExists), [`LimitExceeded`](crate::Reason::LimitExceeded),
+    /// [`DiskFull`](crate::Reason::DiskFull),
+    /// [`OutcomeUnknown`](crate::Reason::OutcomeUnknown), [`MetadataFailed`](crate::Reason::MetadataFailed).
     pub fn create_topic(
         &self,
         context: &RequestContext,
         request: CreateTopic,
     ) -> impl Future<Output = Result<Topic, Error>> + Send + 'static + use<> {
         let allowed = authorize(context, &Operation::CreateTopic { topic: &request.name });
-        let checked = allowed.and_then(|()| catalog::check(&request, &self.0.config)).map(drop);
+        let checked = allowed.and_then(|()| catalog::check(&request, &self.0)).map(drop);
         self.change(checked, "the creation of a topic", |core| catalog::create(core, request))
     }
 
@@ -164,8 +184,8 @@ impl Broker {
     /// the space a little later.
     ///
     /// # Errors
-    /// [`TopicNotFound`](Reason::TopicNotFound), [`DiskFull`](Reason::DiskFull),
-    /// [`OutcomeUnknown`](Reason::OutcomeUnknown), [`MetadataFailed`](Reason::MetadataFailed).
+    /// [`TopicNotFound`](crate::Reason::TopicNotFound), [`DiskFull`](crate::Reason::DiskFull),
+    /// [`OutcomeUnknown`](crate::Reason::OutcomeUnknown), [`MetadataFailed`](crate::Reason::MetadataFailed).
     pub fn delete_topic(
         &self,
         context: &RequestContext,
@@ -180,9 +200,9 @@ impl Broker {
     /// disk when the answer comes, and hold for what is produced after it.
     ///
     /// # Errors
-    /// [`SettingInvalid`](Reason::SettingInvalid), [`TopicNotFound`](Reason::TopicNotFound),
-    /// [`DiskFull`](Reason::DiskFull), [`OutcomeUnknown`](Reason::OutcomeUnknown),
-    /// [`MetadataFailed`](Reason::MetadataFailed). None of the changes is made then, or with `OutcomeUnknown`
+    /// [`SettingInvalid`](crate::Reason::SettingInvalid), [`TopicNotFound`](crate::Reason::TopicNotFound),
+    /// [`DiskFull`](crate::Reason::DiskFull), [`OutcomeUnknown`](crate::Reason::OutcomeUnknown),
+    /// [`MetadataFailed`](crate::Reason::MetadataFailed). None of the changes is made then, or with `OutcomeUnknown`
     /// perhaps all of them.
     ///
     /// ```
@@ -217,9 +237,9 @@ impl Broker {
     /// moved: from now on those of a key may go to another partition than before.
     ///
     /// # Errors
-    /// [`PartitionCountInvalid`](Reason::PartitionCountInvalid) unless there are more than before,
-    /// [`TopicNotFound`](Reason::TopicNotFound), [`DiskFull`](Reason::DiskFull),
-    /// [`OutcomeUnknown`](Reason::OutcomeUnknown), [`MetadataFailed`](Reason::MetadataFailed).
+    /// [`PartitionCountInvalid`](crate::Reason::PartitionCountInvalid) unless there are more than before,
+    /// [`TopicNotFound`](crate::Reason::TopicNotFound), [`DiskFull`](crate::Reason::DiskFull),
+    /// [`OutcomeUnknown`](crate::Reason::OutcomeUnknown), [`MetadataFailed`](crate::Reason::MetadataFailed).
     pub fn add_partitions(
         &self,
         context: &RequestContext,
@@ -227,7 +247,7 @@ impl Broker {
         count: u32,
     ) -> impl Future<Output = Result<Topic, Error>> + Send + 'static + use<> {
         let allowed = authorize(context, &Operation::AddPartitions { topic: name });
-        let checked = allowed.and_then(|()| catalog::check_count(count));
+        let checked = allowed.and_then(|()| catalog::check_count(&self.0, count)).map(drop);
         let name = name.to_owned();
         self.change(checked, "the growth of a topic", move |core| catalog::add_partitions(core, &name, count))
     }
@@ -250,8 +270,10 @@ impl Broker {
             let core = Arc::clone(core);
             let changes = Arc::clone(&core.changes);
             changes.push(Box::new(move || {
-                sender.send(change(&core));
-                drop(held);
+                let outcome = change(&core);
+                // Before the answer: whoever has it may open the directory again.
+                drop((core, held));
+                sender.send(outcome);
             }));
             receiver
         });
@@ -261,7 +283,7 @@ impl Broker {
     /// Lists topics in order of their names, a page at a time.
     ///
     /// # Errors
-    /// [`RequestInvalid`](Reason::RequestInvalid) for a page token that no answer gave.
+    /// [`RequestInvalid`](crate::Reason::RequestInvalid) for a page token that no answer gave.
     pub fn list_topics(
         &self,
         context: &RequestContext,
@@ -276,7 +298,7 @@ impl Broker {
     /// Describes a topic and each of its partitions.
     ///
     /// # Errors
-    /// [`TopicNotFound`](Reason::TopicNotFound).
+    /// [`TopicNotFound`](crate::Reason::TopicNotFound).
     pub fn describe_topic(
         &self,
         context: &RequestContext,
@@ -288,10 +310,39 @@ impl Broker {
         self.0.run(Work::Wake, topic, "a description", |core, topic| Ok(catalog::describe(core, &topic)))
     }
 
+    /// How much is in use of each limit, was at most, and how often somebody was refused for it. Costs little,
+    /// and waits for nothing.
+    ///
+    /// ```
+    /// use logmill_broker::{Broker, Config, Limit};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let broker = Broker::open(Config::new(dir.path()))?;
+    /// let stats = broker.stats();
+    /// let queued = stats.limits.iter().find(|it| it.limit == Limit::MaxQueuedBytes).unwrap();
+    /// assert_eq!((queued.used, queued.refused), (0, 0));
+    /// broker.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn stats(&self) -> BrokerStats {
+        let (topics, partitions) = self.0.catalog.count();
+        let mut limits = self.0.bounds.stats();
+        for stats in &mut limits {
+            let there_are = match stats.limit {
+                Limit::MaxTopics => topics,
+                Limit::MaxPartitions => partitions,
+                _ => continue,
+            };
+            (stats.used, stats.peak) = (there_are, stats.peak.max(there_are));
+        }
+        BrokerStats { limits }
+    }
+
     /// Describes the node.
     ///
     /// # Errors
-    /// [`IoFailed`](Reason::IoFailed) if the file system does not say how much space it has.
+    /// [`IoFailed`](crate::Reason::IoFailed) if the file system does not say how much space it has.
     pub fn describe_node(
         &self,
         context: &RequestContext,
@@ -299,49 +350,13 @@ impl Broker {
         let allowed = authorize(context, &Operation::DescribeNode).and_then(|()| self.0.check_open());
         self.0.run(Work::Wake, allowed, "a description", |core, ()| catalog::describe_node(core))
     }
-
-    /// Ends the broker cleanly: takes nothing more, writes what was accepted, ends those who wait, syncs and
-    /// closes every log. Blocks. The next open recovers nothing. Closing twice is no error.
-    ///
-    /// # Errors
-    /// What could not be synced or written; everything that can be closed is closed all the same.
-    pub fn close(&self) -> Result<(), Error> {
-        let core = &self.0;
-        self.drain();
-        let scheduler = &*core.config.env.scheduler;
-        for empty in [core.queued.empty(), core.changing.empty(), core.background.empty()] {
-            // The budgets outlive the wait.
-            let _ = block_on(scheduler, empty);
-        }
-        core.set.close().map_err(|error| {
-            let message = format!(
-                "the data directory could not be closed cleanly, the next start will check more: {error}"
-            );
-            Error::new(Reason::IoFailed, message).because(error)
-        })
-    }
-
-    /// The first half of [`close`](Broker::close): takes nothing more and ends those who wait for records.
-    /// What was accepted is still written and answered.
-    pub(crate) fn drain(&self) {
-        let core = &self.0;
-        core.closing.fire();
-        for topic in core.catalog.all() {
-            for lane in topic.partitions.iter().filter_map(|partition| partition.lane().ok()) {
-                lane.refuse(Error::closing());
-            }
-        }
-    }
 }
 
 impl Core {
     /// Takes the places of changes that wait or run; `doing` names them.
     pub(crate) fn take_changes(&self, count: usize, doing: &str) -> Result<Permit, Error> {
         let advice = "send again when earlier changes have been answered";
-        let limit = self.config.limits.max_queued_topic_changes;
-        self.changing
-            .take(count)
-            .ok_or_else(|| Error::limit("max_queued_topic_changes", limit, doing, advice))
+        self.changing.take_for(count, || doing.to_owned(), advice)
     }
 
     pub(crate) fn check_open(&self) -> Result<(), Error> {
@@ -380,7 +395,11 @@ impl Core {
         let answer = input.map(|input| {
             let (sender, receiver): (_, Receiver<Result<T, Error>>) = reply();
             let core = Arc::clone(self);
-            let task: Task = Box::new(move || sender.send(job(&core, input)));
+            let task: Task = Box::new(move || {
+                let outcome = job(&core, input);
+                drop(core);
+                sender.send(outcome);
+            });
             self.config.env.scheduler.spawn(work, task);
             receiver
         });

@@ -1,11 +1,14 @@
 //! What a broker can be told, and the defaults.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use logmill_log::LogOptions;
 use logmill_log::env::Env;
 
 use crate::catalog::OnOpen;
+use crate::error::OpenError;
+use crate::limits::{Limit, Limits};
 use crate::settings::{MessageBytes, SegmentBytes, TopicSettings};
 
 /// The default of [`Config::segment_bytes`]: 128 MiB.
@@ -20,6 +23,12 @@ pub const DEFAULT_RESERVE_BYTES: u64 = 16 * 1024 * 1024;
 /// The default of [`Config::low_space_bytes`]: 64 MiB, so that a reserve that was used can be written again,
 /// which takes twice its size, before records are taken again.
 pub const DEFAULT_LOW_SPACE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The default of [`Config::producer_id_expiration`], which is Kafka's: a day.
+pub const DEFAULT_PRODUCER_ID_EXPIRATION: Duration = Duration::from_hours(24);
+
+/// The default of [`Config::stall_timeout`]: 30 s.
+pub const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a broker is opened.
 ///
@@ -52,6 +61,14 @@ pub struct Config {
     pub topic_defaults: TopicSettings,
     /// Bounds on what is in use at once.
     pub limits: Limits,
+    /// A partition forgets an idempotent producer that has sent it nothing for so long:
+    /// `producer.id.expiration.ms`. What it sends again after that is stored again.
+    pub producer_id_expiration: Duration,
+    /// How long a client may keep what others need. A connection is cut that has not begun to speak HTTP/2 so
+    /// long after it was made; and, when memory for replies or for requests runs out, one that has kept some of
+    /// it for so long, because its client does not read what it asked for, or does not finish what it began to
+    /// send.
+    pub stall_timeout: Duration,
     /// Hears how far opening is, which after a kill takes a while where there is much to check.
     pub on_open: Option<OnOpen>,
 }
@@ -69,6 +86,8 @@ impl Config {
             low_space_bytes: DEFAULT_LOW_SPACE_BYTES,
             topic_defaults: TopicSettings::default(),
             limits: Limits::default(),
+            producer_id_expiration: DEFAULT_PRODUCER_ID_EXPIRATION,
+            stall_timeout: DEFAULT_STALL_TIMEOUT,
             on_open: None,
         }
     }
@@ -86,53 +105,14 @@ impl Config {
         settings
     }
 
-    /// The largest batch that any topic can take.
-    #[cfg(feature = "grpc")]
-    pub(crate) fn most_message_bytes(&self) -> usize {
-        let node =
-            self.node_settings().max_message_bytes.map_or(DEFAULT_MAX_MESSAGE_BYTES, MessageBytes::bytes);
-        self.limits.max_batch_bytes.max(node)
-    }
-}
-
-/// Bounds on what is in use at once. A call that would pass one is answered with
-/// [`Reason::LimitExceeded`](crate::Reason::LimitExceeded), which names the limit as the field is named here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of records accepted and not yet written, over all partitions. 256 MiB.
-    pub max_queued_bytes: usize,
-    /// The same for one partition. 64 MiB.
-    pub max_partition_queued_bytes: usize,
-    /// Plain records in one produce request. In memory each takes a hundred bytes besides what is in it,
-    /// which a message need not spend on it. 100,000.
-    pub max_records_per_request: usize,
-    /// Headers of all plain records in one produce request together. 100,000.
-    pub max_headers_per_request: usize,
-    /// What a topic's `max.message.bytes` can be set to. Also what a node takes as one message. 8 MiB.
-    pub max_batch_bytes: usize,
-    /// Fetches that wait for records. 10,000.
-    pub max_waiting_fetches: usize,
-    /// Partitions in one fetch or subscription. 1,000.
-    pub max_fetch_partitions: usize,
-    /// Partitions that one stream of produce requests has under way, or in which one of its requests failed.
-    /// 10,000.
-    pub max_stream_partitions: usize,
-    /// Changes of topics that wait for their turn. 1,000.
-    pub max_queued_topic_changes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_queued_bytes: 256 * 1024 * 1024,
-            max_partition_queued_bytes: 64 * 1024 * 1024,
-            max_records_per_request: 100_000,
-            max_headers_per_request: 100_000,
-            max_batch_bytes: 8 * 1024 * 1024,
-            max_waiting_fetches: 10_000,
-            max_fetch_partitions: 1_000,
-            max_stream_partitions: 10_000,
-            max_queued_topic_changes: 1_000,
+    /// Whether a node can work like this. Settings of topics that there are may ask for more than it would
+    /// give to new ones.
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        if let Some(limit) = Limit::ALL.iter().find(|limit| self.limits.get(**limit) == 0) {
+            return Err(OpenError::limit_of_nothing(*limit));
         }
+        let mut settings = self.node_settings();
+        settings.max_message_bytes.get_or_insert(MessageBytes(self.max_message_bytes as u64));
+        settings.check(self).map_err(OpenError::topic_default)
     }
 }

@@ -58,6 +58,7 @@ mod access;
 mod broker;
 mod budget;
 mod catalog;
+mod close;
 mod config;
 mod context;
 mod error;
@@ -65,19 +66,20 @@ mod exec;
 mod fetch;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+mod limits;
 mod names;
 mod produce;
 mod settings;
 mod topic;
 
-pub use broker::Broker;
+pub use broker::{Broker, BrokerStats};
 pub use catalog::{
     DeleteRecords, DeletedRecords, FailedPartition, Misplaced, OnOpen, OpenProgress, OpenReport,
     PartitionOwner, RebuildPlan, RebuiltTopic, SkippedDirectory, TopicList, UnknownDirectory, plan_rebuild,
 };
 pub use config::{
-    Config, DEFAULT_LOW_SPACE_BYTES, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_RESERVE_BYTES, DEFAULT_SEGMENT_BYTES,
-    Limits,
+    Config, DEFAULT_LOW_SPACE_BYTES, DEFAULT_MAX_MESSAGE_BYTES, DEFAULT_PRODUCER_ID_EXPIRATION,
+    DEFAULT_RESERVE_BYTES, DEFAULT_SEGMENT_BYTES, DEFAULT_STALL_TIMEOUT,
 };
 pub use context::{Listener, Principal, RequestContext};
 pub use error::{Code, Error, OpenError, OpenErrorKind, Reason};
@@ -85,6 +87,7 @@ pub use fetch::{
     Credit, DEFAULT_FETCH_BYTES, DecodedRecord, DecodedRecords, Fetch, FetchFrom, MAX_WAIT, PartitionData,
     Subscribe, Subscription, decode,
 };
+pub use limits::{Limit, LimitStats, LimitUnit, Limits};
 pub use logmill_log::Chunk;
 pub use names::{MAX_PARTITIONS, MAX_TOPIC_NAME_BYTES, check_topic_name};
 pub use produce::{

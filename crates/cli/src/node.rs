@@ -3,18 +3,20 @@
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use logmill_broker::{Broker, Config, OnOpen, OpenError, OpenErrorKind, TopicSettings, grpc};
+use logmill_broker::{Broker, Config, OnOpen, OpenError, OpenErrorKind, grpc};
 use logmill_log::env::Clock;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::failure::{Exit, Failure, exit_of_io, with_causes};
+
+/// How long a stop waits for a disk that hangs, unless it is told.
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A node that serves until it is stopped.
 pub(crate) struct Node {
@@ -25,19 +27,13 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Opens `data_dir`, which is made if it is not there, and serves on `listen`. `topic_defaults` holds for
-    /// topics that do not say otherwise.
-    pub(crate) async fn start(
-        data_dir: &Path,
-        listen: SocketAddr,
-        topic_defaults: TopicSettings,
-    ) -> Result<Self, Failure> {
+    /// Opens the data directory, which is made if it is not there, and serves on `listen`.
+    pub(crate) async fn start(mut config: Config, listen: SocketAddr) -> Result<Self, Failure> {
         refuse_outside(listen)?;
         // The port first: if someone has it, the data directory stays untouched.
         let cannot = |error: &io::Error| Failure::new(exit_of_io(error), listen_text(listen, error));
         let listener = TcpListener::bind(listen).await.map_err(|error| cannot(&error))?;
         let address = listener.local_addr().map_err(|error| cannot(&error))?;
-        let mut config = Config { topic_defaults, ..Config::new(data_dir) };
         let (bar, on_open) = opening_bar(Arc::clone(&config.env.clock));
         config.on_open = Some(on_open);
         let opened = blocking(move || Broker::open(config)).await;
@@ -69,15 +65,16 @@ impl Node {
     }
 
     /// Stops serving, finishes what is in flight, and closes the data directory so that the next
-    /// start has nothing to recover.
-    pub(crate) async fn stop(self) -> Result<(), Failure> {
+    /// start has nothing to recover. A disk that hangs holds up closing for `timeout` and no longer; the
+    /// process is to end then, without waiting for its threads.
+    pub(crate) async fn stop(self, timeout: Duration) -> Result<(), Failure> {
         let Self { broker, stop, serving, .. } = self;
         // The services may have ended already.
         let _ = stop.send(());
         let served = serving.await.unwrap_or_else(|error| {
             Err(Failure::new(Exit::Failed, format!("the node's services ended: {error}")))
         });
-        let closed = blocking(move || broker.close()).await?;
+        let closed = blocking(move || broker.close_within(timeout)).await?;
         closed.map_err(|error| Failure::new(Exit::Failed, with_causes(&error)))?;
         served
     }
@@ -145,6 +142,7 @@ pub(crate) fn open_failure(error: &OpenError) -> Failure {
     let exit = match error.kind() {
         OpenErrorKind::InUse => Exit::Conflict,
         OpenErrorKind::Denied => Exit::Denied,
+        OpenErrorKind::Configuration => Exit::Usage,
         OpenErrorKind::Io => io_cause(error).map_or(Exit::Failed, exit_of_io),
         _ => Exit::Failed,
     };

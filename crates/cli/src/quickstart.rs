@@ -13,12 +13,12 @@ mod results;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use logmill_broker::TopicSettings;
+use logmill_broker::Config;
 use logmill_client::{Client, NodeInfo, TopicDescription};
 use logmill_processing::RunReport;
 
 use crate::failure::{Exit, Failure, exit_of_io};
-use crate::node::Node;
+use crate::node::{Node, STOP_TIMEOUT};
 use crate::output::{Output, to_f64};
 use feed::Feed;
 use ingest::Ingested;
@@ -79,11 +79,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Some(path) => absolute(path)?,
         None => data_dir.join(SQLITE_NAME),
     };
-    let node =
-        Node::start(&data_dir, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), TopicSettings::default()).await?;
+    let node = Node::start(Config::new(&data_dir), SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
     let done = main_job(&node.url(), &feed, &sqlite).await;
     // Cleanly, also after a failure: what is stored stays.
-    let stopped = node.stop().await;
+    let stopped = node.stop(STOP_TIMEOUT).await;
     let done = done?;
     stopped?;
     let report = done.report(&feed, &sqlite, &data_dir)?;

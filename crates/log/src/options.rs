@@ -23,6 +23,7 @@ pub struct SetOptions {
     pub(crate) low_space_bytes: u64,
     pub(crate) reserve_bytes: u64,
     pub(crate) max_maps: usize,
+    pub(crate) max_key_map_bytes: usize,
     pub(crate) read_mode: ReadMode,
     pub(crate) maintenance_interval: Duration,
     pub(crate) on_scan: Option<ScanHook>,
@@ -39,6 +40,7 @@ impl SetOptions {
             low_space_bytes: 0,
             reserve_bytes: 0,
             max_maps: 8_192,
+            max_key_map_bytes: 64 << 20,
             read_mode: ReadMode::Map,
             maintenance_interval: Duration::from_secs(10),
             on_scan: None,
@@ -91,6 +93,16 @@ impl SetOptions {
     #[must_use]
     pub fn max_maps(mut self, segments: usize) -> Self {
         self.max_maps = segments.max(1);
+        self
+    }
+
+    /// The tables of keys of all compactions that are under way take so much memory at most, each no more
+    /// than its log's [`key_map_bytes`](CompactionOptions::key_map_bytes). A log for which there is no room is
+    /// compacted later; [`Log::compact`](crate::Log::compact), and one whose table alone is larger, go on all
+    /// the same. 64 MiB unless set.
+    #[must_use]
+    pub fn max_key_map_bytes(mut self, bytes: usize) -> Self {
+        self.max_key_map_bytes = bytes;
         self
     }
 

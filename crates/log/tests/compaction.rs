@@ -17,7 +17,7 @@ use std::time::Duration;
 use keyed::{Records, append, check, fill, least, records};
 use logmill_log::env::Clock as _;
 use logmill_log::sim::{Fault, Op, Rule, Sim};
-use logmill_log::{CompactionOptions, ErrorKind, Log, LogOptions, SetOptions};
+use logmill_log::{CompactionOptions, ErrorKind, Log, LogOptions, LogSet, SetOptions};
 use logmill_record::{
     Batch, BatchBuilder, BatchOptions, ControlRecord, ControlType, NewRecord, Offset, TimestampMs,
 };
@@ -224,6 +224,34 @@ fn a_set_compacts_and_retains_by_itself() {
     append(&log, &mut model, &[(Some(1), Some(1))]);
     sim.scheduler.run_for(Duration::from_secs(61 * 60));
     assert_eq!(log.stats().stored_bytes, 0, "the active segment was sealed for its age, and went");
+}
+
+#[test]
+fn the_tables_of_keys_of_a_sets_logs_take_turns_with_what_the_set_has_for_them() {
+    const LOGS: usize = 5;
+    let sim = Sim::new(8);
+    // Room for one table of this size, and not for two.
+    let options = SetOptions::new(sim.env()).max_key_map_bytes(1_000);
+    let set = LogSet::open("/data", options).unwrap();
+    let options = small().compaction(Some(CompactionOptions::default().key_map_bytes(900)));
+    let logs: Vec<Log> =
+        (0..LOGS).map(|number| set.create(number.to_string(), b"", options).unwrap()).collect();
+    for log in &logs {
+        fill(log, &mut Records::new(), &sim.random(), 60, 12);
+        log.roll().unwrap();
+    }
+    let runs = || logs.iter().map(|log| log.stats().compaction.runs).sum::<u64>();
+    // All are due at the first look at them; one gets the room, the others wait for the next.
+    sim.scheduler.run_for(Duration::from_secs(1));
+    for turn in 1..=LOGS as u64 {
+        sim.scheduler.run_for(Duration::from_secs(10));
+        assert_eq!(runs(), turn);
+    }
+    assert_eq!(set.stats().key_map_bytes, 0);
+    // Who waits for it gets it at once.
+    for log in &logs {
+        log.compact().unwrap();
+    }
 }
 
 #[test]

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop where it fails")]
 
 mod common;
+#[path = "common/keyed.rs"]
+mod keyed;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -256,4 +258,50 @@ fn epochs_are_those_of_the_batches_and_readers_learn_of_what_was_lost() {
     println!("{total:?}");
     assert_eq!(total.len(), 12, "every kind of step was taken");
     assert!(total["readers told of a truncation"] > 20, "{total:?}");
+}
+
+/// A power cut takes back what a reader has, other records come in its place, and compaction takes most of
+/// those out, or merges what is left of several segments.
+#[test]
+fn a_reader_of_lost_records_is_found_out_also_where_little_is_left_of_what_replaced_them() {
+    let mut lost = 0;
+    for seed in 0..20 {
+        let mut sim = Sim::new(seed);
+        let options = LogOptions::default()
+            .durability(Durability::Relaxed { flush_interval: Duration::from_hours(1) })
+            .compaction(Some(CompactionOptions::default()));
+        let open = |env| Log::open("/data", SetOptions::new(env), options).unwrap();
+        let log = open(sim.env());
+        let fill = |log: &Log, key, count| {
+            (0..count).for_each(|n| drop(log.append(&[keyed::batch(&[(Some(key), Some(n))])]).unwrap()));
+        };
+        fill(&log, 0, 10);
+        log.roll().unwrap();
+        fill(&log, 1, 10);
+        let (next, epoch) = (log.end_offset(), log.epoch_before(log.end_offset()).unwrap().unwrap());
+
+        let env = sim.crash();
+        drop(log);
+        let log = open(env);
+        let lost_from = log.end_offset();
+        if lost_from >= next {
+            continue;
+        }
+        lost += 1;
+        fill(&log, 0, 30);
+        for _ in 0..3 {
+            log.roll().unwrap();
+            fill(&log, 0, 1);
+        }
+        for _ in 0..2 {
+            log.compact().unwrap();
+            assert!(
+                log.epoch_before(next).unwrap() > Some(epoch),
+                "seed {seed}: what the reader has is gone"
+            );
+            let good = log.end_of_epoch(epoch).unwrap();
+            assert_eq!(good, lost_from, "seed {seed}: what it may keep ends where other records begin");
+        }
+    }
+    assert!(lost > 5, "{lost} of the power cuts took something back");
 }

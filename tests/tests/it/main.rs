@@ -8,14 +8,18 @@ mod bench;
 mod commands;
 mod crash;
 mod disk_full;
+mod history_checker;
+mod hostile;
 mod json;
 mod log;
+mod memory;
 mod power_cut;
 mod quickstart;
 mod quickstart_feeds;
 mod quickstart_kill;
 mod readme;
 mod serve;
+mod wire;
 
 use logmill_tests::{Node, Program, program};
 use tempfile::TempDir;

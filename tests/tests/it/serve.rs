@@ -1,9 +1,14 @@
 //! A node as a process: how it starts, refuses and stops.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use logmill_broker::Limit;
+use logmill_log::{LogOptions, LogSet, Recovered, SetOptions};
 use logmill_tests::{Node, pause};
 use rustix::process::Signal;
 
@@ -39,6 +44,68 @@ fn an_address_that_others_could_reach_is_refused() {
     assert!(!dir.path().join("data").exists(), "nothing was made");
 }
 
+/// The partitions that a directory holds, and what opening them has to mend.
+fn recovered(data: &Path) -> (usize, Recovered) {
+    let scanned = Arc::new(AtomicUsize::new(0));
+    let hears = Arc::clone(&scanned);
+    let options = SetOptions::default().on_scan(move |_| {
+        hears.fetch_add(1, Ordering::SeqCst);
+    });
+    let set = LogSet::open(data, options).unwrap();
+    let mut partitions = 0;
+    for topic in std::fs::read_dir(data.join("topics")).unwrap() {
+        for partition in std::fs::read_dir(topic.unwrap().path()).unwrap() {
+            let path = partition.unwrap().path();
+            set.open_log(path.strip_prefix(data).unwrap(), LogOptions::default()).unwrap();
+            partitions += 1;
+        }
+    }
+    let recovered = set.stats().recovered;
+    set.close().unwrap();
+    assert_eq!(scanned.load(Ordering::SeqCst), 0, "nothing had to be read");
+    (partitions, recovered)
+}
+
+#[test]
+fn every_limit_can_be_set_by_option_and_environment_and_a_wrong_one_is_refused() {
+    let help = logmill().ok(["serve", "--help"]);
+    for limit in Limit::ALL {
+        assert!(help.contains(&format!("{limit} ({}", limit.unit())), "{limit} is not in the help");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let serve = |args: &[&str]| {
+        let mut command = logmill().command(["serve", "--listen", "127.0.0.1:0"]);
+        command.arg("--data-dir").arg(dir.path().join("data")).args(args);
+        command
+    };
+    for (wrong, says) in [
+        ("max_connections", "NAME=NUMBER"),
+        ("max_connections=0", "at least 1"),
+        ("max_nonsense=1", "max_topics"),
+        ("max_batch_bytes=1000", "max.message.bytes"),
+    ] {
+        let outcome = logmill_tests::finish(serve(&["--limit", wrong]), b"");
+        assert!(outcome.refused(2).contains(says), "{outcome:?}");
+    }
+    assert!(!dir.path().join("data").exists(), "nothing was made");
+
+    let mut command = serve(&["--limit", "max_partitions=3"]);
+    command.env("LOGMILL_LIMITS", "max_topics=1");
+    let node = Node::from_command(command);
+    let program = logmill().at(node.url());
+    let refused = program.run(["topic", "create", "t", "--partitions", "4"]);
+    assert!(refused.stderr.contains("max_partitions of 3"), "{refused:?}");
+    drop(node);
+    let mut command = serve(&[]);
+    command.env("LOGMILL_LIMITS", "max_topics=1,max_partitions=3");
+    let node = Node::from_command(command);
+    let program = logmill().at(node.url());
+    program.ok(["topic", "create", "t", "--partitions", "3"]);
+    let refused = program.run(["topic", "create", "u"]);
+    assert!(refused.stderr.contains("max_topics of 1"), "{refused:?}");
+    assert_eq!(node.terminate(), 0);
+}
+
 #[test]
 fn stopped_under_load_it_exits_0_and_keeps_what_it_acknowledged() {
     let (dir, node, program) = node();
@@ -63,6 +130,7 @@ fn stopped_under_load_it_exits_0_and_keeps_what_it_acknowledged() {
         pause(Duration::from_millis(1));
     }
     assert_eq!(node.terminate(), 0);
+    assert_eq!(recovered(&dir.path().join("data")), (2, Recovered::default()));
 
     let node = Node::start(&logmill(), &dir.path().join("data"));
     let program = logmill().at(node.url());

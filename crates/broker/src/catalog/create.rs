@@ -12,9 +12,9 @@ use super::load::{Opener, Plan};
 use super::record::{Event, Identity};
 use super::state::Partition;
 use crate::broker::Core;
-use crate::config::Config;
 use crate::error::{Error, PartitionName, Reason, explain_metadata};
 use crate::exec::run_all;
+use crate::limits::Limit;
 use crate::names::{check_partition_count, check_topic_name};
 use crate::topic::{CreateTopic, Topic};
 
@@ -22,19 +22,41 @@ use crate::topic::{CreateTopic, Topic};
 const CREATE_AT_ONCE: usize = 8;
 
 /// What a request asks for, checked.
-pub(crate) fn check(request: &CreateTopic, config: &Config) -> Result<u32, Error> {
+pub(crate) fn check(request: &CreateTopic, core: &Core) -> Result<u32, Error> {
     check_topic_name(&request.name)?;
-    request.settings.check(config)?;
-    check_partition_count(request.partitions.unwrap_or(1).into())
+    request.settings.check(&core.config)?;
+    check_count(core, request.partitions.unwrap_or(1))
+}
+
+/// Whether a topic can have so many partitions.
+pub(crate) fn check_count(core: &Core, partitions: u32) -> Result<u32, Error> {
+    let count = check_partition_count(partitions.into())?;
+    let doing = || format!("a topic of {count} partitions");
+    core.bounds.check(Limit::MaxPartitionsPerTopic, count as usize, doing, "ask for fewer")?;
+    Ok(count)
+}
+
+/// Whether there may be so many topics and partitions more. Changes run one at a time, so it stays true until
+/// they are there.
+pub(super) fn check_room(core: &Core, topics: usize, partitions: u32) -> Result<(), Error> {
+    let advice = "delete topics that nobody needs, or set the limit higher";
+    let (now, partitions_now) = core.catalog.count();
+    let (after, partitions_after) = (now + topics, partitions_now + partitions as usize);
+    if topics > 0 {
+        core.bounds.check(Limit::MaxTopics, after, || format!("topic number {after}"), advice)?;
+    }
+    let doing = || format!("{partitions} partitions more, {partitions_after} in all topics together,");
+    core.bounds.check(Limit::MaxPartitions, partitions_after, doing, advice)
 }
 
 /// Creates the topic; it is on disk when this returns. Runs alone among the changes of topics.
 pub(crate) fn create(core: &Core, request: CreateTopic) -> Result<Topic, Error> {
-    let partition_count = check(&request, &core.config)?;
+    let partition_count = check(&request, core)?;
     let CreateTopic { name, internal, settings, .. } = request;
     if core.catalog.contains(&name) {
         return Err(Error::topic_exists(&name));
     }
+    check_room(core, 1, partition_count)?;
     let created_at = core.config.env.clock.now();
     let identity = Identity { name, partition_count, internal, created_at, settings };
     let id = core.config.env.new_uuid();
@@ -60,7 +82,7 @@ pub(crate) fn create(core: &Core, request: CreateTopic) -> Result<Topic, Error> 
 
 /// Partitions to be served, from the number of the first on.
 pub(super) fn serve(core: &Core, plan: &Plan, first: u32, logs: Vec<Log>) -> Vec<Arc<Partition>> {
-    let opener = Opener { config: core.config.clone(), set: core.set.clone() };
+    let opener = Opener { set: core.set.clone(), bounds: Arc::clone(&core.bounds) };
     let topic: Arc<str> = plan.identity.name.as_str().into();
     let name = |partition| PartitionName { topic: Arc::clone(&topic), partition };
     (first..).zip(logs).map(|(number, log)| Arc::new(opener.serve(name(number), log, plan))).collect()
@@ -88,7 +110,7 @@ pub(super) fn make_partitions(
     partitions: Range<u32>,
     doing: &str,
 ) -> Result<Vec<Log>, Error> {
-    let opener = Opener { config: core.config.clone(), set: core.set.clone() };
+    let opener = Opener { set: core.set.clone(), bounds: Arc::clone(&core.bounds) };
     let each = {
         let plan = Arc::clone(plan);
         move |partition| opener.create(partition, &plan)

@@ -10,13 +10,12 @@ use std::sync::Arc;
 
 use logmill_log::Log;
 
-use super::create::{make_partitions, serve, take_back};
+use super::create::{check_room, make_partitions, serve, take_back};
 use super::directories::{holds_data, partition_dir};
 use super::load::Plan;
 use super::record::{Event, Identity};
 use crate::broker::Core;
 use crate::error::{Error, Reason};
-use crate::names::check_partition_count;
 use crate::topic::Topic;
 
 /// Gives the topic more partitions, `count` in all; they are on disk when this returns. Runs alone among the
@@ -27,6 +26,7 @@ pub(crate) fn add_partitions(core: &Core, name: &str, count: u32) -> Result<Topi
     if count <= before {
         return Err(not_more(name, before, count));
     }
+    check_room(core, 0, count - before)?;
     let identity = Identity { partition_count: count, ..topic.identity.clone() };
     let plan = Arc::new(Plan::new(&core.config, topic.id, identity));
     let doing = format!("the growth of topic {name:?}");
@@ -51,11 +51,6 @@ pub(crate) fn add_partitions(core: &Core, name: &str, count: u32) -> Result<Topi
     core.catalog.replace(Arc::clone(&grown));
     tracing::info!(topic = name, id = %topic.id, partitions = count, "added partitions to a topic");
     Ok(grown.describe(&core.config))
-}
-
-/// What a request asks for, as far as it can be checked without the topic.
-pub(crate) fn check_count(count: u32) -> Result<(), Error> {
-    check_partition_count(count.into()).map(drop)
 }
 
 /// Whether nothing lies where the directory is to be, or nothing that is worth anything.

@@ -19,7 +19,8 @@ use super::report::{FailedPartition, OpenReport, UnknownDirectory};
 use super::state::{Catalog, Partition, TopicState};
 use crate::config::Config;
 use crate::error::{Error, OpenError, PartitionName};
-use crate::exec::run_all;
+use crate::exec::{Turns, run_all};
+use crate::limits::{Bounds, Limit};
 use crate::produce::Lane;
 use crate::settings::{Effective, Rules};
 
@@ -36,14 +37,19 @@ pub(crate) struct Loaded {
 }
 
 /// Reads the metadata, opens every partition, and finds what is left of topics that are gone.
-pub(crate) fn load(config: &Config, set: &LogSet, opening: &Arc<Opening>) -> Result<Loaded, OpenError> {
+pub(crate) fn load(
+    config: &Config,
+    bounds: &Arc<Bounds>,
+    set: &LogSet,
+    opening: &Arc<Opening>,
+) -> Result<Loaded, OpenError> {
     let (metadata, events) = MetadataLog::open(set)?;
     let mut report = OpenReport::default();
     let leftovers = find_leftovers(set, &events, &mut report)?;
     report.removing = leftovers.len();
 
     let catalog = Catalog::default();
-    for topic in open_topics(config, set, events, opening) {
+    for topic in open_topics(config, bounds, set, events, opening) {
         report.topics += 1;
         report.partitions += topic.partitions.len();
         report.failed.extend(topic.partitions.iter().filter_map(|partition| failure(partition)));
@@ -166,6 +172,7 @@ impl OpenReport {
 /// Opens every partition of every topic that exists, many at a time.
 fn open_topics(
     config: &Config,
+    bounds: &Arc<Bounds>,
     set: &LogSet,
     events: LastEvents,
     opening: &Arc<Opening>,
@@ -183,7 +190,7 @@ fn open_topics(
         topics.push(plan);
     }
     let names: Vec<PartitionName> = jobs.iter().map(|(name, _)| name.clone()).collect();
-    let opener = Opener { config: config.clone(), set: set.clone() };
+    let opener = Opener { set: set.clone(), bounds: Arc::clone(bounds) };
     opening.begin(names.len());
     let hears = Arc::clone(opening);
     let open = move |(name, plan): (PartitionName, Arc<Plan>)| {
@@ -194,7 +201,10 @@ fn open_topics(
     let scheduler = &*config.env.scheduler;
     let opened = run_all(scheduler, Work::Read, OPEN_AT_ONCE, jobs, open);
     let mut opened = opened.into_iter().zip(names).map(|(partition, name)| {
-        partition.unwrap_or_else(|| Partition::failed(name, Error::fault("the opening of a partition")))
+        partition.unwrap_or_else(|| {
+            let reads = bounds.turns(Limit::MaxPartitionReads);
+            Partition::new(name, Err(Error::fault("the opening of a partition")), reads)
+        })
     });
     let state = |plan: Arc<Plan>| {
         let partitions = opened.by_ref().take(plan.identity.partition_count as usize).map(Arc::new);
@@ -214,7 +224,8 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn new(config: &Config, id: Uuid, identity: Identity) -> Self {
         let effective = Effective::new(config, &identity.settings);
-        Self { id, identity, options: effective.log_options(), rules: Arc::new(effective.rules()) }
+        let options = effective.log_options().producer_expiry(config.producer_id_expiration);
+        Self { id, identity, options, rules: Arc::new(effective.rules()) }
     }
 
     /// The topic, with these partitions.
@@ -225,8 +236,8 @@ impl Plan {
 
 /// Opens or creates the logs of partitions.
 pub(super) struct Opener {
-    pub(super) config: Config,
     pub(super) set: LogSet,
+    pub(super) bounds: Arc<Bounds>,
 }
 
 impl Opener {
@@ -234,7 +245,7 @@ impl Opener {
     fn open(&self, name: PartitionName, plan: &Plan) -> Partition {
         match self.try_open(&name, plan) {
             Ok(log) => self.serve(name, log, plan),
-            Err(error) => Partition::failed(name, error),
+            Err(error) => Partition::new(name, Err(error), self.reads()),
         }
     }
 
@@ -260,16 +271,14 @@ impl Opener {
         self.set.create(partition_dir(plan.id, partition), &owner, plan.options)
     }
 
+    fn reads(&self) -> Turns {
+        self.bounds.turns(Limit::MaxPartitionReads)
+    }
+
     pub(super) fn serve(&self, name: PartitionName, log: Log, plan: &Plan) -> Partition {
-        let Config { env, limits, .. } = &self.config;
-        let lane = Lane::new(
-            name.clone(),
-            log,
-            Arc::clone(&env.scheduler),
-            Arc::clone(&plan.rules),
-            plan.options,
-            limits.max_partition_queued_bytes,
-        );
-        Partition::open(name, lane)
+        let scheduler = Arc::clone(&self.set.env().scheduler);
+        let queued = self.bounds.budget(Limit::MaxPartitionQueuedBytes);
+        let lane = Lane::new(name.clone(), log, scheduler, Arc::clone(&plan.rules), plan.options, queued);
+        Partition::new(name, Ok(lane), self.reads())
     }
 }

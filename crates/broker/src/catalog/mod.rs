@@ -34,12 +34,12 @@ mod report;
 mod state;
 
 pub(crate) use alter::alter;
-pub(crate) use create::{check, create};
+pub(crate) use create::{check, check_count, create};
 pub(crate) use delete::{delete, take_away};
 pub use delete_records::{DeleteRecords, DeletedRecords};
 pub(crate) use describe::{describe, describe_node, list};
 pub(crate) use directories::refuse_single;
-pub(crate) use grow::{add_partitions, check_count};
+pub(crate) use grow::add_partitions;
 pub use inspect::{Misplaced, TopicList};
 pub(crate) use load::load;
 pub(crate) use metadata::{MetadataLog, Unreadable};

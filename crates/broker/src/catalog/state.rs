@@ -17,13 +17,10 @@ use crate::broker::Core;
 use crate::config::Config;
 use crate::error::{Error, PartitionName};
 use crate::exec::{Serial, Turns};
+use crate::limits::Limit;
 use crate::produce::Lane;
 use crate::settings::{Effective, Rules};
 use crate::topic::{PartitionInfo, Topic};
-
-/// So many reads of one partition at once, of the threads that there are for reading: a file whose disk does not
-/// answer leaves the rest to others.
-const READS_AT_ONCE: usize = 4;
 
 /// The topics that exist, by name. Only what is durable is in it.
 #[derive(Debug, Default)]
@@ -100,6 +97,12 @@ impl Catalog {
         shown.filter(|topic| internal || !topic.identity.internal).take(most).map(Arc::clone).collect()
     }
 
+    /// How many topics there are, and how many partitions of all of them together.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let topics = self.topics.read();
+        (topics.len(), topics.values().map(|topic| topic.partitions.len()).sum())
+    }
+
     /// All topics, in order of their names.
     pub(crate) fn all(&self) -> Vec<Arc<TopicState>> {
         self.topics.read().values().map(Arc::clone).collect()
@@ -156,12 +159,9 @@ pub(crate) struct OffsetRange {
 }
 
 impl Partition {
-    pub(super) fn open(name: PartitionName, lane: Lane) -> Self {
-        Self { name, open: Ok(lane), reads: Turns::new(READS_AT_ONCE), deletions: OnceLock::new() }
-    }
-
-    pub(super) fn failed(name: PartitionName, error: Error) -> Self {
-        Self { name, open: Err(error), reads: Turns::new(READS_AT_ONCE), deletions: OnceLock::new() }
+    /// Where it is open, with the turns of those who read it.
+    pub(super) fn new(name: PartitionName, open: Result<Lane, Error>, reads: Turns) -> Self {
+        Self { name, open, reads, deletions: OnceLock::new() }
     }
 
     pub(crate) fn name(&self) -> &PartitionName {
@@ -186,7 +186,7 @@ impl Partition {
     pub(crate) fn too_many_reads(&self) -> Error {
         let doing = format!("another read of {} at the same time", self.name);
         let advice = "the disk does not answer the others; try again, and look at the disk if it stays so";
-        Error::limit("partition_reads", READS_AT_ONCE, &doing, advice)
+        Error::limit(Limit::MaxPartitionReads, self.reads.at_once(), &doing, advice)
             .with("topic", &self.name.topic)
             .with("partition", self.name.partition)
     }

@@ -18,6 +18,8 @@ pub(crate) use from_log::{PartitionName, explain_metadata, metadata_failed};
 pub use open::{OpenError, OpenErrorKind};
 pub use reason::{Code, Reason};
 
+use crate::limits::Limit;
+
 /// Why a call failed. Cheap to clone: one failed sync answers everyone who waited for it.
 ///
 /// ```
@@ -136,10 +138,10 @@ impl Error {
     }
 
     /// One of the node's limits is reached; `doing` says by what.
-    pub(crate) fn limit(name: &'static str, limit: impl fmt::Display, doing: &str, advice: &str) -> Self {
-        Self::new(Reason::LimitExceeded, format!("{doing} would pass the limit {name} of {limit}: {advice}"))
-            .with("limit", name)
-            .with("value", limit)
+    pub(crate) fn limit(limit: Limit, value: usize, doing: &str, advice: &str) -> Self {
+        Self::new(Reason::LimitExceeded, format!("{doing} would pass the limit {limit} of {value}: {advice}"))
+            .with("limit", limit)
+            .with("value", value)
     }
 
     /// The operating system failed at something that is not the log's.

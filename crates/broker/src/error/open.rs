@@ -8,7 +8,9 @@ use std::path::Path;
 use logmill_log::ErrorKind;
 use logmill_record::Offset;
 
+use super::Error;
 use crate::catalog::Unreadable;
+use crate::limits::Limit;
 
 /// What kind of failure an [`OpenError`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +20,8 @@ pub enum OpenErrorKind {
     InUse,
     /// The path is a plain file, or a directory that holds something else.
     NotADataDirectory,
+    /// What the node was told cannot be: a limit of nothing, or settings for its topics that it would refuse.
+    Configuration,
     /// The user may not write there.
     Denied,
     /// A newer version of the program wrote it.
@@ -72,6 +76,18 @@ impl OpenError {
             _ => OpenErrorKind::Io,
         };
         Self::new(kind, error.to_string()).because(error)
+    }
+
+    pub(crate) fn limit_of_nothing(limit: Limit) -> Self {
+        let message =
+            format!("the limit {limit} is 0, and nothing could be done within it: set it to at least 1");
+        Self::new(OpenErrorKind::Configuration, message)
+    }
+
+    /// A setting for topics that do not have their own, which one that has it would be refused.
+    pub(crate) fn topic_default(error: Error) -> Self {
+        let message = format!("the node's default for its topics cannot be: {error}");
+        Self::new(OpenErrorKind::Configuration, message).because(error)
     }
 
     pub(crate) fn io(what: &str, path: &Path, error: io::Error) -> Self {

@@ -8,13 +8,17 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
+use crate::limits::Meter;
+
 /// Gives out turns. A clone gives out the same ones.
 #[derive(Clone, Debug)]
 pub(crate) struct Turns(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
+    at_once: usize,
     free: usize,
+    meter: Arc<Meter>,
     next_id: u64,
     /// Those who wait, in order; `None` has been given its turn and not come for it yet.
     waiting: BTreeMap<u64, Option<Waker>>,
@@ -25,15 +29,28 @@ struct State {
 pub(crate) struct Turn(Turns);
 
 impl Turns {
-    pub(crate) fn new(at_once: usize) -> Self {
-        Self(Arc::new(Mutex::new(State { free: at_once, next_id: 0, waiting: BTreeMap::new() })))
+    /// So many at once, counted by `meter`.
+    pub(crate) fn new(at_once: usize, meter: Arc<Meter>) -> Self {
+        let state = State { at_once, free: at_once, meter, next_id: 0, waiting: BTreeMap::new() };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// How many there are.
+    pub(crate) fn at_once(&self) -> usize {
+        self.0.lock().at_once
+    }
+
+    /// One of the turns, which has been taken from those that are free or comes from another.
+    fn turn(&self, state: &State) -> Turn {
+        state.meter.add(1, state.at_once - state.free);
+        Turn(self.clone())
     }
 
     /// A turn, if there is one that nobody waits for.
     pub(crate) fn try_take(&self) -> Option<Turn> {
         let mut state = self.0.lock();
         state.free = state.free.checked_sub(1)?;
-        Some(Turn(self.clone()))
+        Some(self.turn(&state))
     }
 
     /// Ready with a turn. Dropped before, it leaves its place to the next.
@@ -58,6 +75,7 @@ impl Turns {
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        self.0.0.lock().meter.subtract(1);
         self.0.give_back();
     }
 }
@@ -78,8 +96,9 @@ impl Future for TakeTurn {
         let Some(id) = this.id else {
             if let Some(free) = state.free.checked_sub(1) {
                 state.free = free;
-                return Poll::Ready(Turn(this.turns.clone()));
+                return Poll::Ready(this.turns.turn(&state));
             }
+            state.meter.refuse();
             state.next_id += 1;
             let id = state.next_id;
             state.waiting.insert(id, Some(context.waker().clone()));
@@ -94,7 +113,7 @@ impl Future for TakeTurn {
             _ => {
                 state.waiting.remove(&id);
                 this.id = None;
-                Poll::Ready(Turn(this.turns.clone()))
+                Poll::Ready(this.turns.turn(&state))
             }
         }
     }
@@ -125,7 +144,7 @@ mod tests {
 
     #[test]
     fn turns_are_given_in_order_and_nobody_passes() {
-        let turns = Turns::new(1);
+        let turns = Turns::new(1, Arc::default());
         let held = turns.try_take().unwrap();
         let (mut first, mut second) = (pin!(turns.take()), pin!(turns.take()));
         assert!(poll(first.as_mut()).is_none() && poll(second.as_mut()).is_none());
@@ -141,7 +160,7 @@ mod tests {
 
     #[test]
     fn who_goes_away_leaves_its_turn_to_the_next() {
-        let turns = Turns::new(1);
+        let turns = Turns::new(1, Arc::default());
         let held = turns.try_take().unwrap();
         let mut last = pin!(turns.take());
         {

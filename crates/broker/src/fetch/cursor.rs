@@ -1,11 +1,11 @@
-//! A reader's place in one partition, and one read from it.
+//! A reader of one partition, and one read from it.
 
 use std::future::Future;
 use std::sync::Arc;
 
 use logmill_log::{AbortedTxn, Chunk, ErrorKind, Log, ReadOut};
-use logmill_record::{Offset, TimestampMs};
 
+use super::place::{Place, out_of_range, start_at};
 use super::{FetchFrom, PartitionData};
 use crate::catalog::{OffsetRange, Partition, TopicState};
 use crate::error::{Error, Reason};
@@ -38,21 +38,6 @@ pub(super) struct Cursor {
     error: Option<Error>,
     /// Why nothing came this time; there may be more later.
     not_now: Option<Error>,
-}
-
-/// Offsets of a partition as they were last seen.
-#[derive(Clone, Copy, Debug, Default)]
-struct Place {
-    from: Offset,
-    next: Offset,
-    start: Offset,
-    end: Offset,
-    last_stable: Offset,
-    /// The leader epochs of the batches before `from` and `next`, if they are known.
-    from_epoch: Option<i32>,
-    epoch: Option<i32>,
-    /// Which of the partition's logs is known to hold what the reader has.
-    confirmed: Option<u64>,
 }
 
 impl Cursor {
@@ -105,8 +90,9 @@ impl Cursor {
             self.error = Some(error);
             start
         });
-        let (from, next, from_epoch, epoch) = (offset, offset, self.from.last_epoch, self.from.last_epoch);
-        self.place = Some(Place { from, next, start, end, last_stable, from_epoch, epoch, confirmed: None });
+        let epoch = self.from.last_epoch.filter(|_| matches!(self.from.position, Position::Offset(_)));
+        let (from, next, from_epoch, confirmed) = (offset, offset, epoch, None);
+        self.place = Some(Place { from, next, start, end, last_stable, from_epoch, epoch, confirmed });
     }
 
     /// Whether it may read now: so many at once read from the files of a partition, so that one whose disk does
@@ -306,73 +292,4 @@ impl Cursor {
             error: self.error.clone().or(not_now),
         }
     }
-}
-
-impl Place {
-    /// Makes sure that the log holds what the reader has: once, and again when the log was opened again, which
-    /// may have lost what was not on disk, and given its offsets to others.
-    fn confirm(&mut self, partition: &Partition, log: &Log, generation: u64) -> Result<(), Error> {
-        if self.confirmed == Some(generation) {
-            return Ok(());
-        }
-        match self.epoch {
-            Some(epoch) => check_not_truncated(partition, log, self.next, epoch)?,
-            // Where it cannot be told it stays unknown: what the reader has is not looked at then.
-            None => self.epoch = log.epoch_before(self.next).unwrap_or_default(),
-        }
-        if self.from == self.next {
-            self.from_epoch = self.epoch;
-        }
-        self.confirmed = Some(generation);
-        Ok(())
-    }
-}
-
-/// Refuses to read on at `offset` for a reader whose last batch has `epoch`, if that is gone.
-fn check_not_truncated(partition: &Partition, log: &Log, offset: Offset, epoch: i32) -> Result<(), Error> {
-    let explain = |error: logmill_log::Error| partition.explain(&error);
-    let before = log.epoch_before(offset).map_err(explain)?;
-    if offset <= log.end_offset() && before.is_none_or(|before| before <= epoch) {
-        return Ok(());
-    }
-    let diverging = log.end_of_epoch(epoch).map_err(explain)?.min(offset);
-    Err(partition.name().truncated(offset, epoch, diverging))
-}
-
-fn start_at(partition: &Partition, from: &FetchFrom) -> Result<Offset, Error> {
-    match from.position {
-        // Past the end is not out of range then, but truncated, which is found out before it is read.
-        Position::Offset(offset)
-            if from.last_epoch.is_some() && offset >= partition.log()?.start_offset() =>
-        {
-            Ok(offset)
-        }
-        position => locate(partition, position).map(|(offset, _)| offset),
-    }
-}
-
-/// The offset at a position, and the timestamp there if it was found by time, for which it blocks.
-pub(super) fn locate(
-    partition: &Partition,
-    position: Position,
-) -> Result<(Offset, Option<TimestampMs>), Error> {
-    let log = partition.log()?;
-    match position {
-        Position::Offset(offset) if offset < log.start_offset() || offset > log.end_offset() => {
-            Err(out_of_range(partition, offset))
-        }
-        Position::Offset(offset) => Ok((offset, None)),
-        Position::Earliest => Ok((log.start_offset(), None)),
-        Position::Latest => Ok((log.end_offset(), None)),
-        Position::Time(at) => {
-            let end = log.end_offset();
-            let found = log.find_time(at).map_err(|error| partition.explain(&error))?;
-            Ok(found.map_or((end, None), |(offset, timestamp)| (offset, Some(timestamp))))
-        }
-    }
-}
-
-fn out_of_range(partition: &Partition, offset: Offset) -> Error {
-    let OffsetRange { start, end, .. } = partition.range();
-    partition.name().out_of_range(offset, start, end)
 }

@@ -6,6 +6,7 @@
 mod cursor;
 mod decode;
 mod offsets;
+mod place;
 mod places;
 mod round;
 mod subscribe;
@@ -23,9 +24,11 @@ use logmill_record::Offset;
 pub use subscribe::{Credit, Subscribe, Subscription};
 
 use crate::broker::{Broker, Core};
+use crate::budget::Permit;
 use crate::context::RequestContext;
 use crate::error::{Error, Reason, shorten};
 use crate::exec::{Receiver, reply};
+use crate::limits::Limit;
 use crate::topic::Position;
 
 /// The longest that a fetch waits.
@@ -167,10 +170,28 @@ impl Broker {
         context: &RequestContext,
         request: Fetch,
     ) -> impl Future<Output = Result<Vec<PartitionData>, Error>> + Send + 'static + use<> {
+        let fetched = self.fetch_held(context, request);
+        async move { Ok(fetched.await?.data) }
+    }
+
+    /// As [`fetch`](Broker::fetch), with the room that the records take among replies.
+    pub(crate) fn fetch_held(
+        &self,
+        context: &RequestContext,
+        request: Fetch,
+    ) -> impl Future<Output = Result<Fetched, Error>> + Send + 'static + use<> {
         let core = Arc::clone(self.core());
         let round = round::start(&core, context, request);
         async move { round?.run(&core).await }
     }
+}
+
+/// What a fetch brings.
+pub(crate) struct Fetched {
+    pub(crate) data: Vec<PartitionData>,
+    /// To be kept until they are sent.
+    #[cfg_attr(not(feature = "grpc"), expect(dead_code, reason = "in one process nothing is sent"))]
+    pub(crate) held: Option<Permit>,
 }
 
 /// The places of a request's partitions, each named once.
@@ -178,11 +199,9 @@ fn cursors(core: &Core, partitions: Vec<FetchFrom>) -> Result<Vec<Cursor>, Error
     if partitions.is_empty() {
         return Err(Error::missing("partitions", "name at least one partition to read"));
     }
-    let most = core.config.limits.max_fetch_partitions;
-    if partitions.len() > most {
-        let doing = format!("reading {} partitions at once", partitions.len());
-        return Err(Error::limit("max_fetch_partitions", most, &doing, "read them in several requests"));
-    }
+    let count = partitions.len();
+    let doing = || format!("reading {count} partitions at once");
+    core.bounds.check(Limit::MaxFetchPartitions, count, doing, "read them in several requests")?;
     let mut named: Vec<(&str, u32)> =
         partitions.iter().map(|from| (from.topic.as_str(), from.partition)).collect();
     named.sort_unstable();

@@ -5,16 +5,14 @@ use std::sync::Arc;
 
 use logmill_record::{Offset, TimestampMs};
 
-use super::cursor::locate;
+use super::place::locate;
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
 use crate::catalog::TopicState;
 use crate::context::RequestContext;
 use crate::error::Error;
+use crate::limits::Limit;
 use crate::topic::{PartitionOffset, Position};
-
-/// The most places in one request.
-const MAX_POSITIONS: usize = 10_000;
 
 impl Broker {
     /// Finds the offsets at places of a topic's partitions, in the order asked.
@@ -22,16 +20,20 @@ impl Broker {
     /// # Errors
     /// [`TopicNotFound`](crate::Reason::TopicNotFound),
     /// [`PartitionNotFound`](crate::Reason::PartitionNotFound),
-    /// [`OffsetOutOfRange`](crate::Reason::OffsetOutOfRange) for an offset that is not between start and end.
+    /// [`OffsetOutOfRange`](crate::Reason::OffsetOutOfRange) for an offset that is not between start and end,
+    /// [`LimitExceeded`](crate::Reason::LimitExceeded).
     pub fn list_offsets(
         &self,
         context: &RequestContext,
         topic: &str,
         positions: Vec<(u32, Position)>,
     ) -> impl Future<Output = Result<Vec<PartitionOffset>, Error>> + Send + 'static + use<> {
+        let count = positions.len();
+        let doing = || format!("a search for {count} offsets");
+        let bounds = &self.core().bounds;
         let found = authorize(context, &Operation::ListOffsets { topic })
             .and_then(|()| self.core().check_open())
-            .and_then(|()| check_count(positions.len()))
+            .and_then(|()| bounds.check(Limit::MaxPositions, count, doing, "ask in several requests"))
             .and_then(|()| self.core().catalog.topic(topic));
         let core = Arc::clone(self.core());
         async move {
@@ -63,12 +65,4 @@ async fn find(
         locate(topic.partition(number)?, position)
     };
     core.read(Ok(Arc::clone(topic)), "a search for offsets", search).await
-}
-
-fn check_count(positions: usize) -> Result<(), Error> {
-    if positions <= MAX_POSITIONS {
-        return Ok(());
-    }
-    let doing = format!("a search for {positions} offsets");
-    Err(Error::limit("max_positions", MAX_POSITIONS, &doing, "ask in several requests"))
 }

@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use super::PartitionData;
 use super::cursor::Cursor;
+use crate::budget::{Budget, Permit};
 use crate::error::Error;
 use crate::exec::{TakeTurn, Turn, Waits};
 
@@ -22,6 +23,10 @@ pub(super) struct Places {
     waits: Waits<Result<(), logmill_log::Error>>,
     /// The one that has something to take.
     came: Option<usize>,
+    /// The room among replies that it takes.
+    held: Option<Permit>,
+    /// There was none.
+    no_room: bool,
 }
 
 /// What the waiting ended with.
@@ -38,7 +43,8 @@ pub(super) enum Woken {
 impl Places {
     pub(super) fn new(cursors: Vec<Cursor>) -> Self {
         let waits = Waits::new(cursors.len());
-        Self { cursors, ready: VecDeque::new(), blocked: Vec::new(), waits, came: None }
+        let (ready, blocked) = (VecDeque::new(), Vec::new());
+        Self { cursors, ready, blocked, waits, came: None, held: None, no_room: false }
     }
 
     /// Finds where they are, of those that may read now. Blocks.
@@ -71,8 +77,12 @@ impl Places {
         !self.ready.is_empty()
     }
 
-    /// Reads from the first in turn that has something. Blocks.
-    pub(super) fn read(&mut self, max_bytes: usize) {
+    /// Reads from the first in turn that has something, as far as there is room among replies. Blocks.
+    pub(super) fn read(&mut self, max_bytes: usize, room: &Budget) {
+        let Some(mut held) = room.take_up_to(max_bytes) else {
+            self.no_room = true;
+            return;
+        };
         for _ in 0..self.ready.len() {
             let Some(index) = self.ready.pop_front() else { return };
             let cursor = &mut self.cursors[index];
@@ -81,9 +91,10 @@ impl Places {
                     self.blocked.push(index);
                     continue;
                 }
-                let came = cursor.read(max_bytes, true).is_some_and(|bytes| bytes > 0);
-                if came || cursor.error().is_some() {
-                    self.came = Some(index);
+                let came = cursor.read(held.amount(), true).unwrap_or(0);
+                if came > 0 || cursor.error().is_some() {
+                    held.keep(came);
+                    (self.came, self.held) = (Some(index), Some(held));
                     return;
                 }
             }
@@ -91,12 +102,17 @@ impl Places {
         }
     }
 
-    /// What was read, if something was.
-    pub(super) fn take(&mut self) -> Option<PartitionData> {
+    /// Whether the last read found no room among replies.
+    pub(super) fn had_no_room(&mut self) -> bool {
+        std::mem::take(&mut self.no_room)
+    }
+
+    /// What was read, if something was, and the room that it takes.
+    pub(super) fn take(&mut self) -> Option<(PartitionData, Option<Permit>)> {
         let index = self.came.take()?;
         let data = self.cursors[index].take();
         self.line_up(index);
-        Some(data)
+        Some((data, self.held.take()))
     }
 
     /// Puts one that is not dealt with among those that have something to read, or that wait.

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::cursor::Cursor;
 use super::wait::{Woken, wait};
-use super::{Fetch, MAX_WAIT, PartitionData, cursors, read};
+use super::{Fetch, Fetched, MAX_WAIT, cursors, read};
 use crate::access::{Operation, authorize};
 use crate::broker::Core;
-use crate::budget::Permit;
+use crate::budget::{Budget, Permit};
 use crate::context::RequestContext;
 use crate::error::Error;
 
@@ -23,8 +23,11 @@ pub(super) struct Round {
     min_bytes: usize,
     max_wait: Duration,
     bytes: usize,
-    /// A batch was left because it does not fit any more.
+    /// A batch was left because it does not fit any more, or there was no room for it among replies.
     full: bool,
+    /// Room among replies, and what this one has of it.
+    room: Budget,
+    held: Option<Permit>,
 }
 
 /// Checks a fetch and finds its partitions.
@@ -40,11 +43,12 @@ pub(super) fn start(core: &Arc<Core>, context: &RequestContext, request: Fetch) 
     let cursors = cursors(core, partitions)?;
     let min_bytes = min_bytes.min(max_bytes);
     let turn = core.rotation.fetch_add(1, Ordering::Relaxed);
-    Ok(Round { cursors, turn, max_bytes, min_bytes, max_wait, bytes: 0, full: false })
+    let room = core.replies.clone();
+    Ok(Round { cursors, turn, max_bytes, min_bytes, max_wait, bytes: 0, full: false, room, held: None })
 }
 
 impl Round {
-    pub(super) async fn run(mut self, core: &Arc<Core>) -> Result<Vec<PartitionData>, Error> {
+    pub(super) async fn run(mut self, core: &Arc<Core>) -> Result<Fetched, Error> {
         let mut until = Box::pin(self.until(core));
         let mut waiting = None;
         loop {
@@ -66,7 +70,11 @@ impl Round {
             }
         }
         self.cursors.iter_mut().for_each(Cursor::give_up);
-        Ok(self.cursors.iter_mut().map(Cursor::take).collect())
+        if self.full && self.bytes == 0 {
+            let advice = "send again when others have read what they asked for";
+            return Err(self.room.refusal("a fetch", advice));
+        }
+        Ok(Fetched { data: self.cursors.iter_mut().map(Cursor::take).collect(), held: self.held })
     }
 
     /// Ready when it has waited long enough. One that does not wait for records waits for its turn to read.
@@ -81,13 +89,11 @@ impl Round {
     }
 
     fn wait_permit(&self, core: &Core) -> Result<Permit, Error> {
-        let limit = core.config.limits.max_waiting_fetches;
         let advice = "send again when others have ended, or without max_wait_ms";
-        let permit = core.waiting_fetches.take(1);
-        permit.ok_or_else(|| Error::limit("max_waiting_fetches", limit, "a fetch that waits", advice))
+        core.waiting_fetches.take_for(1, || "a fetch that waits".to_owned(), advice)
     }
 
-    /// Reads what there is, up to the limit, of those that may. Blocks.
+    /// Reads what there is, up to the limit and as far as there is room among replies, of those that may. Blocks.
     fn read(&mut self) {
         let count = self.cursors.len();
         // A read ends with its segment: as long as something comes, there may be more.
@@ -105,10 +111,12 @@ impl Round {
                 }
                 let left = self.max_bytes.saturating_sub(self.bytes);
                 let first = self.bytes == 0;
-                match if left > 0 || first { cursor.read(left, first) } else { None } {
-                    Some(bytes) => {
+                let room = if left > 0 || first { self.room.take_up_to(left.max(1)) } else { None };
+                match room.and_then(|room| Some((cursor.read(room.amount().min(left), first)?, room))) {
+                    Some((bytes, room)) => {
                         self.bytes += bytes;
                         came |= bytes > 0;
+                        self.held.get_or_insert(room).keep(self.bytes);
                     }
                     None => {
                         self.full = true;

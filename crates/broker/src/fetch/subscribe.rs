@@ -11,6 +11,7 @@ use super::wait::unless_closing;
 use super::{DEFAULT_FETCH_BYTES, FetchFrom, PartitionData, cursors, read};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
+use crate::budget::Permit;
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::exec::Receiver;
@@ -31,6 +32,10 @@ pub struct Subscription {
     reader: Reader,
     started: Vec<PartitionData>,
     credit: Credit,
+    /// The room among replies that the last records take, until the next are asked for.
+    held: Option<Permit>,
+    /// Its place among subscriptions.
+    _place: Permit,
 }
 
 /// How much a [`Subscription`] may still send. A clone is the same credit.
@@ -103,25 +108,31 @@ impl Broker {
         let core = Arc::clone(self.core());
         let places = start(&core, context, request);
         async move {
-            let (places, credit) = places?;
+            let (places, credit, place) = places?;
             let mut reader = Reader::Idle(places);
             let started = reader.settle(&core).await?.started();
-            Ok(Subscription { core, reader, started, credit })
+            Ok(Subscription { core, reader, started, credit, held: None, _place: place })
         }
     }
 }
 
-fn start(core: &Core, context: &RequestContext, request: Subscribe) -> Result<(Places, Credit), Error> {
+fn start(
+    core: &Core,
+    context: &RequestContext,
+    request: Subscribe,
+) -> Result<(Places, Credit, Permit), Error> {
     core.check_open()?;
     let topics = request.partitions.iter().map(|from| from.topic.as_str()).collect();
     authorize(context, &Operation::Subscribe { topics })?;
     if request.credit_bytes == 0 {
         return Err(Error::field("credit_bytes", 0, "without credit nothing is ever sent: grant at least 1"));
     }
+    let advice = "end another one, or read several partitions with one";
+    let place = core.subscriptions.take_for(1, || "one subscription more".to_owned(), advice)?;
     let places = Places::new(cursors(core, request.partitions)?);
     let credit = Credit::default();
     credit.grant(request.credit_bytes);
-    Ok((places, credit))
+    Ok((places, credit, place))
 }
 
 impl Subscription {
@@ -147,10 +158,12 @@ impl Subscription {
     /// [`NodeClosing`](crate::Reason::NodeClosing), and when no partition is left to read the failure of
     /// one of them.
     pub async fn next(&mut self) -> Result<PartitionData, Error> {
+        self.held = None;
         loop {
             self.core.check_open()?;
             let places = self.reader.idle().await?;
-            if let Some(data) = places.take() {
+            if let Some((data, held)) = places.take() {
+                self.held = held;
                 self.credit.spend(data.size_bytes());
                 return Ok(data);
             }
@@ -159,10 +172,13 @@ impl Subscription {
             }
             let closing = self.core.closing.fired();
             let left = self.credit.left().min(DEFAULT_FETCH_BYTES);
-            if left == 0 {
+            if places.had_no_room() {
+                unless_closing(self.core.replies.room(), closing).await;
+            } else if left == 0 {
                 unless_closing(self.credit.granted(), closing).await;
             } else if places.has_ready() {
-                self.reader.start(&self.core, move |places| places.read(left));
+                let room = self.core.replies.clone();
+                self.reader.start(&self.core, move |places| places.read(left, &room));
             } else if let Some(woken) = unless_closing(places.wait(), closing).await {
                 places.woken(woken);
             }

@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering;
 use tonic::Request;
 
 use super::Services;
+use super::connection::Connection;
 use crate::context::{Listener, Principal, RequestContext};
 
 impl Services {
     pub(super) fn context<T>(&self, request: &Request<T>) -> RequestContext {
         RequestContext {
             principal: Principal::Anonymous,
-            peer: request.remote_addr(),
+            peer: request.extensions().get::<Connection>().and_then(Connection::peer),
             listener: Listener::Grpc,
             request_id: self.next_request_id(),
         }

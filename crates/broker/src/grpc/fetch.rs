@@ -1,18 +1,20 @@
 //! `FetchService`: what both of its rpcs do with a request, and the unary one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use logmill_proto::v1;
 use logmill_proto::v1::fetch_service_server::FetchService;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{known, not_negative, partition, position};
-use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame};
+use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame, memory_of};
+use super::guard::connection;
+use super::sending::{Nothing, response};
 use super::{Services, subscribe};
 use crate::context::RequestContext;
 use crate::error::Error;
-use crate::fetch::{DEFAULT_FETCH_BYTES, Fetch, FetchFrom, PartitionData};
+use crate::fetch::{DEFAULT_FETCH_BYTES, Fetch, FetchFrom, Fetched, PartitionData};
 
 /// Taking so many bytes of batches apart costs less than a change of threads and back.
 const ENCODE_AT_ONCE_BYTES: usize = 32 * 1024;
@@ -20,38 +22,37 @@ const ENCODE_AT_ONCE_BYTES: usize = 32 * 1024;
 #[tonic::async_trait]
 impl FetchService for Services {
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
-        let context = self.context(&request);
+        let (context, connection) = (self.context(&request), connection(&request)?);
         let (fetch, format) = to_fetch(request.into_inner())?;
         let max_bytes = fetch.max_bytes;
-        let data = self.fetch_until_stopping(&context, fetch).await?;
+        let Fetched { data, held: _until_made } = self.fetch_until_stopping(&context, fetch).await?;
         let bytes = data.iter().map(PartitionData::size_bytes).sum();
         let turn = context.request_id;
         let reply = self.encode(format, bytes, move || encode(&data, format, max_bytes, turn)).await?;
-        Ok(Response::new(reply))
+        let held = connection.hold_reply(reply.partitions.iter().map(memory_of).sum());
+        let mut response = Response::new(reply);
+        response.extensions_mut().insert(Arc::new(held));
+        Ok(response)
     }
 
-    type SubscribeStream = ReceiverStream<Result<v1::SubscribeResponse, Status>>;
+    type SubscribeStream = Nothing;
 
     async fn subscribe(
         &self,
         request: Request<Streaming<v1::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let context = self.context(&request);
-        Ok(Response::new(subscribe::start(self, &context, request.into_inner()).await?))
+        let (context, connection) = (self.context(&request), connection(&request)?);
+        Ok(response(subscribe::start(self, &context, connection, request.into_inner()).await?))
     }
 }
 
 impl Services {
     /// Fetches; should the services end meanwhile, with what there is.
-    async fn fetch_until_stopping(
-        &self,
-        context: &RequestContext,
-        fetch: Fetch,
-    ) -> Result<Vec<PartitionData>, Error> {
+    async fn fetch_until_stopping(&self, context: &RequestContext, fetch: Fetch) -> Result<Fetched, Error> {
         let at_once = Fetch { max_wait: Duration::ZERO, ..fetch.clone() };
         tokio::select! {
-            data = self.broker.fetch(context, fetch) => data,
-            () = self.stopping.fired() => self.broker.fetch(context, at_once).await,
+            data = self.broker.fetch_held(context, fetch) => data,
+            () = self.stopping.fired() => self.broker.fetch_held(context, at_once).await,
         }
     }
 }

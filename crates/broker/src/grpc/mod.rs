@@ -7,13 +7,17 @@
 //! A failure is a status with `google.rpc.ErrorInfo`: domain `logmill`, the [`Reason`](crate::Reason), and
 //! what varies in the message as metadata.
 
+mod connection;
 mod context;
 mod convert;
 mod encode;
 mod fetch;
+mod guard;
 mod node;
 mod produce;
 mod produce_stream;
+mod sending;
+mod socket;
 mod status;
 mod subscribe;
 mod topics;
@@ -25,7 +29,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use connection::Connections;
+use guard::Guard;
 use logmill_proto::v1;
+use socket::Socket;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::StreamExt;
 use tonic::server::NamedService;
@@ -49,7 +56,15 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// Senders cut their messages into frames of this size. With HTTP/2's own 16 KiB every message costs many
 /// small reads.
 const MAX_FRAME_BYTES: u32 = 1024 * 1024;
-const MAX_STREAMS_PER_CONNECTION: u32 = 1_024;
+/// HTTP/2 lets a peer have so many streams more than the limit says, so that those can be told of it: streams
+/// beyond what HTTP/2 itself allows wait in the client, without a word.
+const STREAMS_TO_BE_TOLD: u32 = 64;
+/// What a request says before its message: a path, a deadline, some metadata.
+const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
+/// A peer that resets streams faster than they are taken up, or makes us reset so many, only costs us time: its
+/// connection ends.
+const MAX_PENDING_RESETS: usize = 32;
+const MAX_OWN_RESETS: usize = 1_024;
 /// A peer that is silent so long is asked whether it is there, and has so long to say so.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -107,13 +122,19 @@ pub async fn serve(
     let services = Services { broker, next_request: Arc::default(), stopping: stopping.clone() };
     let (reporter, health) = health_reporter();
     report(&reporter, ServingStatus::Serving).await;
-    let router = router(&services).add_service(health);
+    let connections = Connections::new(services.broker.core());
+    let router = router(&services).add_service(Guard(health));
 
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).then(pause_after_failure);
+    let (take, stall_timeout) = (connections.clone(), services.broker.config().stall_timeout);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).then(pause_after_failure).filter_map(
+        move |accepted| accepted.map(|tcp| take_connection(&take, tcp, stall_timeout)).transpose(),
+    );
     let mut serving = pin!(router.serve_with_incoming_shutdown(incoming, stopping.fired()));
+    let mut watching = pin!(connections.cut_those_that_stall());
     tokio::select! {
         ended = &mut serving => return Ok(ended?),
         () = shutdown => {}
+        () = &mut watching => {}
     }
     report(&reporter, ServingStatus::NotServing).await;
     stopping.fire();
@@ -135,27 +156,40 @@ async fn pause_after_failure(accepted: io::Result<TcpStream>) -> io::Result<TcpS
     accepted
 }
 
+/// `None` if there are too many.
+fn take_connection(connections: &Connections, tcp: TcpStream, stall_timeout: Duration) -> Option<Socket> {
+    let connection = connections.open(tcp.peer_addr().ok());
+    if connection.is_none() {
+        tracing::debug!("a connection was closed: there are too many");
+    }
+    Some(Socket::new(tcp, connection?, stall_timeout))
+}
+
 fn router(services: &Services) -> Router {
-    let max_message_bytes = services.broker.config().most_message_bytes();
-    let max_decoded = max_message_bytes.saturating_add(MESSAGE_SLACK_BYTES).max(MIN_MESSAGE_BYTES);
+    let limits = &services.broker.config().limits;
+    let max_decoded = limits.max_batch_bytes.saturating_add(MESSAGE_SLACK_BYTES).max(MIN_MESSAGE_BYTES);
     macro_rules! service {
         ($server:path) => {
-            <$server>::new(services.clone()).max_decoding_message_size(max_decoded)
+            Guard(<$server>::new(services.clone()).max_decoding_message_size(max_decoded))
         };
     }
+    let max_streams = u32::try_from(limits.max_streams_per_connection).unwrap_or(u32::MAX);
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(MAX_FRAME_BYTES)
-        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+        .max_concurrent_streams(max_streams.saturating_add(STREAMS_TO_BE_TOLD))
+        .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
+        .http2_max_local_error_reset_streams(Some(MAX_OWN_RESETS))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_service(service!(v1::topic_service_server::TopicServiceServer<Services>))
         .add_service(service!(v1::produce_service_server::ProduceServiceServer<Services>))
         .add_service(service!(v1::fetch_service_server::FetchServiceServer<Services>))
         .add_service(service!(v1::node_service_server::NodeServiceServer<Services>))
-        .add_service(reflection().build_v1().expect("the descriptors were made by the compiler"))
-        .add_service(reflection().build_v1alpha().expect("the descriptors were made by the compiler"))
+        .add_service(Guard(reflection().build_v1().expect("the descriptors were made by the compiler")))
+        .add_service(Guard(reflection().build_v1alpha().expect("the descriptors were made by the compiler")))
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {

@@ -8,8 +8,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{known, number, partition};
 use super::{Services, produce_stream};
-use crate::config::Limits;
 use crate::error::Error;
+use crate::limits::Bounds;
 use crate::produce::{Acks, Payload, Produce, ProduceRecord, ProduceResult, ProducerSequence, check_counts};
 
 #[tonic::async_trait]
@@ -19,7 +19,7 @@ impl ProduceService for Services {
         request: Request<v1::ProduceRequest>,
     ) -> Result<Response<v1::ProduceResponse>, Status> {
         let context = self.context(&request);
-        let produce = to_produce(request.into_inner(), &self.broker.config().limits)?;
+        let produce = to_produce(request.into_inner(), &self.broker.core().bounds)?;
         let results = self.broker.produce(&context, produce).await?;
         let failures = || results.iter().map(|result| result.outcome.as_ref().err());
         // Nothing was appended: the rpc fails, with the first reason.
@@ -51,13 +51,13 @@ impl ProduceService for Services {
 }
 
 /// Refuses what has too many records before anything waits for it or is made of it.
-pub(super) fn to_produce(request: v1::ProduceRequest, limits: &Limits) -> Result<Produce, Error> {
+pub(super) fn to_produce(request: v1::ProduceRequest, bounds: &Bounds) -> Result<Produce, Error> {
     use v1::produce_request::Payload as Sent;
     let v1::ProduceRequest { topic, partition: to, payload, acks, sent_at_ms, producer } = request;
     let payload = match payload {
         Some(Sent::Records(v1::RecordSet { records })) => {
             let headers = records.iter().map(|record| record.headers.len()).sum();
-            check_counts(records.len(), headers, limits)?;
+            check_counts(records.len(), headers, bounds)?;
             let records = records.into_iter().map(Into::into).collect();
             match producer {
                 Some(producer) => Payload::Numbered(to_sequence(producer)?, records),

@@ -53,7 +53,7 @@ struct ProduceStream {
 
 impl ProduceStream {
     async fn run(self, mut requests: Streaming<v1::ProduceStreamRequest>) {
-        let max_batch_bytes = self.services.broker.config().max_message_bytes;
+        let max_batch_bytes = self.services.broker.config().limits.max_batch_bytes;
         let started = v1::ProduceStreamStarted {
             max_unanswered_bytes: MAX_UNANSWERED_BYTES.into(),
             max_batch_bytes: number(u32::try_from(max_batch_bytes).unwrap_or(u32::MAX)),
@@ -87,11 +87,11 @@ impl ProduceStream {
             let v1::ProduceStreamRequest { correlation_id, request, after_failure } = request;
             let partition = request.as_ref().and_then(|request| request.partition).unwrap_or(-1);
             let named = request.as_ref().and_then(named);
-            let limits = &self.services.broker.config().limits;
+            let bounds = &self.services.broker.core().bounds;
             // Before the wait, so that what is refused does not lie in memory meanwhile.
             let produce = request
                 .ok_or_else(|| Error::missing("request", "send a request"))
-                .and_then(|request| to_produce(request, limits));
+                .and_then(|request| to_produce(request, bounds));
             let payload = produce.as_ref().map_or(0, |produce| produce.payload.size_bytes());
             let bytes = payload.saturating_add(REQUEST_OVERHEAD_BYTES);
             let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(MAX_UNANSWERED_BYTES);

@@ -5,11 +5,11 @@ use logmill_proto::v1::subscribe_request::Request as Sent;
 use logmill_proto::v1::subscribe_response::Reply;
 use logmill_record::Offset;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::Services;
-use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame};
+use super::connection::{Connection, Held};
+use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame, memory_of};
 use super::fetch::{to_format, to_partitions};
 use crate::context::RequestContext;
 use crate::error::Error;
@@ -18,14 +18,18 @@ use crate::fetch::{Credit, PartitionData, Subscribe, Subscription};
 /// Replies that wait for the stream; each has up to 1 MiB of records.
 const REPLIES: usize = 2;
 
-type Answer = Result<v1::SubscribeResponse, Status>;
+pub(super) type Answer = Result<v1::SubscribeResponse, Status>;
+
+/// The replies of a subscription, each with the memory that it takes.
+pub(super) type Replies = mpsc::Receiver<(Answer, Held)>;
 
 /// Reads the first message and opens the subscription.
 pub(super) async fn start(
     services: &Services,
     context: &RequestContext,
+    connection: Connection,
     mut requests: Streaming<v1::SubscribeRequest>,
-) -> Result<ReceiverStream<Answer>, Status> {
+) -> Result<Replies, Status> {
     let first = requests.message().await?.and_then(|message| message.request);
     let Some(Sent::Start(start)) = first else {
         return Err(Error::missing("start", "the first message of a subscription says what to read").into());
@@ -36,16 +40,17 @@ pub(super) async fn start(
     let credit_bytes = positive("credit_bytes", credit_bytes)?;
     let subscription = services.broker.subscribe(context, Subscribe { partitions, credit_bytes }).await?;
 
-    let (replies, stream) = mpsc::channel(REPLIES);
-    let sender = Sender { subscription, format, replies, services: services.clone() };
+    let (replies, waiting) = mpsc::channel(REPLIES);
+    let sender = Sender { subscription, format, replies, connection, services: services.clone() };
     tokio::spawn(sender.run(requests));
-    Ok(ReceiverStream::new(stream))
+    Ok(waiting)
 }
 
 struct Sender {
     subscription: Subscription,
     format: Format,
-    replies: mpsc::Sender<Answer>,
+    replies: mpsc::Sender<(Answer, Held)>,
+    connection: Connection,
     services: Services,
 }
 
@@ -60,15 +65,18 @@ impl Sender {
             () = replies.closed() => return,
         };
         if let Err(status) = last {
-            let _ = replies.send(Err(status)).await;
+            let held = self.connection.hold_reply(0);
+            let _ = replies.send((Err(status), held)).await;
         }
     }
 
     /// Sends records until something ends it, or the client grants no more and its credit is used up.
     async fn send(&mut self, requests: Streaming<v1::SubscribeRequest>) -> Result<(), Status> {
         let mut room = Room::new(MAX_REPLY_BYTES);
-        let started = self.subscription.started().iter().map(|data| frame(data, &mut room)).collect();
-        self.reply(Reply::Started(v1::SubscribeStarted { partitions: started })).await;
+        let partitions: Vec<_> =
+            self.subscription.started().iter().map(|data| frame(data, &mut room)).collect();
+        let memory = partitions.iter().map(memory_of).sum();
+        self.reply(Reply::Started(v1::SubscribeStarted { partitions }), memory).await;
 
         let credit = self.subscription.credit();
         let mut granting = std::pin::pin!(grant(credit.clone(), requests));
@@ -103,7 +111,8 @@ impl Sender {
             data = rest;
             unused = unused.saturating_sub(encoded.payload);
             let next_offset = encoded.data.next_offset;
-            self.reply(Reply::Data(encoded.data)).await;
+            let memory = memory_of(&encoded.data);
+            self.reply(Reply::Data(encoded.data), memory).await;
             match Offset::try_from(next_offset) {
                 Ok(next) if encoded.cut => data.from_offset = next,
                 _ => break,
@@ -114,9 +123,10 @@ impl Sender {
         Ok(())
     }
 
-    async fn reply(&self, reply: Reply) {
+    async fn reply(&self, reply: Reply, memory: usize) {
+        let held = self.connection.hold_reply(memory);
         // Whether the client is gone is looked at elsewhere.
-        let _ = self.replies.send(Ok(v1::SubscribeResponse { reply: Some(reply) })).await;
+        let _ = self.replies.send((Ok(v1::SubscribeResponse { reply: Some(reply) }), held)).await;
     }
 }
 

@@ -7,8 +7,8 @@ use logmill_record::{
 };
 
 use super::{Payload, ProduceRecord, ProducerSequence};
-use crate::config::Limits;
 use crate::error::{Error, Reason};
+use crate::limits::{Bounds, Limit};
 use crate::settings::{Rules, SettingName};
 
 /// What a record takes in memory besides its key, value and headers.
@@ -18,13 +18,12 @@ const HEADER_BYTES: usize = size_of::<(String, Option<Bytes>)>();
 
 /// Whether a request may have so many plain records, and so many headers in them. What they take in memory is
 /// bounded by that, and not by the size of the message: an empty record takes two bytes of it.
-pub(crate) fn check_counts(records: usize, headers: usize, limits: &Limits) -> Result<(), Error> {
-    let check = |count, what, name, limit| {
-        let doing = format!("a request with {count} {what}");
-        if count <= limit { Ok(()) } else { Err(Error::limit(name, limit, &doing, "send several requests")) }
+pub(crate) fn check_counts(records: usize, headers: usize, bounds: &Bounds) -> Result<(), Error> {
+    let check = |limit, count, what| {
+        bounds.check(limit, count, || format!("a request with {count} {what}"), "send several requests")
     };
-    check(records, "records", "max_records_per_request", limits.max_records_per_request)?;
-    check(headers, "headers", "max_headers_per_request", limits.max_headers_per_request)
+    check(Limit::MaxRecordsPerRequest, records, "records")?;
+    check(Limit::MaxHeadersPerRequest, headers, "headers")
 }
 
 /// Checks a batch that a producer made, whole: header, CRC, every record, as far as they may be inflated.

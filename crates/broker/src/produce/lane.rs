@@ -99,6 +99,8 @@ pub(super) struct State {
     pub(super) reopening: Option<Reopening>,
     queue: VecDeque<Entry>,
     running: bool,
+    /// The offset after the last record that was written to the log as it is now.
+    pub(super) written_end: Offset,
     /// What is asked of records: read once for each group.
     rules: Arc<Rules>,
     /// How the log is to work, if that has changed.
@@ -169,9 +171,8 @@ impl Lane {
         scheduler: Arc<dyn Scheduler>,
         rules: Arc<Rules>,
         log_options: LogOptions,
-        max_queued_bytes: usize,
+        queued: Budget,
     ) -> Self {
-        let queued = Budget::new(max_queued_bytes);
         let opened_at = log.end_offset();
         let state = State {
             serving: Serving { log, generation: 0, opened_at },
@@ -179,6 +180,7 @@ impl Lane {
             reopening: None,
             queue: VecDeque::new(),
             running: false,
+            written_end: opened_at,
             rules,
             options: None,
             last_stamp: TimestampMs::NONE,
@@ -210,13 +212,7 @@ impl Lane {
         node: &Budget,
     ) -> Result<Receiver<Answer>, Error> {
         let bytes = load.size_bytes().max(1);
-        let held = [
-            node.take(bytes).ok_or_else(|| self.0.over("max_queued_bytes", node, bytes))?,
-            self.0
-                .queued
-                .take(bytes)
-                .ok_or_else(|| self.0.over("max_partition_queued_bytes", &self.0.queued, bytes))?,
-        ];
+        let held = [self.0.take(node, bytes)?, self.0.take(&self.0.queued, bytes)?];
         if let Some(error) = self.0.reopening() {
             return Err(error);
         }
@@ -250,6 +246,12 @@ impl Lane {
     pub(crate) fn takes_records(&self) -> bool {
         let state = self.0.state.lock();
         !state.failed && state.refusal.is_none() && state.reopening.is_none()
+    }
+
+    /// Whether something was accepted that is not on disk. Asks nothing of the log, which may be busy writing.
+    pub(crate) fn has_unsynced(&self) -> bool {
+        let state = self.0.state.lock();
+        self.0.queued.used() > 0 || state.written_end > state.serving.log.durable_end()
     }
 
     /// What `error` of the log means to a caller.
@@ -298,7 +300,10 @@ impl Shared {
             return;
         }
         match append(&serving.log, &batches).await {
-            Ok(receipt) => self.answer(group, &receipt, &serving),
+            Ok(receipt) => {
+                self.note_written(&receipt, &serving);
+                self.answer(group, &receipt, &serving);
+            }
             Err(error) if group.len() > 1 && concerns_one_batch(&error) => {
                 drop(batches);
                 for ready in group {
@@ -320,10 +325,18 @@ impl Shared {
     async fn append_alone(self: &Arc<Self>, ready: Ready, serving: &Serving) {
         match append(&serving.log, &ready.batches).await {
             Ok(receipt) => {
+                self.note_written(&receipt, serving);
                 let (first, last) = (receipt.first_offset(), receipt.last_offset());
                 ready.appended(self.standing(serving), first, last, &receipt);
             }
             Err(error) => ready.refuse(self.refused(&error, serving)),
+        }
+    }
+
+    fn note_written(&self, receipt: &Receipt, serving: &Serving) {
+        let mut state = self.state.lock();
+        if state.serving.generation == serving.generation {
+            state.written_end = state.written_end.max(receipt.last_offset().next());
         }
     }
 
@@ -441,12 +454,12 @@ impl Shared {
         }
     }
 
-    fn over(&self, name: &'static str, budget: &Budget, bytes: usize) -> Error {
-        let doing = format!("{bytes} bytes more for {}", self.name);
+    fn take(&self, budget: &Budget, bytes: usize) -> Result<Permit, Error> {
+        let doing = || format!("{bytes} bytes more for {}", self.name);
         let advice = "the disk does not keep up; send again when earlier records have been answered";
-        Error::limit(name, budget.limit(), &doing, advice)
-            .with("topic", &self.name.topic)
-            .with("partition", self.name.partition)
+        budget
+            .take_for(bytes, doing, advice)
+            .map_err(|error| error.with("topic", &self.name.topic).with("partition", self.name.partition))
     }
 }
 

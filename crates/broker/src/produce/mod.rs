@@ -25,7 +25,7 @@ use stream::Sending;
 pub use stream::{MAX_IN_FLIGHT_BATCHES, ProduceStream};
 
 use crate::access::{Operation, authorize};
-use crate::broker::Broker;
+use crate::broker::{Broker, Core};
 use crate::catalog::{Partition, TopicState};
 use crate::context::RequestContext;
 use crate::error::Error;
@@ -231,13 +231,13 @@ impl Broker {
         partition: Option<u32>,
         payload: Payload,
     ) -> Result<Vec<Group>, Error> {
-        let config = &self.core().config;
+        let Core { config, bounds, .. } = &**self.core();
         let check = |records: &[ProduceRecord]| {
             if records.is_empty() {
                 return Err(Error::missing("records", "a request has at least one record"));
             }
             let headers = records.iter().map(|record| record.headers.len()).sum();
-            check_counts(records.len(), headers, &config.limits)
+            check_counts(records.len(), headers, bounds)
         };
         match payload {
             Payload::Batch(bytes) => {

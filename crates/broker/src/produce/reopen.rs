@@ -210,6 +210,7 @@ impl Shared {
             if state.refusal.is_none() {
                 let generation = state.serving.generation + 1;
                 state.serving = Serving { log: log.clone(), generation, opened_at };
+                state.written_end = opened_at;
                 state.failed = damage.is_some();
             }
             state.refusal.clone()

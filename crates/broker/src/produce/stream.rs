@@ -11,6 +11,7 @@ use crate::access::{Operation, authorize};
 use crate::broker::Broker;
 use crate::context::RequestContext;
 use crate::error::Error;
+use crate::limits::Limit;
 use crate::names::MAX_TOPIC_NAME_BYTES;
 
 /// So many batches of a producer may be under way for a partition: of as many the node knows one again that was
@@ -151,19 +152,14 @@ impl Sending<'_> {
             return Err(Error::topic_not_found(topic));
         }
         let mut orders = self.stream.orders.lock();
-        let most = self.stream.broker.config().limits.max_stream_partitions;
+        let bounds = &self.stream.broker.core().bounds;
         let key = (topic.to_owned(), partition);
-        if orders.len() >= most && !orders.contains_key(&key) {
-            orders.retain(|_, order| !order.is_idle());
-            if orders.len() >= most {
-                let advice = "use several streams";
-                return Err(Error::limit(
-                    "max_stream_partitions",
-                    most,
-                    "one partition more on a stream",
-                    advice,
-                ));
+        if !orders.contains_key(&key) {
+            if orders.len() >= self.stream.broker.config().limits.max_stream_partitions {
+                orders.retain(|_, order| !order.is_idle());
             }
+            let doing = || "one partition more on a stream".to_owned();
+            bounds.check(Limit::MaxStreamPartitions, orders.len() + 1, doing, "use several streams")?;
         }
         Ok(orders.entry(key).or_default().next(sequence, self.after_failure))
     }

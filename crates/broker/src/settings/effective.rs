@@ -15,7 +15,8 @@ use crate::topic::{Setting, SettingSource};
 /// only what lies in older segments is compacted, and a slow topic would never be.
 const COMPACTED_SEGMENT_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
 
-/// Room for 262,144 keys. Logs are compacted one at a time, and one with more keys in several rounds.
+/// Room for 262,144 keys: a log with more of them is compacted in several rounds. All logs together have the
+/// set's room, which is that of eight.
 const KEY_MAP_BYTES: usize = 8 * 1024 * 1024;
 
 /// The settings in force for a topic.

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use logmill_broker::{Config, Fetch, FetchFrom, Limits, PartitionData, Position, Reason};
 use logmill_log::sim::Sim;
-use logmill_record::{Offset, TimestampMs};
+use logmill_log::{LogOptions, LogSet, SetOptions};
+use logmill_record::{
+    BatchBuilder, BatchOptions, ControlRecord, ControlType, NewRecord, Offset, TimestampMs,
+};
 
 use crate::common::{Node, batch, config, produce_batch, records, small, text};
 
@@ -196,6 +199,38 @@ fn a_long_poll_waits_for_as_many_bytes_as_asked_or_for_its_time() {
         node.say("t", 0, "more").unwrap();
     }
     assert_eq!(poll(1_000, LONG), (21, Duration::ZERO));
+    node.broker.close().unwrap();
+}
+
+/// Producers of this version make none; what another one left is told to those who know the format.
+#[test]
+fn what_transactions_left_is_told_with_the_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = filled(config(&dir), 1, 1);
+    let id = node.wait(node.broker.describe_topic(&node.context, "t")).unwrap().topic.id;
+    node.broker.close().unwrap();
+    drop(node);
+    let set = LogSet::open(dir.path(), SetOptions::default()).unwrap();
+    let log = set.open_log(format!("topics/{id}/0"), LogOptions::default()).unwrap();
+    let part = |producer| {
+        let options = BatchOptions::new().producer(producer, 0, 0).transactional();
+        let mut batch = BatchBuilder::with_options(options, 0);
+        let record = NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"v"), headers: &[] };
+        batch.push(&record).unwrap();
+        batch.build().unwrap()
+    };
+    let abort = ControlRecord { kind: ControlType::Abort, coordinator_epoch: 1 };
+    let abort = abort.batch(7, 0, TimestampMs(6)).unwrap();
+    log.append(&[part(7), abort, part(8)]).unwrap().wait().unwrap();
+    set.close().unwrap();
+
+    let node = Node::open(config(&dir));
+    let data = one(&node, offset(0), 1 << 20);
+    assert_eq!((data.end_offset, data.last_stable_offset), (Offset(4), Offset(3)), "one is open");
+    let aborted: Vec<_> =
+        data.aborted.iter().map(|it| (it.producer_id, it.first_offset, it.last_offset)).collect();
+    assert_eq!(aborted, [(7, Offset(1), Offset(2))]);
+    assert!(one(&node, offset(3), 1 << 20).aborted.is_empty(), "it lies before");
     node.broker.close().unwrap();
 }
 

@@ -1,11 +1,13 @@
 //! The services over a real connection, through the generated client stubs.
 
+mod limits;
 mod produce;
 mod read;
 mod server;
 mod topics;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use logmill_broker::{Broker, Config, grpc};
 use logmill_proto::v1;
@@ -24,6 +26,7 @@ type Nodes = v1::node_service_client::NodeServiceClient<Channel>;
 /// A node that listens on a free port, and a connection to it.
 struct Served {
     broker: Broker,
+    address: SocketAddr,
     channel: Channel,
     shutdown: Option<oneshot::Sender<()>>,
     serving: JoinHandle<Result<(), grpc::ServeError>>,
@@ -38,9 +41,8 @@ impl Served {
         let serving = tokio::spawn(grpc::serve(broker.clone(), listener, async {
             let _ = asked.await;
         }));
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-        let channel = endpoint.connect().await.unwrap();
-        Self { broker, channel, shutdown: Some(shutdown), serving }
+        let channel = connect(address).await;
+        Self { broker, address, channel, shutdown: Some(shutdown), serving }
     }
 
     /// Asks for the shutdown; the services end in their own time.
@@ -82,6 +84,11 @@ impl Served {
     async fn say(&self, topic: &str, partition: i32, value: &str) {
         self.produces().produce(records(topic, Some(partition), [value])).await.unwrap();
     }
+}
+
+/// A connection of its own.
+async fn connect(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
 }
 
 /// The reason and metadata of a status, which says them in the way that the API promises.

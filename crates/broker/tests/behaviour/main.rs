@@ -10,6 +10,7 @@ mod fetch;
 mod grow;
 mod idempotence;
 mod inspect;
+mod limits;
 mod metadata;
 mod open;
 mod produce;

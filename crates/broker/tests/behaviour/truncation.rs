@@ -136,6 +136,8 @@ fn a_reader_that_has_lost_nothing_reads_on_over_restarts_and_deletions() {
     let delete = logmill_broker::DeleteRecords { topic: "t".into(), partitions: vec![(0, Some(Offset(3)))] };
     node.wait(node.broker.delete_records(&node.context, delete)).unwrap();
     assert_eq!(text(&read(&node, at(3, Some(1)))), ["x", "x"]);
+    let earliest = FetchFrom { last_epoch: Some(1), ..FetchFrom::new("t", 0, Position::Earliest) };
+    assert_eq!(text(&read(&node, earliest)), ["x", "x"], "an epoch goes with an offset");
     assert_eq!(read(&node, at(2, Some(1))).error.unwrap().reason(), Reason::OffsetOutOfRange);
     node.broker.close().unwrap();
 }

@@ -28,14 +28,23 @@ struct Slot {
     offset: u64,
 }
 
+fn slots_for(budget_bytes: usize, keys: u64) -> usize {
+    let wanted = usize::try_from(keys).unwrap_or(usize::MAX).saturating_mul(100) / MOST_FULL;
+    wanted.saturating_add(2).min(budget_bytes / size_of::<Slot>()).max(2)
+}
+
 impl KeyMap {
     /// A table for `keys` keys, or for as many as fit `budget_bytes`, but at least one.
     pub(crate) fn new(random: &dyn Random, budget_bytes: usize, keys: u64) -> Self {
-        let wanted = usize::try_from(keys).unwrap_or(usize::MAX).saturating_mul(100) / MOST_FULL;
-        let slots = wanted.saturating_add(2).min(budget_bytes / size_of::<Slot>()).max(2);
+        let slots = slots_for(budget_bytes, keys);
         let mut secret = [0; 16];
         random.fill(&mut secret);
         Self { hasher: SipHasher13::new_with_key(&secret), slots: vec![Slot::default(); slots], keys: 0 }
+    }
+
+    /// What such a table takes.
+    pub(crate) fn bytes_for(budget_bytes: usize, keys: u64) -> usize {
+        slots_for(budget_bytes, keys) * size_of::<Slot>()
     }
 
     /// Notes that the last record of `key` so far is at `offset`. False if there is no room.

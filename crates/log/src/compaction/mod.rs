@@ -14,6 +14,7 @@
 mod clean;
 mod group;
 mod key_map;
+mod key_memory;
 mod options;
 mod rewrite;
 mod run;
@@ -21,6 +22,7 @@ mod run;
 pub(crate) use clean::{Cleaner, note_keys};
 pub(crate) use group::{Candidate, Most, next_group};
 pub(crate) use key_map::KeyMap;
+pub(crate) use key_memory::{KeyMemory, KeyRoom};
 pub use options::CompactionOptions;
 pub(crate) use rewrite::{CLEANED, Rewrite, Rewritten, cleaned_path, discard};
 pub use run::Compacted;

@@ -2,7 +2,7 @@
 
 use logmill_record::{Inflater, Offset, TimestampMs};
 
-use super::{Cleaner, CompactionOptions, KeyMap};
+use super::{Cleaner, CompactionOptions, KeyMap, KeyRoom};
 
 /// What a run of compaction did; see [`Log::compact`](crate::Log::compact).
 ///
@@ -44,6 +44,8 @@ pub(crate) struct Run {
     /// Nothing from here on is looked at.
     pub(crate) limit: Offset,
     pub(crate) keys: KeyMap,
+    /// The table's part of what all logs of the set may take for theirs.
+    _room: KeyRoom,
     pub(crate) inflater: Inflater,
     pub(crate) pass: Pass,
     pub(crate) done: Compacted,
@@ -81,6 +83,7 @@ impl Run {
         now: TimestampMs,
         range: std::ops::Range<Offset>,
         keys: KeyMap,
+        room: KeyRoom,
     ) -> Self {
         let done = Compacted { key_map_bytes: keys.bytes(), ..Compacted::default() };
         Self {
@@ -88,6 +91,7 @@ impl Run {
             now,
             limit: range.end,
             keys,
+            _room: room,
             inflater: Inflater::default(),
             pass: Pass::Note { from: range.start, at: range.start },
             done,

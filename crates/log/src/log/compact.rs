@@ -7,13 +7,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use logmill_record::{Batch, BatchHeader, Offset, TimestampMs};
+use logmill_record::{Batch, Offset, TimestampMs};
 
 use super::LogInner;
 use super::merge::Merged;
 use super::state::State;
 use crate::compaction::{
-    Compacted, CompactionOptions, KeyMap, Pass, Rewrite, Rewritten, Run, discard, note_keys,
+    Compacted, CompactionOptions, KeyMap, KeyMemory, KeyRoom, Pass, Rewrite, Rewritten, Run, discard,
+    note_keys,
 };
 use crate::env::{File, Work};
 use crate::error::{Error, ErrorKind};
@@ -41,7 +42,7 @@ pub(super) struct Compactor {
 impl LogInner {
     /// Compacts now, up to the last sealed segment that may be, however little there is to gain.
     pub(super) fn compact(&self) -> Result<Compacted, Error> {
-        self.begin_run()?;
+        self.begin_run(|memory, bytes| Some(memory.take_at_once(bytes)))?;
         while self.compact_step()? {}
         self.compactor.lock().last.clone().unwrap_or_else(|| Ok(Compacted::default()))
     }
@@ -54,7 +55,8 @@ impl LogInner {
         let idle = compactor.run.is_none() && compactor.broken.is_none();
         if idle && self.env.clock.monotonic() >= compactor.not_before && self.is_due(compactor.next_horizon) {
             drop(compactor);
-            if self.begin_run().is_ok() {
+            // Without room for its keys it is still due the next time.
+            if matches!(self.begin_run(KeyMemory::take), Ok(true)) {
                 self.spawn_step();
             }
         }
@@ -94,8 +96,8 @@ impl LogInner {
         self.compactor.lock().run = None;
     }
 
-    /// Begins a run unless one is under way.
-    fn begin_run(&self) -> Result<(), Error> {
+    /// Begins a run unless one is under way; false if `take` finds no room for its table of keys.
+    fn begin_run(&self, take: impl FnOnce(&Arc<KeyMemory>, usize) -> Option<KeyRoom>) -> Result<bool, Error> {
         let Some(options) = self.state.lock().options.compaction else {
             let message = format!("{} is not a compacted log; open it as one", self.dir.display());
             return Err(Error::new(ErrorKind::Invalid, message).at_path(&self.dir));
@@ -113,10 +115,12 @@ impl LogInner {
             (from..limit, dirty.map(|segment| segment.records()).sum())
         };
         if compactor.run.is_none() {
+            let bytes = KeyMap::bytes_for(options.key_map_bytes, records);
+            let Some(room) = take(&self.shared.key_memory, bytes) else { return Ok(false) };
             let keys = KeyMap::new(&*self.env.random, options.key_map_bytes, records);
-            compactor.run = Some(Run::new(options, now, range, keys));
+            compactor.run = Some(Run::new(options, now, range, keys, room));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Goes one segment further; false once there is nothing left to do.
@@ -258,11 +262,12 @@ impl LogInner {
         let mut rewrite = Rewrite::new(&*self.env.fs, &self.dir, segment.base(), &*file);
         // What is known of producers follows from these batches, which stay also without records.
         let producers = self.state.lock().producers.last_offsets();
-        let must_stay = |header: &BatchHeader| producers.contains(&header.last_offset());
+        let mut epochs = self.epochs_from(segment.base());
         self.each_batch(segment, &*file, |position, batch, placed| {
             let cleaned = cleaner.clean(&run.keys, batch);
             let (before, after) = (batch.header(), cleaned.header());
-            if after.record_count == 0 && before.next_offset() < segment.end() && !must_stay(before) {
+            let must_stay = epochs.rises_at(before) || producers.contains(&before.last_offset());
+            if after.record_count == 0 && before.next_offset() < segment.end() && !must_stay {
                 return rewrite.leave_out(position);
             }
             rewrite.keep(position, &cleaned, after != before, placed)

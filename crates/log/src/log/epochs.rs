@@ -8,7 +8,7 @@
 //! Only what readers see counts. Where a segment has one epoch, as most have, nothing is read; and at the end of
 //! the log, where most readers are, nothing is waited for either.
 
-use logmill_record::Offset;
+use logmill_record::{BatchHeader, Offset};
 
 use super::active_view::ActiveView;
 use super::state::{Phase, closed};
@@ -16,6 +16,9 @@ use super::view::View;
 use super::{Log, LogInner};
 use crate::error::Error;
 use crate::segment::{RowRange, epoch_before, first_above};
+
+/// The epoch of a data directory that is opened for the first time: no reader has seen a lower one.
+const LOWEST: i32 = 1;
 
 impl Log {
     /// The leader epoch of the last batch that begins below `offset`; `None` if none that is kept does.
@@ -176,6 +179,15 @@ impl LogInner {
         first_above(epoch, rows.len(), |row| active.epochs_of(&rows[row])).map(Look::Found)
     }
 
+    /// The epoch of the batch before the segment at `base`, for going on from there.
+    pub(super) fn epochs_from(&self, base: Offset) -> Rise {
+        let before = self.state.seen(|view| {
+            let below = view.sealed.partition_point(|segment| segment.base() < base);
+            below.checked_sub(1).map(|last| view.sealed[last].footer().last_epoch)
+        });
+        Rise { last: before.unwrap_or(LOWEST) }
+    }
+
     fn open_view(&self) -> Result<View, Error> {
         let view = self.state.view();
         if matches!(view.phase, Phase::Closed) { Err(closed()) } else { Ok(view) }
@@ -192,6 +204,20 @@ impl LogInner {
             ActiveView::by_rows(self, &state)
         };
         Ok(active.opened(self)?.map(|active| (active, rows)))
+    }
+}
+
+/// Where epochs rise from batch to batch. Compaction keeps the batch there, if need be without records: it tells
+/// a reader who has others at these offsets that they are gone, however little is left of what replaced them.
+pub(super) struct Rise {
+    last: i32,
+}
+
+impl Rise {
+    /// Whether the epoch of this batch is not that of the one before. Each is to be asked about, in order.
+    pub(super) fn rises_at(&mut self, header: &BatchHeader) -> bool {
+        let before = std::mem::replace(&mut self.last, header.leader_epoch);
+        before != header.leader_epoch
     }
 }
 

@@ -32,7 +32,7 @@ mod view;
 mod waiters;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -71,6 +71,8 @@ pub(crate) struct LogInner {
     dirty: Dirty,
     /// Numbers its last append among those of the set.
     last_use: AtomicU64,
+    /// A task waits for the lock of the state to make room for others.
+    gives_way: AtomicBool,
     /// What its opening had to mend.
     recovered: Recovered,
     counters: Counters,

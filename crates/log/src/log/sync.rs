@@ -10,6 +10,7 @@
 //! one would succeed and lie.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use logmill_record::Offset;
@@ -72,13 +73,23 @@ impl LogInner {
     }
 
     /// Another log waits for room: syncs all that is written, and closes the file if that is on disk and a
-    /// file is waited for. The other log does not wait for a write of this one: a task does.
+    /// file is waited for. The other log does not wait for a write of this one: a task does, and one only,
+    /// so that a write that hangs costs the set no more than one of its threads for syncs.
     pub(crate) fn give_way(self: &Arc<Self>) {
         if let Some(state) = self.state.try_lock() {
             return self.give_way_with(state);
         }
+        if self.gives_way.swap(true, Ordering::AcqRel) {
+            return;
+        }
         let log = Arc::clone(self);
-        self.env.scheduler.spawn(Work::Sync, Box::new(move || log.give_way_with(log.state.lock())));
+        let give_way = move || {
+            let state = log.state.lock();
+            // Who asks from here on meets the lock, or what is done under it.
+            log.gives_way.store(false, Ordering::Release);
+            log.give_way_with(state);
+        };
+        self.env.scheduler.spawn(Work::Sync, Box::new(give_way));
     }
 
     fn give_way_with(self: &Arc<Self>, mut state: Guard<'_>) {

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::budget::Budget;
 use super::files::OpenFiles;
 use super::space::Spare;
+use crate::compaction::KeyMemory;
 use crate::histogram::Recorder;
 use crate::log::{Counters, Recovered};
 use crate::options::{ScanHook, SetOptions};
@@ -22,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) spare: Arc<Spare>,
     /// Sealed segments that are open for reading.
     pub(crate) maps: Arc<Maps>,
+    /// What the tables of keys of all compactions may take.
+    pub(crate) key_memory: Arc<KeyMemory>,
     /// What was appended and synced in all logs since the set was opened.
     pub(crate) counters: Counters,
     /// What opening logs had to mend, over all since the set was opened. A leaf.
@@ -41,6 +44,7 @@ impl Shared {
             files: Arc::new(OpenFiles::new(options.max_open_files)),
             dirty: Arc::new(Budget::new(options.max_dirty_bytes)),
             maps: Arc::new(Maps::new(options.max_maps, options.read_mode)),
+            key_memory: Arc::new(KeyMemory::new(options.max_key_map_bytes)),
             counters: Counters::default(),
             recovered: Mutex::default(),
             on_scan: options.on_scan.clone(),

@@ -45,6 +45,9 @@ pub struct SetStats {
     pub open_files: BudgetStats,
     /// Bytes written to all logs and not yet synced, against what may be.
     pub dirty_bytes: BudgetStats,
+    /// Bytes that the tables of keys of compactions take; see
+    /// [`max_key_map_bytes`](crate::SetOptions::max_key_map_bytes).
+    pub key_map_bytes: usize,
     /// Appends are refused because the file system has less space left than
     /// [`low_space_bytes`](crate::SetOptions::low_space_bytes).
     pub is_low_on_space: bool,
@@ -70,6 +73,7 @@ impl LogSet {
             recovered: *shared.recovered.lock(),
             open_files: shared.files.budget().stats(),
             dirty_bytes: shared.dirty.stats(),
+            key_map_bytes: shared.key_memory.taken(),
             is_low_on_space: shared.spare.is_low(),
             reserve: shared.spare.reserve(),
             append_time: shared.append_time.snapshot(),

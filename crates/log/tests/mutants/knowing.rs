@@ -66,7 +66,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "producer-forgotten-by-compaction",
         breaks: "compaction takes out the batch that a producer's sequence follows from",
         file: "log/src/log/compact.rs",
-        find: "before.next_offset() < segment.end() && !must_stay(before)",
+        find: "before.next_offset() < segment.end() && !must_stay",
         replace: "before.next_offset() < segment.end()",
         caught_by: Catcher::new("producers", "compaction_keeps_what_is_known_of_producers"),
     },

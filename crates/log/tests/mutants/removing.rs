@@ -106,9 +106,20 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "compaction-drops-the-last-batch",
         breaks: "a segment loses its end, and offsets are missed",
         file: "log/src/log/compact.rs",
-        find: "after.record_count == 0 && before.next_offset() < segment.end() && !must_stay(before)",
-        replace: "after.record_count == 0 && !must_stay(before)",
+        find: "after.record_count == 0 && before.next_offset() < segment.end() && !must_stay",
+        replace: "after.record_count == 0 && !must_stay",
         caught_by: CRASH,
+    },
+    Mutant {
+        name: "compaction-forgets-where-epochs-rise",
+        breaks: "a reader of lost records is not told that they are gone",
+        file: "log/src/log/compact.rs",
+        find: "epochs.rises_at(before) || producers",
+        replace: "producers",
+        caught_by: Catcher::new(
+            "epochs",
+            "a_reader_of_lost_records_is_found_out_also_where_little_is_left_of_what_replaced_them",
+        ),
     },
     Mutant {
         name: "compaction-goes-on-behind-damage",

@@ -96,6 +96,7 @@ async fn fields_that_make_no_sense_are_named() {
         (v1::FetchRequest { isolation: -9, ..good() }, "isolation"),
         (partition(|from| from.partition = -1), "partition"),
         (partition(|from| from.max_bytes = -1), "max_bytes"),
+        (partition(|from| from.last_epoch = Some(-1)), "last_epoch"),
         (partition(|from| from.position = None), "position"),
         (partition(|from| from.position = at_offset(i64::MIN)), "offset"),
         (partition(|from| from.position = at_edge(Edge::Unspecified)), "edge"),
@@ -142,6 +143,38 @@ async fn a_reply_stays_under_what_clients_accept_and_nothing_is_lost_at_the_cut(
         replies += 1;
     }
     assert!((3..20).contains(&replies), "{replies}");
+    served.stop().await;
+}
+
+/// Each start of the node has an epoch of its own, so that a wrong one would be answered with `LOG_TRUNCATED`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reply_that_is_cut_tells_the_epoch_of_the_record_before_the_cut() {
+    const EACH: i64 = 60_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut epochs = Vec::new();
+    for round in 0..4 {
+        let served = Served::start(config(&dir)).await;
+        if round == 0 {
+            served.create("t", 1).await;
+        }
+        append(&served, 0, &vec!["x"; usize::try_from(EACH).unwrap()]).await;
+        let node = served.nodes().describe_node(v1::DescribeNodeRequest {}).await.unwrap().into_inner();
+        epochs.push(node.leader_epoch);
+        served.stop().await;
+    }
+    let served = Served::start(config(&dir)).await;
+    let (mut next, mut last_epoch, mut cuts) = (0, None, 0);
+    while next < 4 * EACH {
+        let asked = v1::FetchPartition { last_epoch, ..from("t", 0, at_offset(next)) };
+        let request = v1::FetchRequest { max_bytes: i32::MAX, ..fetch(vec![asked]) };
+        let data = served.fetches().fetch(request).await.unwrap().into_inner().partitions.remove(0);
+        assert_eq!(data.error, None);
+        (next, last_epoch) = (data.next_offset, data.last_epoch);
+        assert_eq!(last_epoch, Some(epochs[usize::try_from((next - 1) / EACH).unwrap()]), "before {next}");
+        assert_eq!((data.last_stable_offset, data.aborted), (4 * EACH, Vec::new()));
+        cuts += usize::from(next % EACH != 0);
+    }
+    assert!(cuts > 0, "some reply ended inside a batch");
     served.stop().await;
 }
 

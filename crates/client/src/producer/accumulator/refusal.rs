@@ -84,8 +84,10 @@ impl Accumulator {
                 Fate::Unknown(it.tracked)
             }
             Refused::ForOneBefore => {
-                // One that knew of a failure, and not of the right one.
+                // It knew of a failure, and the first that failed is none of those that are left: it was acknowledged
+                // as written, and a failed sync has lost it. The node waits for that one in this epoch.
                 if it.after_failure {
+                    numbering.give_up();
                     numbering.pause(now);
                 }
                 self.put_back(it, false, error)

@@ -278,6 +278,22 @@ fn a_batch_that_may_be_stored_is_not_taken_for_refused() {
 }
 
 #[test]
+fn a_new_epoch_begins_when_the_node_waits_for_a_batch_that_was_acknowledged() {
+    let mut fixture = Fixture::new(200, 100_000);
+    // Acknowledged as written, and then lost by a failed sync.
+    let lost = fixture.send_full(1);
+    fixture.accumulator.finish(lost[0].correlation_id).unwrap();
+    let behind = fixture.send_full(1);
+    assert!(matches!(fixture.refuse(&behind[0], Refused::NotNow), Fate::SentAgain));
+    fixture.accumulator.resume(fixture.now + Duration::from_secs(60));
+    let again = fixture.sent().unwrap();
+    assert_eq!(Fixture::number(&again), (0, 1, true));
+    assert!(matches!(fixture.refuse(&again, Refused::ForOneBefore), Fate::SentAgain));
+    fixture.accumulator.resume(fixture.now + Duration::from_secs(120));
+    assert_eq!(fixture.sent().map(|it| Fixture::number(&it)), Some((1, 0, true)));
+}
+
+#[test]
 fn after_an_unknown_outcome_a_new_epoch_begins_when_nothing_of_the_old_one_is_open() {
     let mut fixture = Fixture::new(200, 100_000);
     drop(fixture.try_push(0, &[b'x'; 300], Duration::from_millis(10)).unwrap());

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use logmill_client::{
     Acks, Delivery, Error, ErrorKind, Fetch, FetchFrom, FetchedRecord, Position, ProducerOptions,
-    ProducerRecord,
+    ProducerRecord, SettingChange,
 };
 use logmill_record::{BatchBuilder, NewRecord, Offset, TimestampMs};
 use tokio::time::timeout;
@@ -112,7 +112,10 @@ async fn a_record_over_the_limit_is_refused_and_one_below_it_arrives() {
     assert_eq!((error.kind(), error.reason()), (ErrorKind::TooLarge, "MESSAGE_TOO_LARGE"));
     assert!(error.to_string().contains("1048588"), "{error}");
     // The limit counts the batch: a value of 1 MiB and its batch's header are more than 1 MiB and 12 bytes.
-    let refused = producer.send(ProducerRecord::new("t", vec![7; 1 << 20])).await;
+    let refused = producer.send(ProducerRecord::new("t", vec![7; 1 << 20])).await.unwrap();
+    assert_eq!(refused.await.unwrap_err().reason(), "MESSAGE_TOO_LARGE");
+    // No topic could take this one: it is not even sent.
+    let refused = producer.send(ProducerRecord::new("t", vec![7; 9 << 20])).await;
     assert_eq!(refused.unwrap_err().reason(), "MESSAGE_TOO_LARGE");
     let fitting = producer.send(ProducerRecord::new("t", vec![7; (1 << 20) - 100])).await.unwrap();
     assert_eq!(fitting.await.unwrap().offset, Offset(0));
@@ -132,6 +135,17 @@ async fn a_single_batch_larger_than_grpcs_default_limit_goes_both_ways() {
         logmill_client::Client::builder(client.url()).max_reply_bytes(1 << 20).connect().await.unwrap();
     let error = careful.fetch(FetchFrom::new("t", 0, Offset(0)).into()).await.unwrap_err();
     assert!(error.to_string().contains("max_reply_bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn a_topic_that_takes_more_than_the_nodes_default_gets_it() {
+    let node = Node::start().await;
+    let client = node.client_with_topic(1).await;
+    client.alter_topic("t", &[SettingChange::set("max.message.bytes", "4000000")]).await.unwrap();
+    let producer = client.producer(ProducerOptions::default()).unwrap();
+    let delivery = producer.send(ProducerRecord::new("t", vec![7; 3 << 20])).await.unwrap();
+    assert_eq!(timeout(SOON, delivery).await.unwrap().unwrap().offset, Offset(0));
+    assert_eq!(all_records(&client, 0).await[0].value.as_ref().unwrap().len(), 3 << 20);
 }
 
 #[tokio::test]

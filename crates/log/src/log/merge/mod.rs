@@ -18,6 +18,7 @@ use logmill_record::Offset;
 use self::settle::remove_merged;
 pub(crate) use self::settle::{Replaced, base_of_record, read_record, replaced_by, settle_merge};
 use super::LogInner;
+use super::epochs::Rise;
 use super::replace::rename_cleaned;
 use super::sidecar::load_state;
 use crate::compaction::{Candidate, Most, Rewrite, Rewritten, discard, next_group};
@@ -88,19 +89,28 @@ impl LogInner {
         let source = first.open_data()?;
         let mut rewrite = Rewrite::new(&*self.env.fs, &self.dir, first.base(), &*source);
         rewrite.begin()?;
+        let mut epochs = self.epochs_from(first.base());
         for segment in inputs {
-            self.copy_batches(segment, last.end(), &mut rewrite)?;
+            self.copy_batches(segment, last.end(), &mut epochs, &mut rewrite)?;
         }
         let rewritten = rewrite.finish(last.footer())?;
         Ok(rewritten.expect("a rewriting that was begun has been written"))
     }
 
-    fn copy_batches(&self, from: &Sealed, end: Offset, to: &mut Rewrite<'_>) -> Result<(), Error> {
+    fn copy_batches(
+        &self,
+        from: &Sealed,
+        end: Offset,
+        epochs: &mut Rise,
+        to: &mut Rewrite<'_>,
+    ) -> Result<(), Error> {
         let file = from.open_data()?;
         let producers = self.state.lock().producers.last_offsets();
         self.each_batch(from, &*file, |_, batch, placed| {
             let header = batch.header();
-            let must_stay = header.next_offset() == end || producers.contains(&header.last_offset());
+            let must_stay = epochs.rises_at(header)
+                || header.next_offset() == end
+                || producers.contains(&header.last_offset());
             if header.record_count == 0 && !must_stay {
                 return Ok(());
             }

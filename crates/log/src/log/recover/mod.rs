@@ -15,7 +15,7 @@ mod tail;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 
 use logmill_record::Offset;
@@ -90,6 +90,7 @@ pub(crate) fn open(
         set,
         dirty: Dirty::new(Arc::clone(&shared.dirty), meta.id),
         last_use: AtomicU64::new(0),
+        gives_way: AtomicBool::new(false),
         shared,
         recovered,
         counters: Counters::default(),

@@ -1,4 +1,4 @@
-//! A copy of what the log is built from, in which one file at a time is changed.
+//! A copy of what a crate is built from, in which one file at a time is changed.
 
 use std::fmt;
 use std::fs;
@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use logmill_log::env::{Clock as _, SystemClock};
 
-use crate::{Catcher, LIMIT, Mutant};
-
-const CRATES: [&str; 2] = ["crates/record", "crates/log"];
+use super::{Catcher, LIMIT, Mutant, Suite};
 
 /// The copy. It is kept for the next time, with what was compiled for it.
 pub(crate) struct Workspace {
     dir: PathBuf,
+    suite: &'static Suite,
 }
 
 /// What came of a test.
@@ -39,17 +38,17 @@ impl fmt::Display for Outcome {
 }
 
 impl Workspace {
-    /// Copies two crates of the workspace at `root`, and makes a workspace of them.
-    pub(crate) fn copy(root: &Path) -> Self {
-        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutants");
-        for part in CRATES {
+    /// Copies what the suite needs of the workspace at `root`, and makes a workspace of it.
+    pub(crate) fn copy(root: &Path, suite: &'static Suite) -> Self {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutants").join(suite.package);
+        for part in suite.crates.iter().chain(suite.besides) {
             let _none_yet = fs::remove_dir_all(dir.join(part));
             copy_all(&root.join(part), &dir.join(part));
         }
         let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
-        fs::write(dir.join("Cargo.toml"), with_members(&manifest)).unwrap();
+        fs::write(dir.join("Cargo.toml"), with_members(&manifest, suite.crates)).unwrap();
         fs::copy(root.join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
-        Self { dir }
+        Self { dir, suite }
     }
 
     /// Changes one file, until what is returned is dropped.
@@ -70,7 +69,7 @@ impl Workspace {
     pub(crate) fn run(&self, catcher: Catcher) -> Outcome {
         let Some(program) = self.build(catcher.program) else { return Outcome::DoesNotBuild };
         let mut command = Command::new(program);
-        command.args(["--exact", catcher.test]).current_dir(self.dir.join("crates/log"));
+        command.args(["--exact", catcher.test]).current_dir(self.dir.join(self.suite.dir));
         command.stdout(Stdio::null()).stderr(Stdio::null()).env("RUST_BACKTRACE", "0");
         if let Some((name, value)) = catcher.setting {
             command.env(name, value);
@@ -92,8 +91,8 @@ impl Workspace {
     fn build(&self, program: &str) -> Option<PathBuf> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
-        command.args(["test", "--no-run", "--offline", "--quiet", "--package", "logmill-log"]);
-        command.args(["--features", "sim", "--test", program, "--message-format", "json"]);
+        command.args(["test", "--no-run", "--offline", "--quiet", "--package", self.suite.package]);
+        command.args(self.suite.features).args(["--test", program, "--message-format", "json"]);
         command.current_dir(&self.dir).env("CARGO_TARGET_DIR", self.dir.join("target"));
         let built = command.stderr(Stdio::inherit()).output().unwrap();
         let messages = String::from_utf8(built.stdout).unwrap();
@@ -115,10 +114,10 @@ impl Drop for Restored {
 }
 
 /// The manifest of a workspace that has these members and no others.
-fn with_members(manifest: &str) -> String {
+fn with_members(manifest: &str, crates: &[&str]) -> String {
     let (before, rest) = manifest.split_once("members = [").unwrap();
     let (_, after) = rest.split_once("[workspace.package]").unwrap();
-    format!("{before}members = {CRATES:?}\n\n[workspace.package]{after}")
+    format!("{before}members = {crates:?}\n\n[workspace.package]{after}")
 }
 
 fn copy_all(from: &Path, to: &Path) {

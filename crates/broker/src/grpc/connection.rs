@@ -1,0 +1,267 @@
+//! Connections: how many there are, what each has under way, and the end of those that keep memory from others.
+//!
+//! A connection beyond the limit is taken all the same, as long as there are few of them, so that its calls can
+//! be told why they are refused; as soon as there is room, they are not refused any more.
+//!
+//! Memory for replies and for requests is bounded over all connections. It is given back when a reply has been
+//! sent, or a request has come whole, and both are in the hand of the client. While it is all in use, and
+//! somebody was refused for it, connections that have kept some for too long are cut.
+//!
+//! Lock order: each lock is a leaf.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::broker::Core;
+use crate::budget::{Budget, Permit};
+use crate::error::Error;
+use crate::exec::Signal;
+use crate::limits::Limit;
+
+/// So many connections beyond the limit are taken to be told so.
+const REFUSED_AT_ONCE: usize = 64;
+/// How often it is looked whether memory runs out.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// All connections of a listener.
+#[derive(Clone, Debug)]
+pub(super) struct Connections(Arc<All>);
+
+#[derive(Debug)]
+struct All {
+    core: Arc<Core>,
+    places: Budget,
+    /// Bytes of requests that are not whole yet.
+    requests: Budget,
+    refused: Arc<Semaphore>,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    next_id: u64,
+    connections: BTreeMap<u64, Weak<Inner>>,
+}
+
+/// A connection, shared by its socket and the calls on it. A clone is the same connection.
+#[derive(Clone, Debug)]
+pub(super) struct Connection(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    id: u64,
+    pub(super) peer: Option<SocketAddr>,
+    all: Arc<All>,
+    place: Mutex<Place>,
+    /// Calls under way.
+    streams: Budget,
+    /// Bytes of its requests that are not whole yet.
+    requests: Budget,
+    held: Mutex<Parts>,
+    cut: Signal,
+}
+
+/// A connection's place among the others.
+#[derive(Debug)]
+enum Place {
+    Taken(#[expect(dead_code, reason = "given back when it is dropped")] Permit),
+    Refused(#[expect(dead_code, reason = "given back when it is dropped")] OwnedSemaphorePermit),
+}
+
+/// Since when a connection keeps parts of the memory that all share, on the monotonic clock.
+#[derive(Debug, Default)]
+struct Parts {
+    next_id: u64,
+    since: BTreeMap<u64, Duration>,
+}
+
+/// A part of the memory that all connections share, in the hand of one.
+#[derive(Debug)]
+pub(super) struct Held {
+    permit: Permit,
+    connection: Connection,
+    id: u64,
+}
+
+/// Bytes, and the memory that they take.
+struct Kept {
+    bytes: Bytes,
+    _held: Arc<Held>,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Connections {
+    pub(super) fn new(core: &Arc<Core>) -> Self {
+        let (places, requests) =
+            (core.bounds.budget(Limit::MaxConnections), core.bounds.budget(Limit::MaxRequestBytes));
+        let refused = Arc::new(Semaphore::new(REFUSED_AT_ONCE));
+        Self(Arc::new(All { core: Arc::clone(core), places, requests, refused, open: Mutex::default() }))
+    }
+
+    /// A connection more. `None` if there are too many to tell it even that.
+    pub(super) fn open(&self, peer: Option<SocketAddr>) -> Option<Connection> {
+        let all = &self.0;
+        let place = match all.places.take(1) {
+            Some(permit) => Place::Taken(permit),
+            None => Place::Refused(Arc::clone(&all.refused).try_acquire_owned().ok()?),
+        };
+        let mut open = all.open.lock();
+        open.next_id += 1;
+        let id = open.next_id;
+        let connection = Arc::new(Inner {
+            id,
+            peer,
+            all: Arc::clone(all),
+            place: Mutex::new(place),
+            streams: all.core.bounds.budget(Limit::MaxStreamsPerConnection),
+            requests: all.core.bounds.budget(Limit::MaxConnectionBytes),
+            held: Mutex::default(),
+            cut: Signal::default(),
+        });
+        open.connections.insert(id, Arc::downgrade(&connection));
+        Some(Connection(connection))
+    }
+
+    /// Cuts, as long as it runs, the connections that keep from others what these are refused.
+    pub(super) async fn cut_those_that_stall(self) {
+        let All { core, requests, .. } = &*self.0;
+        let mut shared = [
+            Watched::new(&core.replies, Limit::MaxReplyBytes),
+            Watched::new(requests, Limit::MaxRequestBytes),
+        ];
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if shared.each_mut().map(|watched| watched.lacks(core)).contains(&true) {
+                self.cut_older_than(core.config.stall_timeout);
+            }
+        }
+    }
+
+    fn cut_older_than(&self, most: Duration) {
+        let now = self.0.core.config.env.clock.monotonic();
+        let open: Vec<_> = self.0.open.lock().connections.values().filter_map(Weak::upgrade).collect();
+        for connection in open {
+            let since = connection.held.lock().since.first_key_value().map(|(_, since)| *since);
+            if since.is_some_and(|since| now.saturating_sub(since) >= most) && !connection.cut.has_fired() {
+                let peer = connection.peer.map(tracing::field::display);
+                tracing::warn!(
+                    peer,
+                    "a connection is cut: it kept memory for replies or requests from others"
+                );
+                connection.cut.fire();
+            }
+        }
+    }
+}
+
+/// A budget that may run out.
+struct Watched<'a> {
+    budget: &'a Budget,
+    limit: Limit,
+    /// How often somebody had been refused when there was still plenty.
+    refused: u64,
+}
+
+impl<'a> Watched<'a> {
+    fn new(budget: &'a Budget, limit: Limit) -> Self {
+        Self { budget, limit, refused: 0 }
+    }
+
+    /// Whether somebody was refused, and there is not much more room now.
+    fn lacks(&mut self, core: &Core) -> bool {
+        let refused = core.bounds.refused(self.limit);
+        if self.budget.is_tight() {
+            return refused > self.refused;
+        }
+        self.refused = refused;
+        false
+    }
+}
+
+impl Connection {
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.0.peer
+    }
+
+    /// Fires when it is to end.
+    pub(super) fn cut(&self) -> &Signal {
+        &self.0.cut
+    }
+
+    /// Begins a call.
+    pub(super) fn begin(&self) -> Result<Permit, Error> {
+        let all = &self.0.all;
+        let mut place = self.0.place.lock();
+        if matches!(*place, Place::Refused(_)) {
+            let advice =
+                "close connections that nobody needs, use one for many calls, or set the limit higher";
+            *place = Place::Taken(all.places.take_for(1, || "one connection more".to_owned(), advice)?);
+        }
+        drop(place);
+        let doing = || "one call or stream more on a connection".to_owned();
+        self.0.streams.take_for(1, doing, "use another connection")
+    }
+
+    /// Memory for a reply, which is there already.
+    pub(super) fn hold_reply(&self, bytes: usize) -> Held {
+        self.hold(self.0.all.core.replies.overdraw(bytes))
+    }
+
+    /// Memory for a request that has begun to arrive, of this connection's part and of that of all.
+    pub(super) fn hold_request(&self, bytes: usize) -> Result<(Held, Permit), Error> {
+        let (doing, advice) = (|| format!("{bytes} bytes more of a request"), "send fewer requests at once");
+        let own = self.0.requests.take_for(bytes, doing, advice)?;
+        Ok((self.hold(self.0.all.requests.take_for(bytes, doing, advice)?), own))
+    }
+
+    fn hold(&self, permit: Permit) -> Held {
+        let now = self.0.all.core.config.env.clock.monotonic();
+        let mut held = self.0.held.lock();
+        held.next_id += 1;
+        let id = held.next_id;
+        held.since.insert(id, now);
+        Held { permit, connection: self.clone(), id }
+    }
+}
+
+impl Held {
+    /// The same bytes, which keep this for as long as they are anywhere: HTTP/2 has them until they are sent.
+    pub(super) fn keep_with(self: &Arc<Self>, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Kept { bytes, _held: Arc::clone(self) })
+    }
+
+    /// Takes more, of the connection's part `own` too.
+    pub(super) fn grow(&mut self, own: &mut Permit, bytes: usize) -> Result<(), Error> {
+        let refused = if !own.grow(bytes) {
+            &self.connection.0.requests
+        } else if !self.permit.grow(bytes) {
+            &self.connection.0.all.requests
+        } else {
+            return Ok(());
+        };
+        Err(refused.refusal(&format!("{bytes} bytes more of a request"), "send fewer requests at once"))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.connection.0.held.lock().since.remove(&self.id);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.all.open.lock().connections.remove(&self.id);
+    }
+}

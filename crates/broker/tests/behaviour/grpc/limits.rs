@@ -1,0 +1,225 @@
+//! What is bounded of connections, calls, and the memory that both keep.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
+use logmill_broker::{Limit, LimitStats, Limits};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use v1::position::Edge;
+
+use super::*;
+use crate::common::config;
+
+async fn limited(dir: &tempfile::TempDir, limits: Limits) -> Served {
+    Served::start(Config { limits, stall_timeout: Duration::from_millis(300), ..config(dir) }).await
+}
+
+fn counts(served: &Served, limit: Limit) -> (usize, u64) {
+    let stats = served.broker.stats().limits.into_iter().find(|stats| stats.limit == limit);
+    let LimitStats { used, refused, .. } = stats.unwrap();
+    (used, refused)
+}
+
+fn is_over(status: &Status, limit: Limit) {
+    let (code, reason, metadata) = reason(status);
+    assert_eq!((code, reason.as_str()), (Code::ResourceExhausted, "LIMIT_EXCEEDED"), "{status:?}");
+    assert_eq!(metadata["limit"], limit.as_str());
+    assert!(status.message().contains(limit.as_str()), "{status:?}");
+}
+
+async fn list(channel: &Channel) -> Result<(), Status> {
+    Topics::new(channel.clone()).list_topics(v1::ListTopicsRequest::default()).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_too_many_is_told_so_and_works_when_another_has_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = limited(&dir, Limits { max_connections: 2, ..Limits::default() }).await;
+    let second = connect(served.address).await;
+    list(&second).await.unwrap();
+    let third = connect(served.address).await;
+    is_over(&list(&third).await.unwrap_err(), Limit::MaxConnections);
+    list(&second).await.unwrap();
+    assert_eq!(counts(&served, Limit::MaxConnections).0, 2);
+    drop(second);
+    // The node hears of the end of a connection in its own time.
+    while let Err(status) = list(&third).await {
+        is_over(&status, Limit::MaxConnections);
+    }
+    assert!(counts(&served, Limit::MaxConnections).1 > 0);
+    drop(third);
+    served.stop().await;
+}
+
+async fn subscribe(
+    channel: &Channel,
+    topic: &str,
+) -> Result<(mpsc::Sender<v1::SubscribeRequest>, Streaming<v1::SubscribeResponse>), Status> {
+    let (requests, outgoing) = mpsc::channel(4);
+    let partitions = vec![from(topic, 0, at_edge(Edge::Earliest))];
+    let start = v1::SubscribeStart { partitions, credit_bytes: 1 << 40, ..Default::default() };
+    let first = Some(v1::subscribe_request::Request::Start(start));
+    requests.send(v1::SubscribeRequest { request: first }).await.unwrap();
+    let replies = Fetches::new(channel.clone()).subscribe(ReceiverStream::new(outgoing)).await?;
+    Ok((requests, replies.into_inner()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_too_many_on_a_connection_is_told_so_and_another_connection_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = limited(&dir, Limits { max_streams_per_connection: 2, ..Limits::default() }).await;
+    served.create("t", 1).await;
+    let first = subscribe(&served.channel, "t").await.unwrap();
+    let second = subscribe(&served.channel, "t").await.unwrap();
+    is_over(&list(&served.channel).await.unwrap_err(), Limit::MaxStreamsPerConnection);
+    list(&connect(served.address).await).await.unwrap();
+    drop(first);
+    while let Err(status) = list(&served.channel).await {
+        is_over(&status, Limit::MaxStreamsPerConnection);
+    }
+    drop(second);
+    served.stop().await;
+}
+
+/// A connection on which requests can be sent in parts.
+async fn raw(address: SocketAddr) -> SendRequest<Bytes> {
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let (sender, connection) = h2::client::handshake(tcp).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// A message that says that it is larger than what comes of it.
+async fn send_part(sender: &SendRequest<Bytes>, part: usize) -> (ResponseFuture, SendStream<Bytes>) {
+    let request = http::Request::post("http://node/logmill.v1.ProduceService/Produce")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap();
+    let mut sender = sender.clone().ready().await.unwrap();
+    let (response, mut body) = sender.send_request(request, false).unwrap();
+    let bytes = [&[0][..], &1_000_000_u32.to_be_bytes(), &vec![0; part]].concat();
+    body.send_data(bytes.into(), false).unwrap();
+    (response, body)
+}
+
+fn is_refused(response: &http::Response<RecvStream>) {
+    assert_eq!(response.headers()["grpc-status"], "8", "{response:?}");
+    assert!(response.headers()["grpc-message"].to_str().unwrap().contains("bytes"), "{response:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_has_so_much_of_requests_half_sent_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = limited(&dir, Limits { max_connection_bytes: 50_000, ..Limits::default() }).await;
+    let hostile = raw(served.address).await;
+    let waits = send_part(&hostile, 30_000).await;
+    while counts(&served, Limit::MaxConnectionBytes).0 < 30_000 {
+        list(&served.channel).await.unwrap();
+    }
+    let (refused, body) = send_part(&hostile, 30_000).await;
+    is_refused(&refused.await.unwrap());
+    assert_eq!(counts(&served, Limit::MaxConnectionBytes), (30_005, 1));
+    served.create("t", 1).await;
+    served.say("t", 0, &"x".repeat(30_000)).await;
+    drop((waits, body, hostile));
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_never_finishes_a_request_is_cut_when_others_are_refused_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = limited(&dir, Limits { max_request_bytes: 50_000, ..Limits::default() }).await;
+    let (stalls, _stalled) = send_part(&raw(served.address).await, 40_000).await;
+    while counts(&served, Limit::MaxRequestBytes).0 < 40_000 {
+        list(&served.channel).await.unwrap();
+    }
+    let (refused, body) = send_part(&raw(served.address).await, 30_000).await;
+    is_refused(&refused.await.unwrap());
+    assert!(stalls.await.is_err(), "its connection is gone");
+    drop(body);
+    while counts(&served, Limit::MaxRequestBytes).0 > 0 {
+        list(&served.channel).await.unwrap();
+    }
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_never_read_are_cut_when_others_are_refused_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { max_reply_bytes: 4_000_000, ..Limits::default() };
+    let served = limited(&dir, limits).await;
+    served.create("t", 1).await;
+    for _ in 0..8 {
+        served.produces().produce(records("t", Some(0), [vec![b'x'; 900_000]])).await.unwrap();
+    }
+    let mut never_read = Vec::new();
+    for _ in 0..8 {
+        never_read.push(subscribe(&connect(served.address).await, "t").await.unwrap());
+    }
+    let fetch = || async {
+        let partitions = vec![from("t", 0, at_edge(Edge::Earliest))];
+        served.fetches().fetch(v1::FetchRequest { partitions, ..Default::default() }).await
+    };
+    // They take all the room there is, and then others get it.
+    let refused = loop {
+        match fetch().await {
+            Ok(read) => assert!(!read.into_inner().partitions[0].chunks.is_empty()),
+            Err(status) => break status,
+        }
+    };
+    is_over(&refused, Limit::MaxReplyBytes);
+    while fetch().await.is_err() {}
+    let mut cut = 0;
+    for (_requests, mut replies) in never_read {
+        loop {
+            match replies.message().await {
+                Ok(Some(reply)) if is_last(&reply) => break,
+                Ok(reply) => assert!(reply.is_some()),
+                Err(_) => {
+                    cut += 1;
+                    break;
+                }
+            }
+        }
+    }
+    assert!(cut > 0);
+    served.stop().await;
+}
+
+/// Whether it has the last of the eight records.
+fn is_last(reply: &v1::SubscribeResponse) -> bool {
+    match &reply.reply {
+        Some(v1::subscribe_response::Reply::Data(data)) => data.next_offset == 8,
+        _ => false,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_http2_gets_an_end_and_so_does_silence() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let dir = tempfile::tempdir().unwrap();
+    let served = limited(&dir, Limits::default()).await;
+    for bytes in [
+        &b""[..],
+        b"PRI * HTTP/2.0\r\n",
+        b"GET / HTTP/1.1\r\nHost: node\r\n\r\n",
+        b"POST /logmill.v1.TopicService/ListTopics HTTP/1.1\r\nContent-Length: 5\r\n\r\n\0\0\0\0\0",
+        // A TLS client's hello.
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ] {
+        let mut tcp = TcpStream::connect(served.address).await.unwrap();
+        tcp.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        // An error is an end as well: the node does not read on.
+        let _ = tcp.read_to_end(&mut answer).await;
+        assert!(answer.len() < 1_000, "{answer:?}");
+        list(&served.channel).await.unwrap();
+    }
+    served.stop().await;
+}

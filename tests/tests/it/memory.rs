@@ -1,0 +1,246 @@
+//! What a node takes in memory when there is much of everything, against what its limits allow. Each prints
+//! `RssAnon`.
+
+use bytes::Bytes;
+use logmill_client::{
+    Acks, Client, FetchFrom, Position, ProducerOptions, ProducerRecord, Subscribe, Subscription,
+};
+use logmill_proto::v1;
+use logmill_record::Offset;
+use logmill_tests::{Node, rss_anon};
+use prost::Message as _;
+
+use crate::logmill;
+use crate::wire::{DATA, END_HEADERS, Ended, HEADERS, Peer, SETTINGS, WINDOW_UPDATE, call, frame, message};
+
+const MIB: u64 = 1024 * 1024;
+/// A node without work, its threads, and what an allocator keeps of the small pieces that it has given back.
+const NODE: u64 = 48 * MIB;
+/// The node's limits here, in bytes.
+const QUEUED: u64 = 32 * MIB;
+const REPLIES: u64 = 32 * MIB;
+const REQUESTS: u64 = 32 * MIB;
+/// What a sender may be ahead of the node on a connection, and unanswered on a stream.
+const STREAM: u64 = 32 * MIB;
+
+/// A node with small limits, over a directory that goes with it. Its allocator gives large pieces back at once:
+/// by itself glibc's keeps them, up to 200 MiB here, and one would see that and not what the node holds.
+fn small() -> (tempfile::TempDir, Node) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = logmill().command(["serve", "--listen", "127.0.0.1:0", "--stall-timeout-ms", "2000"]);
+    command.arg("--data-dir").arg(dir.path().join("data"));
+    command.env("MALLOC_MMAP_THRESHOLD_", "131072").env("MALLOC_TRIM_THRESHOLD_", "131072");
+    for (limit, value) in
+        [("max_queued_bytes", QUEUED), ("max_reply_bytes", REPLIES), ("max_request_bytes", REQUESTS)]
+    {
+        command.arg("--limit").arg(format!("{limit}={value}"));
+    }
+    (dir, Node::from_command(command))
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Runtime::new().unwrap().block_on(future)
+}
+
+/// Prints what the node takes, and checks that it is within what `bounds` add up to.
+fn check(node: &Node, what: &str, bounds: &[u64]) {
+    check_taken(rss_anon(node.pid()), what, bounds);
+}
+
+fn check_taken(taken: u64, what: &str, bounds: &[u64]) {
+    let most = bounds.iter().sum::<u64>();
+    println!("{what}: RssAnon {} MiB, at most {} MiB", taken / MIB, most / MIB);
+    assert!(taken < most, "{what}: {taken} bytes, and the limits allow {most}");
+}
+
+async fn append(client: &Client, topic: &str, records: u32, bytes: usize) {
+    let producer = client.producer(ProducerOptions::default()).unwrap();
+    let value = Bytes::from(vec![b'x'; bytes]);
+    for _ in 0..records {
+        drop(producer.send(ProducerRecord::new(topic, value.clone())).await.unwrap());
+    }
+    producer.flush().await.unwrap();
+}
+
+#[test]
+fn a_hundred_thousand_tiny_messages_on_one_stream() {
+    const MESSAGES: u32 = 100_000;
+    let (_dir, node) = small();
+    run(async {
+        let client = Client::connect(node.url()).await.unwrap();
+        client.create_topic("t", Some(1)).await.unwrap();
+        // A batch, and so a message, for each record.
+        let options =
+            ProducerOptions { max_batch_bytes: 1, acks: Acks::Written, ..ProducerOptions::default() };
+        let producer = client.producer(options).unwrap();
+        let mut last = None;
+        for number in 0..MESSAGES {
+            last = Some(producer.send(ProducerRecord::new("t", number.to_string())).await.unwrap());
+        }
+        producer.flush().await.unwrap();
+        assert_eq!(last.unwrap().await.unwrap().offset, Offset(u64::from(MESSAGES) - 1));
+    });
+    check(&node, "100,000 tiny messages on one stream", &[NODE, QUEUED]);
+    assert_eq!(node.terminate(), 0);
+}
+
+#[test]
+fn two_thousand_idle_subscribers_that_all_wake_at_once() {
+    const RECORDS: u32 = 4;
+    let (_dir, node) = small();
+    run(async {
+        let client = Client::connect(node.url()).await.unwrap();
+        client.create_topic("t", Some(1)).await.unwrap();
+        let mut subscribers = Vec::new();
+        for _ in 0..4 {
+            let client = Client::connect(node.url()).await.unwrap();
+            for _ in 0..500 {
+                let from = FetchFrom::new("t", 0, Position::Earliest);
+                subscribers.push(client.subscribe(Subscribe::from(from)).await.unwrap());
+            }
+        }
+        check(&node, "2,000 idle subscribers", &[NODE, 2_000 * 24 * 1024]);
+        append(&client, "t", RECORDS, 64 * 1024).await;
+        let read = |mut subscriber: Subscription| async move {
+            let mut next = Offset(0);
+            while next < Offset(RECORDS.into()) {
+                next = subscriber.next().await.unwrap().unwrap().next_offset;
+            }
+        };
+        let reading: Vec<_> = subscribers.into_iter().map(|it| tokio::spawn(read(it))).collect();
+        for reader in reading {
+            reader.await.unwrap();
+        }
+    });
+    check(&node, "2,000 subscribers that woke at once", &[NODE, 2_000 * 24 * 1024, REPLIES]);
+    assert_eq!(node.terminate(), 0);
+}
+
+#[test]
+#[ignore = "each topic is a few syncs: a minute"]
+fn a_thousand_topics() {
+    const TOPICS: u32 = 1_000;
+    let (_dir, node) = small();
+    run(async {
+        let client = Client::connect(node.url()).await.unwrap();
+        let producer = client.producer(ProducerOptions::default()).unwrap();
+        for number in 0..TOPICS {
+            client.create_topic(&format!("t{number}"), Some(1)).await.unwrap();
+        }
+        for number in 0..TOPICS {
+            drop(producer.send(ProducerRecord::new(format!("t{number}"), "x")).await.unwrap());
+        }
+        producer.flush().await.unwrap();
+    });
+    check(&node, "1,000 topics with a record each", &[NODE, u64::from(TOPICS) * 20 * 1024]);
+    assert_eq!(node.terminate(), 0);
+}
+
+/// Windows as wide as they get, so that nothing but the node's own limits holds it back.
+fn with_wide_windows(url: &str) -> Peer {
+    let mut peer = Peer::connect(url);
+    let widest = frame(SETTINGS, 0, 0, &[&[0, 4][..], &0x7FFF_FFFF_u32.to_be_bytes()].concat());
+    assert_eq!(peer.send(&widest), Ended::Taken);
+    assert_eq!(peer.send(&frame(WINDOW_UPDATE, 0, 0, &0x7000_0000_u32.to_be_bytes())), Ended::Taken);
+    peer
+}
+
+fn subscribe_to(topic: &str) -> Vec<u8> {
+    let from = v1::FetchPartition {
+        topic: topic.into(),
+        position: Some(v1::Position {
+            at: Some(v1::position::At::Edge(v1::position::Edge::Earliest.into())),
+        }),
+        ..v1::FetchPartition::default()
+    };
+    let start = v1::SubscribeStart {
+        partitions: vec![from],
+        credit_bytes: i64::MAX,
+        ..v1::SubscribeStart::default()
+    };
+    let request = v1::subscribe_request::Request::Start(start);
+    message(&v1::SubscribeRequest { request: Some(request) }.encode_to_vec())
+}
+
+#[test]
+fn subscribers_that_never_read() {
+    let (_dir, node) = small();
+    run(async {
+        let client = Client::connect(node.url()).await.unwrap();
+        client.create_topic("t", Some(1)).await.unwrap();
+        append(&client, "t", 100, 1_000_000).await;
+        let fields = call("/logmill.v1.FetchService/Subscribe");
+        // Each with as much as it wants of memory: 200 streams would keep a gigabyte of replies.
+        let mut peers: Vec<Peer> = (0..20).map(|_| with_wide_windows(node.url())).collect();
+        for peer in &mut peers {
+            for stream in (1..20).step_by(2) {
+                assert_eq!(peer.send(&frame(HEADERS, END_HEADERS, stream, &fields)), Ended::Taken);
+                assert_eq!(peer.send(&frame(DATA, 0, stream, &subscribe_to("t"))), Ended::Taken);
+            }
+        }
+        // Somebody who reads gets everything all the same: it is tried again while others keep the memory.
+        let (mut next, mut taken) = (Offset(0), 0);
+        while next < Offset(100) {
+            taken = rss_anon(node.pid()).max(taken);
+            let from = FetchFrom::new("t", 0, Position::Offset(next));
+            match client.fetch(from.into()).await {
+                Ok(data) => next = data[0].next_offset,
+                Err(error) => assert_eq!(error.reason(), "LIMIT_EXCEEDED", "{error}"),
+            }
+        }
+        check_taken(taken, "200 subscribers that never read, at most", &[NODE, 2 * REPLIES]);
+        drop(peers);
+    });
+    check(&node, "200 subscribers that never read", &[NODE, 2 * REPLIES]);
+    assert_eq!(node.terminate(), 0);
+}
+
+#[test]
+fn a_producer_that_never_waits() {
+    let (_dir, node) = small();
+    run(async {
+        let client = Client::connect(node.url()).await.unwrap();
+        client.create_topic("t", Some(1)).await.unwrap();
+        // One that keeps to HTTP/2's windows, and has a quarter of a gigabyte under way.
+        let most = 1 << 30;
+        let options =
+            ProducerOptions { max_buffered_bytes: most, max_in_flight_bytes: most, ..Default::default() };
+        let producer = client.producer(options).unwrap();
+        let value = Bytes::from(vec![b'x'; 500_000]);
+        for _ in 0..500 {
+            drop(producer.send(ProducerRecord::new("t", value.clone())).await.unwrap());
+        }
+        check(
+            &node,
+            "a producer that never waits, a quarter of a gigabyte",
+            &[NODE, QUEUED, REQUESTS, STREAM],
+        );
+        producer.flush().await.unwrap();
+    });
+    let records = v1::RecordSet {
+        records: vec![v1::Record { value: Some(vec![b'x'; 500_000].into()), ..v1::Record::default() }],
+    };
+    let request = v1::ProduceRequest {
+        topic: "t".into(),
+        partition: Some(0),
+        payload: Some(v1::produce_request::Payload::Records(records)),
+        ..v1::ProduceRequest::default()
+    };
+    let sent = v1::ProduceStreamRequest { request: Some(request), ..v1::ProduceStreamRequest::default() };
+    let bytes = message(&sent.encode_to_vec());
+    let mut peer = Peer::connect(node.url());
+    assert_eq!(
+        peer.send(&frame(HEADERS, END_HEADERS, 1, &call("/logmill.v1.ProduceService/ProduceStream"))),
+        Ended::Taken
+    );
+    // A quarter of a gigabyte, in frames that any server takes, and without a look at windows: the node ends it when it has
+    // sent more than it may.
+    let ended =
+        peer.flood(2_000, |_| bytes.chunks(16_384).flat_map(|part| frame(DATA, 0, 1, part)).collect());
+    check(&node, "a producer that minds no windows", &[NODE, QUEUED, REQUESTS, STREAM]);
+    assert_ne!(ended, Ended::Taken);
+    drop(peer);
+    let program = logmill().at(node.url());
+    program.ok_with(["produce", "t"], b"served\n");
+    assert_eq!(node.terminate(), 0);
+}
