@@ -164,7 +164,7 @@ struct OldList {
 
 impl OldList {
     fn read(env: &Env, dir: &Path, listing: &Listing) -> Result<Self, OpenError> {
-        let list = TopicList::read(env, dir).map_err(OpenError::from_log)?;
+        let list = TopicList::read_or_say_why(env, dir).map_err(OpenError::from_log)?;
         if list.is_there() {
             return Ok(Self { is_whole: list.is_whole(listing), list });
         }
