@@ -193,6 +193,28 @@ fn a_directory_of_a_newer_version_is_refused() {
 }
 
 #[test]
+fn a_partition_of_a_newer_version_is_named_and_the_rest_is_looked_into_and_mended() {
+    let (_dir, data) = closed_directory();
+    let (name, _) = partition_1(&data);
+    let meta = data.join(&name).join("meta");
+    let mut bytes = fs::read(&meta).unwrap();
+    bytes[4] += 1;
+    fs::write(&meta, &bytes).unwrap();
+    fs::write(data.join("checkpoint"), "damaged").unwrap();
+    let verified = run(&logmill(), "verify", &data, &["--json"]);
+    assert!(verified.refused(7).contains("1 of data"), "{verified:?}");
+    let report = &documents(&verified.stdout)[0];
+    assert_eq!((&report["misplaced"], report["findings"].as_array().unwrap().len()), (&json!([]), 2));
+    let repaired = run(&logmill(), "repair", &data, &["--execute"]);
+    assert!(repaired.refused(1).contains("1 log that this cannot mend"), "{repaired:?}");
+    assert!(
+        repaired.stdout.contains("not mended: ") && repaired.stdout.contains("newer Logmill"),
+        "{repaired:?}"
+    );
+    assert_eq!(fs::read(&meta).unwrap(), bytes);
+}
+
+#[test]
 fn a_lost_list_of_topics_is_made_anew() {
     let (_dir, data) = closed_directory();
     fs::remove_dir_all(data.join("internal")).unwrap();
@@ -239,6 +261,7 @@ fn a_damaged_list_of_topics_keeps_the_settings_that_can_be_read() {
     assert!(line("week").ends_with("; settings from the old list"), "{shown}");
     assert!(line("lost").ends_with("; its settings cannot be read: defaults"), "{shown}");
     assert!(shown.contains("the old one is in internal/metadata.replaced-"), "{shown}");
+    assert!(ok("verify", &data, &[]).contains("nothing is damaged"));
     let node = Node::start(&logmill(), &data);
     let described = logmill().at(node.url()).ok(["topic", "describe", "week"]);
     assert!(described.contains("604800000"), "{described}");

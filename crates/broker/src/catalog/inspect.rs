@@ -49,6 +49,8 @@ pub struct TopicList {
     has_checkpoint: bool,
     /// Whether parts of it could not be read.
     is_damaged: bool,
+    /// Whether nothing of it could be: a newer version wrote it, or this user may not read it.
+    is_unread: bool,
 }
 
 /// A partition that is not where the list of topics has it, or something else that is in its place.
@@ -71,7 +73,17 @@ impl TopicList {
     /// # Errors
     /// As [`dump`].
     pub fn read(env: &Env, dir: impl AsRef<Path>) -> Result<Self, Error> {
-        let dir = dir.as_ref();
+        match Self::read_or_say_why(env, dir.as_ref()) {
+            // Whoever looks at the logs names it.
+            Err(error) if matches!(error.kind(), ErrorKind::NewerFormat | ErrorKind::Denied) => {
+                Ok(Self { is_unread: true, ..Self::default() })
+            }
+            read => read,
+        }
+    }
+
+    /// As [`read`](Self::read), but an error if a newer version wrote it, or this user may not read it.
+    pub(super) fn read_or_say_why(env: &Env, dir: &Path) -> Result<Self, Error> {
         // Whoever looks at the logs says why.
         let Ok(entries) = env.fs.list(dir) else { return Ok(Self::default()) };
         let has_checkpoint = entries.iter().any(|entry| entry.name == CHECKPOINT);
@@ -174,6 +186,9 @@ impl TopicList {
     /// not told again.
     #[must_use]
     pub fn check(&self, report: &Report) -> Vec<Misplaced> {
+        if self.is_unread {
+            return Vec::new();
+        }
         if !self.is_there {
             return self.without_list(report).into_iter().collect();
         }
@@ -185,7 +200,7 @@ impl TopicList {
         let mut found: Vec<_> = logs.filter_map(|log| self.check_log(log)).collect();
         // A record that cannot be read may have said that the topic is deleted.
         if !self.is_damaged {
-            self.find_missing(&report.logs, &mut found);
+            self.find_missing(report, &mut found);
         }
         found
     }
@@ -256,8 +271,11 @@ impl TopicList {
     }
 
     /// Partitions without a directory.
-    fn find_missing(&self, logs: &[LogReport], found: &mut Vec<Misplaced>) {
-        let there: BTreeSet<_> = logs.iter().filter_map(|log| place_of(&log.path)).collect();
+    fn find_missing(&self, report: &Report, found: &mut Vec<Misplaced>) {
+        let unread = report.findings.iter().filter(|finding| finding.kind == FindingKind::Unread);
+        let unread = unread.filter_map(|finding| finding.log.as_deref());
+        let paths = report.logs.iter().map(|log| log.path.as_path()).chain(unread);
+        let there: BTreeSet<_> = paths.filter_map(place_of).collect();
         for (id, identity) in &self.topics {
             let numbers = (0..identity.partition_count).filter(|number| !there.contains(&(*id, *number)));
             found.extend(numbers.map(|number| Misplaced {

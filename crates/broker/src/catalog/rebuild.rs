@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use logmill_log::env::Env;
 use logmill_log::inspect::{Listing, list};
-use logmill_log::{Log, LogSet, SetOptions};
+use logmill_log::{ErrorKind, Log, LogSet, SetOptions};
 use logmill_record::{BatchBuilder, NewRecord};
 use uuid::Uuid;
 
@@ -164,7 +164,13 @@ struct OldList {
 
 impl OldList {
     fn read(env: &Env, dir: &Path, listing: &Listing) -> Result<Self, OpenError> {
-        let list = TopicList::read(env, dir).map_err(OpenError::from_log)?;
+        let log = listing.logs.iter().find(|log| TopicList::is_at(&log.path));
+        if let Some(Err(error)) = log.map(|log| &log.meta)
+            && error.kind() == ErrorKind::NewerFormat
+        {
+            return Err(OpenError::from_log(error.clone()));
+        }
+        let list = TopicList::read_or_say_why(env, dir).map_err(OpenError::from_log)?;
         if list.is_there() {
             return Ok(Self { is_whole: list.is_whole(listing), list });
         }

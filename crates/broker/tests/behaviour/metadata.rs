@@ -231,6 +231,18 @@ fn a_list_whose_own_meta_is_lost_keeps_its_settings() {
 }
 
 #[test]
+fn a_list_that_a_newer_version_wrote_is_not_taken_for_a_lost_one() {
+    let dir = tempfile::tempdir().unwrap();
+    ran(config(&dir));
+    let meta = dir.path().join("internal/metadata/meta");
+    let mut bytes = std::fs::read(&meta).unwrap();
+    bytes[4] += 1;
+    std::fs::write(&meta, bytes).unwrap();
+    let error = plan_rebuild(&Env::real(), dir.path()).unwrap_err();
+    assert_eq!(error.kind(), OpenErrorKind::NewerFormat, "{error}");
+}
+
+#[test]
 fn topics_without_records_are_found_again_after_the_list_was_repaired() {
     let dir = tempfile::tempdir().unwrap();
     ran(config(&dir));

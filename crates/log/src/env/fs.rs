@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use logmill_record::TimestampMs;
@@ -131,9 +131,15 @@ pub trait Fs: fmt::Debug + Send + Sync {
     /// `IsADirectory`, and never waited for.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
 
-    /// The entries of a directory, in order of their names. Names that are not UTF-8 are an
-    /// error: the log writes none.
+    /// The entries of a directory, in order of their names. A name that is not UTF-8 comes as a string literal
+    /// would have it, in quotes and with escapes, and as no directory: the log makes none, and looks for none
+    /// that begins with a quote.
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
+
+    /// The path of a directory without links in it. Where there are none, it is `dir`.
+    fn resolve(&self, dir: &Path) -> io::Result<PathBuf> {
+        Ok(dir.to_owned())
+    }
 
     /// Creates a directory; its parent must exist.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, FileTypeExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -56,13 +56,17 @@ impl Fs for StdFs {
         let mut entries = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
-            let name = entry.file_name().into_string().map_err(|name| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("the file name {name:?} is not UTF-8"))
-            })?;
-            entries.push(Entry { name, is_dir: entry.file_type()?.is_dir() });
+            entries.push(match entry.file_name().into_string() {
+                Ok(name) => Entry { name, is_dir: entry.file_type()?.is_dir() },
+                Err(name) => Entry { name: format!("{name:?}"), is_dir: false },
+            });
         }
         entries.sort();
         Ok(entries)
+    }
+
+    fn resolve(&self, dir: &Path) -> io::Result<PathBuf> {
+        fs::canonicalize(dir)
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {

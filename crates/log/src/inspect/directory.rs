@@ -1,5 +1,6 @@
 //! Taking a data directory for a look: is it one, has somebody else got it, and what is in it.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use crate::set::{CHECKPOINT, LOCK, LOST_AND_FOUND, RESERVE, SET, take_lock};
 
 /// Logs lie no deeper below the data directory than this.
 const MOST_LEVELS: usize = 16;
-/// So many links are followed on the way to a log: they can lead in circles.
+/// So many links are followed on the way to a log.
 const MOST_LINKS: usize = 2;
 /// So many levels above a log's directory its data directory is looked for, for the advice.
 const LEVELS_ABOVE: usize = 4;
@@ -37,6 +38,27 @@ impl Directory {
             refuse_foreign(fs, path, &found.logs)?;
         }
         Ok(Self { path: path.to_owned(), found, _lock: lock })
+    }
+}
+
+impl Directory {
+    /// Refuses a directory in which nothing but the name of a file says that it is a log's.
+    pub(super) fn refuse_unmarked(&self, fs: &dyn Fs) -> Result<(), Error> {
+        let is_there = |path: PathBuf| match fs.open(&path, OpenMode::Read) {
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+            Ok(_) => true,
+        };
+        let own = [SET, CHECKPOINT].map(|name| self.path.join(name));
+        let metas = self.found.logs.iter().map(|log| self.path.join(log).join(META));
+        if own.into_iter().chain(metas).any(is_there) {
+            return Ok(());
+        }
+        let message = format!(
+            "{} holds neither {SET:?} nor {CHECKPOINT:?} nor any {META:?}: it may be no data directory, and is not \
+             repaired; restore one of these files from a backup, or check the path",
+            self.path.display()
+        );
+        Err(Error::new(ErrorKind::Invalid, message).at_path(&self.path))
     }
 }
 
@@ -81,12 +103,25 @@ pub(crate) struct Found {
     pub(crate) logs: Vec<PathBuf>,
     /// Files outside of those that are none of the set's own.
     pub(crate) strays: Vec<PathBuf>,
+    /// Directories that their owner is done with.
+    pub(crate) left_alone: Vec<PathBuf>,
+    /// Links into data directories of their own: whoever has those open has another lock.
+    pub(crate) foreign: Vec<PathBuf>,
 }
 
 /// Looks for logs below `root`, behind links too, as an open of a log goes.
 pub(crate) fn logs_in(fs: &dyn Fs, root: &Path) -> Result<Found, Error> {
-    let mut search = Search { fs, root, found: Found::default() };
-    search.look(Path::new(""), MOST_LEVELS, MOST_LINKS)?;
+    let resolved = fs.resolve(root).map_err(|error| Error::io("resolve", root, error))?;
+    let mut search =
+        Search { fs, root, found: Found::default(), seen: BTreeSet::new(), links: VecDeque::new() };
+    search.look(Path::new(""), &resolved, MOST_LEVELS, MOST_LINKS)?;
+    // A directory that is there goes by its own path, and not by a link's.
+    while let Some(Link { path, levels, left }) = search.links.pop_front() {
+        search.follow(path, &resolved, levels, left)?;
+    }
+    let Found { logs, strays, .. } = &mut search.found;
+    logs.sort();
+    strays.sort();
     Ok(search.found)
 }
 
@@ -94,13 +129,31 @@ struct Search<'a> {
     fs: &'a dyn Fs,
     root: &'a Path,
     found: Found,
+    /// The directories that were looked at, without links in their paths: each once.
+    seen: BTreeSet<PathBuf>,
+    links: VecDeque<Link>,
+}
+
+/// What may be a link, how far below it logs are looked for, and how many more links are followed.
+struct Link {
+    path: PathBuf,
+    levels: usize,
+    left: usize,
 }
 
 impl Search<'_> {
-    fn look(&mut self, below: &Path, levels: usize, links: usize) -> Result<(), Error> {
+    /// Looks at a directory, which is `resolved` without links.
+    fn look(&mut self, below: &Path, resolved: &Path, levels: usize, links: usize) -> Result<(), Error> {
+        if !self.seen.insert(resolved.to_owned()) {
+            return Ok(());
+        }
         let dir = self.root.join(below);
         let entries = self.fs.list(&dir).map_err(|error| Error::io("list", &dir, error))?;
         let (is_root, is_log) = (below.as_os_str().is_empty(), is_log(&entries));
+        if !is_root && links < MOST_LINKS && entries.iter().any(|entry| entry.name == SET) {
+            self.found.foreign.push(below.to_owned());
+            return Ok(());
+        }
         if is_log {
             self.found.logs.push(below.to_owned());
         }
@@ -109,11 +162,14 @@ impl Search<'_> {
             if is_root && (is_own(name) || name == LOST_AND_FOUND) {
                 continue;
             }
-            let is_link = !entry.is_dir && links > 0 && self.is_linked_dir(&path, name);
-            if entry.is_dir || is_link {
+            if entry.is_dir && is_done_with(name) {
+                self.found.left_alone.push(path);
+            } else if entry.is_dir {
                 if levels > 0 {
-                    self.look(&path, levels - 1, links - usize::from(is_link))?;
+                    self.look(&path, &resolved.join(name), levels - 1, links)?;
                 }
+            } else if links > 0 && levels > 0 && self.is_linked_dir(&path, name) {
+                self.links.push_back(Link { path, levels: levels - 1, left: links - 1 });
             } else if !is_log {
                 self.found.strays.push(path);
             }
@@ -121,16 +177,34 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Whether this is a link to a directory, which is not a data directory of its own: that one has
-    /// another lock, or the link leads back to where the search began.
+    /// Looks behind a link, if that does not lead into a data directory of its own.
+    fn follow(&mut self, path: PathBuf, root: &Path, levels: usize, left: usize) -> Result<(), Error> {
+        let link = self.root.join(&path);
+        let target = self.fs.resolve(&link).map_err(|error| Error::io("resolve", &link, error))?;
+        let is_owned = |dir: &&Path| {
+            [SET, LOCK].iter().any(|name| self.fs.open(&dir.join(name), OpenMode::Read).is_ok())
+        };
+        let owner = target.ancestors().find(is_owned);
+        if owner.is_some_and(|owner| owner != root) {
+            self.found.foreign.push(path);
+            return Ok(());
+        }
+        self.look(&path, &target, levels, left)
+    }
+
+    /// Whether this is a link to a directory.
     fn is_linked_dir(&self, path: &Path, name: &str) -> bool {
         // Nearly every file of a data directory has one of these names, and is not worth the call.
         if name == META || name.ends_with(TEMPORARY) || is_of_segment(name) {
             return false;
         }
-        let entries = self.fs.list(&self.root.join(path));
-        entries.is_ok_and(|entries| entries.iter().all(|entry| entry.name != SET))
+        self.fs.list(&self.root.join(path)).is_ok()
     }
+}
+
+/// Whether a directory of this name is being removed by its owner, or was replaced by another one.
+fn is_done_with(name: &str) -> bool {
+    name.ends_with(".deleted") || name.contains(".replaced-")
 }
 
 /// Whether it is one of the set's own files.

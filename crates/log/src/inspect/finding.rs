@@ -94,6 +94,8 @@ pub enum FindingKind {
     NoFile,
     /// Two directories say that they are the same log.
     Copy,
+    /// A log that was not looked into: a newer version wrote it, or this user may not read it.
+    Unread,
 }
 
 impl fmt::Display for FindingKind {
@@ -114,6 +116,7 @@ impl fmt::Display for FindingKind {
             Self::Stray => "stray",
             Self::NoFile => "no-file",
             Self::Copy => "copy",
+            Self::Unread => "unread",
         })
     }
 }

@@ -14,7 +14,7 @@ use crate::format::atomic;
 use crate::format::checkpoint::{self, Checkpoint, Durable, Row};
 use crate::format::meta::{FILE as META, LogMeta};
 use crate::format::set_file::SetFile;
-use crate::log::{base_of_record, replaced_by};
+use crate::log::{Rolls, base_of_record, replaced_by};
 use crate::segment::{DATA, Gaps, base_of, path, rebuild};
 use crate::set::{CHECKPOINT, SET};
 
@@ -74,7 +74,7 @@ pub struct Listing {
 pub struct LogListing {
     /// Its path below the data directory; empty if it is the directory itself.
     pub path: PathBuf,
-    /// What is known of it; an error if its `meta` cannot be read.
+    /// What is known of it; an error if its `meta`, or anything of it, cannot be read.
     pub meta: Result<LogMeta, Error>,
     /// Its segments, in order.
     pub segments: Vec<SegmentListing>,
@@ -198,28 +198,53 @@ pub fn list(env: &Env, dir: impl AsRef<Path>) -> Result<Listing, Error> {
     let rows =
         atomic::read(fs, &rows).ok().flatten().and_then(|bytes| checkpoint::decode(&rows, &bytes).ok());
     let rows = rows.unwrap_or_default();
-    let logs = directory.found.logs.iter().map(|path| list_log(fs, dir, path, &rows));
+    let clean = file.is_some_and(|file| file.clean);
+    let logs = directory.found.logs.iter().map(|path| match list_log(fs, (dir, path), &rows, clean) {
+        Err(error) if error.kind() == crate::ErrorKind::Denied => Ok(unread(path, error)),
+        listed => listed,
+    });
     let logs = logs.collect::<Result<_, _>>()?;
     Ok(Listing {
         dir: dir.clone(),
         id: file.map(|file| file.id),
         open_counter: file.map(|file| file.open_counter),
-        clean: file.is_some_and(|file| file.clean),
+        clean,
         logs,
     })
 }
 
-fn list_log(fs: &dyn Fs, dir: &Path, below: &Path, rows: &Checkpoint) -> Result<LogListing, Error> {
+/// A log that this user may not read.
+fn unread(path: &Path, error: Error) -> LogListing {
+    let (first_offset, end_offset) = (Offset::ZERO, Offset::ZERO);
+    let (path, meta, segments) = (path.to_owned(), Err(error), Vec::new());
+    LogListing { path, meta, segments, first_offset, end_offset, checkpoint: None }
+}
+
+fn list_log(
+    fs: &dyn Fs,
+    (dir, below): (&Path, &Path),
+    rows: &Checkpoint,
+    clean: bool,
+) -> Result<LogListing, Error> {
     let log_dir = dir.join(below);
     let meta = read_meta(fs, &log_dir.join(META));
-    let segments = segments(fs, &log_dir)?;
+    let row = meta.as_ref().ok().and_then(|meta| rows.get(&meta.id)).copied();
+    let mut segments = segments(fs, &log_dir)?;
+    let clean = clean && row.is_some_and(|row| row.clean);
+    let rolls = Rolls { fs, dir: &log_dir, durable: row.map(|row| row.durable), clean };
+    while let [.., before, last] = segments[..]
+        && last.bytes == 0
+        && rolls.was_never_begun(before.base_offset, last.base_offset)?
+    {
+        segments.pop();
+    }
     let start = meta.as_ref().map_or(Offset::ZERO, |meta| meta.start_offset);
     let first = segments.first().map_or(start, |first| first.base_offset);
     let end_offset = match segments.last() {
         Some(last) => end_of(fs, &log_dir, *last)?,
         None => start,
     };
-    let checkpoint = meta.as_ref().ok().and_then(|meta| rows.get(&meta.id)).copied().map(Into::into);
+    let checkpoint = row.map(Into::into);
     let path = below.to_owned();
     Ok(LogListing { path, meta, segments, first_offset: first.max(start), end_offset, checkpoint })
 }

@@ -27,6 +27,7 @@ mod state;
 mod stats;
 mod sync;
 mod transactions;
+mod unbegun;
 mod view;
 mod waiters;
 
@@ -51,6 +52,7 @@ pub(crate) use sidecar::{load_state, replay};
 pub(crate) use stats::Counters;
 pub use stats::{Appended, CompactionStats, LogState, LogStats, Recovered};
 pub use transactions::{OpenTransaction, ProducerView};
+pub(crate) use unbegun::Rolls;
 use view::Watched;
 use waiters::Waiters;
 

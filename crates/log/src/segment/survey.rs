@@ -281,10 +281,7 @@ impl<'a> Survey<'a> {
         let mut from = position + 1;
         while from + (HEADER_LEN as u64) <= self.len {
             let piece = self.window.get(from, PIECE_LEN.min(self.len - from))?;
-            for at in MAGIC_AT..piece.len() {
-                if piece[at] != MAGIC {
-                    continue;
-                }
+            for at in places_of_magic(&piece) {
                 match self.whole_at(from + (at - MAGIC_AT) as u64, false, true)? {
                     Ok(whole) => return Ok(Some(whole)),
                     Err(_) if self.search_left == 0 => return Ok(None),
@@ -356,4 +353,15 @@ impl<'a> Survey<'a> {
         }
         Ok(crc)
     }
+}
+
+/// Where in the bytes a batch's magic may stand. Long runs without one, such as zeros, are passed a stretch
+/// at a time.
+fn places_of_magic(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    const STRETCH: usize = 256;
+    let stretches = bytes.chunks(STRETCH).enumerate().filter(|(_, stretch)| stretch.contains(&MAGIC));
+    let places = stretches.flat_map(|(nth, stretch)| {
+        stretch.iter().enumerate().filter(|(_, byte)| **byte == MAGIC).map(move |(at, _)| nth * STRETCH + at)
+    });
+    places.filter(|at| *at >= MAGIC_AT)
 }

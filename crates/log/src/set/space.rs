@@ -306,6 +306,10 @@ impl Fs for WithReserve {
         self.fs.list(dir)
     }
 
+    fn resolve(&self, dir: &Path) -> io::Result<PathBuf> {
+        self.fs.resolve(dir)
+    }
+
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         self.fs.create_dir(dir)
     }

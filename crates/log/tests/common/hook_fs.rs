@@ -56,6 +56,10 @@ impl Fs for HookFs {
         StdFs.list(dir)
     }
 
+    fn resolve(&self, dir: &Path) -> io::Result<PathBuf> {
+        StdFs.resolve(dir)
+    }
+
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         (self.0)(Call::Change, dir)?;
         StdFs.create_dir(dir)

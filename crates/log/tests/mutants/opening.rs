@@ -6,13 +6,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "recovery-takes-a-begun-segment-for-a-stray",
         breaks: "one flipped bit lets acknowledged offsets be given out again",
-        file: "log/src/log/recover/sealed.rs",
-        find: "        if found.next_offset > end\n            && self.was_never_begun(end)?\n",
-        replace: "        if found.next_offset > end && self.is_empty(end)? {
-            return Ok(None);
+        file: "log/src/log/unbegun.rs",
+        find: "        if is_promised || !self.is_empty(next)? {\n",
+        replace: "        if self.is_empty(next)? {
+            return Ok(true);
         }
-        if found.next_offset > end
-            && self.was_never_begun(end)?\n",
+        if is_promised {\n",
         caught_by: Catcher::new(
             "salvage",
             "a_segment_that_was_begun_is_not_removed_because_the_one_before_claims_its_offsets",

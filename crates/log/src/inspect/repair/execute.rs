@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::super::verify::MergeLook;
+use super::files::remove;
 use super::plan::{Action, Segment};
 use super::rewrite::rewrite;
 use super::states::make_states;
@@ -22,6 +23,10 @@ pub(super) fn execute(fs: &dyn Fs, data_dir: &Path, action: &Action, rows: &Chec
         Action::Set(set) => atomic::replace(fs, &data_dir.join(SET), &set.encode()),
         Action::Meta { dir, meta } => atomic::replace(fs, &dir.join(META), &meta.encode()),
         Action::Merge { dir, look } => end_merge(fs, dir, look),
+        Action::Unbegun { dir, base } => {
+            remove(fs, &path(dir, *base, DATA))?;
+            fs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))
+        }
         Action::Begin { dir, base } => {
             let data = path(dir, *base, DATA);
             match fs.open(&data, OpenMode::CreateNew) {
@@ -32,7 +37,7 @@ pub(super) fn execute(fs: &dyn Fs, data_dir: &Path, action: &Action, rows: &Chec
             }
             fs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error))
         }
-        Action::Rewrite { dir, look } => rewrite(fs, dir, *look),
+        Action::Rewrite { dir, look, refuted } => rewrite(fs, dir, *look, refuted),
         Action::Index { dir, look } => make_index(fs, dir, *look),
         Action::States { dir, segments } => make_states(fs, dir, segments),
         Action::Checkpoint => atomic::replace(fs, &data_dir.join(CHECKPOINT), &checkpoint::encode(rows)),

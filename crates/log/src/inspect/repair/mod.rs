@@ -103,6 +103,7 @@ pub struct Plan {
     steps: Vec<RepairStep>,
     actions: Vec<Action>,
     checkpoint: Checkpoint,
+    not_mended: Vec<(PathBuf, Error)>,
 }
 
 /// Reads every byte of the data directory `dir`, as [`verify`](super::verify()) does, and plans how
@@ -124,7 +125,8 @@ pub struct Plan {
 ///
 /// # Errors
 ///
-/// As [`verify`](super::verify()); `Invalid` if more offsets are gone than can be bridged.
+/// As [`verify`](super::verify()); `Invalid` if nothing but a name says that there is a log: it could be anybody's
+/// file.
 pub fn plan_repair(
     env: &Env,
     dir: impl AsRef<Path>,
@@ -132,10 +134,11 @@ pub fn plan_repair(
 ) -> Result<Plan, Error> {
     let directory = Directory::open(&*env.fs, dir.as_ref())?;
     let seen = verify_in(&*env.fs, &directory, progress)?;
-    let planned = plan::plan(env, &directory.path, &seen)?;
+    directory.refuse_unmarked(&*env.fs)?;
+    let planned = plan::plan(env, &directory.path, &seen);
     let (steps, actions) = planned.steps.into_iter().unzip();
-    let report = seen.report;
-    Ok(Plan { env: env.clone(), directory, report, steps, actions, checkpoint: planned.checkpoint })
+    let (report, checkpoint, not_mended) = (seen.report, planned.checkpoint, planned.not_mended);
+    Ok(Plan { env: env.clone(), directory, report, steps, actions, checkpoint, not_mended })
 }
 
 impl Plan {
@@ -149,6 +152,13 @@ impl Plan {
     #[must_use]
     pub fn steps(&self) -> &[RepairStep] {
         &self.steps
+    }
+
+    /// The logs that are damaged and stay as they are, by their paths below the data directory, and why: more
+    /// offsets are gone than can be bridged.
+    #[must_use]
+    pub fn not_mended(&self) -> &[(PathBuf, Error)] {
+        &self.not_mended
     }
 
     /// Gives each log whose `meta` is made again what its owner kept with it, where `owner_of` knows that

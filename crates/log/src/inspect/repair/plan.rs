@@ -1,12 +1,13 @@
 //! Deciding what has to be done, from what was seen.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use logmill_record::Offset;
 
-use super::super::verify::{DataLook, Look, MergeLook, Seen};
+use super::super::verify::{DataLook, Look, MergeLook, Seen, counter_behind};
 use super::RepairStep;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind};
@@ -27,10 +28,12 @@ pub(super) enum Action {
     Meta { dir: PathBuf, meta: LogMeta },
     /// Take back or finish a merging of segments that was cut off.
     Merge { dir: PathBuf, look: MergeLook },
+    /// Remove the empty file of a segment that was never begun.
+    Unbegun { dir: PathBuf, base: Offset },
     /// Begin an empty segment, which seals the one before it.
     Begin { dir: PathBuf, base: Offset },
     /// Write a segment anew without its damage.
-    Rewrite { dir: PathBuf, look: Segment },
+    Rewrite { dir: PathBuf, look: Segment, refuted: BTreeSet<u64> },
     /// Make the index of a whole segment again.
     Index { dir: PathBuf, look: Segment },
     /// Make what is known of producers again, where it is missing or of no use.
@@ -45,6 +48,7 @@ impl Action {
         match self {
             Self::Meta { dir, .. }
             | Self::Merge { dir, .. }
+            | Self::Unbegun { dir, .. }
             | Self::Begin { dir, .. }
             | Self::Rewrite { dir, .. }
             | Self::Index { dir, .. }
@@ -66,6 +70,8 @@ pub(super) struct Segment {
     pub(super) gaps: bool,
     /// Leader epochs that may stand in it, where no index tells which do.
     pub(super) epochs: Option<Epochs>,
+    /// Nothing in it is the segment's own.
+    pub(super) foreign: bool,
 }
 
 /// The steps, and the checkpoint that the last of them writes.
@@ -74,13 +80,24 @@ pub(super) struct Planned {
     pub(super) checkpoint: Checkpoint,
     /// There is none that could be read, so that every byte of every log counts as acknowledged.
     checkpoint_is_new: bool,
+    /// Logs that a repair leaves as they are, and why.
+    pub(super) not_mended: Vec<(PathBuf, Error)>,
 }
 
-pub(super) fn plan(env: &Env, dir: &Path, seen: &Seen) -> Result<Planned, Error> {
+pub(super) fn plan(env: &Env, dir: &Path, seen: &Seen) -> Planned {
     let checkpoint = seen.frame.checkpoint.clone().unwrap_or_default();
     let checkpoint_is_new = seen.frame.checkpoint.is_none();
-    let mut planned = Planned { steps: Vec::new(), checkpoint, checkpoint_is_new };
-    if seen.frame.set.is_none() {
+    let (steps, not_mended) = (Vec::new(), Vec::new());
+    let mut planned = Planned { steps, checkpoint, checkpoint_is_new, not_mended };
+    if let Some(set) = seen.frame.set {
+        // Also that of a header that is going to be taken as it is.
+        if let Some(open_counter) = counter_behind(set, &seen.looks, |segment| segment.last_epoch) {
+            let what =
+                format!("its counter moved on to {open_counter}, the opening that the last batches are of");
+            let set = SetFile { open_counter, ..set };
+            planned.push(None, dir.join(SET), what, Vec::new(), Action::Set(set));
+        }
+    } else {
         let epoch = seen.looks.iter().flat_map(|look| &look.segments).map(|look| look.largest_epoch).max();
         let open_counter = epoch.unwrap_or(0).max(0).unsigned_abs();
         let set = SetFile { id: env.new_uuid(), open_counter, clean: false };
@@ -89,13 +106,15 @@ pub(super) fn plan(env: &Env, dir: &Path, seen: &Seen) -> Result<Planned, Error>
     }
     let mut lost_row = checkpoint_is_new;
     for look in &seen.looks {
-        lost_row |= planned.plan_log(env, dir, look)?;
+        lost_row |= planned.plan_log(env, dir, look);
     }
-    if lost_row {
+    // Made anew without the row of a log, the checkpoint would let an open cut off what was acknowledged in it.
+    let all_planned = seen.all_read && planned.not_mended.is_empty();
+    if lost_row && (all_planned || !checkpoint_is_new) {
         let what = "written anew, as the logs now are".to_owned();
         planned.push(None, dir.join(CHECKPOINT), what, Vec::new(), Action::Checkpoint);
     }
-    Ok(planned)
+    planned
 }
 
 impl Planned {
@@ -112,13 +131,41 @@ impl Planned {
     }
 
     /// Plans one log; says whether its row of the checkpoint changes.
-    fn plan_log(&mut self, env: &Env, dir: &Path, look: &Look) -> Result<bool, Error> {
-        let below = look.report.path.as_path();
-        let log_dir = dir.join(below);
+    fn plan_log(&mut self, env: &Env, dir: &Path, look: &Look) -> bool {
         if look.unborn {
-            return Ok(false);
+            return false;
         }
         let first_step = self.steps.len();
+        let row = look.meta.as_ref().and_then(|meta| self.checkpoint.get(&meta.id).copied());
+        match self.plan_whole_log(env, dir, look, first_step) {
+            Ok(changes) => changes,
+            Err(error) => {
+                self.steps.truncate(first_step);
+                self.not_mended.push((look.report.path.clone(), error));
+                let Some(meta) = &look.meta else { return false };
+                match row {
+                    Some(row) => self.checkpoint.insert(meta.id, row),
+                    None => self.checkpoint.remove(&meta.id),
+                };
+                false
+            }
+        }
+    }
+
+    fn plan_whole_log(
+        &mut self,
+        env: &Env,
+        dir: &Path,
+        look: &Look,
+        first_step: usize,
+    ) -> Result<bool, Error> {
+        let below = look.report.path.as_path();
+        let log_dir = dir.join(below);
+        for base in &look.unbegun {
+            let what = "removed: the empty file of a segment that was never begun".to_owned();
+            let action = Action::Unbegun { dir: log_dir.clone(), base: *base };
+            self.push(Some(below), path(&log_dir, *base, DATA), what, Vec::new(), action);
+        }
         self.plan_meta(env, below, &log_dir, look);
         let begun = self.plan_begin(below, &log_dir, look);
         let segments = self.plan_segments(below, &log_dir, look, begun)?;
@@ -172,6 +219,7 @@ impl Planned {
                 end: next.or(begun).unwrap_or(segment.end_offset),
                 gaps: segment.gaps_allowed,
                 epochs: segment.epochs,
+                foreign: segment.foreign,
             };
             if segment.damaged || (next.is_none() && begun.is_some()) {
                 self.plan_rewrite(below, log_dir, segment, target)?;
@@ -224,7 +272,7 @@ impl Planned {
     /// Whether the newest segment was planned to be written anew in its place.
     fn rewritten_newest(&mut self, newest: Option<Offset>, log_dir: &Path) -> bool {
         let of_newest = |action: &Action| match action {
-            Action::Rewrite { dir, look } => dir == log_dir && Some(look.base) == newest,
+            Action::Rewrite { dir, look, .. } => dir == log_dir && Some(look.base) == newest,
             _ => false,
         };
         self.steps.iter().any(|(_, action)| of_newest(action))
@@ -275,15 +323,31 @@ impl Planned {
         });
         gone.push(reached.max(segment.end_offset)..target.end.max(segment.end_offset));
         let restored = segment.gaps.iter().filter(|gap| gap.restored.is_some()).count();
-        let saved = segment.gaps.len() - restored;
-        let what = format!(
-            "written anew, headers put right: {restored}, damaged places taken out: {saved} (saved beside it as \
-             .damaged-POSITION-CHECKSUM); empty batches take the offsets of what is gone"
-        );
-        let action = Action::Rewrite { dir: log_dir.to_owned(), look: target };
+        let what =
+            rewriting(restored, segment.gaps.len() - restored, gone.iter().any(|gone| !gone.is_empty()));
+        let (dir, refuted) = (log_dir.to_owned(), segment.refuted.clone());
+        let action = Action::Rewrite { dir, look: target, refuted };
         self.push(Some(below), file, what, gone, action);
         Ok(())
     }
+}
+
+/// What is done to a segment that is written anew.
+fn rewriting(restored: usize, taken_out: usize, any_gone: bool) -> String {
+    let mut what = "written anew".to_owned();
+    if restored > 0 {
+        what += &format!(", headers put right: {restored}");
+    }
+    if taken_out > 0 {
+        what += &format!(", damaged places taken out: {taken_out}");
+    }
+    if restored + taken_out > 0 {
+        what += " (what was there is saved beside it as .damaged-POSITION-CHECKSUM)";
+    }
+    if any_gone {
+        what += "; empty batches take the offsets of what is gone";
+    }
+    what
 }
 
 /// Where the log is to go on: behind every offset that was ever promised.

@@ -1,6 +1,7 @@
 //! Writing a segment anew: its whole batches as they are, headers put right, and an empty batch for
 //! each run of offsets that is gone.
 
+use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,8 +21,13 @@ use crate::segment::{Gap, Piece, Survey};
 const PIECE_LEN: u64 = 1 << 20;
 
 /// Takes the damage out of a segment. What is taken out is on disk beside it before the segment
-/// is replaced; its index goes before, since it could be taken for that of the new data.
-pub(super) fn rewrite(fs: &dyn Fs, dir: &Path, segment: Segment) -> Result<(), Error> {
+/// is replaced. At the positions in `refuted` no header is put right.
+pub(super) fn rewrite(
+    fs: &dyn Fs,
+    dir: &Path,
+    segment: Segment,
+    refuted: &BTreeSet<u64>,
+) -> Result<(), Error> {
     let data = path(dir, segment.base, DATA);
     let index_path = path(dir, segment.base, INDEX);
     let state_path = path(dir, segment.base, STATE);
@@ -44,7 +50,7 @@ pub(super) fn rewrite(fs: &dyn Fs, dir: &Path, segment: Segment) -> Result<(), E
     remove(fs, &temporary)?;
     let new = fs.open(&temporary, OpenMode::CreateNew).map_err(failed)?;
     let index = IndexBuilder::new(segment.base);
-    let mut writer = Writer { fs, data: &data, new, index, times, status, epoch };
+    let mut writer = Writer { fs, data: &data, new, index, times, status, epoch, refuted };
     writer.run(&*old, segment).and_then(|()| writer.new.sync_data()).map_err(failed)?;
     let sync = || fs.sync_dir(dir).map_err(|error| Error::io("sync", dir, error));
     sync()?;
@@ -70,11 +76,19 @@ struct Writer<'a> {
     status: FileStatus,
     /// The epoch of the last batch.
     epoch: i32,
+    refuted: &'a BTreeSet<u64>,
 }
 
 impl Writer<'_> {
     fn run(&mut self, old: &dyn File, segment: Segment) -> io::Result<()> {
         let end = segment.end;
+        if segment.foreign {
+            let (from, what) = (segment.base, String::new());
+            let all =
+                Gap { position: 0, len: segment.len, from, to: None, what, restored: None, is_epoch: false };
+            self.save(old, &all)?;
+            return self.fill(from, end, 0);
+        }
         let mut survey =
             Survey::new(old, segment.len, segment.base, end, segment.gaps).checking(segment.epochs);
         let mut expected = segment.base;
@@ -87,15 +101,16 @@ impl Writer<'_> {
                 }
                 Piece::Damage(gap) => {
                     self.save(old, &gap)?;
-                    let restored = match &gap.restored {
-                        Some(head) => {
-                            let bytes = survey.raw(gap.position, gap.len)?;
-                            let mut header = bytes[..HEADER_LEN].to_vec();
-                            header[..head.len()].copy_from_slice(head);
-                            BatchHeader::parse(&header).ok().map(|parsed| (parsed, header, bytes))
-                        }
-                        None => None,
-                    };
+                    let restored =
+                        match gap.restored.as_ref().filter(|_| !self.refuted.contains(&gap.position)) {
+                            Some(head) => {
+                                let bytes = survey.raw(gap.position, gap.len)?;
+                                let mut header = bytes[..HEADER_LEN].to_vec();
+                                header[..head.len()].copy_from_slice(head);
+                                BatchHeader::parse(&header).ok().map(|parsed| (parsed, header, bytes))
+                            }
+                            None => None,
+                        };
                     if let Some((parsed, header, bytes)) = restored {
                         self.put(&parsed, &[&header, &bytes[HEADER_LEN..]], gap.position)?;
                         expected = parsed.next_offset();

@@ -1,11 +1,12 @@
 //! The data of one segment: every batch, every record, and the damage between them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use logmill_record::{Batch, BatchErrorKind, Compression, Inflater, Offset};
+use logmill_record::{Batch, BatchErrorKind, BatchHeader, Compression, HEADER_LEN, Inflater, Offset};
 
 use super::super::finding::{Finding, FindingKind, Severity};
 use super::super::list::SegmentListing;
@@ -33,6 +34,8 @@ pub(in crate::inspect) struct DataLook {
     /// Whether compaction may have left gaps in it.
     pub(in crate::inspect) gaps_allowed: bool,
     pub(in crate::inspect) largest_epoch: i32,
+    /// The same, as far as it is not only what a header claims.
+    pub(in crate::inspect) proved_epoch: i32,
     /// Of its last whole batch, or of the segment before.
     pub(in crate::inspect) last_epoch: i32,
     /// Those that were checked.
@@ -43,6 +46,34 @@ pub(in crate::inspect) struct DataLook {
     pub(in crate::inspect) producers: bool,
     /// Whether its `.state` is of no use.
     pub(in crate::inspect) state_bad: bool,
+    /// Its batches are whole, and others than those that its index was made of.
+    pub(in crate::inspect) foreign: bool,
+    /// Where batches begin that could be put right, and that its index says were never there.
+    pub(in crate::inspect) refuted: BTreeSet<u64>,
+}
+
+impl DataLook {
+    /// Of a segment of which nothing has been read.
+    fn unread(listing: SegmentListing, gaps_allowed: bool, last_epoch: i32, epochs: Option<Epochs>) -> Self {
+        Self {
+            end_offset: listing.base_offset,
+            listing,
+            batches: 0,
+            records: 0,
+            damaged: false,
+            gaps: Vec::new(),
+            gaps_allowed,
+            largest_epoch: 0,
+            proved_epoch: 0,
+            last_epoch,
+            epochs,
+            index_bad: false,
+            producers: false,
+            state_bad: false,
+            foreign: false,
+            refuted: BTreeSet::new(),
+        }
+    }
 }
 
 /// Reads the whole segment, before which a batch has the leader epoch `last_epoch`.
@@ -73,26 +104,25 @@ pub(super) fn look_at_data(
         codecs: Vec::new(),
         torn: None,
         boundary: None,
+        restored: Vec::new(),
     };
-    let mut look = DataLook {
-        end_offset: base,
-        batches: 0,
-        records: 0,
-        damaged: false,
-        gaps: Vec::new(),
-        gaps_allowed: gaps,
-        largest_epoch: 0,
-        last_epoch,
-        epochs,
-        index_bad: false,
-        producers: false,
-        state_bad: false,
-        listing: target.listing,
-    };
+    let mut look = DataLook::unread(target.listing, gaps, last_epoch, epochs);
     pass.run(survey, &mut index, &mut look, meter).map_err(|error| Error::io("read", &pass.file, error))?;
-    pass.check_end(&mut look);
+    index.close_row();
+    pass.refute(&index, &mut look);
+    let compacted = base < view.gaps_below;
+    let is_whole = look.gaps.is_empty() && pass.torn.is_none();
+    if is_whole && index.is_of_others(target.listing.bytes, compacted) {
+        pass.note_others(&index, &mut look);
+    } else {
+        pass.check_end(&mut look);
+    }
     let footer = index.footer().copied();
     look.producers = index.saw_producers();
+    look.proved_epoch = match (epochs, index.agreed_epoch(target.listing.bytes)) {
+        (Some(_), _) => look.largest_epoch,
+        (None, agreed) => agreed.unwrap_or(0),
+    };
     look.index_bad = index.finish(view, target, look.damaged, findings);
     look.state_bad = check_state(view, target, footer.as_ref(), findings)?;
     Ok(look)
@@ -111,7 +141,12 @@ struct Pass<'a, 'b> {
     torn: Option<u64>,
     /// The offset found where the line is, once a batch ends or begins there.
     boundary: Option<Offset>,
+    /// Batches that could be put right: which finding and gap they are, and their row of the index.
+    restored: Vec<(usize, usize, usize)>,
 }
+
+const OTHERS: &str = "its batches are not those that its index was made of: another segment's file?";
+const PUT_BACK: &str = "put the right one back; or repair the log, which takes them out";
 
 impl Pass<'_, '_> {
     fn run(
@@ -140,7 +175,11 @@ impl Pass<'_, '_> {
                 }
                 Piece::Damage(gap) => {
                     meter.add(gap.len);
-                    self.note_gap(&gap, look);
+                    if self.torn.is_none() {
+                        self.note_gap(&gap, look);
+                        let restored = put_right(&gap, &mut survey)?.filter(|_| self.torn.is_none());
+                        self.see_gap(&gap, restored.as_ref(), index, look);
+                    }
                 }
             }
             self.note_boundary(survey.position(), survey.expected());
@@ -158,9 +197,6 @@ impl Pass<'_, '_> {
 
     /// Damage is a torn write behind the line, and corruption before it.
     fn note_gap(&mut self, gap: &Gap, look: &mut DataLook) {
-        if self.torn.is_some() {
-            return;
-        }
         let (end, behind) = match self.line {
             None => (self.target.end, false),
             Some(Line::Unknown) => (None, false),
@@ -172,8 +208,12 @@ impl Pass<'_, '_> {
         if behind {
             self.torn = Some(gap.position);
             let bytes = self.target.listing.bytes - gap.position;
-            let what = format!("a write of {bytes} bytes was cut off and never acknowledged: {}", gap.what);
-            let advice = "the next open saves it aside and cuts it off";
+            let end = end.unwrap_or(gap.from);
+            let what = format!(
+                "the last {bytes} bytes are not whole, behind what the checkpoint (offset {end}) vouches for: the end \
+                 of a write that the kill cut off, or damage to it"
+            );
+            let advice = "the next start saves them aside and cuts them off";
             self.push(Severity::Note, FindingKind::TornTail, Some(gap.position), None, what, advice);
             return;
         }
@@ -188,6 +228,43 @@ impl Pass<'_, '_> {
         let offsets = Some(gap.from..to);
         self.push(Severity::Data, FindingKind::Batch, Some(gap.position), offsets, gap.what.clone(), advice);
         look.end_offset = to.max(look.end_offset);
+    }
+
+    /// Holds a batch that was put right against the index, if there is one.
+    fn see_gap(&mut self, gap: &Gap, restored: Option<&Whole>, index: &mut IndexLook, look: &DataLook) {
+        let Some(whole) = restored else { return index.pass_damage(gap.position + gap.len) };
+        index.see(whole);
+        // With a wrong epoch alone it is in its place, whatever its epoch was.
+        if let Some(row) = index.row().filter(|_| !gap.is_epoch) {
+            self.restored.push((self.findings.len() - 1, look.gaps.len() - 1, row));
+        }
+    }
+
+    /// A batch fits where it is once its header is put right, but the index knows of another one there.
+    fn refute(&mut self, index: &IndexLook, look: &mut DataLook) {
+        for (finding, gap, _) in self.restored.iter().filter(|(_, _, row)| index.refutes(*row)) {
+            let gap = &mut look.gaps[*gap];
+            gap.restored = None;
+            look.refuted.insert(gap.position);
+            let finding = &mut self.findings[*finding];
+            OTHERS.clone_into(&mut finding.what);
+            PUT_BACK.clone_into(&mut finding.advice);
+        }
+    }
+
+    /// All of the file is of another segment, whose batches happen to have the same offsets.
+    fn note_others(&mut self, index: &IndexLook, look: &mut DataLook) {
+        let from = look.listing.base_offset;
+        let known = index.footer().map_or(from, |footer| footer.next_offset);
+        let promised = match self.line {
+            Some(Line::At { end, .. }) => end,
+            Some(Line::Unknown) | None => from,
+        };
+        let to = self.target.end.unwrap_or_else(|| known.max(promised).max(look.end_offset));
+        self.push(Severity::Data, FindingKind::Batch, Some(0), Some(from..to), OTHERS.to_owned(), PUT_BACK);
+        let (len, what) = (look.listing.bytes, OTHERS.to_owned());
+        look.gaps = vec![Gap { position: 0, len, from, to: None, what, restored: None, is_epoch: false }];
+        (look.foreign, look.damaged, look.end_offset) = (true, true, to);
     }
 
     /// A segment must reach the next one, or what the checkpoint promised.
@@ -256,4 +333,14 @@ impl Pass<'_, '_> {
         finding.offsets = offsets;
         self.findings.push(finding);
     }
+}
+
+/// The batch that the bytes of a gap are once its header is put right.
+fn put_right(gap: &Gap, survey: &mut Survey<'_>) -> io::Result<Option<Whole>> {
+    let Some(restored) = &gap.restored else { return Ok(None) };
+    let mut bytes = survey.raw(gap.position, HEADER_LEN as u64)?.to_vec();
+    bytes[..restored.len()].copy_from_slice(restored);
+    let header = BatchHeader::parse(&bytes).ok();
+    let head = bytes.first_chunk().copied();
+    Ok(header.zip(head).map(|(header, head)| Whole { position: gap.position, header, head }))
 }

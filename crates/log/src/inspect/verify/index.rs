@@ -1,5 +1,6 @@
 //! The index of one segment against its data.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use logmill_record::{Offset, TimestampMs};
@@ -25,6 +26,8 @@ pub(super) struct IndexLook {
     current: Option<(Row, u32)>,
     /// The first row that does not fit its batches.
     wrong: Option<Row>,
+    /// The numbers of those whose checksum is that of other batches.
+    refuted: BTreeSet<usize>,
 }
 
 #[derive(Debug)]
@@ -44,6 +47,7 @@ struct Data {
     last_epoch: Option<i32>,
     headers_crc: u32,
     producers: bool,
+    any_empty: bool,
     next_offset: Offset,
 }
 
@@ -60,7 +64,8 @@ impl IndexLook {
             Err(error) => Found::Bad(damage(error)?),
         };
         let data = Data { next_offset: base, ..Data::default() };
-        Ok(Self { found, data, row: 0, current: None, wrong: None })
+        let refuted = BTreeSet::new();
+        Ok(Self { found, data, row: 0, current: None, wrong: None, refuted })
     }
 
     /// Whether it knows that no offset is missing between the batches of the segment's `len` bytes: one
@@ -92,6 +97,7 @@ impl IndexLook {
         data.first_epoch.get_or_insert(header.leader_epoch);
         data.last_epoch = Some(header.leader_epoch);
         data.producers |= header.producer_id >= 0;
+        data.any_empty |= header.record_count == 0;
         data.headers_crc = crc32c_extend(data.headers_crc, &whole.head);
         data.next_offset = header.next_offset();
         self.see_row(whole);
@@ -100,6 +106,10 @@ impl IndexLook {
     fn see_row(&mut self, whole: &Whole) {
         let Found::Good(footer, rows) = &self.found else { return };
         let base = footer.base;
+        if whole.position >= footer.data_len {
+            // Appended after the index was written.
+            return self.close_row();
+        }
         if let Some(row) = rows.get(self.row).filter(|row| u64::from(row.position) == whole.position) {
             self.close_row();
             let relative = whole.header.base_offset.get() - base.get();
@@ -114,12 +124,57 @@ impl IndexLook {
         }
     }
 
-    fn close_row(&mut self) {
+    pub(super) fn close_row(&mut self) {
         if let Some((row, check)) = self.current.take()
             && row.check != check
         {
             self.wrong.get_or_insert(row);
+            self.refuted.insert(self.row - 1);
         }
+    }
+
+    /// Passes bytes that are no batch: what else lies in their row has no checksum.
+    pub(super) fn pass_damage(&mut self, end: u64) {
+        let Found::Good(_, rows) = &self.found else { return };
+        self.current = None;
+        while rows.get(self.row).is_some_and(|row| u64::from(row.position) < end) {
+            self.row += 1;
+        }
+    }
+
+    /// The row of the batch that was taken in last; none if the index does not reach there.
+    pub(super) fn row(&self) -> Option<usize> {
+        self.current.is_some().then(|| self.row - 1)
+    }
+
+    /// Whether the checksum of a row that ended is of other batches than those that were taken in.
+    pub(super) fn refutes(&self, row: usize) -> bool {
+        self.refuted.contains(&row)
+    }
+
+    /// Whether the whole batches that are there, `len` bytes without damage, are others than those that the
+    /// index was made of. A wrong leader epoch makes no others of them: all that is compared
+    /// lies under their own CRC.
+    pub(super) fn is_of_others(&self, len: u64, compacted: bool) -> bool {
+        let Found::Good(footer, rows) = &self.found else { return false };
+        let data = &self.data;
+        if footer.data_len != len {
+            // A repair that was cut off leaves batches without records in the place of others.
+            return data.next_offset == footer.next_offset && !compacted && !data.any_empty;
+        }
+        let max_timestamp = data.max_timestamp.unwrap_or(TimestampMs(i64::MIN));
+        data.headers_crc != footer.headers_crc
+            && (self.row != rows.len()
+                || data.batches != footer.batches
+                || data.records != footer.records
+                || data.producers != footer.producers
+                || max_timestamp != footer.max_timestamp)
+    }
+
+    /// The last leader epoch of these `len` bytes, if it is of this data.
+    pub(super) fn agreed_epoch(&self, len: u64) -> Option<i32> {
+        let footer = self.footer().filter(|footer| footer.data_len == len)?;
+        Some(footer.last_epoch)
     }
 
     /// Whether any batch came from a producer with an identity.

@@ -8,6 +8,7 @@ use logmill_record::Offset;
 use super::super::finding::{Finding, FindingKind, Severity};
 use super::super::list::{SegmentListing, read_meta};
 use super::data::{DataLook, look_at_data};
+use super::whole::most_epoch;
 use super::{Frame, Line, LogReport, Meter, Target, damage};
 use crate::compaction::CLEANED;
 use crate::env::{Fs, OpenMode};
@@ -16,7 +17,7 @@ use crate::format::atomic::TEMPORARY;
 use crate::format::checkpoint::Durable;
 use crate::format::meta::{FILE as META, LogMeta};
 use crate::format::replacement::MERGE;
-use crate::log::{Replaced, base_of_record, read_record, replaced_by};
+use crate::log::{Replaced, Rolls, base_of_record, read_record, replaced_by};
 use crate::segment::{DATA, INDEX, STATE, base_of, base_with, path};
 use crate::set::{CHECKPOINT, LOCK, RESERVE, SET};
 
@@ -45,6 +46,8 @@ pub(in crate::inspect) struct Look {
     pub(in crate::inspect) clean: bool,
     pub(in crate::inspect) segments: Vec<DataLook>,
     pub(in crate::inspect) merges: Vec<MergeLook>,
+    /// Segments that were never begun: their files are empty.
+    pub(in crate::inspect) unbegun: Vec<Offset>,
 }
 
 /// A merging of segments that was cut off behind its commit point.
@@ -74,21 +77,17 @@ impl View<'_> {
         let merges = self.look_at_merges(findings)?;
         self.note_strays(segments, &merges, findings)?;
         let start_offset = meta.as_ref().map_or(Offset::ZERO, |meta| meta.start_offset);
+        let (segments, unbegun) = self.sort_out(segments, (start_offset, durable), findings, meter)?;
         let mut looks = Vec::with_capacity(segments.len());
         for (index, listing) in segments.iter().enumerate() {
             let end = segments.get(index + 1).map(|next| next.base_offset);
-            if end.is_some_and(|end| end <= start_offset) {
-                meter.add(listing.bytes);
-                self.note_removal(*listing, findings);
-                continue;
-            }
             let target = Target { listing: *listing, end };
             let line = self.line(*listing, end, durable, meta.is_some());
             let last_epoch = looks.last().map_or(0, |last: &DataLook| last.last_epoch);
             looks.push(look_at_data(&self, target, (line, last_epoch), findings, meter)?);
         }
         let end_offset = looks.last().map_or(start_offset, |last| last.end_offset);
-        self.check_ends(start_offset, durable, segments, end_offset, findings);
+        self.check_ends(start_offset, durable, &segments, end_offset, findings);
         let report = LogReport {
             path: self.below.to_owned(),
             id: meta.as_ref().map(|meta| meta.id),
@@ -100,16 +99,48 @@ impl View<'_> {
             batches: looks.iter().map(|look| look.batches).sum(),
             records: looks.iter().map(|look| look.records).sum(),
         };
-        Ok(Look { report, meta, unborn, durable, clean: self.clean, segments: looks, merges })
+        Ok(Look { report, meta, unborn, durable, clean: self.clean, segments: looks, merges, unbegun })
+    }
+
+    /// The segments that an open takes for the log's, and those that were never begun.
+    fn sort_out(
+        &self,
+        segments: &[SegmentListing],
+        (start, durable): (Offset, Option<Durable>),
+        findings: &mut Vec<Finding>,
+        meter: &mut Meter<'_>,
+    ) -> Result<(Vec<SegmentListing>, Vec<Offset>), Error> {
+        let rolls = Rolls { fs: self.fs, dir: &self.log_dir(), durable, clean: self.clean };
+        let (mut kept, mut unbegun) = (Vec::<SegmentListing>::with_capacity(segments.len()), Vec::new());
+        for listing in segments {
+            let base = listing.base_offset;
+            if let Some(last) = kept.last().copied() {
+                if listing.bytes == 0 && rolls.was_never_begun(last.base_offset, base)? {
+                    let what = "the empty file of a segment that was never begun";
+                    let (kind, file) = (FindingKind::Stray, path(&self.log_dir(), base, DATA));
+                    let advice = "the next start removes it";
+                    findings.push(self.finding(Severity::Note, kind, file, what, advice));
+                    unbegun.push(base);
+                    continue;
+                }
+                if base <= start {
+                    meter.add(last.bytes);
+                    self.note_removal(last, findings);
+                    kept.pop();
+                }
+            }
+            kept.push(*listing);
+        }
+        Ok((kept, unbegun))
     }
 
     pub(super) fn log_dir(&self) -> PathBuf {
         self.dir.join(self.below)
     }
 
-    /// The epochs that batches can have been stamped with.
+    /// The epochs that batches can have been stamped with, also where `set` is an older copy.
     pub(super) fn largest_epoch(&self) -> i32 {
-        self.frame.set.map_or(i32::MAX, |set| i32::try_from(set.open_counter).unwrap_or(i32::MAX))
+        self.frame.set.map_or(i32::MAX, most_epoch)
     }
 
     pub(super) fn finding(
@@ -306,7 +337,7 @@ fn stray(name: &str) -> (&'static str, &'static str) {
             ("the record of a merging of segments that was cut off", "the next open finishes the merging")
         }
         _ if name.contains(".log.torn-") => (
-            "the end of a write that was cut off and never acknowledged",
+            "the end of a segment that was not whole after a kill, and that an open cut off",
             "look at it with dump, and remove it",
         ),
         _ if name.ends_with(".log.replaced") => (

@@ -1,13 +1,16 @@
 //! Reading every byte of a data directory and saying what is not as it was written.
 
 mod data;
+mod frame;
 mod index;
 mod log;
 mod state;
 mod whole;
 
 pub(super) use data::DataLook;
+pub(super) use frame::Frame;
 pub(super) use log::{Look, MergeLook};
+pub(super) use whole::counter_behind;
 
 use std::path::{Path, PathBuf};
 
@@ -20,10 +23,6 @@ use super::finding::{Finding, FindingKind, Progress, Severity};
 use super::list::{SegmentListing, segments};
 use crate::env::{Env, Fs};
 use crate::error::{Error, ErrorKind};
-use crate::format::atomic;
-use crate::format::checkpoint::{self, Checkpoint};
-use crate::format::set_file::SetFile;
-use crate::set::{CHECKPOINT, SET};
 
 /// What a data directory looks like.
 ///
@@ -131,24 +130,11 @@ pub struct LogReport {
 /// # Errors
 ///
 /// `NotFound`, `Denied`; `Invalid` if it is no data directory; `Locked` if somebody has it open;
-/// `NewerFormat`; `Io` if the disk cannot be read. Damage is no error: it is in the report.
+/// `NewerFormat` of the directory's own files; `Io` if the disk cannot be read. Damage is no error, nor is a log
+/// that a newer version wrote or that this user may not read: they are in the report.
 pub fn verify(env: &Env, dir: impl AsRef<Path>, progress: &mut dyn FnMut(Progress)) -> Result<Report, Error> {
     let directory = Directory::open(&*env.fs, dir.as_ref())?;
     verify_in(&*env.fs, &directory, progress).map(|seen| seen.report)
-}
-
-/// What is known of a directory as a whole while its logs are looked at.
-#[derive(Debug)]
-pub(super) struct Frame {
-    pub(super) set: Option<SetFile>,
-    /// `None` if there should be one and it cannot be read.
-    pub(super) checkpoint: Option<Checkpoint>,
-}
-
-impl Frame {
-    fn clean(&self) -> bool {
-        self.set.is_some_and(|set| set.clean)
-    }
 }
 
 /// What a pass over a directory saw.
@@ -157,6 +143,8 @@ pub(super) struct Seen {
     pub(super) report: Report,
     pub(super) frame: Frame,
     pub(super) looks: Vec<Look>,
+    /// Whether every log could be looked into.
+    pub(super) all_read: bool,
 }
 
 /// [`verify`] in a directory that is held already.
@@ -167,21 +155,29 @@ pub(super) fn verify_in(
 ) -> Result<Seen, Error> {
     let dir = &directory.path;
     let mut findings = Vec::new();
-    let frame = read_frame(fs, dir, &mut findings)?;
+    let mut frame = Frame::read(fs, dir, &mut findings)?;
     let mut listed = Vec::with_capacity(directory.found.logs.len());
     for path in &directory.found.logs {
-        listed.push((path, segments(fs, &dir.join(path))?));
+        match segments(fs, &dir.join(path)) {
+            Ok(segments) => listed.push((path, segments)),
+            Err(error) => findings.push(unread(dir, path, error)?),
+        }
     }
-    let total_bytes = listed.iter().flat_map(|(_, segments)| segments).map(|segment| segment.bytes).sum();
-    let mut meter = Meter { done_bytes: 0, total_bytes, told: 0, tell: progress };
-    meter.add(0);
-    let mut looks = Vec::with_capacity(listed.len());
-    for (path, segments) in listed {
-        let view = log::View { fs, dir, below: path, frame: &frame, gaps_below: Offset::MAX, clean: false };
-        looks.push(view.look(&segments, &mut findings, &mut meter)?);
+    let (mut looks, mut of_logs) = look_at_logs(fs, dir, &frame, &listed, progress)?;
+    if let Some(finding) = whole::older_set(dir, &frame, &looks) {
+        findings.push(finding);
+        // What an older copy says of a clean close is of another time.
+        if let Some(set) = frame.set.as_mut().filter(|set| set.clean) {
+            set.clean = false;
+            (looks, of_logs) = look_at_logs(fs, dir, &frame, &listed, progress)?;
+        }
     }
+    findings.append(&mut of_logs);
     whole::note_copies(&looks, dir, &mut findings);
-    whole::note_lost_logs(dir, &frame, &looks, &mut findings);
+    let all_read = findings.iter().all(|finding| finding.kind != FindingKind::Unread);
+    if all_read {
+        whole::note_lost_logs(dir, &frame, &looks, &mut findings);
+    }
     whole::note_strays(directory, &mut findings);
     let report = Report {
         dir: dir.clone(),
@@ -190,58 +186,45 @@ pub(super) fn verify_in(
         logs: looks.iter().map(|look| look.report.clone()).collect(),
         findings,
     };
-    Ok(Seen { report, frame, looks })
+    Ok(Seen { report, frame, looks, all_read })
 }
 
-fn read_frame(fs: &dyn Fs, dir: &Path, findings: &mut Vec<Finding>) -> Result<Frame, Error> {
-    let path = dir.join(SET);
-    let read = atomic::read(fs, &path).and_then(|bytes| match bytes {
-        Some(bytes) => SetFile::decode(&path, &bytes).map(Some),
-        None => Ok(None),
-    });
-    let advice = "it can be made again, under a new identity";
-    let set = match read {
-        Ok(Some(set)) => Some(set),
-        Ok(None) => {
-            let what = "the file that says what the directory is is missing";
-            findings.push(of_frame(Severity::Sidecar, FindingKind::SetFile, path, what.into(), advice));
-            None
+/// Looks at each log, of which the segments are listed.
+fn look_at_logs(
+    fs: &dyn Fs,
+    dir: &Path,
+    frame: &Frame,
+    listed: &[(&PathBuf, Vec<SegmentListing>)],
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(Vec<Look>, Vec<Finding>), Error> {
+    let total_bytes = listed.iter().flat_map(|(_, segments)| segments).map(|segment| segment.bytes).sum();
+    let mut meter = Meter { done_bytes: 0, total_bytes, told: 0, tell: progress };
+    meter.add(0);
+    let (mut looks, mut findings) = (Vec::with_capacity(listed.len()), Vec::new());
+    for (path, segments) in listed {
+        let view = log::View { fs, dir, below: path, frame, gaps_below: Offset::MAX, clean: false };
+        let before = findings.len();
+        match view.look(segments, &mut findings, &mut meter) {
+            Ok(look) => looks.push(look),
+            Err(error) => {
+                findings.truncate(before);
+                findings.push(unread(dir, path, error)?);
+            }
         }
-        Err(error) => {
-            let what = damage(error)?;
-            findings.push(of_frame(Severity::Sidecar, FindingKind::SetFile, path, what, advice));
-            None
-        }
-    };
-    let path = dir.join(CHECKPOINT);
-    let read = atomic::read(fs, &path).and_then(|bytes| match bytes {
-        Some(bytes) => checkpoint::decode(&path, &bytes).map(Some),
-        None => Ok(None),
-    });
-    let kind = FindingKind::Checkpoint;
-    let checkpoint = match read {
-        Ok(Some(checkpoint)) => Some(checkpoint),
-        Ok(None) if set.is_some_and(|set| !set.clean) => {
-            let what = "it is not there: the directory was not open for long enough to write it";
-            let advice = "the next open reads the newest segment of each log whole";
-            findings.push(of_frame(Severity::Note, kind, path, what.into(), advice));
-            Some(Checkpoint::new())
-        }
-        Ok(None) => {
-            let what = "it is missing, though the directory was closed cleanly";
-            let advice =
-                "the next open makes it again from the logs, all of whose bytes count as acknowledged";
-            findings.push(of_frame(Severity::Sidecar, kind, path, what.into(), advice));
-            None
-        }
-        Err(error) => {
-            let what = damage(error)?;
-            let advice = "it can be made again; until then the directory does not open";
-            findings.push(of_frame(Severity::Sidecar, kind, path, what, advice));
-            None
-        }
-    };
-    Ok(Frame { set, checkpoint })
+    }
+    Ok((looks, findings))
+}
+
+/// A log that this program cannot look into, or may not; any other error ends the inspection.
+fn unread(dir: &Path, below: &Path, error: Error) -> Result<Finding, Error> {
+    if !matches!(error.kind(), ErrorKind::Denied | ErrorKind::NewerFormat) {
+        return Err(error);
+    }
+    let file = error.path().map_or_else(|| dir.join(below), Path::to_owned);
+    let what = format!("this log was not looked into: {error}");
+    let advice = "the others were, and a repair leaves this one as it is";
+    let finding = of_frame(Severity::Data, FindingKind::Unread, file, what, advice);
+    Ok(Finding { log: Some(below.to_owned()), ..finding })
 }
 
 fn of_frame(

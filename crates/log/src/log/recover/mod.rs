@@ -70,7 +70,7 @@ pub(crate) fn open(
     recovery.settle_names(set_dir)?;
     let mut names = recovery.list()?;
     let states = std::mem::take(&mut names.states);
-    let (bases, doomed) = recovery.without_those_below_start(names);
+    let (bases, doomed) = recovery.without_those_below_start(names)?;
     let segments = recovery.sealed(bases)?;
     let last = segments.last.map_or_else(|| recovery.first_segment(meta.start_offset), Ok)?;
     let opened = recovery.active(last, &Before { sealed: &segments.sealed, states: &states })?;
@@ -186,10 +186,10 @@ impl Recovery<'_> {
     /// Finishes a removal of segments that was cut off: what lies wholly below the start was to go,
     /// and so was an index there whose data is gone already. Those that cannot be removed now are
     /// tried again later.
-    fn without_those_below_start(&self, names: Names) -> (Vec<Offset>, Vec<Offset>) {
+    fn without_those_below_start(&self, names: Names) -> Result<(Vec<Offset>, Vec<Offset>), Error> {
         let Names { mut bases, indexed, .. } = names;
         let start = self.meta.start_offset;
-        let below = bases.iter().skip(1).filter(|next| **next <= start).count();
+        let below = self.below_start(&mut bases)?;
         let orphan = |base: &Offset| *base < start && bases.binary_search(base).is_err();
         let mut doomed: Vec<Offset> = indexed.into_iter().filter(orphan).collect();
         doomed.extend(bases.drain(..below));
@@ -198,7 +198,22 @@ impl Recovery<'_> {
         {
             tracing::warn!(log = %self.dir.display(), %error, "cannot remove segments below the log's start");
         }
-        (bases, doomed)
+        Ok((bases, doomed))
+    }
+
+    /// How many segments lie wholly below the start. One that was never begun ends none: the records of the
+    /// segment before it can reach past the start.
+    fn below_start(&self, bases: &mut Vec<Offset>) -> Result<usize, Error> {
+        let mut below = 0;
+        while let Some(next) = bases.get(below + 1).copied().filter(|next| *next <= self.meta.start_offset) {
+            if self.was_never_begun(bases[below], next)? {
+                self.remove_stray(next)?;
+                bases.remove(below + 1);
+            } else {
+                below += 1;
+            }
+        }
+        Ok(below)
     }
 
     /// A log without any segment: its creation was cut off, or its files are gone and one of them

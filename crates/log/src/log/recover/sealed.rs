@@ -1,18 +1,18 @@
 //! Sealed segments at open: their indexes are trusted where they match the data, else made anew.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use logmill_record::Offset;
 
-use super::Recovery;
+use super::{Expected, Recovery};
 use crate::env::{File, FileStatus, OpenMode};
 use crate::error::Error;
 use crate::format::atomic;
 use crate::format::index::{Footer, Rows};
+use crate::log::Rolls;
 use crate::segment::{
-    DATA, Gaps, Hole, INDEX, IndexBuilder, Salvaged, Scan, Sealed, Wreck, path, rebuild, salvage, scan,
+    DATA, Gaps, Hole, INDEX, IndexBuilder, Salvaged, Sealed, Wreck, path, rebuild, salvage,
 };
 
 /// The segments of a log.
@@ -52,8 +52,8 @@ impl Recovery<'_> {
     }
 
     /// Removes the empty file that a roll left which failed after it had made it: the log went on
-    /// in the segment before, past the offset in the name.
-    fn remove_stray(&self, base: Offset) -> Result<(), Error> {
+    /// in the segment before.
+    pub(super) fn remove_stray(&self, base: Offset) -> Result<(), Error> {
         let data = path(self.dir, base, DATA);
         tracing::warn!(file = %data.display(), "removing the empty file of a segment that was never begun");
         self.fs
@@ -62,24 +62,14 @@ impl Recovery<'_> {
             .map_err(|error| Error::io("remove", &data, error))
     }
 
-    /// Whether the segment at `base` may be what a roll left that failed: it is empty, and the checkpoint
-    /// does not say that it is the log's newest.
-    fn was_never_begun(&self, base: Offset) -> Result<bool, Error> {
-        let promised = self.expected.durable.is_some_and(|durable| durable.active_base == base);
-        Ok(!promised && self.is_empty(base)?)
-    }
-
-    fn is_empty(&self, base: Offset) -> Result<bool, Error> {
-        let data = path(self.dir, base, DATA);
-        match self.fs.open(&data, OpenMode::Read).and_then(|file| file.status()) {
-            Ok(status) => Ok(status.len == 0),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Error::io("look at", &data, error)),
-        }
+    /// Whether the segment at `next`, behind the one at `base`, is what a roll left that failed.
+    pub(super) fn was_never_begun(&self, base: Offset, next: Offset) -> Result<bool, Error> {
+        let Expected { durable, clean, .. } = self.expected;
+        Rolls { fs: &*self.fs, dir: self.dir, durable, clean }.was_never_begun(base, next)
     }
 
     /// Trusts a footer that matches the file's length, or rebuilds the index by a walk of headers.
-    /// None if the segment goes on past `end`, where nothing but an empty file is.
+    /// None if the segment at `end` was never begun, so that this one may go on past it.
     fn sealed_segment(
         &self,
         base: Offset,
@@ -96,17 +86,14 @@ impl Recovery<'_> {
         {
             return Ok(Some(self.segment(footer, end, gaps, None)));
         }
+        if self.was_never_begun(base, end)? {
+            return Ok(None);
+        }
         if let Some(last) = before.sealed.last() {
             status.modified = status.modified.max(last.last_appended_at());
         }
         let (index, found) =
             rebuild(&*file, base, status, gaps).map_err(|error| Error::io("read", &data_path, error))?;
-        if found.next_offset > end
-            && self.was_never_begun(end)?
-            && self.goes_on_past(&data_path, &*file, status.len, (base, end))?
-        {
-            return Ok(None);
-        }
         self.note_rebuilt();
         if found.damage.is_none() && found.next_offset <= end {
             tracing::warn!(file = %data_path.display(), "rebuilt the index of a sealed segment");
@@ -122,20 +109,6 @@ impl Recovery<'_> {
             before.trouble.get_or_insert(error);
         }
         Ok(Some(self.segment(index.encode().1, end, gaps, Some(Rows::from_rows(index.rows())))))
-    }
-
-    /// Whether whole batches of a segment reach past its end. A header alone is not believed: the
-    /// segment behind it would go for one flipped bit.
-    fn goes_on_past(
-        &self,
-        data_path: &Path,
-        file: &dyn File,
-        len: u64,
-        (base, end): (Offset, Offset),
-    ) -> Result<bool, Error> {
-        let whole = Scan { file, base, from: 0, offset: base, to: len, gaps: Gaps::None, crc: true };
-        let found = scan(&whole, |_, _| ()).map_err(|error| Error::io("read", data_path, error))?;
-        Ok(found.next_offset > end)
     }
 
     /// A segment that ends at `end`, with the rows of its index if they are not in a file.
