@@ -116,7 +116,7 @@ impl Broker {
             .on_scan(move |log| hears.scanned(log))
             .reserve_bytes(config.reserve_bytes)
             .low_space_bytes(config.low_space_bytes);
-        catalog::refuse_single(&*config.env.fs, &config.data_dir)?;
+        catalog::check_layout(&config.env, &config.data_dir)?;
         let set = LogSet::open(&config.data_dir, options).map_err(OpenError::from_log)?;
         let loaded = catalog::load(&config, &bounds, &set, &opening).inspect_err(|_| {
             // A directory that was closed cleanly stays so. What stopped the start is what to tell.

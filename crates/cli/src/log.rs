@@ -71,8 +71,8 @@ Examples:
   logmill log rebuild-topics ./data --execute
 
 For a node that does not start because internal/metadata is lost or damaged. Without --execute it changes nothing. \
-Keep a copy of the directory first. Names, partitions and records are what they were; settings become the defaults. \
-A topic that was being deleted when the node ended may be there again.")]
+Keep a copy of the directory first. Names, partitions and records are what they were; settings are taken from what \
+can be read of the old list, and else become the defaults. A topic that was being deleted when the node ended may be there again.")]
     RebuildTopics(rebuild_topics::Args),
 }
 

@@ -140,6 +140,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 pub(crate) fn open_failure(error: &OpenError) -> Failure {
     let exit = match error.kind() {
+        OpenErrorKind::NotADataDirectory => Exit::Usage,
         OpenErrorKind::InUse => Exit::Conflict,
         OpenErrorKind::Denied => Exit::Denied,
         OpenErrorKind::Configuration => Exit::Usage,

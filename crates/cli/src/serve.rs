@@ -10,7 +10,7 @@ use logmill_broker::{
     DEFAULT_STALL_TIMEOUT, Limit, Limits, TopicSettings,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::{Exit, Failure};
 use crate::node::{Node, STOP_TIMEOUT};
@@ -120,20 +120,45 @@ impl Args {
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     // Before the node starts: a signal while it recovers must not be lost.
     let cannot = |error| Failure::new(Exit::Failed, format!("cannot wait for signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    let mut signals = Signals {
+        terminate: signal(SignalKind::terminate()).map_err(cannot)?,
+        interrupt: signal(SignalKind::interrupt()).map_err(cannot)?,
+    };
     raise_file_limit();
-    let mut node = Node::start(args.config()?, args.listen).await?;
+    let config = args.config()?;
+    let mut node = tokio::select! {
+        started = Node::start(config, args.listen) => started?,
+        // Like a kill, which the next start recovers from: this one may be stuck, on a disk that hangs.
+        why = signals.any() => {
+            tracing::info!("{why}: the start is left off");
+            return Ok(());
+        }
+    };
     announce(&node, &args)?;
     let why = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+        why = signals.any() => why,
         failure = node.failed() => return Err(failure),
     };
     tracing::info!("{why}: finishing what is in flight");
     node.stop(Duration::from_millis(args.stop_timeout_ms)).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Those that ask the node to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// The name of the next one.
+    async fn any(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
 }
 
 /// Every partition keeps a file open: as many as this user may have, where the usual limit is for

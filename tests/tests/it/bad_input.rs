@@ -43,13 +43,13 @@ fn a_data_directory_that_cannot_be_one() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "precious").unwrap();
-    says(serve(&file).refused(1), &[file.to_str().unwrap()]);
+    says(serve(&file).refused(2), &[file.to_str().unwrap()]);
     assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
 
     let other = dir.path().join("other");
     fs::create_dir(&other).unwrap();
     fs::write(other.join("thesis.tex"), "precious").unwrap();
-    says(serve(&other).refused(1), &[other.to_str().unwrap()]);
+    says(serve(&other).refused(2), &[other.to_str().unwrap()]);
     assert_eq!(fs::read_to_string(other.join("thesis.tex")).unwrap(), "precious");
 
     let below = file.join("below");

@@ -137,7 +137,9 @@ fn a_directory_that_cannot_be_looked_into_is_refused_in_a_sentence() {
     let foreign = dir.path().join("foreign");
     fs::create_dir(&foreign).unwrap();
     fs::write(foreign.join("thesis.tex"), "precious").unwrap();
-    for action in ["ls", "verify", "repair"] {
+    let empty = dir.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    for action in ["ls", "verify", "repair", "rebuild-topics"] {
         let refused = |path: &Path, code: i32, word: &str| {
             let outcome = run(&logmill(), action, path, &[]);
             let sentence = outcome.refused(code);
@@ -146,6 +148,18 @@ fn a_directory_that_cannot_be_looked_into_is_refused_in_a_sentence() {
         refused(&dir.path().join("nowhere"), 5, "check the path");
         refused(&file, 2, "is not a directory");
         refused(&foreign, 2, "is not a data directory");
+        refused(&empty, 2, "is not a data directory");
+    }
+    for path in [&file, &foreign] {
+        // A service manager does not try it again.
+        let serve = [
+            "serve".as_ref(),
+            "--listen".as_ref(),
+            "127.0.0.1:0".as_ref(),
+            "--data-dir".as_ref(),
+            path.as_os_str(),
+        ];
+        logmill().run(serve).refused(2);
     }
     assert_eq!(fs::read_dir(&foreign).unwrap().count(), 1, "nothing was written");
 }
@@ -208,19 +222,81 @@ fn a_lost_list_of_topics_is_made_anew() {
     assert!(refused.refused(1).contains("logmill log rebuild-topics"), "{refused:?}");
 
     let shown = ok("rebuild-topics", &data, &[]);
-    assert!(shown.contains("topic t (") && shown.contains("partitions: 2\n"), "{shown}");
+    assert!(
+        shown.contains("topic t (")
+            && shown.contains("partitions: 2; its settings cannot be read: defaults\n"),
+        "{shown}"
+    );
     assert!(shown.contains("nothing was changed") && !data.join("internal").exists(), "{shown}");
     let done = &documents(&ok("rebuild-topics", &data, &["--execute", "--json"]))[0];
     assert_eq!((&done["executed"], &done["topics"][0]["name"]), (&json!(true), &json!("t")));
     assert_eq!(done["replaced"], Value::Null);
     let again = ok("rebuild-topics", &data, &["--execute"]);
-    assert!(again.contains("the old one is in internal/metadata.replaced-"), "{again}");
+    assert!(again.ends_with("the list is whole, and these are its topics; nothing to do\n"), "{again}");
+    assert!(ok("verify", &data, &[]).contains("nothing is damaged"));
 
     let node = Node::start(&logmill(), &data);
     assert_eq!(logmill().at(node.url()).ok(["consume", "t"]), "one\ntwo\nthree\n");
     run(&logmill(), "rebuild-topics", &data, &[]).refused(6);
     assert_eq!(node.terminate(), 0);
     run(&logmill(), "rebuild-topics", &data.join("nowhere"), &[]).refused(5);
+}
+
+#[test]
+fn a_damaged_list_of_topics_keeps_the_settings_that_can_be_read() {
+    let (_dir, data) = closed_directory();
+    let node = Node::start(&logmill(), &data);
+    let program = logmill().at(node.url());
+    program.ok(["topic", "create", "week", "--set", "retention.ms=604800000"]);
+    program.ok(["topic", "create", "lost", "--set", "retention.ms=1"]);
+    assert_eq!(node.terminate(), 0);
+    let log = data.join("internal/metadata/00000000000000000000.log");
+    let mut bytes = fs::read(&log).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&log, bytes).unwrap();
+
+    let shown = ok("rebuild-topics", &data, &["--execute"]);
+    let line = |topic: &str| shown.lines().find(|line| line.starts_with(&format!("topic {topic} "))).unwrap();
+    assert!(line("week").ends_with("; settings from the old list"), "{shown}");
+    assert!(line("lost").ends_with("; its settings cannot be read: defaults"), "{shown}");
+    assert!(shown.contains("the old one is in internal/metadata.replaced-"), "{shown}");
+    let node = Node::start(&logmill(), &data);
+    let described = logmill().at(node.url()).ok(["topic", "describe", "week"]);
+    assert!(described.contains("604800000"), "{described}");
+    assert_eq!(node.terminate(), 0);
+}
+
+#[test]
+fn a_list_of_no_topics_is_not_made() {
+    let (_dir, data) = closed_directory();
+    for name in ["internal", "topics"] {
+        fs::remove_dir_all(data.join(name)).unwrap();
+    }
+    fs::remove_file(data.join("checkpoint")).unwrap();
+    for more in [&[][..], &["--execute"]] {
+        let outcome = run(&logmill(), "rebuild-topics", &data, more);
+        assert!(outcome.refused(5).contains("holds no topic of which a list could be made"), "{outcome:?}");
+        assert_eq!(outcome.stdout, "");
+    }
+    assert!(!data.join("internal").exists());
+}
+
+#[test]
+fn a_directory_that_has_lost_its_logs_is_damaged_and_not_served() {
+    let (_dir, data) = closed_directory();
+    for name in ["internal", "topics"] {
+        fs::remove_dir_all(data.join(name)).unwrap();
+    }
+    let outcome = run(&logmill(), "verify", &data, &[]);
+    assert!(outcome.refused(7).contains("is damaged"), "{outcome:?}");
+    assert!(
+        outcome.stdout.contains("its checkpoint speaks of 3 logs, and none is there"),
+        "{}",
+        outcome.stdout
+    );
+    let refused = logmill().run(["serve".as_ref(), "--data-dir".as_ref(), data.as_os_str()]);
+    assert!(refused.refused(1).contains("or choose an empty directory"), "{refused:?}");
 }
 
 #[test]
@@ -275,6 +351,9 @@ fn a_file_that_is_no_segment_cannot_be_dumped() {
     let set = data.join("set");
     let outcome = run(&logmill(), "dump", &set, &[]);
     assert!(outcome.refused(2).contains("is no segment"), "{outcome:?}");
+    let (name, file) = partition_1(&data);
+    let outcome = run(&logmill(), "dump", &file, &["--log", &name]);
+    assert!(outcome.refused(2).contains("leave --log out"), "{outcome:?}");
 }
 
 #[test]
@@ -284,6 +363,6 @@ fn a_single_log_of_an_embedding_program_is_not_served() {
     fs::copy(data.join(name).join("meta"), data.join("meta")).unwrap();
     let before = fs::read(data.join("set")).unwrap();
     let refused = logmill().run(["serve".as_ref(), "--data-dir".as_ref(), data.as_os_str()]);
-    assert!(refused.refused(1).contains("a single log of a program that embeds"), "{refused:?}");
+    assert!(refused.refused(2).contains("a single log of a program that embeds"), "{refused:?}");
     assert_eq!(fs::read(data.join("set")).unwrap(), before);
 }

@@ -107,6 +107,22 @@ fn every_limit_can_be_set_by_option_and_environment_and_a_wrong_one_is_refused()
 }
 
 #[test]
+fn a_fifo_in_the_place_of_a_file_of_its_own_ends_the_start_at_once() {
+    for name in ["set", "checkpoint", "internal/metadata/meta"] {
+        let (dir, node, _program) = node();
+        assert_eq!(node.terminate(), 0);
+        let path = dir.path().join("data").join(name);
+        std::fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let mut command = logmill().command(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
+        command.arg(dir.path().join("data"));
+        let outcome = logmill_tests::finish(command, b"");
+        let sentence = outcome.refused(1);
+        assert!(sentence.contains("FIFO") && sentence.contains(path.to_str().unwrap()), "{sentence}");
+    }
+}
+
+#[test]
 fn stopped_under_load_it_exits_0_and_keeps_what_it_acknowledged() {
     let (dir, node, program) = node();
     program.ok(["topic", "create", "t", "--partitions", "2"]);

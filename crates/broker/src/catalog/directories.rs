@@ -6,7 +6,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use logmill_log::LogSet;
 use logmill_log::env::{Fs, OpenMode};
 use uuid::Uuid;
 
@@ -19,7 +18,7 @@ pub(super) const TOPICS: &str = "topics";
 
 const DELETED: &str = ".deleted";
 /// The file that makes a directory a log's.
-const LOG_META: &str = "meta";
+pub(super) const LOG_META: &str = "meta";
 
 /// A topic's directory, below the data directory.
 pub(super) fn topic_dir(id: Uuid) -> PathBuf {
@@ -71,20 +70,9 @@ pub(super) fn classify(name: &str) -> Named {
     parse(name).map_or(Named::Other, Named::Topic)
 }
 
-/// Refuses the directory of a single log, into which an embedding program writes: topics beside its segments
-/// would be found by nobody.
-pub(crate) fn refuse_single(fs: &dyn Fs, data_dir: &Path) -> Result<(), OpenError> {
-    // No directory, or not ours to read: opening it makes one, or says so.
-    let Ok(entries) = fs.list(data_dir) else { return Ok(()) };
-    if entries.iter().any(|entry| entry.name == LOG_META) {
-        return Err(OpenError::single_log(data_dir));
-    }
-    Ok(())
-}
-
 /// Whether `topics` holds a directory that the node could have made.
-pub(super) fn holds_topic(set: &LogSet, topics: &Path) -> Result<bool, OpenError> {
-    match set.env().fs.list(topics) {
+pub(super) fn holds_topic(fs: &dyn Fs, topics: &Path) -> Result<bool, OpenError> {
+    match fs.list(topics) {
         Ok(entries) => Ok(entries.iter().any(|entry| classify(&entry.name) != Named::Other)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(OpenError::io("list", topics, error)),

@@ -9,14 +9,18 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use logmill_log::env::Env;
-use logmill_log::inspect::{DumpOptions, Dumped, Finding, FindingKind, LogReport, Report, Severity, dump};
+use logmill_log::inspect::{
+    DumpOptions, Dumped, Finding, FindingKind, Listing, LogListing, LogReport, Report, Severity, dump,
+};
 use logmill_log::{Error, ErrorKind};
 use logmill_record::Batch;
 use uuid::Uuid;
 
 use super::directories::{TOPICS, is_deleted, partition_dir, place_of};
+use super::layout::{CHECKPOINT, lost_logs};
 use super::metadata::METADATA;
 use super::record::{self, Event, Identity};
+use crate::error::{RESTORE, lost_text};
 
 /// The topics that the metadata log of a data directory names, as far as it can be read.
 ///
@@ -41,10 +45,10 @@ pub struct TopicList {
     deleted: BTreeSet<Uuid>,
     /// Whether there is a metadata log at all.
     is_there: bool,
+    /// Whether there is a checkpoint, which says what logs there were.
+    has_checkpoint: bool,
     /// Whether parts of it could not be read.
     is_damaged: bool,
-    /// Whether nothing of it could be: a newer version wrote it, or this user may not read it.
-    is_unread: bool,
 }
 
 /// A partition that is not where the list of topics has it, or something else that is in its place.
@@ -68,26 +72,14 @@ impl TopicList {
     /// As [`dump`].
     pub fn read(env: &Env, dir: impl AsRef<Path>) -> Result<Self, Error> {
         let dir = dir.as_ref();
-        if env.fs.list(dir).is_err() {
-            // Whoever looks at the logs says why.
-            return Ok(Self::default());
-        }
-        let mut list = Self { is_there: true, ..Self::default() };
+        // Whoever looks at the logs says why.
+        let Ok(entries) = env.fs.list(dir) else { return Ok(Self::default()) };
+        let has_checkpoint = entries.iter().any(|entry| entry.name == CHECKPOINT);
+        let mut list = Self { is_there: true, has_checkpoint, ..Self::default() };
         let of_metadata = DumpOptions::default().log(METADATA);
-        let read = dump(env, dir, &of_metadata, &mut |dumped| {
-            let understood = match dumped {
-                Dumped::Batch(batch) => list.take(batch.bytes).is_some(),
-                _ => false,
-            };
-            list.is_damaged |= !understood;
-            ControlFlow::Continue(())
-        });
+        let read = dump(env, dir, &of_metadata, &mut |dumped| list.hear(dumped));
         match read {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
-            // Whoever looks at the logs names it.
-            Err(error) if matches!(error.kind(), ErrorKind::NewerFormat | ErrorKind::Denied) => {
-                Ok(Self { is_unread: true, ..Self::default() })
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self { is_there: false, ..list }),
             read => read.map(|()| list),
         }
     }
@@ -96,6 +88,28 @@ impl TopicList {
     #[must_use]
     pub fn is_at(log: &Path) -> bool {
         log == Path::new(METADATA)
+    }
+
+    /// Reads a list that was put aside, in the directory `log`: it is not the node's any more.
+    pub(super) fn read_aside(env: &Env, log: &Path) -> Result<Self, Error> {
+        let mut list = Self::default();
+        let mut files: Vec<_> =
+            env.fs.list(log).unwrap_or_default().into_iter().map(|entry| entry.name).collect();
+        files.retain(|name| Path::new(name).extension() == Some("log".as_ref()));
+        files.sort();
+        for file in files {
+            dump(env, log.join(file), &DumpOptions::default(), &mut |dumped| list.hear(dumped))?;
+        }
+        Ok(list)
+    }
+
+    fn hear(&mut self, dumped: Dumped) -> ControlFlow<()> {
+        let understood = match dumped {
+            Dumped::Batch(batch) => self.take(batch.bytes).is_some(),
+            _ => false,
+        };
+        self.is_damaged |= !understood;
+        ControlFlow::Continue(())
     }
 
     /// Takes in what a batch says; `None` if it cannot be read to its end.
@@ -112,6 +126,27 @@ impl TopicList {
             }
         }
         Some(())
+    }
+
+    pub(super) fn topics(&self) -> &BTreeMap<Uuid, Identity> {
+        &self.topics
+    }
+
+    /// Whether there is one, readable or not.
+    pub(super) fn is_there(&self) -> bool {
+        self.is_there
+    }
+
+    /// Topics that are gone or about to be.
+    pub(super) fn deleted(&self) -> impl Iterator<Item = Uuid> {
+        self.deleted.iter().copied()
+    }
+
+    /// Whether it says all that it ever said, and a node can open it.
+    pub(super) fn is_whole(&self, listing: &Listing) -> bool {
+        let log = listing.logs.iter().find(|log| Self::is_at(&log.path));
+        let ends_early = |log: &LogListing| log.checkpoint.is_some_and(|row| log.end_offset < row.end_offset);
+        self.is_there && !self.is_damaged && log.is_some_and(|log| log.meta.is_ok() && !ends_early(log))
     }
 
     /// What the broker keeps in the `meta` of the log at this path below the data directory, if that is a
@@ -139,11 +174,8 @@ impl TopicList {
     /// not told again.
     #[must_use]
     pub fn check(&self, report: &Report) -> Vec<Misplaced> {
-        if self.is_unread {
-            return Vec::new();
-        }
         if !self.is_there {
-            return without_list(&report.logs).into_iter().collect();
+            return self.without_list(report).into_iter().collect();
         }
         // Of these a repair makes `meta` again.
         let of_meta = |found: &&Finding| found.kind == FindingKind::Meta && found.severity == Severity::Data;
@@ -156,6 +188,24 @@ impl TopicList {
             self.find_missing(report, &mut found);
         }
         found
+    }
+
+    /// Partitions that are where they belong, or were there, and no list of topics.
+    fn without_list(&self, report: &Report) -> Option<Misplaced> {
+        let missing = |what: String, advice: String| Some(Misplaced { path: METADATA.into(), what, advice });
+        let is_placed = |log: &LogReport| {
+            owner(log).is_some_and(|(id, number, _)| place_of(&log.path) == Some((id, number)))
+        };
+        if report.logs.iter().any(is_placed) {
+            let advice = "put it back from a backup, or make it anew with 'logmill log rebuild-topics'";
+            return missing("the node's list of topics is not there".to_owned(), advice.to_owned());
+        }
+        let lost = if self.has_checkpoint && report.logs.is_empty() { lost_logs(report) } else { 0 };
+        if lost == 0 {
+            return None;
+        }
+        let what = format!("the list of topics and the topics are not there: {}", lost_text(lost));
+        missing(what, RESTORE.to_owned())
     }
 
     fn check_log(&self, log: &LogReport) -> Option<Misplaced> {
@@ -220,17 +270,6 @@ impl TopicList {
             }));
         }
     }
-}
-
-/// Partitions that are where they belong, and no list of topics.
-fn without_list(logs: &[LogReport]) -> Option<Misplaced> {
-    let is_placed =
-        |log: &LogReport| owner(log).is_some_and(|(id, number, _)| place_of(&log.path) == Some((id, number)));
-    logs.iter().any(is_placed).then(|| Misplaced {
-        path: METADATA.into(),
-        what: "the node's list of topics is not there".to_owned(),
-        advice: "put it back from a backup, or make it anew with 'logmill log rebuild-topics'".to_owned(),
-    })
 }
 
 fn owner(log: &LogReport) -> Option<(Uuid, u32, Identity)> {

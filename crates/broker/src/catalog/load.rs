@@ -116,6 +116,10 @@ fn find_leftovers(
         if keep {
             report.note_unknown(set.dir().join(&dir), owner(set, id));
         } else {
+            if !events.contains_key(&id) {
+                let (path, topic) = (set.dir().join(&dir), owner(set, id));
+                tracing::warn!(path = %path.display(), topic, "no topic owns this, and no records are in it: it is removed");
+            }
             let leftover = Leftover { id, dirs: Vec::new(), recorded: false };
             leftovers.entry(id).or_insert(leftover).dirs.push(dir);
         }

@@ -86,7 +86,7 @@ impl MetadataLog {
 
     fn create(set: &LogSet) -> Result<Log, OpenError> {
         let topics = set.dir().join(TOPICS);
-        if holds_topic(set, &topics)? {
+        if holds_topic(&*set.env().fs, &topics)? {
             return Err(OpenError::metadata_missing(set.dir()));
         }
         let log = set.create(METADATA, b"", options()).map_err(OpenError::from_log)?;

@@ -1,7 +1,8 @@
 //! The list of topics made anew from their directories, for a node whose metadata log is lost or damaged.
 //!
-//! What the `meta` of each partition says is enough for names, numbers of partitions and times of creation;
-//! settings are in the metadata log alone. The new log is written whole beside the old one, then the old one is
+//! What the `meta` of each partition says ([`found`](super::found)) is enough for names, numbers of partitions and
+//! times of creation. Settings are in the metadata log alone: they are taken from what can be read of it. The
+//! new log is written whole beside the old one, then the old one is
 //! renamed, then the new one takes its place: a crash in between leaves a directory that a node does not start
 //! in, and in which a rebuild can be run again. Nothing is deleted but what an earlier rebuild left unfinished.
 
@@ -9,18 +10,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use logmill_log::env::Env;
-use logmill_log::inspect::{LogListing, list};
+use logmill_log::inspect::{Listing, list};
 use logmill_log::{Log, LogSet, SetOptions};
 use logmill_record::{BatchBuilder, NewRecord};
 use uuid::Uuid;
 
-use super::directories::{self, INTERNAL, TOPICS, is_deleted, refuse_single, remove_tree, topic_dir};
+use super::directories::{INTERNAL, remove_tree, topic_dir};
+use super::found::{Directories, Found};
+use super::inspect::TopicList;
+use super::layout;
 use super::metadata::{self, METADATA};
 use super::record::{self, Event, Identity};
 use crate::error::OpenError;
 
 /// Where the new log is written.
 const NEW: &str = "internal/metadata.new";
+
+/// What the old log is called in [`INTERNAL`] when it is put aside; the directory's open counter follows.
+const ASIDE: &str = "metadata.replaced-";
 
 /// Records of one batch.
 const BATCH_RECORDS: usize = 1_000;
@@ -47,8 +54,10 @@ pub struct RebuildPlan {
     /// How often the directory had been opened when it was looked at.
     open_counter: Option<u32>,
     topics: Vec<RebuiltTopic>,
-    identities: Vec<(Uuid, Identity)>,
+    /// What the new list is going to say.
+    events: Vec<(Uuid, Event)>,
     skipped: Vec<SkippedDirectory>,
+    is_needed: bool,
 }
 
 /// A topic that the list will have.
@@ -61,8 +70,10 @@ pub struct RebuiltTopic {
     pub id: Uuid,
     /// How many partitions.
     pub partition_count: u32,
-    /// Partitions that are not there, or cannot be told whose they are. The node will say so of each.
+    /// Partitions that are not there, or in whose place is another. The node will say so of each.
     pub missing: Vec<u32>,
+    /// Whether its settings could be read in the old list. Else they become the defaults.
+    pub has_settings: bool,
 }
 
 /// A directory that no topic of the list will own. It stays where it is.
@@ -78,128 +89,153 @@ pub struct SkippedDirectory {
 /// Looks at what a rebuild would find, and changes nothing.
 ///
 /// # Errors
-/// [`InUse`](crate::OpenErrorKind::InUse), [`NotADataDirectory`](crate::OpenErrorKind::NotADataDirectory), and those of the
-/// file system.
+/// [`InUse`](crate::OpenErrorKind::InUse), [`NotADataDirectory`](crate::OpenErrorKind::NotADataDirectory),
+/// [`Damaged`](crate::OpenErrorKind::Damaged) where something else has to be mended first, and those of the file
+/// system.
 pub fn plan_rebuild(env: &Env, dir: impl AsRef<Path>) -> Result<RebuildPlan, OpenError> {
     let dir = dir.as_ref();
-    refuse_single(&*env.fs, dir)?;
+    layout::check(env, dir)?;
     let listing = list(env, dir).map_err(OpenError::from_log)?;
-    let mut skipped = Vec::new();
-    let mut found: BTreeMap<Uuid, Found> = BTreeMap::new();
-    for log in &listing.logs {
-        match place_of(log) {
-            Placed::Partition(id, number, identity) => {
-                found.entry(id).or_default().add(number, log, identity);
-            }
-            Placed::Skipped(why) => skipped.push(SkippedDirectory { path: log.path.clone(), why }),
-            Placed::Elsewhere => {}
+    let old = OldList::read(env, dir, &listing)?;
+    let mut directories = Directories::of(dir, &listing);
+    let mut chosen = BTreeMap::new();
+    let mut topics = std::mem::take(&mut directories.topics);
+    // Each of the partitions of the others is told of by itself.
+    topics.retain(|id, found| !found.is_nameless() || old.list.topics().contains_key(id));
+    for (id, identity) in old.list.topics().iter().filter(|(id, _)| !topics.contains_key(id)) {
+        match old.unseen_topic(*id, identity, &listing) {
+            Ok(topic) => old.choose(topic, &mut chosen, &mut directories.skipped),
+            Err(why) => directories.skip(topic_dir(*id), why),
         }
     }
-    let mut by_name: BTreeMap<String, (Uuid, Found, Identity)> = BTreeMap::new();
-    for (id, found) in found {
-        let mut skip = |id, why| skipped.push(SkippedDirectory { path: topic_dir(id), why });
-        let Some(identity) = found.identity() else {
-            skip(id, "its creation was cut off, and there are no records in it".to_owned());
-            continue;
-        };
-        let loser = match by_name.get(&identity.name) {
-            Some((other, _, there)) if there.created_at >= identity.created_at => Some((id, *other)),
-            Some((other, _, _)) => Some((*other, id)),
-            None => None,
-        };
-        if let Some((loser, winner)) = loser {
-            let name = &identity.name;
-            skip(
-                loser,
-                format!("topic {name:?} was created again later, in {}", topic_dir(winner).display()),
-            );
-            if loser == id {
-                continue;
-            }
+    for (id, found) in topics {
+        match old.topic(id, &found) {
+            Ok(topic) => old.choose(topic, &mut chosen, &mut directories.skipped),
+            Err(why) => directories.skip(topic_dir(id), why),
         }
-        by_name.insert(identity.name.clone(), (id, found, identity));
     }
-    let topics = by_name.values().map(|(id, found, identity)| RebuiltTopic {
-        name: identity.name.clone(),
-        id: *id,
-        partition_count: identity.partition_count,
-        missing: found.missing(identity.partition_count),
-    });
+    directories.explain_nameless(|id| chosen.values().find(|topic| topic.id == id).map(|it| &it.identity));
+    let is_needed = !old.agrees(&chosen);
+    // Of those that are being taken away.
+    let deleted = old.list.deleted().filter(|id| has_directory(&listing, *id));
+    let mut events: Vec<_> = deleted.map(|id| (id, Event::Deleted)).collect();
+    events.extend(chosen.values().map(|topic| (topic.id, Event::Is(topic.identity.clone()))));
     Ok(RebuildPlan {
         env: env.clone(),
         dir: dir.to_owned(),
         open_counter: listing.open_counter,
-        topics: topics.collect(),
-        identities: by_name.into_values().map(|(id, _, identity)| (id, identity)).collect(),
-        skipped,
+        topics: chosen.values().map(Candidate::rebuilt).collect(),
+        events,
+        skipped: directories.skipped,
+        is_needed,
     })
 }
 
-/// What a log is to the list of topics.
-enum Placed {
-    Partition(Uuid, u32, Identity),
-    /// It lies among the topics and is no partition of one.
-    Skipped(String),
-    /// It is another log of the node.
-    Elsewhere,
+fn has_directory(listing: &Listing, id: Uuid) -> bool {
+    listing.logs.iter().any(|log| log.path.starts_with(topic_dir(id)))
 }
 
-fn place_of(log: &LogListing) -> Placed {
-    if !log.path.starts_with(TOPICS) {
-        return Placed::Elsewhere;
-    }
-    if is_deleted(&log.path) {
-        return Placed::Skipped("its topic was deleted".to_owned());
-    }
-    let Some((id, number)) = directories::place_of(&log.path) else {
-        return Placed::Skipped("it has no name that a partition has".to_owned());
-    };
-    let meta = match &log.meta {
-        Ok(meta) => meta,
-        Err(error) => return Placed::Skipped(error.to_string()),
-    };
-    match record::decode_owner(&meta.owner) {
-        Ok((owner, partition, identity)) if (owner, partition) == (id, number) => {
-            Placed::Partition(id, number, identity)
+/// A topic that may come into the new list.
+struct Candidate {
+    id: Uuid,
+    identity: Identity,
+    found: Found,
+    is_listed: bool,
+}
+
+impl Candidate {
+    fn rebuilt(&self) -> RebuiltTopic {
+        RebuiltTopic {
+            name: self.identity.name.clone(),
+            id: self.id,
+            partition_count: self.identity.partition_count,
+            missing: self.found.missing(self.identity.partition_count),
+            has_settings: self.is_listed,
         }
-        Ok(_) => Placed::Skipped("it says that it belongs elsewhere".to_owned()),
-        Err(error) => Placed::Skipped(format!("it does not say which topic it belongs to: {error}")),
     }
 }
 
-/// What there is of a topic.
-#[derive(Default)]
-struct Found {
-    /// Bytes of records, by partition.
-    partitions: BTreeMap<u32, u64>,
-    /// By how many partitions the topic had when the partition was made.
-    identities: BTreeMap<u32, Identity>,
+/// What can be read of the list that there was.
+struct OldList {
+    list: TopicList,
+    /// It says all that it ever said.
+    is_whole: bool,
 }
 
-impl Found {
-    fn add(&mut self, number: u32, log: &LogListing, identity: Identity) {
-        self.partitions.insert(number, log.bytes());
-        self.identities.insert(identity.partition_count, identity);
-    }
-
-    /// What the topic is. `None` if its creation was cut off: partitions are not there, and no records.
-    fn identity(&self) -> Option<Identity> {
-        let (mut count, mut identity) = self.identities.last_key_value()?;
-        // A growth that was cut off is taken back.
-        while let Some((fewer, before)) = self.identities.range(..count).next_back() {
-            let added = *fewer..*count;
-            let whole = added.clone().all(|number| self.partitions.contains_key(&number));
-            if whole || self.partitions.range(added).any(|(_, bytes)| *bytes > 0) {
-                break;
+impl OldList {
+    fn read(env: &Env, dir: &Path, listing: &Listing) -> Result<Self, OpenError> {
+        let list = TopicList::read(env, dir).map_err(OpenError::from_log)?;
+        if list.is_there() {
+            return Ok(Self { is_whole: list.is_whole(listing), list });
+        }
+        // A rebuild that was cut off may have put it aside, and settings are nowhere else.
+        let names = env.fs.list(&dir.join(INTERNAL)).unwrap_or_default().into_iter();
+        let aside = names
+            .filter_map(|entry| Some((entry.name.strip_prefix(ASIDE)?.parse::<i32>().ok()?, entry.name)));
+        let list = match aside.max() {
+            Some((_, name)) => {
+                TopicList::read_aside(env, &dir.join(INTERNAL).join(name)).map_err(OpenError::from_log)?
             }
-            (count, identity) = (fewer, before);
-        }
-        let cut_off = !self.missing(*count).is_empty() && self.partitions.values().all(|bytes| *bytes == 0);
-        (!cut_off).then(|| identity.clone())
+            None => list,
+        };
+        Ok(Self { is_whole: false, list })
     }
 
-    fn missing(&self, count: u32) -> Vec<u32> {
-        (0..count).filter(|number| !self.partitions.contains_key(number)).collect()
+    /// What the topic of a directory is, or why it is none.
+    fn topic(&self, id: Uuid, found: &Found) -> Result<Candidate, String> {
+        if self.list.deleted().any(|deleted| deleted == id) {
+            return Err("its topic was deleted".to_owned());
+        }
+        let listed = self.list.topics().get(&id);
+        let identity = match (listed, found.identity()) {
+            (None, Some(identity)) => identity,
+            (None, None) => return Err("its creation was cut off, and there are no records in it".to_owned()),
+            // That it grew may have been in what was lost.
+            (Some(listed), Some(there)) if !self.is_whole => Identity {
+                partition_count: listed.partition_count.max(there.partition_count),
+                ..listed.clone()
+            },
+            (Some(listed), _) => listed.clone(),
+        };
+        Ok(Candidate { id, identity, found: found.clone(), is_listed: listed.is_some() })
+    }
+
+    /// A topic of the list of which no partition says anything, or why it is left out.
+    fn unseen_topic(&self, id: Uuid, identity: &Identity, listing: &Listing) -> Result<Candidate, String> {
+        if self.is_whole || has_directory(listing, id) {
+            let identity = identity.clone();
+            return Ok(Candidate { id, identity, found: Found::default(), is_listed: true });
+        }
+        Err(format!("topic {:?} of the old list has no directory: it may have been deleted", identity.name))
+    }
+
+    /// Adds a topic, unless there is another one of its name that is rather it.
+    fn choose(
+        &self,
+        topic: Candidate,
+        chosen: &mut BTreeMap<String, Candidate>,
+        skipped: &mut Vec<SkippedDirectory>,
+    ) {
+        let name = topic.identity.name.clone();
+        let rank = |topic: &Candidate| (self.is_whole && topic.is_listed, topic.identity.created_at);
+        let (winner, loser) = match chosen.remove(&name) {
+            None => (topic, None),
+            Some(other) if rank(&other) >= rank(&topic) => (other, Some(topic)),
+            Some(other) => (topic, Some(other)),
+        };
+        if let Some(loser) = loser {
+            let why = format!("topic {name:?} is rather the one in {}", topic_dir(winner.id).display());
+            skipped.push(SkippedDirectory { path: topic_dir(loser.id), why });
+        }
+        chosen.insert(name, winner);
+    }
+
+    /// Whether a node would find these topics, and no others, by it.
+    fn agrees(&self, chosen: &BTreeMap<String, Candidate>) -> bool {
+        let listed = self.list.topics();
+        self.is_whole
+            && listed.len() == chosen.len()
+            && chosen.values().all(|topic| listed.get(&topic.id) == Some(&topic.identity))
     }
 }
 
@@ -214,6 +250,12 @@ impl RebuildPlan {
     #[must_use]
     pub fn skipped(&self) -> &[SkippedDirectory] {
         &self.skipped
+    }
+
+    /// Whether there is anything to do: the old list cannot be read to its end, or it does not name these topics.
+    #[must_use]
+    pub const fn is_needed(&self) -> bool {
+        self.is_needed
     }
 
     /// Does it. The log that was there is kept beside the new one; returns where, below the data directory.
@@ -246,7 +288,7 @@ impl RebuildPlan {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(OpenError::io("list", &old, error)),
             Ok(_) => {
-                let aside = PathBuf::from(format!("{METADATA}.replaced-{}", set.epoch()));
+                let aside = PathBuf::from(format!("{INTERNAL}/{ASIDE}{}", set.epoch()));
                 fs.rename(&old, &root.join(&aside))
                     .and_then(|()| fs.sync_dir(&internal))
                     .map_err(io("rename", &old))?;
@@ -260,10 +302,10 @@ impl RebuildPlan {
 
     fn write(&self, log: &Log) -> Result<(), logmill_log::Error> {
         let now = self.env.clock.now();
-        for identities in self.identities.chunks(BATCH_RECORDS) {
+        for events in self.events.chunks(BATCH_RECORDS) {
             let mut batch = BatchBuilder::new();
-            for (id, identity) in identities {
-                let value = record::encode(&Event::Is(identity.clone()));
+            for (id, event) in events {
+                let value = record::encode(event);
                 let key = Some(&id.as_bytes()[..]);
                 let record = NewRecord { timestamp: now, key, value: value.as_deref(), headers: &[] };
                 batch.push(&record).expect("a thousand records of a few hundred bytes fit a batch");

@@ -211,10 +211,10 @@ impl Partition {
 
     /// Waits for nothing.
     pub(crate) fn range(&self) -> OffsetRange {
-        let range = |log: Log| OffsetRange {
-            start: log.start_offset(),
-            end: log.end_offset(),
-            last_stable: log.last_stable_offset(),
+        let range = |log: Log| {
+            let (start, end) = (log.start_offset(), log.end_offset());
+            // An append may come between the looks.
+            OffsetRange { start, end, last_stable: log.last_stable_offset().min(end) }
         };
         self.log().map_or_else(|_| OffsetRange::default(), range)
     }

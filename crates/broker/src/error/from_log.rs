@@ -39,7 +39,10 @@ impl PartitionName {
                 Reason::PartitionFailed,
                 format!("{self} can only be read, because damage was found in it: {error}"),
             ),
-            ErrorKind::Corrupt => (Reason::DataCorrupt, format!("{self} is damaged: {error}")),
+            ErrorKind::Corrupt => (
+                Reason::DataCorrupt,
+                format!("{self} is damaged: {error}, or stop the node and run 'logmill log verify'"),
+            ),
             ErrorKind::OutOfRange => (Reason::OffsetOutOfRange, format!("{self}: {error}")),
             ErrorKind::Closed => return Error::closing().because(error.clone()),
             ErrorKind::OutOfSequence => (Reason::OutOfSequence, format!("{self}: {error}")),
@@ -47,7 +50,9 @@ impl PartitionName {
             ErrorKind::SequenceForgotten => (Reason::SequenceForgotten, format!("{self}: {error}")),
             ErrorKind::Limit => (Reason::LimitExceeded, format!("{self}: {error}")),
             ErrorKind::Invalid => (Reason::BatchInvalid, format!("{self}: {error}")),
-            ErrorKind::NotFound | ErrorKind::NewerFormat => (
+            // It names the program that can read it, and older files beside newer ones would be damage.
+            ErrorKind::NewerFormat => (Reason::PartitionFailed, format!("{self} cannot be opened: {error}")),
+            ErrorKind::NotFound => (
                 Reason::PartitionFailed,
                 format!(
                     "{self} cannot be opened: {error}; stop the node, put the directory back from a backup, and \

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 pub(crate) use from_log::{PartitionName, explain_metadata, metadata_failed};
 pub use open::{OpenError, OpenErrorKind};
+pub(crate) use open::{RESTORE, lost_text};
 pub use reason::{Code, Reason};
 
 use crate::limits::Limit;

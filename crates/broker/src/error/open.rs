@@ -158,6 +158,36 @@ impl OpenError {
         Self::new(OpenErrorKind::NotADataDirectory, message)
     }
 
+    /// The file `set` is gone, and perhaps `checkpoint` with it; the node's logs are there.
+    pub(crate) fn set_missing(dir: &Path, has_checkpoint: bool) -> Self {
+        let lost = if has_checkpoint { "its file \"set\"" } else { "its files \"set\" and \"checkpoint\"" };
+        let dir = dir.display();
+        let message = format!(
+            "{dir} has lost {lost}, and holds the logs of a node: keep a copy, and run 'logmill log repair {dir}'"
+        );
+        Self::new(OpenErrorKind::Damaged, message)
+    }
+
+    /// The checkpoint speaks of `lost` logs, and there is none.
+    pub(crate) fn emptied(dir: &Path, lost: usize) -> Self {
+        let message = format!(
+            "{} has lost its list of topics and its topics: {}; {RESTORE}, or choose an empty directory",
+            dir.display(),
+            lost_text(lost)
+        );
+        Self::new(OpenErrorKind::Damaged, message)
+    }
+
+    /// A file is where the node has a directory.
+    pub(crate) fn file_in_place(path: &Path) -> Self {
+        let message = format!(
+            "{} is a file, and the node has a directory there: move it out of the data directory, and see whether \
+             that directory is in a backup",
+            path.display()
+        );
+        Self::new(OpenErrorKind::Damaged, message)
+    }
+
     /// A plan was made, and then somebody had the directory open.
     pub(crate) fn changed_meanwhile(dir: &Path) -> Self {
         let message = format!(
@@ -172,6 +202,15 @@ impl OpenError {
     pub const fn kind(&self) -> OpenErrorKind {
         self.kind
     }
+}
+
+/// What to do about a directory without its logs.
+pub(crate) const RESTORE: &str = "mount or restore internal/ and topics/";
+
+/// How a directory without logs is known to have had some.
+pub(crate) fn lost_text(lost: usize) -> String {
+    let logs = if lost == 1 { "log" } else { "logs" };
+    format!("its checkpoint speaks of {lost} {logs}, and none is there")
 }
 
 /// What to do about metadata that is not what it was.

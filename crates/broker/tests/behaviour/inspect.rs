@@ -114,6 +114,21 @@ fn topics_without_their_list_are_one_finding() {
 }
 
 #[test]
+fn a_directory_that_has_lost_every_log_is_one_finding() {
+    let dir = tempfile::tempdir().unwrap();
+    ran(&dir);
+    for name in ["internal", "topics"] {
+        fs::remove_dir_all(dir.path().join(name)).unwrap();
+    }
+    let found = look(&dir).1;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].what.contains("its checkpoint speaks of 5 logs, and none is there"), "{found:?}");
+    assert!(found[0].advice.contains("mount or restore internal/ and topics/"), "{found:?}");
+    fs::remove_file(dir.path().join("checkpoint")).unwrap();
+    assert!(look(&dir).1.is_empty(), "nothing says that there were logs");
+}
+
+#[test]
 fn a_list_that_is_damaged_calls_nothing_missing() {
     let dir = tempfile::tempdir().unwrap();
     let (t, _) = ran(&dir);

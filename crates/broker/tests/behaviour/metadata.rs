@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use logmill_broker::{
-    Broker, Config, CreateTopic, OpenErrorKind, SettingChange, SettingSource, TopicSettings, plan_rebuild,
+    Broker, Config, CreateTopic, OpenErrorKind, SettingChange, SettingSource, TopicList, TopicSettings,
+    plan_rebuild,
 };
 use logmill_log::env::Env;
+use logmill_log::inspect::plan_repair;
 use logmill_log::sim::Sim;
 
 use crate::common::{Node, config, small};
@@ -72,14 +74,20 @@ fn ran(config: Config) {
     node.broker.close().unwrap();
 }
 
-fn check(node: &Node) {
+/// The topics are there; of `empty` the settings of its own, or the defaults.
+fn check(node: &Node, has_settings: bool) {
     let report = node.broker.open_report();
     assert_eq!((report.topics, report.partitions), (2, 7), "{report:?}");
     assert!(report.failed.is_empty() && report.unknown.is_empty(), "{report:?}");
     assert_eq!(node.read_all("grown", 1).unwrap(), ["in 1"]);
     assert_eq!(node.read_all("grown", 3).unwrap(), ["in 3"]);
     let empty = node.wait(node.broker.describe_topic(&node.context, "empty")).unwrap().topic;
-    assert!(empty.internal && empty.settings.iter().all(|setting| setting.source == SettingSource::Default));
+    let own = empty.settings.iter().filter(|setting| setting.source != SettingSource::Default);
+    let own: Vec<_> = own.map(|setting| (setting.name, setting.value.as_str())).collect();
+    assert_eq!(
+        (empty.internal, own),
+        (true, if has_settings { vec![("cleanup.policy", "compact")] } else { vec![] })
+    );
 }
 
 #[test]
@@ -100,7 +108,7 @@ fn a_lost_log_of_topics_is_made_anew_from_their_directories() {
     assert!(!metadata.exists(), "a plan changes nothing");
     assert_eq!(plan.execute().unwrap(), None);
     let node = Node::open(config(&dir));
-    check(&node);
+    check(&node, false);
     node.create("gone", 1).unwrap();
     node.broker.close().unwrap();
 }
@@ -118,7 +126,7 @@ fn a_damaged_log_of_topics_is_kept_beside_the_new_one() {
     let aside = plan_rebuild(&Env::real(), dir.path()).unwrap().execute().unwrap().unwrap();
     assert_eq!(std::fs::read(dir.path().join(aside).join("00000000000000000000.log")).unwrap(), bytes);
     let node = Node::open(config(&dir));
-    check(&node);
+    check(&node, true);
     node.broker.close().unwrap();
 }
 
@@ -134,6 +142,7 @@ fn a_rebuild_tells_what_it_cannot_use_and_leaves_it() {
     // Not a partition that any topic has.
     std::fs::rename(of(topic.id, "1"), of(topic.id, "7")).unwrap();
     std::fs::write(of(twin.id, "0").join("meta"), b"damaged").unwrap();
+    std::fs::remove_dir_all(dir.path().join("internal")).unwrap();
     let plan = plan_rebuild(&Env::real(), dir.path()).unwrap();
     assert_eq!(plan.topics().len(), 1);
     assert_eq!((plan.topics()[0].name.as_str(), &plan.topics()[0].missing[..]), ("t", &[1][..]));
@@ -187,11 +196,136 @@ fn a_rebuild_that_is_cut_off_can_be_run_again() {
             Broker::open(config(&sim))
         });
         let node = Node::of(started.unwrap_or_else(|error| panic!("change {nth}: {error}")));
-        check(&node);
+        check(&node, true);
         node.broker.close().unwrap();
         if !went {
             assert!(nth > 10, "a rebuild changes the disk often: {nth}");
             break;
         }
     }
+}
+
+#[test]
+fn a_list_that_is_whole_is_not_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    ran(config(&dir));
+    let plan = || plan_rebuild(&Env::real(), dir.path()).unwrap();
+    assert!(!plan().is_needed() && plan().topics().iter().all(|topic| topic.has_settings), "{:?}", plan());
+    // A partition that is gone is not the list's fault, and stays in it.
+    let grown = plan().topics().iter().find(|topic| topic.name == "grown").unwrap().id;
+    std::fs::remove_dir_all(dir.path().join("topics").join(grown.to_string())).unwrap();
+    assert!(!plan().is_needed());
+    assert_eq!(plan().topics()[1].missing, [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_list_whose_own_meta_is_lost_keeps_its_settings() {
+    let dir = tempfile::tempdir().unwrap();
+    ran(config(&dir));
+    std::fs::remove_file(dir.path().join("internal/metadata/meta")).unwrap();
+    Broker::open(config(&dir)).expect_err("the log of topics is not whole");
+    plan_rebuild(&Env::real(), dir.path()).unwrap().execute().unwrap();
+    let node = Node::open(config(&dir));
+    check(&node, true);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn topics_without_records_are_found_again_after_the_list_was_repaired() {
+    let dir = tempfile::tempdir().unwrap();
+    ran(config(&dir));
+    let log = dir.path().join("internal/metadata/00000000000000000000.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let of_empty = bytes.windows(14).position(|window| window == b"cleanup.policy").unwrap();
+    bytes[of_empty] ^= 1;
+    std::fs::write(&log, &bytes).unwrap();
+    plan_repair(&Env::real(), dir.path(), &mut |_| ()).unwrap().execute().unwrap();
+    let plan = plan_rebuild(&Env::real(), dir.path()).unwrap();
+    let has_settings: Vec<_> = plan.topics().iter().map(|it| (it.name.as_str(), it.has_settings)).collect();
+    assert_eq!(has_settings, [("empty", false), ("grown", true)]);
+    assert!(plan.is_needed());
+    plan.execute().unwrap();
+    let node = Node::open(config(&dir));
+    check(&node, false);
+    node.broker.close().unwrap();
+}
+
+/// A closed node with topic `t` of two partitions, a record in each, and its directory.
+fn ran_t(dir: &tempfile::TempDir) -> PathBuf {
+    let node = Node::open(config(dir));
+    let topic = node.create("t", 2).unwrap();
+    for partition in 0..2 {
+        node.say("t", partition, &format!("in {partition}")).unwrap();
+    }
+    node.broker.close().unwrap();
+    std::fs::remove_dir_all(dir.path().join("internal")).unwrap();
+    Path::new("topics").join(topic.id.to_string())
+}
+
+/// What a rebuild does not use where it is: the number of its directory, and why.
+fn not_used(dir: &tempfile::TempDir, topic: &Path) -> Vec<(String, String)> {
+    let plan = plan_rebuild(&Env::real(), dir.path()).unwrap();
+    let number = |path: &Path| path.strip_prefix(topic).unwrap().display().to_string();
+    plan.skipped().iter().map(|it| (number(&it.path), it.why.clone())).collect()
+}
+
+#[test]
+fn a_partition_whose_meta_is_lost_belongs_to_the_topic_of_its_neighbour() {
+    let dir = tempfile::tempdir().unwrap();
+    let topic = ran_t(&dir);
+    std::fs::remove_file(dir.path().join(&topic).join("1/meta")).unwrap();
+    let found = not_used(&dir, &topic);
+    assert!(found.len() == 1 && found[0].0 == "1", "{found:?}");
+    assert!(
+        found[0].1.contains("it is partition 1 of \"t\"") && found[0].1.contains("log repair"),
+        "{found:?}"
+    );
+    let plan = plan_rebuild(&Env::real(), dir.path()).unwrap();
+    assert_eq!(plan.topics()[0].missing, []);
+    plan.execute().unwrap();
+    let topics = TopicList::read(&Env::real(), dir.path()).unwrap();
+    let plan = plan_repair(&Env::real(), dir.path(), &mut |_| ()).unwrap();
+    plan.with_owners(|log| topics.owner_of(log)).unwrap().execute().unwrap();
+    let node = Node::open(config(&dir));
+    assert_eq!(node.read_all("t", 1).unwrap(), ["in 1"]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_topic_of_which_every_meta_is_lost_is_told_how_to_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let topic = ran_t(&dir);
+    for number in ["0", "1"] {
+        std::fs::remove_file(dir.path().join(&topic).join(number).join("meta")).unwrap();
+    }
+    let found = not_used(&dir, &topic);
+    let command =
+        format!("'logmill log dump {} --log {}/1 --records'", dir.path().display(), topic.display());
+    let has = |number: &str, word: &str| found.iter().any(|it| it.0 == number && it.1.contains(word));
+    assert!(has("1", &command) && has("0", "so the topic's name is lost"), "{found:?}");
+    assert!(plan_rebuild(&Env::real(), dir.path()).unwrap().topics().is_empty());
+}
+
+#[test]
+fn partitions_that_changed_places_are_told_where_they_belong() {
+    let dir = tempfile::tempdir().unwrap();
+    let topic = ran_t(&dir);
+    let [zero, one, aside] = ["0", "1", "x"].map(|name| dir.path().join(&topic).join(name));
+    std::fs::rename(&zero, &aside).unwrap();
+    std::fs::rename(&one, &zero).unwrap();
+    std::fs::rename(&aside, &one).unwrap();
+    let swap = |here: &str, there: u32| {
+        (
+            here.to_owned(),
+            format!("it is partition {there} of \"t\": swap it with {}/{there}", topic.display()),
+        )
+    };
+    assert_eq!(not_used(&dir, &topic), [swap("0", 1), swap("1", 0)]);
+    let plan = plan_rebuild(&Env::real(), dir.path()).unwrap();
+    assert_eq!((plan.topics()[0].name.as_str(), &plan.topics()[0].missing[..]), ("t", &[0, 1][..]));
+    std::fs::remove_dir_all(&one).unwrap();
+    assert_eq!(
+        not_used(&dir, &topic),
+        [("0".to_owned(), format!("it is partition 1 of \"t\": put it in {}/1", topic.display()))]
+    );
 }

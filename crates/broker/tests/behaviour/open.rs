@@ -1,10 +1,14 @@
 //! A data directory that cannot be had is refused in a sentence that says why.
 
+#![expect(clippy::disallowed_methods, reason = "the operator's hands")]
+
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::{fs, io};
 
-use logmill_broker::{Broker, Config, OnOpen, OpenError, OpenErrorKind};
+use logmill_broker::{Broker, Config, OnOpen, OpenError, OpenErrorKind, plan_rebuild};
+use logmill_log::env::Env;
+use logmill_log::inspect::plan_repair;
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_log::{LogOptions, LogSet, SetOptions};
 use logmill_record::{BatchBuilder, NewRecord, TimestampMs};
@@ -128,4 +132,74 @@ fn opening_tells_how_many_partitions_are_open() {
     told.sort_unstable(); // those that open at the same time tell it in any order
     told.dedup(); // and a log that has to be read tells of that, too
     assert!(told.into_iter().eq((0..=7).map(|done| (done, 7))));
+}
+
+#[test]
+fn a_node_that_has_lost_its_logs_is_not_started_empty() {
+    for emptied in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let node = Node::open(config(&dir));
+        node.create("t", 2).unwrap();
+        node.say("t", 0, "x").unwrap();
+        node.broker.close().unwrap();
+        for name in ["internal", "topics"] {
+            let path = dir.path().join(name);
+            fs::remove_dir_all(&path).unwrap();
+            if emptied {
+                // A volume that is not mounted.
+                fs::create_dir(&path).unwrap();
+            }
+        }
+        let error = refused(config(&dir));
+        assert_eq!(error.kind(), OpenErrorKind::Damaged, "{error}");
+        let expected = format!(
+            "{} has lost its list of topics and its topics: its checkpoint speaks of 3 logs, and none is there; \
+             mount or restore internal/ and topics/, or choose an empty directory",
+            dir.path().display()
+        );
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(plan_rebuild(&Env::real(), dir.path()).unwrap_err().to_string(), expected);
+        assert_eq!(dir.path().join("topics").exists(), emptied, "nothing was changed");
+    }
+}
+
+#[test]
+fn a_node_that_has_lost_set_and_checkpoint_names_the_repair() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::open(config(&dir));
+    node.create("t", 1).unwrap();
+    node.broker.close().unwrap();
+    for name in ["set", "checkpoint"] {
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    let expected = format!(
+        "{0} has lost its files \"set\" and \"checkpoint\", and holds the logs of a node: keep a copy, and run \
+         'logmill log repair {0}'",
+        dir.path().display()
+    );
+    let error = refused(config(&dir));
+    assert_eq!((error.kind(), error.to_string()), (OpenErrorKind::Damaged, expected.clone()));
+    assert_eq!(plan_rebuild(&Env::real(), dir.path()).unwrap_err().to_string(), expected);
+
+    plan_repair(&Env::real(), dir.path(), &mut |_| ()).unwrap().execute().unwrap();
+    let node = Node::open(config(&dir));
+    assert_eq!(node.broker.open_report().topics, 1);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_file_where_the_node_has_a_directory_is_to_be_moved_out() {
+    for name in ["internal", "topics"] {
+        let dir = tempfile::tempdir().unwrap();
+        Node::open(config(&dir)).broker.close().unwrap();
+        let path = dir.path().join(name);
+        fs::remove_dir_all(&path).unwrap();
+        fs::File::create_new(&path).unwrap();
+        let expected =
+            format!("{} is a file, and the node has a directory there: move it out", path.display());
+        for error in [refused(config(&dir)), plan_rebuild(&Env::real(), dir.path()).unwrap_err()] {
+            assert_eq!(error.kind(), OpenErrorKind::Damaged);
+            assert!(error.to_string().starts_with(&expected), "{error}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! `logmill log dump`.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use logmill_log::env::Env;
 use logmill_log::inspect::{DumpOptions, Dumped, DumpedBatch, DumpedDamage, dump};
@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::{name_of, typed_name};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output::{Output, counted};
 use crate::record_json::{Headers, bytes_entry};
 use crate::when::time_text;
@@ -40,6 +40,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let mut options = DumpOptions::default().from(Offset(args.from));
     if let Some(log) = &args.log {
+        refuse_file(&args.path)?;
         options = options.log(typed_name(log));
     }
     let mut left = args.limit.unwrap_or(u64::MAX);
@@ -54,6 +55,18 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
         if outcome.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     outcome
+}
+
+/// A file is one log's: a choice among logs would be passed over.
+fn refuse_file(path: &Path) -> Result<(), Failure> {
+    if !path.is_file() {
+        return Ok(());
+    }
+    let message = format!(
+        "{} is a file, in which --log finds no logs: leave --log out, or give the data directory",
+        path.display()
+    );
+    Err(Failure::new(Exit::Usage, message))
 }
 
 struct Printer<'a> {
@@ -82,7 +95,7 @@ impl Printer<'_> {
         }
     }
 
-    fn heading(&mut self, file: &std::path::Path) -> Result<(), Failure> {
+    fn heading(&mut self, file: &Path) -> Result<(), Failure> {
         if self.file.as_deref() == Some(file) {
             return Ok(());
         }

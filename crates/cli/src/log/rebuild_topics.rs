@@ -1,12 +1,12 @@
 //! `logmill log rebuild-topics`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use logmill_broker::{RebuildPlan, RebuiltTopic, plan_rebuild};
 use logmill_log::env::Env;
 use serde_json::{Value, json};
 
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::node::open_failure;
 use crate::output::{Output, counted};
 
@@ -28,15 +28,24 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     if !args.json {
         print(&plan, output)?;
     }
+    let needed = plan.is_needed();
+    if needed && plan.topics().is_empty() {
+        output.flush()?;
+        return Err(Failure::new(Exit::NotFound, nothing_text(&args.dir)));
+    }
     let count = counted(plan.topics().len() as u64, "topic", "topics");
-    let replaced = if args.execute { plan.execute().map_err(|error| open_failure(&error))? } else { None };
+    let executed = args.execute && needed;
+    let replaced = if executed { plan.execute().map_err(|error| open_failure(&error))? } else { None };
     let replaced = replaced.map(|path| path.display().to_string());
     if args.json {
         let mut document = document;
         document["dir"] = args.dir.display().to_string().into();
-        document["executed"] = args.execute.into();
+        document["executed"] = executed.into();
         document["replaced"] = replaced.into();
         return output.json(&document);
+    }
+    if !needed {
+        return output.line("the list is whole, and these are its topics; nothing to do");
     }
     if !args.execute {
         return output.line(format_args!(
@@ -57,10 +66,16 @@ fn print(plan: &RebuildPlan, output: &mut Output) -> Result<(), Failure> {
     for skipped in plan.skipped() {
         output.line(format_args!("not used: {}: {}", skipped.path.display(), skipped.why))?;
     }
-    if !plan.topics().is_empty() {
-        output.line("settings are not in these directories: every topic gets the defaults")?;
-    }
     Ok(())
+}
+
+/// No topic is there: a list of none would take away what a repair, or a backup, could still say.
+fn nothing_text(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        "{dir} holds no topic of which a list could be made: put topics/ back, or see what 'logmill log repair {dir}' \
+         can do"
+    )
 }
 
 fn topic_text(topic: &RebuiltTopic) -> String {
@@ -69,6 +84,11 @@ fn topic_text(topic: &RebuiltTopic) -> String {
         let missing: Vec<String> = topic.missing.iter().map(ToString::to_string).collect();
         text.push_str(&format!("; not there: {}", missing.join(", ")));
     }
+    text.push_str(if topic.has_settings {
+        "; settings from the old list"
+    } else {
+        "; its settings cannot be read: defaults"
+    });
     text
 }
 
@@ -79,9 +99,10 @@ fn plan_json(plan: &RebuildPlan) -> Value {
             "topic_id": topic.id.to_string(),
             "partition_count": topic.partition_count,
             "missing_partitions": topic.missing,
+            "settings": if topic.has_settings { "old-list" } else { "defaults" },
         })
     });
     let skipped =
         plan.skipped().iter().map(|it| json!({ "path": it.path.display().to_string(), "why": it.why }));
-    json!({ "topics": topics.collect::<Value>(), "not_used": skipped.collect::<Value>() })
+    json!({ "topics": topics.collect::<Value>(), "not_used": skipped.collect::<Value>(), "needed": plan.is_needed() })
 }

@@ -108,7 +108,7 @@ fn topics_text(dir: &Path, unlisted: &BTreeSet<String>) -> String {
     };
     format!(
         "the node's list of topics will be without {lost}; 'logmill log rebuild-topics {}' makes it anew from the \
-         topics' directories, with the default settings",
+         topics' directories, with the settings that it still has: do that before the node is started",
         dir.display()
     )
 }
