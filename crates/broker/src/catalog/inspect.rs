@@ -49,6 +49,8 @@ pub struct TopicList {
     has_checkpoint: bool,
     /// Whether parts of it could not be read.
     is_damaged: bool,
+    /// Whether nothing of it could be: a newer version wrote it, or this user may not read it.
+    is_unread: bool,
 }
 
 /// A partition that is not where the list of topics has it, or something else that is in its place.
@@ -184,6 +186,9 @@ impl TopicList {
     /// not told again.
     #[must_use]
     pub fn check(&self, report: &Report) -> Vec<Misplaced> {
+        if self.is_unread {
+            return Vec::new();
+        }
         if !self.is_there {
             return self.without_list(report).into_iter().collect();
         }
