@@ -26,6 +26,7 @@ pub(crate) fn crc32c_extend(crc: u32, bytes: &[u8]) -> u32 {
 
 /// What is wrong with stored bytes where a batch should begin. Nobody sent them like that: the error's advice,
 /// which is for producers, does not fit.
+#[cold]
 pub(super) fn no_batch(error: &BatchError, bytes: &[u8]) -> String {
     match error {
         BatchError::UnsupportedMagic { .. } if bytes.iter().take(HEADER_LEN).all(|byte| *byte == 0) => {
