@@ -335,7 +335,9 @@ fn a_log_lies_below_its_directory_and_takes_none_of_its_names() {
     let absolute = data.join("log");
     let strange = std::ffi::OsStr::from_bytes(b"\xff");
     let wrong = ["..", "../log", "a/../log", "/", "set", "meta", "a/meta", "lock", "checkpoint", "reserve"];
-    for path in wrong.map(Path::new).into_iter().chain([&*absolute, Path::new(strange)]) {
+    // Inspections pass these over, and so does who makes a lost checkpoint again.
+    let done_with = ["a.deleted", "a.deleted/0", "a.replaced-3"];
+    for path in wrong.iter().chain(&done_with).map(Path::new).chain([&*absolute, Path::new(strange)]) {
         for outcome in [
             set.create(path, b"", options()).map(drop),
             set.open_log(path, options()).map(drop),

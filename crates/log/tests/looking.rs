@@ -95,7 +95,8 @@ fn a_deletion_that_was_cut_off_is_no_damage_and_is_left_alone() {
 #[test]
 fn a_list_of_topics_that_was_replaced_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    closed(dir.path(), &["internal/metadata", "internal/metadata.replaced-3"]);
+    closed(dir.path(), &["internal/metadata", "internal/old"]);
+    fs::rename(dir.path().join("internal/old"), dir.path().join("internal/metadata.replaced-3")).unwrap();
     damage(dir.path(), "internal/metadata.replaced-3");
     assert_eq!(above_notes(dir.path()), [""; 0]);
     assert_eq!(repair(dir.path()), [""; 0]);

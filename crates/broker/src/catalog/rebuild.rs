@@ -174,9 +174,12 @@ impl OldList {
         if list.is_there() {
             return Ok(Self { is_whole: list.is_whole(listing), list });
         }
-        // A rebuild that was cut off may have put it aside, and settings are nowhere else.
+        // A rebuild that was cut off may have put it aside, and settings are nowhere else. What an earlier one
+        // replaced is too old: topics have been changed since.
+        let was_cut_off = env.fs.list(&dir.join(NEW)).is_ok();
         let names = env.fs.list(&dir.join(INTERNAL)).unwrap_or_default().into_iter();
         let aside = names
+            .filter(|_| was_cut_off)
             .filter_map(|entry| Some((entry.name.strip_prefix(ASIDE)?.parse::<i32>().ok()?, entry.name)));
         let list = match aside.max() {
             Some((_, name)) => {

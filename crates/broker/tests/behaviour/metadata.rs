@@ -230,6 +230,19 @@ fn a_list_whose_own_meta_is_lost_keeps_its_settings() {
     node.broker.close().unwrap();
 }
 
+/// Topics have been changed since a rebuild put the list aside that it replaced.
+#[test]
+fn settings_of_a_list_that_was_replaced_long_ago_are_not_brought_back() {
+    let dir = tempfile::tempdir().unwrap();
+    ran(config(&dir));
+    let metadata = dir.path().join("internal/metadata");
+    std::fs::remove_file(metadata.join("meta")).unwrap();
+    plan_rebuild(&Env::real(), dir.path()).unwrap().execute().unwrap();
+    std::fs::remove_dir_all(metadata).unwrap();
+    let plan = plan_rebuild(&Env::real(), dir.path()).unwrap();
+    assert!(plan.topics().iter().all(|topic| !topic.has_settings), "{plan:?}");
+}
+
 #[test]
 fn a_list_that_a_newer_version_wrote_is_not_taken_for_a_lost_one() {
     let dir = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind};
 use crate::format::atomic::TEMPORARY;
 use crate::format::meta::FILE as META;
 use crate::segment::base_of;
-use crate::set::{CHECKPOINT, LOCK, LOST_AND_FOUND, RESERVE, SET, take_lock};
+use crate::set::{CHECKPOINT, LOCK, LOST_AND_FOUND, RESERVE, SET, is_done_with, take_lock};
 
 /// Logs lie no deeper below the data directory than this.
 const MOST_LEVELS: usize = 16;
@@ -200,11 +200,6 @@ impl Search<'_> {
         }
         self.fs.list(&self.root.join(path)).is_ok()
     }
-}
-
-/// Whether a directory of this name is being removed by its owner, or was replaced by another one.
-fn is_done_with(name: &str) -> bool {
-    name.ends_with(".deleted") || name.contains(".replaced-")
 }
 
 /// Whether it is one of the set's own files.

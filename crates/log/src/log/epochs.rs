@@ -208,7 +208,8 @@ impl LogInner {
 }
 
 /// Where epochs rise from batch to batch. Compaction keeps the batch there, if need be without records: it tells
-/// a reader who has others at these offsets that they are gone, however little is left of what replaced them.
+/// a reader who has others at these offsets that they are gone, however little is left of what replaced them. Not
+/// told is one whose place lies before the first batch that retention has left of what compaction kept.
 pub(super) struct Rise {
     last: i32,
 }

@@ -42,6 +42,11 @@ pub(super) fn log_path(dir: &Path, path: &Path) -> Result<PathBuf, Error> {
                     let why = format!("the set has files named {name:?} itself; choose another name");
                     return Err(refuse(why));
                 }
+                Some(name) if is_done_with(name) => {
+                    let why =
+                        "directories of such names are being removed, or were replaced; choose another name";
+                    return Err(refuse(why.to_owned()));
+                }
                 Some(name) => below.push(name),
                 None => return Err(refuse("its name is not UTF-8; choose another".to_owned())),
             },
@@ -52,6 +57,12 @@ pub(super) fn log_path(dir: &Path, path: &Path) -> Result<PathBuf, Error> {
         }
     }
     Ok(below)
+}
+
+/// Whether a directory of this name is being removed by its owner, or was replaced by another one. There is no log
+/// of the set in it.
+pub(crate) fn is_done_with(name: &str) -> bool {
+    name.ends_with(".deleted") || name.contains(".replaced-")
 }
 
 /// The directory of the log at `below`, without a slash at its end.

@@ -30,7 +30,7 @@ pub use budget::BudgetStats;
 pub(crate) use budget::Place;
 use checkpointer::Checkpointer;
 pub(crate) use checkpointer::FILE as CHECKPOINT;
-pub(crate) use dir::{LOCK, LOST_AND_FOUND, SET, is_on_its_way, lock as take_lock};
+pub(crate) use dir::{LOCK, LOST_AND_FOUND, SET, is_done_with, is_on_its_way, lock as take_lock};
 pub(crate) use dirty::Dirty;
 pub(crate) use files::OpenFile;
 pub use handle::LogSet;
