@@ -86,8 +86,8 @@ struct ProduceArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  logmill bench consume                                     one reader, as fast as it goes, 1 KiB records
-  logmill bench consume --connections 4 --rate 200000       four readers, 200,000 records a second together")]
+  logmill bench consume                                 one reader, as fast as it goes
+  logmill bench consume --connections 4 --rate 200000   four readers, 200,000 a second in all")]
 struct ConsumeArgs {
     #[command(flatten)]
     common: Common,
@@ -117,8 +117,8 @@ struct ConsumeArgs {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  logmill bench e2e                                         1,000 records a second
-  logmill bench e2e --rate 10000 --connections 10 --json    10,000 a second from 10 producers")]
+  logmill bench e2e                                       1,000 records a second
+  logmill bench e2e --rate 10000 --connections 10 --json  10,000 from 10 producers")]
 struct E2eArgs {
     #[command(flatten)]
     common: Common,
