@@ -233,8 +233,8 @@ fn a_producer_that_never_waits() {
         peer.send(&frame(HEADERS, END_HEADERS, 1, &call("/logmill.v1.ProduceService/ProduceStream"))),
         Ended::Taken
     );
-    // A gigabyte, in frames that any server takes, and without a look at windows. A node that keeps up with it takes
-    // all; one that does not ends the connection. Either way it holds no more than it may.
+    // A gigabyte, in frames that any server takes, and without a look at windows. Whether the node ends the connection or
+    // takes the bytes and drops them, it holds no more than it may.
     let ended =
         peer.flood(2_000, |_| bytes.chunks(16_384).flat_map(|part| frame(DATA, 0, 1, part)).collect());
     println!("a producer that minds no windows: {ended:?}");
