@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use keyed::{Records, append, check, fill, least, records};
 use logmill_log::env::Clock as _;
+use logmill_log::inspect::{Severity, verify};
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_log::{CompactionOptions, ErrorKind, Log, LogOptions, LogSet, SetOptions};
 use logmill_record::{
@@ -166,6 +167,29 @@ fn what_compaction_took_out_is_no_damage_when_the_index_is_lost() {
         sim.fs.truncate(path, 5).unwrap();
     }
     assert_eq!(check(&open(&sim, small()), &model), least(&model));
+}
+
+/// A roll that failed left the file; what was in front of it has been compacted since, and lost its index.
+#[test]
+fn an_empty_segment_file_inside_a_compacted_segment_without_an_index_takes_no_record() {
+    let sim = Sim::new(3);
+    let log = open(&sim, LogOptions::default().compaction(Some(CompactionOptions::default())));
+    let mut model = Records::new();
+    fill(&log, &mut model, &sim.random(), 60, 12);
+    log.roll().unwrap();
+    let end = log.end_offset();
+    log.compact().unwrap();
+    log.set().close().unwrap();
+    drop(log);
+    let stray = format!("/data/{:020}.log", end.0 / 2);
+    sim.fs.write_file(&stray, b"").unwrap();
+    sim.fs.mount().remove_file("/data/00000000000000000000.index".as_ref()).unwrap();
+    let report = verify(&sim.env(), "/data", &mut |_| ()).unwrap();
+    assert_eq!(report.count(Severity::Data), 0, "{:?}", report.findings);
+    let log = open(&sim, small());
+    assert_eq!(check(&log, &model), least(&model));
+    assert_eq!(log.end_offset(), end);
+    assert!(sim.fs.read_file(&stray).is_err(), "it is gone");
 }
 
 #[test]

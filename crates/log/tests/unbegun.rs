@@ -149,3 +149,16 @@ fn a_start_behind_an_empty_segment_file_costs_no_record_of_the_segment_before() 
     let (_set, log) = open(&sim);
     assert_eq!(read_all(&log, Offset(4)).unwrap().len(), 2);
 }
+
+/// The checkpoint is made again from what is there, the empty file among it.
+#[test]
+fn an_empty_segment_file_is_not_the_newest_segment_of_a_checkpoint_that_is_made_again() {
+    let sim = log_of(&[5], true);
+    sim.fs.write_file(segment(3), b"").unwrap();
+    sim.fs.mount().remove_file("/data/checkpoint".as_ref()).unwrap();
+    let (_set, log) = open(&sim);
+    assert!(matches!(log.stats().state, LogState::Open), "{:?}", log.stats().state);
+    assert_eq!(log.end_offset(), Offset(5));
+    assert_eq!(read_all(&log, Offset(0)).unwrap().len(), 5);
+    assert!(sim.fs.read_file(segment(3)).is_err(), "it is gone");
+}

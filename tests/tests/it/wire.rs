@@ -53,6 +53,14 @@ pub(crate) fn message(bytes: &[u8]) -> Vec<u8> {
     [&[0], &length[..], bytes].concat()
 }
 
+/// A frame that the node has sent.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
 /// How a flood ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -103,6 +111,22 @@ impl Peer {
             }
         }
         Ended::Taken
+    }
+
+    /// The first frame that the node has sent for which `is` its kind; reads over those before it. `None` if it ends the
+    /// connection without one.
+    pub(crate) fn reads(&mut self, is: impl Fn(u8) -> bool) -> Option<Frame> {
+        self.0.set_read_timeout(Some(LIMIT)).unwrap();
+        loop {
+            let mut head = [0; 9];
+            self.0.read_exact(&mut head).ok()?;
+            let [a, b, c, kind, _, stream @ ..] = head;
+            let mut payload = vec![0; usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap()];
+            self.0.read_exact(&mut payload).ok()?;
+            if is(kind) {
+                return Some(Frame { kind, stream: u32::from_be_bytes(stream), payload });
+            }
+        }
     }
 
     /// Whether the node ends the connection; reads and forgets what it says until then.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use logmill_log::env::Env;
 use logmill_log::inspect::{
-    DumpOptions, Dumped, Finding, FindingKind, Listing, LogListing, LogReport, Report, Severity, dump,
+    DumpOptions, Dumped, Finding, FindingKind, LogReport, Report, Severity, dump, verify_log,
 };
 use logmill_log::{Error, ErrorKind};
 use logmill_record::Batch;
@@ -154,11 +154,12 @@ impl TopicList {
         self.deleted.iter().copied()
     }
 
-    /// Whether it says all that it ever said, and a node can open it.
-    pub(super) fn is_whole(&self, listing: &Listing) -> bool {
-        let log = listing.logs.iter().find(|log| Self::is_at(&log.path));
-        let ends_early = |log: &LogListing| log.checkpoint.is_some_and(|row| log.end_offset < row.end_offset);
-        self.is_there && !self.is_damaged && log.is_some_and(|log| log.meta.is_ok() && !ends_early(log))
+    /// Whether it says all that it ever said: nothing of its log is damaged or gone.
+    pub(super) fn is_whole(&self, env: &Env, dir: &Path) -> Result<bool, Error> {
+        if !self.is_there || self.is_damaged {
+            return Ok(false);
+        }
+        Ok(verify_log(env, dir, METADATA, &mut |_| ())?.count(Severity::Data) == 0)
     }
 
     /// What the broker keeps in the `meta` of the log at this path below the data directory, if that is a

@@ -172,7 +172,7 @@ impl OldList {
         }
         let list = TopicList::read_or_say_why(env, dir).map_err(OpenError::from_log)?;
         if list.is_there() {
-            return Ok(Self { is_whole: list.is_whole(listing), list });
+            return Ok(Self { is_whole: list.is_whole(env, dir).map_err(OpenError::from_log)?, list });
         }
         // A rebuild that was cut off may have put it aside, and settings are nowhere else. What an earlier one
         // replaced is too old: topics have been changed since.

@@ -12,6 +12,7 @@ use logmill_broker::{
 use logmill_log::env::Env;
 use logmill_log::inspect::plan_repair;
 use logmill_log::sim::Sim;
+use logmill_log::{LogOptions, LogSet, SetOptions};
 
 use crate::common::{Node, config, small};
 
@@ -128,6 +129,31 @@ fn a_damaged_log_of_topics_is_kept_beside_the_new_one() {
     let node = Node::open(config(&dir));
     check(&node, true);
     node.broker.close().unwrap();
+}
+
+/// What is left can be read from end to end, but it does not say all that it ever said.
+#[test]
+fn a_log_of_topics_that_lost_a_segment_is_not_taken_for_whole() {
+    for lost in 0..3 {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["first", "middle", "last"] {
+            let node = Node::open(config(&dir));
+            node.create(name, 1).unwrap();
+            node.broker.close().unwrap();
+            let set = LogSet::open(dir.path(), SetOptions::default()).unwrap();
+            set.open_log("internal/metadata", LogOptions::default()).unwrap().roll().unwrap();
+            set.close().unwrap();
+        }
+        let needs_one = || plan_rebuild(&Env::real(), dir.path()).unwrap().is_needed();
+        assert!(!needs_one());
+        let metadata = dir.path().join("internal/metadata");
+        let files = std::fs::read_dir(metadata).unwrap().map(|entry| entry.unwrap().path());
+        let mut segments: Vec<_> = files.filter(|path| path.extension() == Some("log".as_ref())).collect();
+        segments.sort();
+        assert_eq!(segments.len(), 4);
+        std::fs::remove_file(&segments[lost]).unwrap();
+        assert!(needs_one(), "segment {lost} is gone");
+    }
 }
 
 #[test]

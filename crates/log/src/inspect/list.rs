@@ -231,7 +231,8 @@ fn list_log(
     let row = meta.as_ref().ok().and_then(|meta| rows.get(&meta.id)).copied();
     let mut segments = segments(fs, &log_dir)?;
     let clean = clean && row.is_some_and(|row| row.clean);
-    let rolls = Rolls { fs, dir: &log_dir, durable: row.map(|row| row.durable), clean };
+    let gaps_below = meta.as_ref().map_or(Offset::MAX, |meta| meta.gaps_below);
+    let rolls = Rolls { fs, dir: &log_dir, durable: row.map(|row| row.durable), clean, gaps_below };
     while let [.., before, last] = segments[..]
         && last.bytes == 0
         && rolls.was_never_begun(before.base_offset, last.base_offset)?

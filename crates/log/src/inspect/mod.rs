@@ -51,4 +51,4 @@ pub use finding::{Finding, FindingKind, Progress, Severity};
 pub use list::{CheckpointRow, Listing, LogListing, SegmentListing, list};
 pub(crate) use list::{end_of, read_meta, segments};
 pub use repair::{Plan, RepairStep, plan_repair};
-pub use verify::{LogReport, Report, verify};
+pub use verify::{LogReport, Report, verify, verify_log};

@@ -21,6 +21,8 @@ pub(crate) struct Rolls<'a> {
     pub(crate) durable: Option<Durable>,
     /// Whether it was closed cleanly there.
     pub(crate) clean: bool,
+    /// Segments below this offset may have gaps between their batches.
+    pub(crate) gaps_below: Offset,
 }
 
 impl Rolls<'_> {
@@ -40,11 +42,14 @@ impl Rolls<'_> {
         let file = self.fs.open(&data, OpenMode::Read).map_err(failed)?;
         let len = file.status().map_err(failed)?.len;
         let footer = Footer::read(self.fs, &path(self.dir, base, INDEX))?;
-        let footer = footer.filter(|footer| footer.base == base && footer.next_offset == next);
-        if footer.is_some_and(|footer| footer.data_len == len) {
-            return Ok(false);
+        if let Some(footer) = footer.filter(|footer| footer.base == base && footer.data_len == len)
+            && footer.next_offset >= next
+        {
+            return Ok(footer.next_offset > next);
         }
-        let (file, from, offset, gaps) = (&*file, 0, base, Gaps::None);
+        // It was sealed, and its index is lost: how far it went is not known.
+        let gaps = if base < self.gaps_below { Gaps::Below(Offset::MAX) } else { Gaps::None };
+        let (file, from, offset) = (&*file, 0, base);
         let whole = Scan { file, base, from, offset, to: len, gaps, crc: true };
         let found = scan(&whole, |_, _| ()).map_err(failed)?;
         if found.next_offset >= next {
@@ -53,7 +58,8 @@ impl Rolls<'_> {
         // A roll writes the index first. Where a kill may have come behind the checkpoint, damage could
         // be what hides that the data went on to there.
         let was_newest = self.durable.is_some_and(|known| known.active_base == base && known.end < next);
-        Ok(was_newest && footer.is_none() && (self.clean || found.damage.is_none()))
+        let is_rolled = footer.is_some_and(|footer| footer.base == base && footer.next_offset == next);
+        Ok(was_newest && !is_rolled && (self.clean || found.damage.is_none()))
     }
 
     fn is_empty(&self, base: Offset) -> Result<bool, Error> {

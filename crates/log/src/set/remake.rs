@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::format::atomic;
 use crate::format::checkpoint::{self, Checkpoint, Durable, Row};
 use crate::inspect::{end_of, logs_in, read_meta, segments};
+use crate::log::Rolls;
 
 use super::checkpointer::FILE as CHECKPOINT;
 use crate::format::meta::FILE as META;
@@ -48,17 +49,14 @@ fn add_row(fs: &dyn Fs, log_dir: &Path, rows: &mut Checkpoint) -> Result<(), Err
         Err(error) => return Err(error),
     };
     let mut segments = segments(fs, log_dir)?;
-    let Some(mut newest) = segments.pop() else { return Ok(()) };
-    let mut end = end_of(fs, log_dir, newest)?;
-    if newest.bytes == 0
-        && let Some(before) = segments.pop()
+    let rolls = Rolls { fs, dir: log_dir, durable: None, clean: true, gaps_below: meta.gaps_below };
+    while let [.., before, last] = segments[..]
+        && rolls.was_never_begun(before.base_offset, last.base_offset)?
     {
-        // A roll that failed leaves an empty file, and the log goes on in the segment before.
-        let end_before = end_of(fs, log_dir, before)?;
-        if end_before > end {
-            (newest, end) = (before, end_before);
-        }
+        segments.pop();
     }
+    let Some(newest) = segments.pop() else { return Ok(()) };
+    let end = end_of(fs, log_dir, newest)?;
     let durable = Durable { active_base: newest.base_offset, end, position: newest.bytes };
     rows.insert(meta.id, Row { durable, clean: false });
     Ok(())

@@ -110,7 +110,8 @@ impl View<'_> {
         findings: &mut Vec<Finding>,
         meter: &mut Meter<'_>,
     ) -> Result<(Vec<SegmentListing>, Vec<Offset>), Error> {
-        let rolls = Rolls { fs: self.fs, dir: &self.log_dir(), durable, clean: self.clean };
+        let View { fs, clean, gaps_below, .. } = *self;
+        let rolls = Rolls { fs, dir: &self.log_dir(), durable, clean, gaps_below };
         let (mut kept, mut unbegun) = (Vec::<SegmentListing>::with_capacity(segments.len()), Vec::new());
         for listing in segments {
             let base = listing.base_offset;

@@ -137,6 +137,43 @@ pub fn verify(env: &Env, dir: impl AsRef<Path>, progress: &mut dyn FnMut(Progres
     verify_in(&*env.fs, &directory, progress).map(|seen| seen.report)
 }
 
+/// [`verify`] of one log of the directory, by its path below it: the report has no other, and none of what is beside
+/// the logs.
+///
+/// ```
+/// use logmill_log::env::Env;
+/// use logmill_log::inspect::verify_log;
+/// use logmill_log::{LogOptions, LogSet, SetOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let set = LogSet::open(dir.path(), SetOptions::default())?;
+/// set.create("orders/0", b"", LogOptions::default())?;
+/// set.close()?;
+/// let report = verify_log(&Env::real(), dir.path(), "orders/0", &mut |_| ())?;
+/// assert!(!report.is_damaged() && report.logs.len() == 1);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// As [`verify`], and `NotFound` if there is no such log.
+pub fn verify_log(
+    env: &Env,
+    dir: impl AsRef<Path>,
+    log: impl AsRef<Path>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Report, Error> {
+    let (mut directory, log) = (Directory::open(&*env.fs, dir.as_ref())?, log.as_ref());
+    directory.found.logs.retain(|path| path == log);
+    if directory.found.logs.is_empty() {
+        let message = format!("{} holds no log {}", directory.path.display(), log.display());
+        return Err(Error::new(ErrorKind::NotFound, message).at_path(&directory.path.join(log)));
+    }
+    look_in(&*env.fs, &directory, progress).map(|seen| seen.report)
+}
+
 /// What a pass over a directory saw.
 #[derive(Debug)]
 pub(super) struct Seen {
@@ -153,6 +190,18 @@ pub(super) fn verify_in(
     directory: &Directory,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Seen, Error> {
+    let mut seen = look_in(fs, directory, progress)?;
+    let findings = &mut seen.report.findings;
+    whole::note_copies(&seen.looks, &directory.path, findings);
+    if seen.all_read {
+        whole::note_lost_logs(&directory.path, &seen.frame, &seen.looks, findings);
+    }
+    whole::note_strays(directory, findings);
+    Ok(seen)
+}
+
+/// Looks at the directory's own files and at its logs, each by itself.
+fn look_in(fs: &dyn Fs, directory: &Directory, progress: &mut dyn FnMut(Progress)) -> Result<Seen, Error> {
     let dir = &directory.path;
     let mut findings = Vec::new();
     let mut frame = Frame::read(fs, dir, &mut findings)?;
@@ -173,12 +222,7 @@ pub(super) fn verify_in(
         }
     }
     findings.append(&mut of_logs);
-    whole::note_copies(&looks, dir, &mut findings);
     let all_read = findings.iter().all(|finding| finding.kind != FindingKind::Unread);
-    if all_read {
-        whole::note_lost_logs(dir, &frame, &looks, &mut findings);
-    }
-    whole::note_strays(directory, &mut findings);
     let report = Report {
         dir: dir.clone(),
         id: frame.set.map(|set| set.id),

@@ -65,7 +65,8 @@ impl Recovery<'_> {
     /// Whether the segment at `next`, behind the one at `base`, is what a roll left that failed.
     pub(super) fn was_never_begun(&self, base: Offset, next: Offset) -> Result<bool, Error> {
         let Expected { durable, clean, .. } = self.expected;
-        Rolls { fs: &*self.fs, dir: self.dir, durable, clean }.was_never_begun(base, next)
+        Rolls { fs: &*self.fs, dir: self.dir, durable, clean, gaps_below: self.meta.gaps_below }
+            .was_never_begun(base, next)
     }
 
     /// Trusts a footer that matches the file's length, or rebuilds the index by a walk of headers.
