@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use keyed::{Records, append, check, fill, least, records};
 use logmill_log::env::Clock as _;
-use logmill_log::inspect::{Severity, verify};
+use logmill_log::inspect::{Severity, plan_repair, verify};
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_log::{CompactionOptions, ErrorKind, Log, LogOptions, LogSet, SetOptions};
 use logmill_record::{
@@ -69,7 +69,7 @@ fn of_each_key_the_last_record_stays_where_it_was() {
         // Nothing is left to do, and nothing is done.
         assert_eq!(log.compact().unwrap().segments, 0);
         log.set().close().unwrap();
-        let report = logmill_log::inspect::verify(&sim.env(), "/data", &mut |_| ()).unwrap();
+        let report = verify(&sim.env(), "/data", &mut |_| ()).unwrap();
         assert!(report.findings.is_empty(), "{report:?}");
         let log = open(&sim, options);
         assert_eq!(check(&log, &model), found);
@@ -190,6 +190,32 @@ fn an_empty_segment_file_inside_a_compacted_segment_without_an_index_takes_no_re
     assert_eq!(check(&log, &model), least(&model));
     assert_eq!(log.end_offset(), end);
     assert!(sim.fs.read_file(&stray).is_err(), "it is gone");
+}
+
+/// The last segment that is left was sealed and compacted: what compaction took out of it is no damage.
+#[test]
+fn a_compacted_segment_that_lost_the_one_behind_it_is_whole() {
+    for lost in [&["meta"][..], &[]] {
+        let sim = Sim::new(3);
+        let log = open(&sim, LogOptions::default().compaction(Some(CompactionOptions::default())));
+        let mut model = Records::new();
+        fill(&log, &mut model, &sim.random(), 60, 12);
+        log.roll().unwrap();
+        let end = log.end_offset();
+        log.compact().unwrap();
+        log.set().close().unwrap();
+        drop(log);
+        let newest = format!("{:020}.log", end.0);
+        for file in lost.iter().copied().chain([newest.as_str()]) {
+            sim.fs.mount().remove_file(format!("/data/{file}").as_ref()).unwrap();
+        }
+        plan_repair(&sim.env(), "/data", &mut |_| ()).unwrap().execute().unwrap();
+        let report = verify(&sim.env(), "/data", &mut |_| ()).unwrap();
+        assert!(!report.is_damaged(), "{:?}", report.findings);
+        let log = open(&sim, small());
+        assert_eq!(check(&log, &model), least(&model), "without {lost:?}");
+        assert_eq!(log.end_offset(), end);
+    }
 }
 
 #[test]
@@ -471,7 +497,7 @@ fn an_index_of_data_that_never_took_its_place_does_not_either() {
         let log = open(&sim, small());
         assert_eq!(log.read(Offset(0), 1).unwrap().next_offset, Offset(2));
         log.set().close().unwrap();
-        let report = logmill_log::inspect::verify(&sim.env(), "/data", &mut |_| ()).unwrap();
+        let report = verify(&sim.env(), "/data", &mut |_| ()).unwrap();
         assert!(!report.is_damaged(), "kill {nth}: {:?}", report.findings);
     }
     assert!(kills > 5);

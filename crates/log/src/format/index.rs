@@ -211,6 +211,11 @@ impl Footer {
             && self.data_len <= most
     }
 
+    /// Whether there is a record at each of its offsets.
+    pub(crate) fn is_contiguous(&self) -> bool {
+        self.next_offset.checked_sub(self.base) == Some(self.records)
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend(self.base.get().to_le_bytes());

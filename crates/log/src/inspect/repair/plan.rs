@@ -182,8 +182,12 @@ impl Planned {
     /// not reach into the new one, and what is sealed is never cut.
     fn plan_begin(&mut self, below: &Path, log_dir: &Path, look: &Look) -> Option<Offset> {
         let (end, last) = (log_end(look), look.segments.last());
-        let begins =
-            last.is_none_or(|last| (last.damaged || end > last.end_offset) && end > last.listing.base_offset);
+        // Nothing but the checkpoint, which is of another identity now, says that what is compacted was sealed.
+        let unsealed = |last: &DataLook| last.gaps_allowed && look.meta.is_none();
+        let begins = last.is_none_or(|last| {
+            let is_due = last.damaged || end > last.end_offset || unsealed(last);
+            is_due && end > last.listing.base_offset
+        });
         let row = if begins {
             let what = "begun: the log goes on here".to_owned();
             let action = Action::Begin { dir: log_dir.to_owned(), base: end };
@@ -221,7 +225,7 @@ impl Planned {
                 epochs: segment.epochs,
                 foreign: segment.foreign,
             };
-            if segment.damaged || (next.is_none() && begun.is_some()) {
+            if segment.damaged || (next.is_none() && begun.is_some_and(|begun| begun > segment.end_offset)) {
                 self.plan_rewrite(below, log_dir, segment, target)?;
             } else if segment.index_bad {
                 let what = "made again from the data; times of append become those of the file".to_owned();
@@ -285,7 +289,9 @@ impl Planned {
             None => {
                 let mut meta = LogMeta::new(env.new_uuid(), Bytes::new());
                 meta.start_offset = first.unwrap_or_default();
-                meta.gaps_below = look.segments.last().map_or(Offset::ZERO, |last| last.listing.base_offset);
+                meta.gaps_below = look.segments.last().map_or(Offset::ZERO, |last| {
+                    if last.gaps_allowed { last.end_offset } else { last.listing.base_offset }
+                });
                 let what = "made again, with a new identity; what the owner kept with the log is lost, and \
                             records below its start may be back";
                 (meta, what)

@@ -29,8 +29,7 @@ pub(super) fn make_states(fs: &dyn Fs, dir: &Path, segments: &[Segment]) -> Resu
         fs.open(&data, OpenMode::Read)
             .and_then(|file| replay(&*file, &footer, gaps, footer.last_appended_at, &mut producers))
             .map_err(|error| Error::io("read", &data, error))?;
-        let span = footer.next_offset.get() - footer.base.get();
-        if !segment.gaps && footer.records < span {
+        if !segment.gaps && !footer.is_contiguous() {
             // An empty batch stands where batches of some producer were.
             producers.lose_sequences();
         }

@@ -88,7 +88,10 @@ pub(super) fn look_at_data(
     let file = path(&view.log_dir(), base, DATA);
     let mut index = IndexLook::open(view, target)?;
     let handle = view.fs.open(&file, OpenMode::Read).map_err(|error| Error::io("open", &file, error))?;
-    let gaps = target.end.is_some() && base < view.gaps_below && !index.says_contiguous(target.listing.bytes);
+    let len = target.listing.bytes;
+    // The last segment that is left may have been sealed and compacted, and what came behind it be lost.
+    let sealed = target.end.is_some() || index.says_compacted(len);
+    let gaps = sealed && base < view.gaps_below && !index.says_contiguous(len);
     let end = target.end.unwrap_or(Offset::MAX);
     // Without an index that is of this data, epochs can only be held against one another.
     let is_known = index.footer().is_some_and(|footer| footer.data_len == target.listing.bytes);

@@ -71,12 +71,17 @@ impl IndexLook {
     /// Whether it knows that no offset is missing between the batches of the segment's `len` bytes: one
     /// that is from before a compaction does not.
     pub(super) fn says_contiguous(&self, len: u64) -> bool {
-        match &self.found {
-            Found::Good(footer, _) if footer.data_len == len => {
-                footer.next_offset.checked_sub(footer.base).is_some_and(|span| span == footer.records)
-            }
-            Found::Good(..) | Found::Bad(_) | Found::Missing => false,
-        }
+        self.footer_of(len).is_some_and(Footer::is_contiguous)
+    }
+
+    /// Whether it knows that there are some: compaction has been over the segment, which was sealed before.
+    pub(super) fn says_compacted(&self, len: u64) -> bool {
+        self.footer_of(len).is_some_and(|footer| !footer.is_contiguous())
+    }
+
+    /// The footer, if it is that of `len` bytes.
+    fn footer_of(&self, len: u64) -> Option<&Footer> {
+        self.footer().filter(|footer| footer.data_len == len)
     }
 
     /// The footer, if the index is whole.
