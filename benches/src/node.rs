@@ -38,6 +38,13 @@ impl Node {
         &self.url
     }
 
+    /// Ends it as `kill -9` does.
+    pub fn kill(mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Its process.
     #[must_use]
     pub fn pid(&self) -> u32 {

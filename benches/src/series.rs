@@ -44,6 +44,8 @@ pub enum Aim {
     RatioAtLeast(f64),
     /// Ours is so many times the baseline, or less.
     RatioAtMost(f64),
+    /// Ours is so much, or more, in the row's unit.
+    AtLeast(f64),
     /// Ours is so much, or less, in the row's unit.
     AtMost(f64),
     /// Nothing: the row is there to look at.
@@ -57,6 +59,7 @@ impl Aim {
         match self {
             Self::RatioAtLeast(least) => Some(ratio >= least),
             Self::RatioAtMost(most) => Some(ratio <= most),
+            Self::AtLeast(least) => Some(ours >= least),
             Self::AtMost(most) => Some(ours <= most),
             Self::None => None,
         }
@@ -173,6 +176,7 @@ fn print(row: &Row<'_>, our_name: &str, base_name: &str, Compared { ours, baseli
     let aim = match row.aim {
         Aim::RatioAtLeast(least) => format!("a ratio of at least {least}"),
         Aim::RatioAtMost(most) => format!("a ratio of at most {most}"),
+        Aim::AtLeast(least) => format!("at least {least} {}", row.unit),
         Aim::AtMost(most) => format!("at most {most} {}", row.unit),
         Aim::None => String::new(),
     };
@@ -211,6 +215,7 @@ mod tests {
     fn an_aim_is_met_by_the_medians() {
         assert_eq!(Aim::RatioAtLeast(0.8).is_met(100.0, 0.8), Some(true));
         assert_eq!(Aim::RatioAtMost(1.3).is_met(100.0, 1.31), Some(false));
+        assert_eq!(Aim::AtLeast(5.0).is_met(4.0, 100.0), Some(false));
         assert_eq!(Aim::AtMost(5.0).is_met(4.0, 100.0), Some(true));
         assert_eq!(Aim::None.is_met(1.0, 1.0), None);
     }

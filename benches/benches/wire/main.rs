@@ -9,18 +9,21 @@ mod empty;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use logmill_bench::{Aim, Node, Part, Row, Run, Unit, Values, compare};
 use logmill_client::{
     Acks, Chunk, Client, FetchFrom, Position, Producer, ProducerOptions, ProducerRecord, Subscribe,
 };
-use logmill_record::Inflater;
+use logmill_record::{BatchBuilder, Inflater, NewRecord, TimestampMs};
 use tokio::runtime::Runtime;
 
 const NODE: &str = env!("CARGO_BIN_EXE_logmill-bench-node");
 const RECORD_LEN: usize = 1024;
+const SMALL_LEN: usize = 100;
 const MESSAGE_LEN: usize = 1 << 20;
+const BATCH_LEN: usize = 64 << 10;
 const TOPIC: &str = "wire";
 
 fn main() {
@@ -35,6 +38,8 @@ fn main() {
         .expect("it starts");
     let records = run.pick(512 * 1024, 2_000);
     produce(&run, &runtime, records);
+    durable(&run, &runtime, records);
+    small(&run, &runtime, run.pick(5_000_000, 2_000));
     consume(&run, &runtime, records);
 }
 
@@ -49,11 +54,8 @@ fn produce(run: &Run, runtime: &Runtime, records: usize) {
         aim: Aim::RatioAtLeast(0.7),
     };
     let ours = || {
-        let dir = run.directory();
-        let node = Node::start(NODE, &dir.path().join("data"));
-        let producer = runtime.block_on(producer(&node, MESSAGE_LEN, Acks::Written));
-        let values = values(records);
-        run.megabytes_per_s(records * RECORD_LEN, || runtime.block_on(send(&producer, values)))
+        let took = time_to_produce(run, runtime, (MESSAGE_LEN, Acks::Written), (records, RECORD_LEN));
+        megabytes(records * RECORD_LEN) / took.as_secs_f64()
     };
     let empty = || {
         let server = empty::Server::start(run);
@@ -65,12 +67,70 @@ fn produce(run: &Run, runtime: &Runtime, records: usize) {
     compare(run, &row, ("Producer::send", ours), ("an empty tonic server's stream in", empty));
 }
 
+/// What the wait for the disk costs.
+fn durable(run: &Run, runtime: &Runtime, records: usize) {
+    let row = Row {
+        title: "produce, answered when it is on disk",
+        conditions: &format!(
+            "{records} records of 1 KiB, all distinct, in batches of up to 64 KiB, 8 MiB in flight; one connection, \
+             one partition; the client on the same two cores"
+        ),
+        unit: Unit::MegabytesPerS,
+        aim: Aim::RatioAtLeast(0.8),
+    };
+    let produce = |acks| {
+        let took = time_to_produce(run, runtime, (BATCH_LEN, acks), (records, RECORD_LEN));
+        megabytes(records * RECORD_LEN) / took.as_secs_f64()
+    };
+    let (ours, baseline) = (|| produce(Acks::Durable), || produce(Acks::Written));
+    compare(
+        run,
+        &row,
+        ("Producer::send, durable", ours),
+        ("the same, answered from the page cache", baseline),
+    );
+}
+
+/// What a record costs, besides its bytes.
+fn small(run: &Run, runtime: &Runtime, records: usize) {
+    let row = Row {
+        title: "small records, answered when they are on disk",
+        conditions: &format!(
+            "{records} records of {SMALL_LEN} bytes, all distinct, in batches of up to 64 KiB, 8 MiB in flight; one \
+             connection, one partition; the client on the same two cores"
+        ),
+        unit: Unit::PerS,
+        aim: Aim::AtLeast(2_000_000.0),
+    };
+    let per_s =
+        |took: Duration| f64::from(u32::try_from(records).expect("it is little")) / took.as_secs_f64();
+    let ours = || per_s(time_to_produce(run, runtime, (BATCH_LEN, Acks::Durable), (records, SMALL_LEN)));
+    let baseline = || {
+        let values = values(records, SMALL_LEN);
+        per_s(run.time(|| build(&values)))
+    };
+    compare(run, &row, ("Producer::send, durable", ours), ("BatchBuilder alone, on one core", baseline));
+}
+
+/// Puts the values into batches, and drops them.
+fn build(values: &[Bytes]) {
+    let timestamp = TimestampMs(1);
+    let mut builder = BatchBuilder::new();
+    for value in values {
+        let record = NewRecord { timestamp, key: None, value: Some(value), headers: &[] };
+        if builder.size_with(&record) > BATCH_LEN {
+            drop(std::mem::take(&mut builder).build().expect("it is not empty"));
+        }
+        builder.push(&record).expect("there is room");
+    }
+}
+
 fn consume(run: &Run, runtime: &Runtime, records: usize) {
     let dir = run.directory();
     let node = Node::start(NODE, &dir.path().join("data"));
     runtime.block_on(async {
-        let producer = producer(&node, 64 * 1024, Acks::Durable).await;
-        send(&producer, values(records)).await;
+        let producer = producer(&node, BATCH_LEN, Acks::Durable).await;
+        send(&producer, values(records, RECORD_LEN)).await;
     });
     let row = Row {
         title: "consume, warm",
@@ -95,9 +155,27 @@ fn consume(run: &Run, runtime: &Runtime, records: usize) {
     compare(run, &row, ("Subscription::next", ours), ("an empty tonic server's stream out", empty));
 }
 
-fn values(records: usize) -> Vec<Bytes> {
+/// Through a node of its own, from the first record to the last acknowledgement.
+fn time_to_produce(
+    run: &Run,
+    runtime: &Runtime,
+    (max_batch_bytes, acks): (usize, Acks),
+    (records, len): (usize, usize),
+) -> Duration {
+    let dir = run.directory();
+    let node = Node::start(NODE, &dir.path().join("data"));
+    let producer = runtime.block_on(producer(&node, max_batch_bytes, acks));
+    let values = values(records, len);
+    run.time(|| runtime.block_on(send(&producer, values)))
+}
+
+fn megabytes(bytes: usize) -> f64 {
+    f64::from(u32::try_from(bytes).expect("it is less than 4 GiB")) / 1e6
+}
+
+fn values(records: usize, len: usize) -> Vec<Bytes> {
     let mut values = Values::default();
-    (0..records).map(|_| values.next(RECORD_LEN).into()).collect()
+    (0..records).map(|_| values.next(len).into()).collect()
 }
 
 async fn producer(node: &Node, max_batch_bytes: usize, acks: Acks) -> Producer {

@@ -1,6 +1,5 @@
 //! `FetchService`: what both of its rpcs do with a request, and the unary one.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use logmill_proto::v1;
@@ -10,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::convert::{known, not_negative, partition, position};
 use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame, memory_of};
 use super::guard::connection;
-use super::sending::{Nothing, response};
+use super::sending::{Nothing, fetched, subscription};
 use super::{Services, subscribe};
 use crate::context::RequestContext;
 use crate::error::Error;
@@ -30,9 +29,7 @@ impl FetchService for Services {
         let turn = context.request_id;
         let reply = self.encode(format, bytes, move || encode(&data, format, max_bytes, turn)).await?;
         let held = connection.hold_reply(reply.partitions.iter().map(memory_of).sum());
-        let mut response = Response::new(reply);
-        response.extensions_mut().insert(Arc::new(held));
-        Ok(response)
+        fetched(reply, held)
     }
 
     type SubscribeStream = Nothing;
@@ -42,7 +39,7 @@ impl FetchService for Services {
         request: Request<Streaming<v1::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let (context, connection) = (self.context(&request), connection(&request)?);
-        Ok(response(subscribe::start(self, &context, connection, request.into_inner()).await?))
+        Ok(subscription(subscribe::start(self, &context, connection, request.into_inner()).await?))
     }
 }
 

@@ -1,9 +1,8 @@
-//! What is around each service: a call has a place on its connection, a request that arrives in parts takes room
-//! for them, and a reply keeps its room until it has been sent.
+//! What is around each service: a call has a place on its connection until its response has been sent, and a request
+//! that arrives in parts takes room for them.
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -54,11 +53,10 @@ where
         let answer = self.0.call(request.map(arriving));
         Box::pin(async move {
             let mut response = answer.await?;
-            let held = response.extensions_mut().remove::<Arc<Held>>();
             let instead = response.extensions_mut().remove::<Instead>().and_then(|body| body.take());
             Ok(response.map(|body| {
                 let body = instead.unwrap_or(body);
-                Body::new(Leaving { body, _place: place, held })
+                Body::new(Leaving { body, _place: place })
             }))
         })
     }
@@ -160,8 +158,6 @@ impl HttpBody for Arriving {
 struct Leaving {
     body: Body,
     _place: Permit,
-    /// The memory that its bytes take.
-    held: Option<Arc<Held>>,
 }
 
 impl HttpBody for Leaving {
@@ -172,9 +168,7 @@ impl HttpBody for Leaving {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        let Some(held) = &self.held else { return Poll::Ready(frame) };
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|bytes| held.keep_with(bytes)))))
+        Pin::new(&mut self.body).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {

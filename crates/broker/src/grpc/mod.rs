@@ -14,6 +14,7 @@ mod encode;
 mod fetch;
 mod guard;
 mod node;
+mod pieces;
 mod produce;
 mod produce_stream;
 mod sending;

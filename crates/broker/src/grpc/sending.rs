@@ -1,26 +1,27 @@
-//! The body of a subscription's response, in place of tonic's.
+//! Bodies of responses in place of tonic's, for what was read.
 //!
-//! tonic encodes into a buffer that it keeps for the next message, as large as the largest was: thousands of
-//! subscribers that wait would keep a reply each. Here each message has a buffer of its own, of its size, which
-//! goes when it has been sent.
+//! tonic encodes into a buffer that it keeps for the next message, as large as the largest was: all that was read is
+//! copied once more, and thousands of subscribers that wait would keep a reply each. Here a message is sent in
+//! [`pieces`](super::pieces), each of which goes when it has been sent.
 //!
-//! The generated code makes a body of tonic's from a stream of messages. It gets an empty stream, and ours goes
-//! beside it, for [`Guard`](super::guard::Guard) to put in its place.
+//! The generated code makes a body of tonic's from a message, or a stream of them. It gets an empty one, and ours
+//! goes beside it, for [`Guard`](super::guard::Guard) to put in its place.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::Frame;
 use logmill_proto::v1;
 use parking_lot::Mutex;
-use prost::Message;
 use tokio_stream::{Empty, empty};
 use tonic::body::Body;
 use tonic::codegen::http::HeaderMap;
 use tonic::{Response, Status};
 
+use super::connection::Held;
+use super::pieces;
 use super::subscribe::Replies;
 
 /// What the generated code sees of a subscription.
@@ -31,10 +32,19 @@ pub(super) type Nothing = Empty<Result<v1::SubscribeResponse, Status>>;
 pub(super) struct Instead(Arc<Mutex<Option<Body>>>);
 
 /// The response to a subscription.
-pub(super) fn response(replies: Replies) -> Response<Nothing> {
-    let body = Body::new(Sending { replies, ended: false });
-    let mut response = Response::new(empty());
-    response.extensions_mut().insert(Instead(Arc::new(Mutex::new(Some(body)))));
+pub(super) fn subscription(replies: Replies) -> Response<Nothing> {
+    instead(empty(), Sending { replies: Some(replies), unsent: None, ended: false })
+}
+
+/// The response to a fetch, and the memory that it takes until it has been sent.
+pub(super) fn fetched(reply: v1::FetchResponse, held: Held) -> Result<Response<v1::FetchResponse>, Status> {
+    let unsent = Some(unsent(pieces::of_fetch(reply)?, held));
+    Ok(instead(v1::FetchResponse::default(), Sending { replies: None, unsent, ended: false }))
+}
+
+fn instead<T>(generated: T, body: Sending) -> Response<T> {
+    let mut response = Response::new(generated);
+    response.extensions_mut().insert(Instead(Arc::new(Mutex::new(Some(Body::new(body))))));
     response
 }
 
@@ -44,8 +54,18 @@ impl Instead {
     }
 }
 
+/// What is left of a message, and the memory that it takes.
+type Unsent = (std::vec::IntoIter<Bytes>, Arc<Held>);
+
+fn unsent(pieces: Vec<Bytes>, held: Held) -> Unsent {
+    (pieces.into_iter(), Arc::new(held))
+}
+
 struct Sending {
-    replies: Replies,
+    /// Messages that come, if any do.
+    replies: Option<Replies>,
+    /// The one that is being sent.
+    unsent: Option<Unsent>,
     /// The last frame, with the status, has gone.
     ended: bool,
 }
@@ -61,14 +81,28 @@ impl http_body::Body for Sending {
         if self.ended {
             return Poll::Ready(None);
         }
-        let frame = match ready!(self.replies.poll_recv(context)) {
-            Some((Ok(message), held)) => {
-                encode(&message).map(|bytes| Frame::data(Arc::new(held).keep_with(bytes)))
+        loop {
+            if let Some((pieces, held)) = &mut self.unsent
+                && let Some(piece) = pieces.next()
+            {
+                return Poll::Ready(Some(Ok(Frame::data(held.keep_with(piece)))));
             }
-            Some((Err(status), _)) => self.end(&status),
-            None => self.end(&Status::ok("")),
-        };
-        Poll::Ready(Some(frame))
+            // While it is waited for the next one, nothing is kept of this.
+            self.unsent = None;
+            let next = match &mut self.replies {
+                Some(replies) => ready!(replies.poll_recv(context)),
+                None => None,
+            };
+            let message = match next {
+                Some((Ok(message), held)) => pieces::of_subscription(message).map(|it| unsent(it, held)),
+                Some((Err(status), _)) => Err(status),
+                None => Err(Status::ok("")),
+            };
+            match message {
+                Ok(message) => self.unsent = Some(message),
+                Err(status) => return Poll::Ready(Some(self.end(&status))),
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -83,15 +117,4 @@ impl Sending {
         status.add_header(&mut trailers)?;
         Ok(Frame::trailers(trailers))
     }
-}
-
-/// The message with what goes before it: that it is not compressed, and its length.
-fn encode(message: &v1::SubscribeResponse) -> Result<Bytes, Status> {
-    let length = message.encoded_len();
-    let prefix = u32::try_from(length).map_err(|_| Status::internal("a reply of more than 4 GiB"))?;
-    let mut bytes = BytesMut::with_capacity(5 + length);
-    bytes.put_u8(0);
-    bytes.put_u32(prefix);
-    message.encode(&mut bytes).map_err(|error| Status::internal(error.to_string()))?;
-    Ok(bytes.freeze())
 }
