@@ -23,7 +23,7 @@ use super::reopen::{Reopening, Serving};
 use super::{ProduceRecord, ingest};
 use crate::budget::{Budget, Permit};
 use crate::error::{Error, PartitionName};
-use crate::exec::{Receiver, Sender, drive, reply};
+use crate::exec::{Receiver, Sender, Turns, drive, reply};
 use crate::settings::Rules;
 
 /// A group takes no further entry once it has so many bytes: enough to make the write worth its call, and
@@ -88,6 +88,8 @@ pub(super) struct Shared {
     pub(super) scheduler: Arc<dyn Scheduler>,
     /// Bytes of this partition that were accepted and are not yet written.
     queued: Budget,
+    /// Turns to open a log again, which all partitions share.
+    pub(super) reopenings: Turns,
     pub(super) state: Mutex<State>,
 }
 
@@ -172,6 +174,7 @@ impl Lane {
         rules: Arc<Rules>,
         log_options: LogOptions,
         queued: Budget,
+        reopenings: Turns,
     ) -> Self {
         let opened_at = log.end_offset();
         let state = State {
@@ -187,7 +190,7 @@ impl Lane {
             refusal: None,
             failed: false,
         };
-        Self(Arc::new(Shared { name, scheduler, queued, state: Mutex::new(state) }))
+        Self(Arc::new(Shared { name, scheduler, queued, reopenings, state: Mutex::new(state) }))
     }
 
     /// Works by these rules and options from the next group on, and soon if there is none. Never waits for
