@@ -40,21 +40,23 @@ pub(super) struct Run(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    failed: Option<Failed>,
-    /// What was written and may not be on disk yet, in order.
-    unconfirmed: VecDeque<Written>,
+    /// The first that has failed.
+    failed: Option<Request>,
+    /// In the order written.
+    unconfirmed: VecDeque<Unconfirmed>,
 }
 
-/// The first failure of a run.
+/// One request of a stream for the partition.
 #[derive(Clone, Copy, Debug)]
-struct Failed {
+struct Request {
     ticket: u64,
     sequence: Option<ProducerSequence>,
 }
 
+/// A request that was written and may not be on disk yet.
 #[derive(Clone, Copy, Debug)]
-struct Written {
-    what: Failed,
+struct Unconfirmed {
+    request: Request,
     first_offset: Offset,
     /// Which time the log had been opened.
     generation: u64,
@@ -79,7 +81,7 @@ pub(super) struct Place {
     run: Arc<Run>,
     /// The run in which a request failed of which this one knows.
     after: Option<Arc<Run>>,
-    here: Failed,
+    here: Request,
     appended: bool,
 }
 
@@ -88,7 +90,7 @@ impl Order {
     pub(super) fn next(&mut self, sequence: Option<ProducerSequence>, after_failure: bool) -> Place {
         self.last_ticket += 1;
         let after = after_failure.then(|| std::mem::take(&mut self.run));
-        let here = Failed { ticket: self.last_ticket, sequence };
+        let here = Request { ticket: self.last_ticket, sequence };
         Place { run: Arc::clone(&self.run), after, here, appended: false }
     }
 
@@ -99,7 +101,7 @@ impl Order {
 }
 
 impl Run {
-    fn fail(&self, failed: Failed) {
+    fn fail(&self, failed: Request) {
         let mut state = self.0.lock();
         if state.failed.is_none_or(|first| failed.ticket < first.ticket) {
             state.failed = Some(failed);
@@ -107,10 +109,10 @@ impl Run {
     }
 
     /// The first failure, also if it is of a sync and nobody has told.
-    fn first_failure(&self, log: Standing) -> Option<Failed> {
+    fn first_failure(&self, log: Standing) -> Option<Request> {
         let lost = {
             let mut state = self.0.lock();
-            let lost = state.unconfirmed.iter().find(|written| written.is_lost(log)).map(|lost| lost.what);
+            let lost = state.unconfirmed.iter().find(|it| it.is_lost(log)).map(|lost| lost.request);
             if lost.is_some() {
                 state.unconfirmed.clear();
             }
@@ -123,7 +125,7 @@ impl Run {
     }
 }
 
-impl Written {
+impl Unconfirmed {
     fn is_lost(&self, log: Standing) -> bool {
         if self.generation < log.generation {
             self.first_offset >= log.opened_at
@@ -141,7 +143,7 @@ impl Place {
             && !self.here.goes_on_from(failed)
         {
             // The failure is this run's as well: it still has to be gone on from.
-            self.run.fail(Failed { ticket: self.here.ticket, ..failed });
+            self.run.fail(Request { ticket: self.here.ticket, ..failed });
             return Err(preceding_failed(name, failed));
         }
         match self.run.first_failure(log) {
@@ -162,14 +164,14 @@ impl Place {
             state.unconfirmed.pop_front();
         }
         let generation = log.generation;
-        state.unconfirmed.push_back(Written { what: self.here, first_offset, generation });
+        state.unconfirmed.push_back(Unconfirmed { request: self.here, first_offset, generation });
     }
 }
 
-impl Failed {
+impl Request {
     /// Whether a request that knows of the failure is the right one: of a producer's batches the one that failed,
     /// or the first of a newer epoch.
-    fn goes_on_from(&self, failed: Failed) -> bool {
+    fn goes_on_from(&self, failed: Request) -> bool {
         let Some(first) = failed.sequence else { return true };
         self.sequence.is_some_and(|next| {
             next.id != first.id || next == first || (next.epoch > first.epoch && next.base_sequence == 0)
@@ -185,7 +187,7 @@ impl Drop for Place {
     }
 }
 
-fn preceding_failed(name: &PartitionName, failed: Failed) -> Error {
+fn preceding_failed(name: &PartitionName, failed: Request) -> Error {
     let message = format!(
         "a request before this one on the stream failed, so {name} did not take this one either: send from the \
          failed one on again, the first with after_failure; or go on without it, in the same way"

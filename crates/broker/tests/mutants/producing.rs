@@ -42,7 +42,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "preceding-failed-not-seen-in-a-group",
         breaks: "a failure in a group does not hold back what is behind it in the same group",
-        file: "broker/src/produce/lane.rs",
+        file: "broker/src/produce/lane/group.rs",
         find: "for ready in self.admit(vec![ready], &serving) {",
         replace: "for ready in [ready] {",
         caught_by: Catcher::new(
@@ -83,7 +83,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "offset-of-another-record",
         breaks: "the second batch of a group is answered with an offset of the first",
-        file: "broker/src/produce/lane.rs",
+        file: "broker/src/produce/lane/group.rs",
         find: "            first_offset = next;",
         replace: "            first_offset = last_offset;",
         caught_by: SIMULATION,
