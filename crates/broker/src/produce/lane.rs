@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use group::Entry;
-pub(super) use group::{Answer, Load, Written};
+pub(super) use group::{Answer, Load, Refused, Written};
 use logmill_log::env::{Scheduler, Work};
 use logmill_log::{ErrorKind, Log, LogOptions};
 use logmill_record::{Offset, TimestampMs};

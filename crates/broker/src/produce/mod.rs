@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 pub(crate) use ingest::check_counts;
 pub(crate) use lane::Lane;
-use lane::{Answer, Written};
+use lane::{Answer, Refused, Written};
 use logmill_log::env::Clock;
 use logmill_record::TimestampMs;
 pub use order::ProducerSequence;
@@ -171,11 +171,20 @@ impl Waiting {
         let Ok(answer) = self.answer.await else {
             return Err(self.lane.refusal().unwrap_or_else(|| Error::fault("an append")));
         };
-        let Written { first_offset, last_offset, appended_at, duplicate, durable, generation } = answer?;
-        // Where a duplicate is must not be told while a power cut could take it from there.
-        if acks == Acks::Durable || duplicate {
-            durable.await.map_err(|error| self.lane.not_confirmed(generation, &error))?;
+        // Where a duplicate is, or was, must not be told while a power cut could take it from there.
+        match answer {
+            Ok(Written { first_offset, last_offset, appended_at, duplicate, durable }) => {
+                if acks == Acks::Durable || duplicate {
+                    durable.confirm(&self.lane).await?;
+                }
+                Ok(Appended { first_offset, last_offset, appended_at, duplicate })
+            }
+            Err(Refused { error, stored }) => {
+                if let Some(durable) = stored {
+                    durable.confirm(&self.lane).await?;
+                }
+                Err(error)
+            }
         }
-        Ok(Appended { first_offset, last_offset, appended_at, duplicate })
     }
 }

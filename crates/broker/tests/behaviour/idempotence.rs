@@ -161,6 +161,41 @@ fn a_duplicate_is_answered_only_when_the_first_is_on_disk_whatever_was_asked_for
     node.broker.close().unwrap();
 }
 
+/// One more than the log knows again, and one.
+const FORGOTTEN: i32 = 66;
+
+#[test]
+fn what_is_forgotten_is_answered_only_when_it_is_on_disk_whatever_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, gate) = held_up(&dir, Call::Sync);
+    let written = |sequence| Produce { acks: Acks::Written, ..numbered(7, 0, sequence, ["x"]) };
+    for sequence in 0..FORGOTTEN {
+        send(&node, written(sequence)).unwrap();
+    }
+    gate.wait_for_someone();
+    let mut again = pin!(node.broker.produce(&node.context, written(0)));
+    // Its turn came before this one's.
+    send(&node, written(FORGOTTEN)).unwrap();
+    assert!(again.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    gate.open();
+    assert_eq!(outcome(node.wait(again)), Err(Reason::SequenceForgotten));
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn what_a_failed_sync_took_is_not_said_to_be_stored_and_forgotten() {
+    let sim = Sim::new(5);
+    let node = Node::open(Config { env: sim.env(), ..small("/data") });
+    node.create("t", 1).unwrap();
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/0/*.log"));
+    let call = |sequence| node.broker.produce(&node.context, numbered(7, 0, sequence, ["x"]));
+    let calls: Vec<_> = (0..FORGOTTEN).map(call).collect();
+    let again = call(0);
+    for call in calls.into_iter().chain([again]) {
+        assert_eq!(outcome(node.wait(call)), Err(Reason::OutcomeUnknown));
+    }
+}
+
 #[test]
 fn a_duplicate_of_what_a_failed_sync_took_is_not_acknowledged() {
     let sim = Sim::new(5);

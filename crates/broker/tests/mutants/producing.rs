@@ -16,12 +16,27 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "duplicate-of-what-is-lost-acknowledged",
         breaks: "a batch that is sent again is acknowledged although the sync of the first time has failed",
         file: "broker/src/produce/mod.rs",
-        find: "durable.await.map_err(|error| self.lane.not_confirmed(generation, &error))?;",
-        replace: "let on_disk = durable.await;
-            if !duplicate {
-                on_disk.map_err(|error| self.lane.not_confirmed(generation, &error))?;
-            }",
+        find: "durable.confirm(&self.lane).await?;
+                }
+                Ok(",
+        replace: "let on_disk = durable.confirm(&self.lane).await;
+                    if !duplicate {
+                        on_disk?;
+                    }
+                }
+                Ok(",
         caught_by: SIMULATION,
+    },
+    Mutant {
+        name: "forgotten-answered-before-durable",
+        breaks: "a producer is told that a batch was stored that a power cut can still take",
+        file: "broker/src/produce/mod.rs",
+        find: "if let Some(durable) = stored {",
+        replace: "if let Some(durable) = stored.filter(|_| acks == Acks::None) {",
+        caught_by: Catcher::new(
+            "behaviour",
+            "idempotence::what_is_forgotten_is_answered_only_when_it_is_on_disk_whatever_was_asked_for",
+        ),
     },
     Mutant {
         name: "acknowledged-at-written",

@@ -2,8 +2,8 @@
 //!
 //! A group that has to wait, for room in the log or for a roll, holds no thread meanwhile. One that the log
 //! refuses because of one of its batches, or because it has some of them already, is appended entry by entry:
-//! each then gets its own answer. What the log had already is answered as the first time, and only when that is
-//! on disk, whatever the request asked for.
+//! each then gets its own answer. What the log had already is answered as the first time, or with where it was
+//! being forgotten, and only when that is on disk, whatever the request asked for.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use logmill_log::{ErrorKind, Log, OnDisk, Receipt, Step};
 use logmill_record::{Batch, Inflater, Offset, TimestampMs};
 
-use super::Shared;
+use super::{Lane, Shared};
 use crate::budget::Permit;
 use crate::error::Error;
 use crate::exec::Sender;
@@ -63,14 +63,40 @@ pub(crate) struct Written {
     pub(crate) appended_at: TimestampMs,
     /// The log had them already: they are those of the first time.
     pub(crate) duplicate: bool,
-    /// Resolves when they are on disk.
-    pub(crate) durable: OnDisk,
+    pub(crate) durable: Durable,
+}
+
+/// Why an entry was refused.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) error: Error,
+    /// Of one that says that its records were stored before.
+    pub(crate) stored: Option<Durable>,
+}
+
+/// When the records are on disk of which an answer speaks.
+#[derive(Debug)]
+pub(crate) struct Durable {
+    on_disk: OnDisk,
     /// Which of the partition's logs they were written to.
-    pub(crate) generation: u64,
+    generation: u64,
 }
 
 /// The answer to an entry.
-pub(crate) type Answer = Result<Written, Error>;
+pub(crate) type Answer = Result<Written, Refused>;
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self { error, stored: None }
+    }
+}
+
+impl Durable {
+    /// Waits until they are, as the log of this lane.
+    pub(crate) async fn confirm(self, lane: &Lane) -> Result<(), Error> {
+        self.on_disk.await.map_err(|error| lane.not_confirmed(self.generation, &error))
+    }
+}
 
 /// What waits in the queue.
 #[derive(Debug)]
@@ -113,15 +139,14 @@ impl Ready {
             // Where it is in the records it is the same there and here.
             appended_at: self.stamp.filter(|_| !duplicate).unwrap_or_else(|| receipt.appended_at()),
             duplicate,
-            durable: receipt.on_disk(last_offset),
-            generation: log.generation,
+            durable: Durable { on_disk: receipt.on_disk(last_offset), generation: log.generation },
         }));
     }
 
-    fn refuse(self, error: Error) {
+    fn refuse(self, why: impl Into<Refused>) {
         // Before the answer: who hears of a failure may rely on those behind it failing.
         drop(self.place);
-        self.answer.send(Err(error));
+        self.answer.send(Err(why.into()));
     }
 }
 
@@ -153,12 +178,7 @@ impl Shared {
                     }
                 }
             }
-            Err(error) => {
-                let error = self.refused(&error, &serving);
-                for ready in group {
-                    ready.refuse(error.clone());
-                }
-            }
+            Err(error) => group.into_iter().for_each(|ready| self.refuse(ready, &error, &serving)),
         }
     }
 
@@ -169,7 +189,7 @@ impl Shared {
                 let (first, last) = (receipt.first_offset(), receipt.last_offset());
                 ready.appended(self.standing(serving), first, last, &receipt);
             }
-            Err(error) => ready.refuse(self.refused(&error, serving)),
+            Err(error) => self.refuse(ready, &error, serving),
         }
     }
 
@@ -260,6 +280,16 @@ impl Shared {
             ready.appended(standing, first_offset, last_offset, receipt);
             first_offset = next;
         }
+    }
+
+    fn refuse(self: &Arc<Self>, ready: Ready, error: &logmill_log::Error, serving: &Serving) {
+        let Serving { log, generation, .. } = serving;
+        // What was stored then is somewhere below the end, and a power cut may still take it.
+        let stored = (error.kind() == ErrorKind::SequenceForgotten).then(|| {
+            let last = Offset(log.written_end().get().saturating_sub(1));
+            Durable { on_disk: log.on_disk(last), generation: *generation }
+        });
+        ready.refuse(Refused { error: self.refused(error, serving), stored });
     }
 
     /// What an append that failed with `error` means to the producer, and to the partition.
