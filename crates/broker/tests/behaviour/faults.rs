@@ -11,27 +11,15 @@ use logmill_log::env::Work;
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::Offset;
 
-use crate::common::hook_fs::{Call, Gate, hooked};
+use crate::common::hook_fs::{Call, Gate, gated, hooked, is_segment_of_0};
 use crate::common::{Node, failure, records, small, with_env};
 
 /// A node of which the segment files of partition 0 cannot be written until the gate opens.
 fn stalled(dir: &tempfile::TempDir, limits: Limits) -> (Node, Arc<Gate>) {
-    let gate = Arc::new(Gate::default());
-    let stall = {
-        let gate = Arc::clone(&gate);
-        move |call, path: &Path| {
-            let partition = path.parent().and_then(Path::file_name);
-            if call == Call::Write
-                && partition == Some("0".as_ref())
-                && path.extension() == Some("log".as_ref())
-            {
-                gate.pass();
-            }
-            Ok(())
-        }
-    };
-    let node = Node::open(Config { limits, ..with_env(dir, hooked(stall)) });
+    let (env, gate) = gated(Call::Write, is_segment_of_0);
+    let node = Node::open(Config { limits, ..with_env(dir, env) });
     node.create("t", 2).unwrap();
+    gate.arm();
     (node, gate)
 }
 

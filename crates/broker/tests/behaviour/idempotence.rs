@@ -1,10 +1,8 @@
 //! Batches that come again, come too early, or come from a producer that was replaced.
 
 use std::future::Future;
-use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 
 use logmill_broker::{
@@ -13,7 +11,7 @@ use logmill_broker::{
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 
-use crate::common::hook_fs::{Call, Gate, hooked};
+use crate::common::hook_fs::{Call, Gate, gated, is_segment};
 use crate::common::{Node, batch, config, produce_batch, record, records, small, with_env};
 
 /// A batch of an idempotent producer, one record per value.
@@ -95,19 +93,10 @@ fn sequences_go_on_at_zero_after_the_largest() {
 
 /// A node that holds up these calls for the partition's segment files, until the gate opens.
 pub(crate) fn held_up(dir: &tempfile::TempDir, held: Call) -> (Node, Arc<Gate>) {
-    let (gate, armed) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
-    let hook = {
-        let (gate, armed) = (Arc::clone(&gate), Arc::clone(&armed));
-        move |call, path: &Path| {
-            if call == held && path.extension() == Some("log".as_ref()) && armed.load(Ordering::SeqCst) {
-                gate.pass();
-            }
-            Ok(())
-        }
-    };
-    let node = Node::open(with_env(dir, hooked(hook)));
+    let (env, gate) = gated(held, is_segment);
+    let node = Node::open(with_env(dir, env));
     node.create("t", 1).unwrap();
-    armed.store(true, Ordering::SeqCst);
+    gate.arm();
     (node, gate)
 }
 

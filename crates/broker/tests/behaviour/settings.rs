@@ -15,7 +15,7 @@ use logmill_record::{
     Batch, BatchBuilder, BatchOptions, Compression, NewRecord, Offset, TimestampMs, TimestampType,
 };
 
-use crate::common::hook_fs::{Call, Gate, hooked};
+use crate::common::hook_fs::{Call, Gate, gated, hooked, is_segment_of_0};
 use crate::common::{
     Node, batch, config, failure, keyed, produce_batch, read_batches, record, records, small, with_env,
 };
@@ -270,22 +270,10 @@ fn retention_that_is_set_later_reaches_what_is_there() {
 #[test]
 fn an_alteration_waits_for_no_partition() {
     let dir = tempfile::tempdir().unwrap();
-    let gate = Arc::new(Gate::default());
-    let stall = {
-        let gate = Arc::clone(&gate);
-        move |call, path: &Path| {
-            let partition = path.parent().and_then(Path::file_name);
-            if call == Call::Write
-                && partition == Some("0".as_ref())
-                && path.extension() == Some("log".as_ref())
-            {
-                gate.pass();
-            }
-            Ok(())
-        }
-    };
-    let node = Node::open(with_env(&dir, hooked(stall)));
+    let (env, gate) = gated(Call::Write, is_segment_of_0);
+    let node = Node::open(with_env(&dir, env));
     node.create("t", 2).unwrap();
+    gate.arm();
     let hangs = node.broker.produce(&node.context, records("t", Some(0), ["hangs"]));
     gate.wait_for_someone();
     alter(&node, "t", &[("max.message.bytes", "200")]).unwrap();

@@ -1,14 +1,12 @@
 //! Files of one partition whose disk does not answer: what goes on meanwhile.
 
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use logmill_broker::{Config, Fetch, FetchFrom, Position, Subscribe};
 use logmill_record::{Offset, TimestampMs};
 
-use crate::common::hook_fs::{Call, Gate, hooked};
+use crate::common::hook_fs::{Call, Gate, gated, is_segment_of_0};
 use crate::common::{Node, records, text, with_env};
 
 /// More than the threads that there are for reading.
@@ -18,7 +16,6 @@ struct Stalled {
     _dir: tempfile::TempDir,
     node: Node,
     gate: Arc<Gate>,
-    armed: Arc<AtomicBool>,
 }
 
 impl Stalled {
@@ -26,31 +23,16 @@ impl Stalled {
     /// of partition 0 wait from now on until the gate opens.
     fn new(calls: Call) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (gate, armed) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
-        let hook = {
-            let (gate, armed) = (Arc::clone(&gate), Arc::clone(&armed));
-            move |call, path: &Path| {
-                let is_0 = path.parent().and_then(Path::file_name) == Some("0".as_ref());
-                if is_0
-                    && call == calls
-                    && path.extension() == Some("log".as_ref())
-                    && armed.load(Ordering::SeqCst)
-                {
-                    gate.pass();
-                }
-                Ok(())
-            }
-        };
-        let node = Node::open(Config { segment_bytes: 1 << 20, ..with_env(&dir, hooked(hook)) });
+        let (env, gate) = gated(calls, is_segment_of_0);
+        let node = Node::open(Config { segment_bytes: 1 << 20, ..with_env(&dir, env) });
         node.create("t", 2).unwrap();
         node.say("t", 0, "before").unwrap();
         node.say("t", 1, "before").unwrap();
-        armed.store(true, Ordering::SeqCst);
-        Self { _dir: dir, node, gate, armed }
+        gate.arm();
+        Self { _dir: dir, node, gate }
     }
 
     fn end(self) {
-        self.armed.store(false, Ordering::SeqCst);
         self.gate.open();
         self.node.broker.close().unwrap();
     }
