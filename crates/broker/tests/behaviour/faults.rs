@@ -11,8 +11,8 @@ use logmill_log::env::Work;
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::Offset;
 
-use crate::common::hook_fs::{Call, Gate, gated, hooked, is_segment_of_0};
-use crate::common::{Node, failure, records, small, with_env};
+use crate::common::hook_fs::{Call, Gate, gated, hooked, is_segment, is_segment_of_0};
+use crate::common::{Node, failure, read_batches, records, small, with_env};
 
 /// A node of which the segment files of partition 0 cannot be written until the gate opens.
 fn stalled(dir: &tempfile::TempDir, limits: Limits) -> (Node, Arc<Gate>) {
@@ -214,6 +214,89 @@ fn a_failed_sync_is_an_unknown_outcome_and_then_the_partition_is_opened_again() 
     let node = simulated(&sim);
     assert_eq!(node.read_all("t", 0).unwrap(), ["before", "again"]);
     node.broker.close().unwrap();
+}
+
+/// The epoch of the newest batch of a partition.
+fn stamped(node: &Node, partition: u32) -> i32 {
+    read_batches(node, "t", partition).last().unwrap().header().leader_epoch
+}
+
+#[test]
+fn a_partition_that_is_open_again_has_a_new_epoch_that_is_on_disk_and_the_others_keep_theirs() {
+    for seed in 0..16 {
+        let mut sim = Sim::new(seed);
+        let node = simulated(&sim);
+        node.create("t", 2).unwrap();
+        (0..2).for_each(|partition| drop(node.say("t", partition, "before").unwrap()));
+        let before = stamped(&node, 0);
+        let epochs = |node: &Node| {
+            let described = node.wait(node.broker.describe_topic(&node.context, "t")).unwrap();
+            [0, 1].map(|partition| described.partitions[partition].leader_epoch)
+        };
+        assert_eq!(epochs(&node), [before; 2]);
+        sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/0/*.log"));
+        assert_eq!(node.say("t", 0, "during").unwrap_err().reason(), Reason::OutcomeUnknown);
+        // As long as the new epoch is not on disk, nobody is served in it.
+        sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("/data/set*"));
+        sim.scheduler.run_for(Duration::from_millis(150));
+        assert_eq!(node.say("t", 0, "early").unwrap_err().reason(), Reason::PartitionReopening);
+        sim.scheduler.run_for(Duration::from_millis(500));
+        (0..2).for_each(|partition| drop(node.say("t", partition, "after").unwrap()));
+        let after = stamped(&node, 0);
+        assert!(after > before, "{after} follows {before}");
+        assert_eq!((stamped(&node, 1), epochs(&node)), (before, [after, before]), "seed {seed}");
+        drop(node);
+        sim.crash();
+        let node = simulated(&sim);
+        let [next, other] = epochs(&node);
+        assert!(next > after && next == other, "seed {seed}: {next} and {other} follow {after}");
+        node.broker.close().unwrap();
+    }
+}
+
+/// A node with a topic whose partitions hang when they are opened again, and a way to fail a sync of each.
+fn hangs_when_opened_again(dir: &tempfile::TempDir, partitions: u32) -> (Node, Arc<Gate>, Arc<AtomicBool>) {
+    let (gate, broken) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
+    let (at, breaks) = (Arc::clone(&gate), Arc::clone(&broken));
+    let hook = move |call, path: &Path| {
+        if !breaks.load(Ordering::SeqCst) || !is_segment(path) {
+            return Ok(());
+        }
+        if call == Call::Sync {
+            return Err(std::io::Error::other("a fault that this test plants"));
+        }
+        if call == Call::Read {
+            at.pass();
+        }
+        Ok(())
+    };
+    let node = Node::open(with_env(dir, hooked(hook)));
+    node.create("t", partitions).unwrap();
+    (node, gate, broken)
+}
+
+#[test]
+fn partitions_that_hang_when_they_are_opened_again_keep_no_other_broker_of_the_process_from_it() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    // As many as are opened at once.
+    let (hangs, gate, broken) = hangs_when_opened_again(&dirs[0], 4);
+    broken.store(true, Ordering::SeqCst);
+    for partition in 0..4 {
+        assert_eq!(hangs.say("t", partition, "lost").unwrap_err().reason(), Reason::OutcomeUnknown);
+    }
+    gate.wait_for(4);
+
+    let (other, its_gate, broken) = hangs_when_opened_again(&dirs[1], 1);
+    its_gate.open();
+    broken.store(true, Ordering::SeqCst);
+    assert_eq!(other.say("t", 0, "lost").unwrap_err().reason(), Reason::OutcomeUnknown);
+    broken.store(false, Ordering::SeqCst);
+    while let Err(error) = other.say("t", 0, "after") {
+        assert_eq!(error.reason(), Reason::PartitionReopening, "{error}");
+        assert!(!gate.is_open());
+    }
+    other.broker.close().unwrap();
+    gate.open();
 }
 
 #[test]

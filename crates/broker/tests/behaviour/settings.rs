@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use logmill_broker::{
-    Acks, Change, Config, CreateTopic, Error, Limits, Payload, Produce, Reason, SettingChange, SettingSource,
-    Topic, TopicSettings, decode,
+    Acks, Change, Config, CreateTopic, Error, Fetch, FetchFrom, Limits, Payload, Position, Produce,
+    ProduceRecord, Reason, SettingChange, SettingSource, Topic, TopicSettings, decode,
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::{
@@ -216,6 +216,45 @@ fn the_time_of_append_takes_the_place_of_the_records_own_and_never_goes_back() {
     }
     let told = decode(stored[1].bytes().clone(), Offset(0)).map(|record| record.unwrap().timestamp);
     assert_eq!(told.collect::<Vec<_>>(), [second.appended_at; 2]);
+    node.broker.close().unwrap();
+}
+
+/// Also of batches whose producers had other times in them, long ago or far away.
+#[test]
+fn records_with_the_time_of_append_are_found_by_it() {
+    let sim = Sim::new(5);
+    let node = simulated(&sim);
+    create(&node, "t", &[("message.timestamp.type", "LogAppendTime")]).unwrap();
+    let first = node.produce(produce_batch("t", 0, batch(["a", "b"]).bytes().clone())).unwrap().remove(0);
+    sim.clock.jump(60_000);
+    let far = TimestampMs(i64::MAX / 2);
+    let payload = Payload::Records(vec![ProduceRecord { timestamp: Some(far), ..record("c") }]);
+    let second = Produce { payload, ..records::<&str>("t", Some(0), []) };
+    let second = node.produce(second).unwrap().remove(0);
+    let [first, second] = [first, second].map(|result| result.outcome.unwrap().appended_at);
+    assert!(first < second);
+
+    let later = |at: TimestampMs| TimestampMs(at.get() + 1);
+    let check = || {
+        for (at, offset, found) in [
+            (first, 0, Some(first)),
+            (later(first), 2, Some(second)),
+            (second, 2, Some(second)),
+            (later(second), 3, None),
+        ] {
+            let places = vec![(0, Position::Time(at))];
+            let told = node.wait(node.broker.list_offsets(&node.context, "t", places)).unwrap().remove(0);
+            assert_eq!((told.offset, told.timestamp), (Offset(offset), found), "{at:?}");
+            let from = FetchFrom::new("t", 0, Position::Time(at));
+            let data = node.fetch(Fetch::new(vec![from])).unwrap().remove(0);
+            assert_eq!(data.from_offset, Offset(offset), "{at:?}");
+        }
+    };
+    check();
+    // The same from the index of a sealed segment.
+    alter(&node, "t", &[("segment.ms", "1000")]).unwrap();
+    sim.scheduler.run_for(Duration::from_secs(60));
+    check();
     node.broker.close().unwrap();
 }
 

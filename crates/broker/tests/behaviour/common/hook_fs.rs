@@ -177,7 +177,12 @@ impl Gate {
 
     /// Waits until somebody waits at the gate.
     pub(crate) fn wait_for_someone(&self) {
+        self.wait_for(1);
+    }
+
+    /// Waits until so many have come.
+    pub(crate) fn wait_for(&self, count: usize) {
         let mut state = self.state.lock();
-        self.changed.wait_while(&mut state, |state| state.came == 0);
+        self.changed.wait_while(&mut state, |state| state.came < count);
     }
 }
