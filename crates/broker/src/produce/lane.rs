@@ -201,4 +201,3 @@ impl Shared {
             .map_err(|error| error.with("topic", &self.name.topic).with("partition", self.name.partition))
     }
 }
-

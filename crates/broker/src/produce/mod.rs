@@ -89,18 +89,16 @@ impl Broker {
         let accepted = self.accept(context, request, sending);
         async move {
             let accepted = accepted?;
-            if accepted.acks == Acks::None {
-                return Ok(Vec::new());
-            }
             let mut results = Vec::with_capacity(accepted.parts.len());
             for Part { partition, record_indexes, answer } in accepted.parts {
                 let outcome = match answer {
+                    Ok(_) if accepted.acks == Acks::None => continue,
                     Ok(answer) => answer.finish(accepted.acks).await,
                     Err(error) => Err(error),
                 };
                 results.push(ProduceResult { partition, record_indexes, outcome });
             }
-            if let Some(sent_at) = accepted.sent_at {
+            if let Some(sent_at) = accepted.sent_at.filter(|_| accepted.acks != Acks::None) {
                 let delay_ms = accepted.clock.now().get().saturating_sub(sent_at.get());
                 tracing::trace!(topic = %accepted.topic, acks = ?accepted.acks, delay_ms, "produced");
             }
@@ -135,9 +133,9 @@ impl Broker {
         };
         let parts: Vec<Part> = shares.into_iter().map(push).collect();
         if acks == Acks::None
-            && let Some(error) = parts.iter().find_map(|part| part.answer.as_ref().err())
+            && let Some(error) = parts.first().and_then(|part| part.answer.as_ref().err())
+            && parts.iter().all(|part| part.answer.is_err())
         {
-            // Nobody would hear of it later.
             return Err(error.clone());
         }
         let clock = Arc::clone(&core.config.env.clock);

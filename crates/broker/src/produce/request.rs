@@ -57,7 +57,8 @@ pub enum Acks {
     Durable,
     /// When they are written to the operating system. A power cut can take them back.
     Written,
-    /// When the request has been accepted. Offsets are not reported, and a failure to append is not either.
+    /// When the request has been accepted. Offsets are not reported, and a failure to append is not either: the only
+    /// results are those of partitions that refused their records at once, where others took theirs.
     None,
 }
 

@@ -1,18 +1,22 @@
 //! Files that stall, disks that fill up, syncs that fail: what it does to producers, and what it does not.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use logmill_broker::{Config, Fetch, FetchFrom, Limits, Position, Reason, SettingChange};
+use logmill_broker::{
+    Acks, Config, Fetch, FetchFrom, Limits, Payload, Position, Produce, Reason, SettingChange,
+};
 use logmill_log::env::Work;
 use logmill_log::sim::{Fault, Op, Rule, Sim};
-use logmill_record::Offset;
+use logmill_record::{Offset, murmur2_partition};
+use parking_lot::Mutex;
 
 use crate::common::hook_fs::{Call, Gate, gated, hooked, is_segment, is_segment_of_0};
-use crate::common::{Node, failure, read_batches, records, small, with_env};
+use crate::common::{Node, failure, keyed, read_batches, records, small, with_env};
 
 /// A node of which the segment files of partition 0 cannot be written until the gate opens.
 fn stalled(dir: &tempfile::TempDir, limits: Limits) -> (Node, Arc<Gate>) {
@@ -46,6 +50,40 @@ fn a_partition_that_stalls_holds_up_itself_alone_and_has_a_bound() {
         node.wait(call).unwrap().remove(0).outcome.unwrap();
     }
     node.produce(big(0)).unwrap().remove(0).outcome.unwrap();
+    node.broker.close().unwrap();
+}
+
+/// A key whose records go to that partition of two.
+fn key_of(partition: u32) -> String {
+    let is_there = |key: &String| murmur2_partition(key.as_bytes(), 2) == partition;
+    (0..).map(|n: u32| n.to_string()).find(is_there).unwrap()
+}
+
+#[test]
+fn what_one_partition_refuses_at_once_is_told_also_where_nobody_waits_for_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { max_partition_queued_bytes: 10_000, ..Limits::default() };
+    let (node, gate) = stalled(&dir, limits);
+    let big = "x".repeat(3_000);
+    let accepted: Vec<_> =
+        (0..3).map(|_| node.broker.produce(&node.context, records("t", Some(0), [&big]))).collect();
+    gate.wait_for_someone();
+    let send = |partitions: &[u32]| {
+        let records_to = partitions.iter().map(|partition| keyed(&key_of(*partition), &big)).collect();
+        let payload = Payload::Records(records_to);
+        node.produce(Produce { payload, acks: Acks::None, ..records::<&str>("t", None, []) })
+    };
+    let results = send(&[1, 0, 1]).unwrap();
+    assert_eq!((results.len(), results[0].partition, &*results[0].record_indexes), (1, 0, &[1][..]));
+    assert_eq!(results[0].outcome.as_ref().unwrap_err().reason(), Reason::LimitExceeded);
+    assert_eq!(send(&[0]).unwrap_err().reason(), Reason::LimitExceeded, "all of it");
+    node.say("t", 1, "behind it").unwrap();
+    assert_eq!(node.end("t", 1), Offset(3), "the other partition took its part");
+    gate.open();
+    for call in accepted {
+        node.wait(call).unwrap().remove(0).outcome.unwrap();
+    }
+    assert_eq!(node.end("t", 0), Offset(3));
     node.broker.close().unwrap();
 }
 
@@ -227,7 +265,9 @@ fn a_partition_that_is_open_again_has_a_new_epoch_that_is_on_disk_and_the_others
         let mut sim = Sim::new(seed);
         let node = simulated(&sim);
         node.create("t", 2).unwrap();
-        (0..2).for_each(|partition| drop(node.say("t", partition, "before").unwrap()));
+        for partition in 0..2 {
+            node.say("t", partition, "before").unwrap();
+        }
         let before = stamped(&node, 0);
         let epochs = |node: &Node| {
             let described = node.wait(node.broker.describe_topic(&node.context, "t")).unwrap();
@@ -241,7 +281,9 @@ fn a_partition_that_is_open_again_has_a_new_epoch_that_is_on_disk_and_the_others
         sim.scheduler.run_for(Duration::from_millis(150));
         assert_eq!(node.say("t", 0, "early").unwrap_err().reason(), Reason::PartitionReopening);
         sim.scheduler.run_for(Duration::from_millis(500));
-        (0..2).for_each(|partition| drop(node.say("t", partition, "after").unwrap()));
+        for partition in 0..2 {
+            node.say("t", partition, "after").unwrap();
+        }
         let after = stamped(&node, 0);
         assert!(after > before, "{after} follows {before}");
         assert_eq!((stamped(&node, 1), epochs(&node)), (before, [after, before]), "seed {seed}");
@@ -254,46 +296,50 @@ fn a_partition_that_is_open_again_has_a_new_epoch_that_is_on_disk_and_the_others
     }
 }
 
-/// A node with a topic whose partitions hang when they are opened again, and a way to fail a sync of each.
-fn hangs_when_opened_again(dir: &tempfile::TempDir, partitions: u32) -> (Node, Arc<Gate>, Arc<AtomicBool>) {
-    let (gate, broken) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
-    let (at, breaks) = (Arc::clone(&gate), Arc::clone(&broken));
+/// A node with a topic of which the next sync of each partition fails, and every call to its segment file after
+/// that waits until the gate opens.
+fn breaks_and_hangs(dir: &tempfile::TempDir, partitions: u32) -> (Node, Arc<Gate>) {
+    let (gate, failed) = (Arc::new(Gate::default()), Mutex::new(BTreeSet::new()));
+    gate.open();
+    let at = Arc::clone(&gate);
     let hook = move |call, path: &Path| {
-        if !breaks.load(Ordering::SeqCst) || !is_segment(path) {
+        if !is_segment(path) || !path.components().any(|part| part.as_os_str() == "topics") {
             return Ok(());
         }
-        if call == Call::Sync {
+        if call == Call::Sync && !at.is_open() && failed.lock().insert(path.to_owned()) {
             return Err(std::io::Error::other("a fault that this test plants"));
         }
-        if call == Call::Read {
+        if failed.lock().contains(path) {
             at.pass();
         }
         Ok(())
     };
     let node = Node::open(with_env(dir, hooked(hook)));
     node.create("t", partitions).unwrap();
-    (node, gate, broken)
+    gate.arm();
+    (node, gate)
 }
 
 #[test]
 fn partitions_that_hang_when_they_are_opened_again_keep_no_other_broker_of_the_process_from_it() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     // As many as are opened at once.
-    let (hangs, gate, broken) = hangs_when_opened_again(&dirs[0], 4);
-    broken.store(true, Ordering::SeqCst);
+    let (hangs, gate) = breaks_and_hangs(&dirs[0], 4);
     for partition in 0..4 {
         assert_eq!(hangs.say("t", partition, "lost").unwrap_err().reason(), Reason::OutcomeUnknown);
     }
     gate.wait_for(4);
+    // So that a broker that waits for them fails this test, and does not hang it.
+    let late = Arc::clone(&gate);
+    let scheduler = Arc::clone(&hangs.broker.config().env.scheduler);
+    scheduler.spawn_after(Work::Read, Duration::from_secs(10), Box::new(move || late.open()));
 
-    let (other, its_gate, broken) = hangs_when_opened_again(&dirs[1], 1);
-    its_gate.open();
-    broken.store(true, Ordering::SeqCst);
+    let (other, its_gate) = breaks_and_hangs(&dirs[1], 1);
     assert_eq!(other.say("t", 0, "lost").unwrap_err().reason(), Reason::OutcomeUnknown);
-    broken.store(false, Ordering::SeqCst);
+    its_gate.open();
     while let Err(error) = other.say("t", 0, "after") {
         assert_eq!(error.reason(), Reason::PartitionReopening, "{error}");
-        assert!(!gate.is_open());
+        assert!(!gate.is_open(), "it waited for those of the other broker");
     }
     other.broker.close().unwrap();
     gate.open();

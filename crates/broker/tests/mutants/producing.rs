@@ -117,6 +117,26 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         caught_by: SIMULATION,
     },
     Mutant {
+        name: "refused-for-all-and-stored-in-part",
+        breaks: "a request of which one partition refuses its part fails as a whole, and the others store theirs",
+        file: "broker/src/produce/mod.rs",
+        find: "            && let Some(error) = parts.first().and_then(|part| part.answer.as_ref().err())
+            && parts.iter().all(|part| part.answer.is_err())",
+        replace: "            && let Some(error) = parts.iter().find_map(|part| part.answer.as_ref().err())",
+        caught_by: Catcher::new(
+            "behaviour",
+            "faults::what_one_partition_refuses_at_once_is_told_also_where_nobody_waits_for_the_rest",
+        ),
+    },
+    Mutant {
+        name: "truncation-not-told",
+        breaks: "a reader of a relaxed topic goes on behind records that were lost, and keeps those",
+        file: "broker/src/fetch/place.rs",
+        find: "before.is_none_or(|before| before <= epoch)",
+        replace: "before.is_none_or(|before| before <= epoch.max(before))",
+        caught_by: SIMULATION,
+    },
+    Mutant {
         name: "reader-past-durable-end",
         breaks: "readers of a durable topic see what a power cut can take back",
         file: "log/src/log/append.rs",
