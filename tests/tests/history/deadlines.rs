@@ -179,7 +179,7 @@ impl Site {
             Away::Silent => self.proxy.set(Weather::HELD),
             Away::Slow => {
                 let slow = Pace::Slow(LATEST);
-                self.proxy.set(Weather { to_node: slow, to_client: slow, cut: None });
+                self.proxy.set(Weather { to_node: slow, to_client: slow, ..Weather::default() });
             }
             Away::Gone => self.server.kill(),
             Away::Replaced => {
