@@ -46,6 +46,7 @@ impl Peer {
             Failure::Broken => self.broken(&root_cause(status)),
             // Nodes give a reason with every error of their own; this one is gRPC's, at either end.
             Failure::Answered if status.code() == Code::OutOfRange => message_too_large(status),
+            Failure::Answered if status.code() == Code::Unimplemented => self.unknown_call(),
             Failure::Answered => answered(status, code_name(status.code()).into()),
         }
     }
@@ -82,6 +83,15 @@ impl Peer {
         let message =
             format!("what answers at {url} {what} ({cause}): give the address that `logmill serve` prints");
         Error::new(ErrorKind::Unsupported, "NOT_A_NODE", message)
+    }
+
+    fn unknown_call(&self) -> Error {
+        let Peer { url } = self;
+        let message = format!(
+            "the node at {url} does not know this call: it is of another version than this client; use the client \
+             of its version, or update the node"
+        );
+        Error::new(ErrorKind::Unsupported, code_name(Code::Unimplemented), message)
     }
 
     fn hung_up(&self, cause: &str) -> Error {
