@@ -7,8 +7,10 @@
 #![expect(clippy::disallowed_methods, reason = "these files are a person's, not the node's")]
 
 mod deadlines;
+mod disk;
 mod faults;
 mod frames;
+mod older;
 mod planted;
 mod producers;
 mod proxy;
