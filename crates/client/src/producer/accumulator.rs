@@ -90,7 +90,7 @@ struct InFlight {
 /// Why a record was not accepted.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// The topic's partitions are not known, or not any more.
+    /// The topic's partitions are not known, or not any more, or were asked for long ago.
     UnknownTopic,
     /// The topic has only so many partitions.
     NoPartition { count: u32 },
@@ -131,6 +131,7 @@ pub(super) struct Entry<'a> {
     pub(super) partition: Option<u32>,
     /// The record's share of the buffer.
     pub(super) charge: OwnedSemaphorePermit,
+    pub(super) now: Instant,
     pub(super) deadline: Instant,
 }
 
@@ -180,7 +181,7 @@ impl Accumulator {
         if let Some(limit_bytes) = self.node_batch_bytes.filter(|&limit| alone_bytes > limit) {
             return Err(Refusal::TooLarge { size_bytes: alone_bytes, limit_bytes });
         }
-        let topic = self.topics.get_mut(entry.topic).ok_or(Refusal::UnknownTopic)?;
+        let topic = self.topics.get_fresh(entry.topic, entry.now).ok_or(Refusal::UnknownTopic)?;
         let partition = match entry.partition {
             Some(partition) if partition >= topic.partitioner.count() => {
                 return Err(Refusal::NoPartition { count: topic.partitioner.count() });
@@ -188,7 +189,7 @@ impl Accumulator {
             Some(partition) => partition,
             None => topic.partitioner.choose(record.key, alone_bytes),
         };
-        let index = *topic.queues.entry(partition).or_insert_with(|| {
+        let index = *topic.queue_of(partition).get_or_insert_with(|| {
             self.queues.push(Queue::new(Arc::clone(entry.topic), partition));
             self.queues.len() - 1
         });

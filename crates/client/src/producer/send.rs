@@ -30,15 +30,16 @@ impl Producer {
     /// [`Unavailable`](ErrorKind::Unavailable) or [`Timeout`](ErrorKind::Timeout) if the topic could not be
     /// looked up, and [`Closed`](ErrorKind::Closed).
     pub async fn send(&self, record: ProducerRecord) -> Result<Delivery, Error> {
-        let deadline = Instant::now() + self.shared.options.delivery_timeout;
+        let mut now = Instant::now();
+        let deadline = now + self.shared.options.delivery_timeout;
         let mut looked_again = false;
         loop {
-            self.learn(&record.topic, deadline).await?;
             let charge = self.charge(&record, deadline).await?;
-            match self.push(&record, charge, deadline)? {
+            match self.push(&record, charge, now, deadline)? {
                 Ok(delivery) => return Ok(delivery),
-                // Another record's answer says that the topic is gone; ask, and fail with the node's words.
-                Err(Refusal::UnknownTopic) if Instant::now() < deadline => {}
+                // Not asked yet or long ago; or another record's answer says that it is gone, and it is for the
+                // node to say that.
+                Err(Refusal::UnknownTopic) if now < deadline => self.learn(&record.topic, deadline).await?,
                 // The topic may have been made anew with more partitions.
                 Err(Refusal::NoPartition { .. }) if !looked_again => {
                     looked_again = true;
@@ -46,6 +47,7 @@ impl Producer {
                 }
                 Err(refusal) => return Err(refused(&record, refusal)),
             }
+            now = Instant::now();
         }
     }
 
@@ -53,17 +55,18 @@ impl Producer {
         &self,
         record: &ProducerRecord,
         charge: OwnedSemaphorePermit,
+        now: Instant,
         deadline: Instant,
     ) -> Result<Result<Delivery, Refusal>, Error> {
-        let now = record.timestamp.unwrap_or_else(|| self.shared.client.clock().now());
-        let entry = Entry { topic: &record.topic, partition: record.partition, charge, deadline };
+        let timestamp = record.timestamp.unwrap_or_else(|| self.shared.client.clock().now());
+        let entry = Entry { topic: &record.topic, partition: record.partition, charge, now, deadline };
         let (pushed, waker) = {
             let mut state = self.shared.state.lock();
             if state.life != Life::Open {
                 return Err(closed());
             }
             let was_idle = state.accumulator.is_idle();
-            let pushed = record.with_new(now, |record| state.accumulator.push(record, entry));
+            let pushed = record.with_new(timestamp, |record| state.accumulator.push(record, entry));
             if was_idle {
                 self.shared.due.notify_one();
             }
@@ -108,9 +111,6 @@ impl Producer {
 
     /// Makes sure that the number of the topic's partitions is known.
     async fn learn(&self, topic: &Arc<str>, deadline: Instant) -> Result<(), Error> {
-        if self.shared.state.lock().accumulator.topics.is_fresh(topic, Instant::now()) {
-            return Ok(());
-        }
         let look_up = async {
             let _one_at_a_time = self.describing.lock().await;
             let mut backoff = Backoff::default();
