@@ -94,8 +94,9 @@ fn metadata_of_a_newer_version_is_refused() {
 
 #[test]
 fn metadata_that_makes_no_sense_is_refused() {
-    let wide = [1, 1, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, b'w'];
-    for (key, value) in [(&[7_u8; 16][..], &[1_u8, 9][..]), (b"short", &[1, 2]), (&[7; 16], &wide)] {
+    let wide = [2, 1, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, b'w', 0, 0];
+    let id = &[7_u8; 16][..];
+    for (key, value) in [(id, &[2_u8, 9][..]), (b"short", &[2, 2]), (id, &wide), (id, &[1, 2])] {
         let dir = tempfile::tempdir().unwrap();
         Node::open(config(&dir)).broker.close().unwrap();
         append_metadata(&dir, key, value);
