@@ -38,8 +38,11 @@ fn a_plain_file_and_a_directory_of_something_else_are_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("photo.jpg");
     fs::File::create_new(&file).unwrap();
-    let error = refused(Config::new(&file));
-    assert_eq!(error.kind(), OpenErrorKind::NotADataDirectory, "{error}");
+    for path in [file.clone(), file.join("below")] {
+        let error = refused(Config::new(&path));
+        assert_eq!(error.kind(), OpenErrorKind::NotADataDirectory, "{error}");
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    }
     let error = refused(config(&dir));
     assert_eq!(error.kind(), OpenErrorKind::NotADataDirectory);
     assert!(error.to_string().contains("photo.jpg"), "{error}");
