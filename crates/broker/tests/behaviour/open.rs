@@ -2,11 +2,13 @@
 
 #![expect(clippy::disallowed_methods, reason = "the operator's hands")]
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::{fs, io};
 
-use logmill_broker::{Broker, Config, OnOpen, OpenError, OpenErrorKind, plan_rebuild};
+use logmill_broker::{Broker, Config, OnOpen, OpenError, OpenErrorKind, Uuid, plan_rebuild};
 use logmill_log::env::Env;
 use logmill_log::inspect::plan_repair;
 use logmill_log::sim::{Fault, Op, Rule, Sim};
@@ -106,6 +108,33 @@ fn metadata_that_makes_no_sense_is_refused() {
         let error = refused(config(&dir));
         assert_eq!(error.kind(), OpenErrorKind::Damaged, "{error}");
         assert!(error.to_string().contains("damaged at record 0"), "{error}");
+    }
+}
+
+#[test]
+fn a_name_that_is_not_utf8_in_what_is_left_of_topics_refuses_no_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::open(config(&dir));
+    let topic = node.create("t", 1).unwrap();
+    node.broker.close().unwrap();
+    let (deleted, cut_off) = (format!("{}.deleted", Uuid::from_u128(1)), Uuid::from_u128(2).to_string());
+    let odd = OsStr::from_bytes(b"odd\xFF");
+    let left = [deleted + "/0", cut_off + "/0", format!("{}/1", topic.id)];
+    let paths = left.map(|left| dir.path().join("topics").join(left));
+    for path in &paths {
+        fs::create_dir_all(path).unwrap();
+        fs::write(path.join(odd), b"").unwrap();
+    }
+    for _ in 0..2 {
+        let node = Node::open(config(&dir));
+        let report = node.broker.open_report();
+        let unknown: Vec<_> = report.unknown.iter().map(|unknown| unknown.path.clone()).collect();
+        assert_eq!(unknown.len(), 2, "{report:?}");
+        assert!(unknown.contains(&paths[1].parent().unwrap().to_owned()) && unknown.contains(&paths[2]));
+        assert_eq!((report.topics, report.removing), (1, 1), "{report:?}");
+        node.say("t", 0, "it works").unwrap();
+        node.broker.close().unwrap();
+        assert!(paths.iter().all(|path| path.join(odd).exists()), "nobody but the operator removes it");
     }
 }
 
