@@ -82,12 +82,13 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         send_lines(&args, &producer, lines, delivery_sender, &stop),
         report_deliveries(args.json, deliveries, &stop, &mut output),
     );
+    let stored = counted(stored, "record", "records");
     if let Some(failure) = stop.failure.take() {
         let Failure::Told { exit, message } = failure else { return Err(failure) };
-        return Err(Failure::new(exit, format!("{message} ({} stored)", counted(stored, "record", "records"))));
+        return Err(Failure::new(exit, format!("{message} ({stored} stored)")));
     }
     if !args.json {
-        output.line(format_args!("stored {} in topic {}", counted(stored, "record", "records"), args.topic))?;
+        output.line(format_args!("stored {stored} in topic {}", args.topic))?;
     }
     output.flush()
 }

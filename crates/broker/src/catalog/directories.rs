@@ -198,7 +198,8 @@ mod tests {
 
         let error = remove_tree(&StdFs, &topic, &|| false).unwrap_err().to_string();
         assert!(error.contains(&*topic.join("1").to_string_lossy()) && error.contains("odd"), "{error}");
-        let names = |dir: &Path| StdFs.list(dir).unwrap().into_iter().map(|entry| entry.name).collect::<Vec<_>>();
+        let names =
+            |dir: &Path| StdFs.list(dir).unwrap().into_iter().map(|entry| entry.name).collect::<Vec<_>>();
         assert_eq!(names(&topic), ["1"]);
         assert_eq!(names(&topic.join("1")).len(), 1, "nothing but what has no name");
         StdFs.remove_file(&topic.join("1").join(odd)).unwrap();

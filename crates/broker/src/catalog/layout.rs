@@ -22,7 +22,9 @@ pub(crate) fn check(env: &Env, dir: &Path) -> Result<(), OpenError> {
     let fs = &*env.fs;
     let entries = match fs.list(dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Err(OpenError::no_directory(dir)),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(OpenError::no_directory(dir));
+        }
         // There is none, or it is not ours to read: opening it makes one, or says so.
         Err(_) => return Ok(()),
     };

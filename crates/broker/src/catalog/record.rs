@@ -176,7 +176,8 @@ fn put_settings(out: &mut BytesMut, settings: &TopicSettings) {
 }
 
 fn put_text(out: &mut BytesMut, text: &str) {
-    let len = u16::try_from(text.len()).expect("a topic's name has at most 249 bytes, a setting's value a few");
+    let len =
+        u16::try_from(text.len()).expect("a topic's name has at most 249 bytes, a setting's value a few");
     out.put_u16(len);
     out.put_slice(text.as_bytes());
 }

@@ -71,8 +71,7 @@ impl PartitionName {
             ),
             _ => (Reason::IoFailed, format!("{self}: {error}")),
         };
-        self.error(reason, message)
-            .because(error.clone())
+        self.error(reason, message).because(error.clone())
     }
 
     /// Why the partition cannot be written.
@@ -90,16 +89,13 @@ impl PartitionName {
              sends them again; without one, read what is there before sending them again, and check the disk \
              ({error})"
         );
-        self.error(Reason::OutcomeUnknown, message)
-            .because(error.clone())
+        self.error(Reason::OutcomeUnknown, message).because(error.clone())
     }
 
     /// The log that was asked has ended, and another takes its place or has taken it.
     pub(crate) fn reopened(&self, error: &logmill_log::Error) -> Error {
         let message = format!("{self} is opened again since a sync of it failed: send again ({error})");
-        self.error(Reason::PartitionReopening, message)
-            .with("retry_after_ms", 1)
-            .because(error.clone())
+        self.error(Reason::PartitionReopening, message).with("retry_after_ms", 1).because(error.clone())
     }
 
     /// The metadata knows the partition, and its directory is not there.
@@ -109,8 +105,7 @@ impl PartitionName {
              directory back from a backup, and start it again, or delete the topic",
             path.display()
         );
-        self.error(Reason::PartitionFailed, message)
-            .because(error)
+        self.error(Reason::PartitionFailed, message).because(error)
     }
 
     /// What lies in the partition's directory belongs to another.

@@ -101,8 +101,9 @@ impl<'a> Outcome<'a> {
             (0, _) if self.not_mended.is_empty() => output.line("there is nothing to repair"),
             (0, _) => output.line("there is nothing that can be repaired"),
             (_, true) => output.line(format_args!("did {count}; 'logmill log verify' says how it stands")),
-            (_, false) => output
-                .line(format_args!("nothing was changed; copy the directory, then do {count} with --execute")),
+            (_, false) => output.line(format_args!(
+                "nothing was changed; copy the directory, then do {count} with --execute"
+            )),
         }
     }
 
