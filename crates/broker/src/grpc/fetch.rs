@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use logmill_log::env::Work;
 use logmill_proto::v1;
 use logmill_proto::v1::fetch_service_server::FetchService;
 use tonic::{Request, Response, Status, Streaming};
@@ -65,7 +66,7 @@ impl Services {
         if format == Format::Batches || bytes <= ENCODE_AT_ONCE_BYTES {
             return Ok(encode());
         }
-        self.broker.core().read(Ok(()), "the making of a reply", |_, ()| Ok(encode())).await
+        self.broker.core().run(Work::Read, "the making of a reply", |_| Ok(encode())).await
     }
 }
 
