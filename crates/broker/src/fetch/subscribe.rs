@@ -238,7 +238,8 @@ impl Credit {
         self.left() == 0
     }
 
-    fn spend(&self, bytes: usize) {
+    /// So many bytes fewer; what there is not is owed.
+    pub(crate) fn spend(&self, bytes: usize) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let mut state = self.0.lock();
         state.bytes = state.bytes.saturating_sub(bytes);

@@ -100,7 +100,7 @@ impl Sender {
     /// Sends what was read, in as many replies as it takes.
     async fn send_data(&self, mut data: PartitionData) -> Result<(), Error> {
         let (format, bytes) = (self.format, data.size_bytes());
-        let mut unused = bytes;
+        let mut payload = 0;
         loop {
             let encode = move || {
                 let mut room = Room::new(MAX_REPLY_BYTES);
@@ -109,7 +109,7 @@ impl Sender {
             };
             let (encoded, rest) = self.services.encode(format, bytes, encode).await?;
             data = rest;
-            unused = unused.saturating_sub(encoded.payload);
+            payload += encoded.payload;
             let next_offset = encoded.data.next_offset;
             let memory = memory_of(&encoded.data);
             self.reply(Reply::Data(encoded.data), memory).await;
@@ -118,8 +118,11 @@ impl Sender {
                 _ => break,
             }
         }
-        // The credit counts the bytes of chunks as the client sees them.
-        self.subscription.credit().grant(unused as u64);
+        // What counts is the chunks as the client sees them, and not what was read: records that were compressed
+        // are more, and those before the offset asked for are not there.
+        let credit = self.subscription.credit();
+        credit.spend(payload);
+        credit.grant(bytes as u64);
         Ok(())
     }
 
