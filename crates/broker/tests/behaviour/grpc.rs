@@ -1,7 +1,9 @@
 //! The services over a real connection, through the generated client stubs.
 
+mod every_limit;
 mod limits;
 mod produce;
+mod raw;
 mod read;
 mod server;
 mod topics;
