@@ -16,7 +16,7 @@ use crate::topic::Topic;
 pub(super) fn alter(core: &Core, name: &str, changes: &[SettingChange]) -> Result<Topic, Error> {
     let topic = core.catalog.topic(name)?;
     let settings = topic.identity.settings.changed(changes, &core.config.node_settings())?;
-    settings.check(&core.config)?;
+    settings.check(&core.bounds)?;
     if settings == topic.identity.settings {
         // Only what is on disk is in the catalog.
         return Ok(topic.describe(&core.config));

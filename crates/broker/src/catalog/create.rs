@@ -24,7 +24,7 @@ const CREATE_AT_ONCE: usize = 8;
 /// What a request asks for, checked.
 pub(super) fn check(request: &CreateTopic, core: &Core) -> Result<u32, Error> {
     check_topic_name(&request.name)?;
-    request.settings.check(&core.config)?;
+    request.settings.check(&core.bounds)?;
     check_count(core, request.partitions.unwrap_or(1))
 }
 

@@ -89,8 +89,12 @@ impl fmt::Display for Code {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// A field is missing, negative, too large, or contradicts another.
+    /// A field is missing, negative, too large, or contradicts another; or the request cannot be read at all.
     RequestInvalid,
+    /// There is no such service or rpc.
+    RpcUnknown,
+    /// The request is compressed for its transport in a way that the node does not read.
+    EncodingUnsupported,
     /// The name is not one that a topic can have.
     TopicNameInvalid,
     /// The number of partitions is not one that a topic can have.
@@ -149,8 +153,10 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::RequestInvalid,
+        Self::RpcUnknown,
+        Self::EncodingUnsupported,
         Self::TopicNameInvalid,
         Self::PartitionCountInvalid,
         Self::SettingInvalid,
@@ -193,7 +199,7 @@ impl Reason {
             Self::TopicExists | Self::SequenceForgotten => Code::AlreadyExists,
             Self::TopicNotFound | Self::PartitionNotFound => Code::NotFound,
             Self::OffsetOutOfRange | Self::LogTruncated => Code::OutOfRange,
-            Self::BatchUnsupported => Code::Unimplemented,
+            Self::RpcUnknown | Self::EncodingUnsupported | Self::BatchUnsupported => Code::Unimplemented,
             Self::LimitExceeded | Self::DiskFull => Code::ResourceExhausted,
             Self::OutOfSequence | Self::ProducerFenced | Self::PartitionFailed | Self::MetadataFailed => {
                 Code::FailedPrecondition
@@ -211,6 +217,8 @@ impl Reason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RequestInvalid => "REQUEST_INVALID",
+            Self::RpcUnknown => "RPC_UNKNOWN",
+            Self::EncodingUnsupported => "ENCODING_UNSUPPORTED",
             Self::TopicNameInvalid => "TOPIC_NAME_INVALID",
             Self::PartitionCountInvalid => "PARTITION_COUNT_INVALID",
             Self::SettingInvalid => "SETTING_INVALID",
