@@ -177,7 +177,7 @@ impl Error {
 
 impl ErrorKind {
     /// Whether the same may succeed later without anybody changing anything.
-    pub(crate) fn passes(self) -> bool {
+    pub(crate) fn is_retriable(self) -> bool {
         match self {
             ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Exhausted | ErrorKind::Internal => true,
             ErrorKind::NotFound

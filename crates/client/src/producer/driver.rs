@@ -51,7 +51,7 @@ async fn keep_sending(shared: &Arc<Shared>) {
             }
             Err(error) => {
                 tracing::debug!(%error, "a produce stream could not be opened");
-                let hopeless = !error.kind().passes();
+                let hopeless = !error.kind().is_retriable();
                 end_stream(shared, error.clone());
                 if hopeless {
                     let drained = shared.state.lock().accumulator.drain_waiting();

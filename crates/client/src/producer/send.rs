@@ -119,7 +119,7 @@ impl Producer {
                     return Ok(());
                 }
                 let Err(error) = self.look_up(topic).await else { return Ok(()) };
-                if !error.kind().passes() {
+                if !error.kind().is_retriable() {
                     return Err(error);
                 }
                 let pause = backoff.next();
@@ -152,7 +152,7 @@ impl Producer {
                 topics.learn(topic, Instant::now(), Partitioner::new(count, turn_bytes, random()));
                 Ok(())
             }
-            Err(error) if error.kind().passes() && topics.is_known(topic) => {
+            Err(error) if error.kind().is_retriable() && topics.is_known(topic) => {
                 topics.keep(topic, Instant::now());
                 Ok(())
             }
