@@ -4,7 +4,7 @@ mod mapping;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use mapping::{Peer, in_reply, root_cause};
+pub(crate) use mapping::{Peer, in_append_reply, in_reply, root_cause};
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -53,7 +53,8 @@ pub enum ErrorKind {
     Timeout,
     /// There is no such topic or partition.
     NotFound,
-    /// The topic exists already.
+    /// What was to be made is there already: a topic, or a numbered batch whose offsets are forgotten
+    /// (`SEQUENCE_FORGOTTEN`).
     AlreadyExists,
     /// The request is not allowed as it is: a name, a count, an address. It fails again if repeated.
     Invalid,
@@ -73,7 +74,8 @@ pub enum ErrorKind {
     /// The state of what was asked for does not allow it now, such as a partition that cannot be written.
     Conflict,
     /// The records may have been appended or not, and nothing that this client could ask would tell. It does not
-    /// send them again any more.
+    /// send them again any more. The reason is `OUTCOME_UNKNOWN`; `INTERNAL_FAULT` if a fault in the node's program
+    /// ended the call; or `UNEXPECTED_ANSWER`.
     OutcomeUnknown,
     /// Stored or received bytes are not what was written.
     Corrupt,
@@ -111,6 +113,10 @@ impl Error {
     ) -> Error {
         let pairs = pairs.into_iter().map(|(name, value)| (name.into(), value.into()));
         self.change(|inner| inner.metadata.extend(pairs))
+    }
+
+    fn with_kind(self, kind: ErrorKind) -> Error {
+        self.change(|inner| inner.kind = kind)
     }
 
     /// Only for errors that were just made and have one owner.

@@ -143,6 +143,17 @@ async fn a_node_that_does_not_know_or_asks_for_patience_is_asked_again() {
 }
 
 #[tokio::test]
+async fn without_idempotence_a_fault_inside_the_node_leaves_the_outcome_unknown() {
+    let fake = answering(|asked, _| (asked == 0).then(|| refused(0, Code::Internal, "INTERNAL_FAULT")));
+    let node = fake.start().await;
+    let options = ProducerOptions { idempotent: false, ..ProducerOptions::default() };
+    let producer = node.client().await.producer(options).unwrap();
+    let error = timeout(SOON, send(&producer, 0, "who knows").await).await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.reason()), (ErrorKind::OutcomeUnknown, "INTERNAL_FAULT"));
+    assert_eq!(outcome(send(&producer, 0, "next").await).await, Ok(0), "and it is not sent again");
+}
+
+#[tokio::test]
 async fn after_an_answer_that_leaves_it_open_the_next_batch_begins_a_new_epoch() {
     let cases = [
         (Code::AlreadyExists, "SEQUENCE_FORGOTTEN", ErrorKind::AlreadyExists),
