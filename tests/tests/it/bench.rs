@@ -14,7 +14,7 @@ fn assert_measured(document: &Value, server_too: bool) {
     for figure in ["records_per_s", "mb_per_s", "p50_ms", "p99_ms", "p999_ms"] {
         assert!(document[figure].as_f64().is_some_and(|figure| figure > 0.0), "{figure}: {document:#}");
     }
-    for cost in ["cpu_s_per_gb", "rss_anon_mb"] {
+    for cost in ["cpu_s_per_gb", "rss_anon_mb", "rss_file_mb"] {
         assert!(document[cost]["client"].is_f64(), "{cost}: {document:#}");
         assert_eq!(document[cost]["server"].is_f64(), server_too, "{cost}: {document:#}");
     }
