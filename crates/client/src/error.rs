@@ -81,8 +81,8 @@ pub enum ErrorKind {
     Corrupt,
     /// The producer or subscription was closed before.
     Closed,
-    /// What answers at the address is no Logmill node, or one that does not know the call; or a batch was
-    /// read that this version cannot take apart, such as one whose codec it was built without.
+    /// What answers at the address is no Logmill node, or one that does not know the call; or a batch cannot be
+    /// made or taken apart by this version, such as one whose codec it was built without.
     Unsupported,
     /// The node failed inside, or answered something that makes no sense.
     Internal,

@@ -25,6 +25,7 @@ pub(super) struct Figures {
     conditions: Conditions,
     record_bytes: usize,
     batch_bytes: usize,
+    compression: &'static str,
     in_flight_bytes: usize,
     partitions: u32,
     seconds: f64,
@@ -80,6 +81,7 @@ impl Figures {
             conditions,
             record_bytes: args.record_bytes,
             batch_bytes: args.batch_bytes,
+            compression: args.compression.name(),
             in_flight_bytes: args.in_flight_bytes,
             partitions: args.partitions,
             seconds,
@@ -93,11 +95,12 @@ impl Figures {
         };
         let text = |bytes: u64| bytes_text(to_f64(bytes));
         let mut line = format!(
-            "{}: {}, {}-byte records, batches up to {}, {} in flight, {} connection(s), {} partition(s)",
+            "{}: {}, {}-byte records, batches up to {}, {}, {} in flight, {} connection(s), {} partition(s)",
             self.conditions.work,
             self.conditions.durability,
             self.record_bytes,
             text(self.batch_bytes as u64),
+            self.compression,
             text(self.in_flight_bytes as u64),
             self.conditions.connections,
             self.partitions,

@@ -373,7 +373,9 @@ async fn a_record_over_the_nodes_limit_is_refused_here() {
     let error = timeout(SOON, large).await.unwrap().unwrap_err();
     assert_eq!((error.kind(), error.reason()), (ErrorKind::TooLarge, "MESSAGE_TOO_LARGE"));
     let text = error.to_string();
-    assert!(text.contains("2000 bytes") && text.contains("max.message.bytes"), "{text}");
+    assert!(text.contains("2000 bytes") && text.contains("the node's limit max_batch_bytes"), "{text}");
+    assert_eq!((error.metadata("limit"), error.metadata("value")), (Some("max_batch_bytes"), Some("2000")));
+    assert!(error.metadata("bytes").unwrap().parse::<usize>().unwrap() > 3_000);
 
     // From now on the limit is known.
     let error = producer.send(record(0, "x".repeat(3_000))).await.unwrap_err();

@@ -1,10 +1,11 @@
 use std::time::Duration;
 
-use logmill_record::TimestampMs;
+use logmill_record::{Inflater, TimestampMs};
 use tokio::sync::Semaphore;
 
 use super::*;
 use crate::producer::partitioner::Partitioner;
+use crate::producer::rules::TopicRules;
 use crate::{Error, ErrorKind};
 
 const BUFFER: usize = 1 << 20;
@@ -23,10 +24,22 @@ impl Fixture {
 
     fn with(batch_bytes: usize, bytes_in_flight: usize, identity: Identity) -> Fixture {
         let limits = Limits { batch_bytes, bytes_in_flight, batches_in_flight: 64 };
-        let mut accumulator = Accumulator::new(limits, identity);
-        let (topic, now) = (Arc::from("orders"), Instant::now());
-        accumulator.topics.learn(&topic, now, Partitioner::new(4, batch_bytes, 0));
-        Fixture { accumulator, buffer: Arc::new(Semaphore::new(BUFFER)), topic, now }
+        let accumulator = Accumulator::new(limits, identity, Compression::None);
+        let buffer = Arc::new(Semaphore::new(BUFFER));
+        let mut fixture = Fixture { accumulator, buffer, topic: Arc::from("orders"), now: Instant::now() };
+        fixture.learn(TopicRules::default());
+        fixture
+    }
+
+    fn compressing(batch_bytes: usize, bytes_in_flight: usize, compression: Compression) -> Fixture {
+        let mut fixture = Fixture::new(batch_bytes, bytes_in_flight);
+        fixture.accumulator.compression = compression;
+        fixture
+    }
+
+    fn learn(&mut self, rules: TopicRules) {
+        let partitioner = Partitioner::new(4, self.accumulator.configured.batch_bytes, 0);
+        self.accumulator.topics.learn(&self.topic, self.now, partitioner, rules);
     }
 
     fn try_push(&mut self, partition: u32, value: &[u8], wait: Duration) -> Result<Delivery, Refusal> {
@@ -48,8 +61,8 @@ impl Fixture {
             Next::Send(it) => {
                 Some((it.correlation_id, it.partition, it.batch.header().record_count as usize))
             }
-            next @ (Next::Refused { .. } | Next::Unbuildable { .. }) => panic!("{next:?}"),
             Next::Nothing => None,
+            next => panic!("{next:?}"),
         }
     }
 
@@ -112,12 +125,12 @@ fn what_the_node_does_not_take_is_refused_before_and_after_it_says_so() {
         batches_in_flight: 64,
     });
     match fixture.accumulator.take() {
-        Next::Refused { size_bytes, limit_bytes: 1_000, .. } => assert!(size_bytes > 5_000),
+        Next::Refused { size_bytes, most: MostBytes::Node(1_000), .. } => assert!(size_bytes > 5_000),
         next => panic!("{next:?}"),
     }
     assert_eq!(fixture.take().map(|(_, _, records)| records), Some(1), "the one behind goes on");
     let refusal = fixture.try_push(0, &[b'x'; 1_000], Duration::ZERO).unwrap_err();
-    assert!(matches!(refusal, Refusal::TooLarge { limit_bytes: 1_000, .. }), "{refusal:?}");
+    assert!(matches!(refusal, Refusal::TooLarge { most: MostBytes::Node(1_000), .. }), "{refusal:?}");
 }
 
 #[test]
@@ -337,6 +350,87 @@ fn nothing_goes_out_before_there_is_an_id_and_no_more_than_the_node_remembers() 
     assert!(fixture.sent().is_some() && fixture.sent().is_none());
 }
 
+/// What is to be compressed next.
+impl Fixture {
+    fn work(&mut self) -> ToCompress {
+        match self.accumulator.take() {
+            Next::Compress(work) => work,
+            next => panic!("{next:?}"),
+        }
+    }
+
+    fn compress(&mut self, work: ToCompress) {
+        assert!(self.accumulator.compressed(work.place, work.builder.build()).is_none());
+    }
+}
+
+#[test]
+fn a_batch_keeps_its_place_while_it_is_compressed() {
+    let mut fixture = Fixture::compressing(300, 100_000, Compression::Zstd);
+    fixture.push(0, &[b'x'; 250]);
+    let work = fixture.work();
+    fixture.push(0, &[b'y'; 250]);
+    assert!(fixture.sent().is_none(), "nothing overtakes it");
+    fixture.push(1, b"elsewhere");
+    let other = fixture.work();
+    assert_eq!(fixture.accumulator.seal().len(), 3, "who flushes waits for it too");
+    fixture.compress(work);
+    let sent = fixture.sent().unwrap();
+    assert_eq!((sent.partition, Fixture::number(&sent)), (0, (0, 0, false)));
+    assert_eq!(sent.batch.header().attributes.compression(), Compression::Zstd);
+    assert_eq!(fixture.accumulator.bytes_in_flight, sent.batch.bytes().len());
+    let behind = fixture.work();
+    fixture.compress(behind);
+    fixture.compress(other);
+    let next = [fixture.sent().unwrap(), fixture.sent().unwrap()];
+    assert_eq!(next.map(|it| (it.partition, it.batch.header().base_sequence)), [(1, 0), (0, 1)]);
+    assert!(fixture.sent().is_none() && !fixture.accumulator.has_waiting());
+}
+
+#[test]
+fn a_batch_that_is_given_up_while_it_is_compressed_holds_nobody_up() {
+    let mut fixture = Fixture::compressing(300, 100_000, Compression::Lz4);
+    drop(fixture.try_push(0, &[b'x'; 250], Duration::from_millis(10)).unwrap());
+    fixture.push(0, &[b'y'; 250]);
+    let late = fixture.work();
+    let drained = fixture.accumulator.expire(fixture.now + Duration::from_millis(20));
+    assert_eq!((drained.not_stored.len(), drained.unknown.len()), (1, 0));
+    fixture.compress(late);
+    let broken = fixture.work();
+    let (failed, error) = fixture.accumulator.compressed(broken.place, Err(BatchError::Empty)).unwrap();
+    assert_eq!((failed.record_count, error), (1, BatchError::Empty));
+    drop((failed, drained));
+    assert!(fixture.accumulator.is_idle());
+    assert_eq!(fixture.buffered(), 0);
+    fixture.push(0, b"next");
+    let next = fixture.work();
+    fixture.compress(next);
+    assert_eq!(fixture.sent().map(|it| Fixture::number(&it)), Some((0, 0, false)), "no number was used up");
+}
+
+#[test]
+fn what_a_topic_asks_for_stands_above_the_producers_options() {
+    let mut fixture = Fixture::compressing(1_000, 100_000, Compression::Gzip);
+    fixture.learn(TopicRules { compression: Some(Compression::None), max_message_bytes: Some(400) });
+    (0..4).for_each(|_| fixture.push(0, &[b'x'; 90]));
+    let sent = fixture.sent().unwrap();
+    assert_eq!(sent.batch.header().attributes.compression(), Compression::None);
+    assert_eq!(sent.batch.header().record_count, 3, "three fit into 400 bytes");
+    let refusal = fixture.try_push(0, &[b'x'; 400], Duration::ZERO).unwrap_err();
+    assert!(matches!(refusal, Refusal::TooLarge { most: MostBytes::Topic(400), .. }), "{refusal:?}");
+
+    // The batch that was begun before stays as it is, and takes no more.
+    fixture.learn(TopicRules { compression: Some(Compression::Zstd), max_message_bytes: Some(400) });
+    fixture.push(0, &[b'x'; 390]);
+    fixture.accumulator.finish(sent.correlation_id).unwrap();
+    assert_eq!(fixture.sent().unwrap().batch.header().record_count, 1);
+    let work = fixture.work();
+    fixture.compress(work);
+    let sent = fixture.sent().unwrap();
+    assert_eq!(sent.batch.header().attributes.compression(), Compression::Zstd);
+    assert!(sent.batch.bytes().len() < 400, "too large before, and not when it is compressed");
+}
+
 /// A partition of a node, as the API describes it: what it stores, what it remembers, what it refuses.
 #[derive(Default)]
 struct Node {
@@ -384,15 +478,16 @@ impl Node {
         if expected.is_some_and(|expected| expected != sequence) {
             return Err(Refused::ForItsNumber);
         }
-        let values = it.batch.records().unwrap().map(|record| record.unwrap().value.unwrap()[0]);
-        self.stored.extend(values);
+        let mut inflater = Inflater::default();
+        let records = it.batch.records_with(&mut inflater).unwrap();
+        self.stored.extend(records.map(|record| record.unwrap().value.unwrap()[0]));
         self.remembered.push((epoch, sequence, count));
         self.next = Some((epoch, sequence + count.cast_signed()));
         Ok(())
     }
 }
 
-/// Pushes, takes, refuses, breaks and expires by chance, against a node that keeps to the API. What the node stored
+/// Pushes, compresses, takes, refuses, breaks and expires by chance, against a node that keeps to the API. What the node stored
 /// is in order and none twice; what was told stored is there, and what was told not stored is not.
 #[test]
 fn whatever_happens_each_record_is_stored_once_and_in_order() {
@@ -416,6 +511,8 @@ struct Run {
     node: Node,
     pushed: u8,
     deliveries: Vec<Delivery>,
+    /// Being compressed.
+    outside: Vec<ToCompress>,
     /// Sent, and not yet with the node.
     wire: VecDeque<Outgoing>,
     /// What the node has said, and nobody has heard.
@@ -424,13 +521,15 @@ struct Run {
 
 impl Run {
     fn new(seed: u64) -> Run {
+        let compression = if seed % 2 == 0 { Compression::None } else { Compression::Snappy };
         Run {
             seed,
             random: Random(seed),
-            fixture: Fixture::new(300, 4_000),
+            fixture: Fixture::compressing(300, 4_000, compression),
             node: Node::default(),
             pushed: 0,
             deliveries: Vec::new(),
+            outside: Vec::new(),
             wire: VecDeque::new(),
             answers: Vec::new(),
         }
@@ -445,10 +544,7 @@ impl Run {
                 self.deliveries.push(delivery);
                 self.pushed += 1;
             }
-            6..11 => {
-                let sent = self.fixture.sent();
-                self.wire.extend(sent);
-            }
+            6..11 => self.take(),
             11..15 => self.node_takes(),
             15..18 if !self.answers.is_empty() => {
                 let index = self.random.below(u32::try_from(self.answers.len()).unwrap()) as usize;
@@ -458,6 +554,20 @@ impl Run {
             18 => self.pass_time(),
             19 if self.random.below(4) == 0 => self.break_off(),
             _ => {}
+        }
+    }
+
+    /// Goes on with what is to be sent, or with what was to be compressed before that.
+    fn take(&mut self) {
+        if !self.outside.is_empty() && self.random.below(2) == 0 {
+            let work = self.outside.swap_remove(0);
+            return self.fixture.compress(work);
+        }
+        match self.fixture.accumulator.take() {
+            Next::Compress(work) => self.outside.push(work),
+            Next::Send(it) => self.wire.push_back(it),
+            Next::Nothing => {}
+            next => panic!("{next:?}"),
         }
     }
 
@@ -526,8 +636,7 @@ impl Run {
         for _ in 0..2_000 {
             self.fixture.now += Duration::from_millis(1);
             self.fixture.accumulator.resume(self.fixture.now + Duration::from_secs(60));
-            let sent = self.fixture.sent();
-            self.wire.extend(sent);
+            self.take();
             if let Some(it) = self.wire.pop_front() {
                 let answer = self.node.take(&it, None);
                 self.answers.push((it.correlation_id, answer));
