@@ -521,7 +521,7 @@ struct Run {
 
 impl Run {
     fn new(seed: u64) -> Run {
-        let compression = if seed % 2 == 0 { Compression::None } else { Compression::Snappy };
+        let compression = if seed.is_multiple_of(2) { Compression::None } else { Compression::Snappy };
         Run {
             seed,
             random: Random(seed),
