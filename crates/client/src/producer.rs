@@ -49,7 +49,8 @@ pub struct ProducerOptions {
     /// `max.message.bytes` is less. A larger record travels alone.
     pub max_batch_bytes: usize,
     /// How batches are compressed; not at all unless set. A topic whose `compression.type` is not `producer` gets what
-    /// that says instead. Each codec is a feature of this crate: `gzip`, `lz4`, `snappy`, `zstd`.
+    /// that says instead. Each codec is a feature of this crate: `gzip`, `lz4`, `snappy`, `zstd`. A node refuses a batch of
+    /// more than 1 MiB that shrinks by more than a thousand times (`MESSAGE_TOO_LARGE`).
     pub compression: Compression,
     /// How many bytes of records may wait to be sent or answered; 32 MiB unless set. While they do,
     /// [`send`](Producer::send) waits.
