@@ -98,7 +98,7 @@ struct InFlight {
 /// Why a record was not accepted.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// The topic's partitions are not known, or not any more.
+    /// The topic's partitions are not known, or not any more, or were asked for long ago.
     UnknownTopic,
     /// The topic has only so many partitions.
     NoPartition { count: u32 },
@@ -141,6 +141,7 @@ pub(super) struct Entry<'a> {
     pub(super) partition: Option<u32>,
     /// The record's share of the buffer.
     pub(super) charge: OwnedSemaphorePermit,
+    pub(super) now: Instant,
     pub(super) deadline: Instant,
 }
 
@@ -187,7 +188,7 @@ impl Accumulator {
 
     /// Adds a record to the last batch of its partition, or to a new one.
     pub(super) fn push(&mut self, record: &NewRecord<'_>, entry: Entry<'_>) -> Result<Delivery, Refusal> {
-        let topic = self.topics.get_mut(entry.topic).ok_or(Refusal::UnknownTopic)?;
+        let topic = self.topics.get_fresh(entry.topic, entry.now).ok_or(Refusal::UnknownTopic)?;
         let alone_bytes = BatchBuilder::new().size_with(record);
         let most = MostBytes::of(self.node_batch_bytes, topic.rules.max_message_bytes);
         let compression = topic.rules.compression.unwrap_or(self.compression);
@@ -204,7 +205,7 @@ impl Accumulator {
             Some(partition) => partition,
             None => topic.partitioner.choose(record.key, alone_bytes),
         };
-        let index = *topic.queues.entry(partition).or_insert_with(|| {
+        let index = *topic.queue_of(partition).get_or_insert_with(|| {
             self.queues.push(Queue::new(Arc::clone(entry.topic), partition));
             self.queues.len() - 1
         });

@@ -32,15 +32,16 @@ impl Producer {
     /// [`Unavailable`](ErrorKind::Unavailable) or [`Timeout`](ErrorKind::Timeout) if the topic could not be
     /// looked up, and [`Closed`](ErrorKind::Closed).
     pub async fn send(&self, record: ProducerRecord) -> Result<Delivery, Error> {
-        let deadline = Instant::now() + self.shared.options.delivery_timeout;
+        let mut now = Instant::now();
+        let deadline = now + self.shared.options.delivery_timeout;
         let mut looked_again = false;
         loop {
-            self.learn(&record.topic, deadline).await?;
             let charge = self.charge(&record, deadline).await?;
-            match self.push(&record, charge, deadline)? {
+            match self.push(&record, charge, now, deadline)? {
                 Ok(delivery) => return Ok(delivery),
-                // Another record's answer says that the topic is gone; ask, and fail with the node's words.
-                Err(Refusal::UnknownTopic) if Instant::now() < deadline => {}
+                // Not asked yet or long ago; or another record's answer says that it is gone, or asks for other batches by
+                // now, and it is for the node to say that.
+                Err(Refusal::UnknownTopic) if now < deadline => self.learn(&record.topic, deadline).await?,
                 // The topic may have more partitions by now, or take more.
                 Err(Refusal::NoPartition { .. } | Refusal::TooLarge { most: MostBytes::Topic(_), .. })
                     if !looked_again =>
@@ -50,6 +51,7 @@ impl Producer {
                 }
                 Err(refusal) => return Err(refused(&record, refusal)),
             }
+            now = Instant::now();
         }
     }
 
@@ -57,17 +59,18 @@ impl Producer {
         &self,
         record: &ProducerRecord,
         charge: OwnedSemaphorePermit,
+        now: Instant,
         deadline: Instant,
     ) -> Result<Result<Delivery, Refusal>, Error> {
-        let now = record.timestamp.unwrap_or_else(|| self.shared.client.clock().now());
-        let entry = Entry { topic: &record.topic, partition: record.partition, charge, deadline };
+        let timestamp = record.timestamp.unwrap_or_else(|| self.shared.client.clock().now());
+        let entry = Entry { topic: &record.topic, partition: record.partition, charge, now, deadline };
         let (pushed, waker) = {
             let mut state = self.shared.state.lock();
             if state.life != Life::Open {
                 return Err(closed());
             }
             let was_idle = state.accumulator.is_idle();
-            let pushed = record.with_new(now, |record| state.accumulator.push(record, entry));
+            let pushed = record.with_new(timestamp, |record| state.accumulator.push(record, entry));
             if was_idle {
                 self.shared.due.notify_one();
             }
@@ -112,9 +115,6 @@ impl Producer {
 
     /// Makes sure that the number of the topic's partitions is known, and how it wants its batches.
     async fn learn(&self, topic: &Arc<str>, deadline: Instant) -> Result<(), Error> {
-        if self.shared.state.lock().accumulator.topics.is_fresh(topic, Instant::now()) {
-            return Ok(());
-        }
         let look_up = async {
             let _one_at_a_time = self.describing.lock().await;
             let mut backoff = Backoff::default();
@@ -232,12 +232,9 @@ mod tests {
         let delivery_timeout = Duration::from_millis(50);
         let options = ProducerOptions { max_buffered_bytes: 100, delivery_timeout, ..Default::default() };
         let producer = client().producer(options).unwrap();
-        let topic = Arc::from("t");
-        let (one, rules) = (Partitioner::new(1, 100, 0), TopicRules::default());
-        producer.shared.state.lock().accumulator.topics.learn(&topic, Instant::now(), one, rules);
         // Taken by nobody whose own time could be over first, and make room.
         let _taken = Arc::clone(&producer.shared.buffer).try_acquire_many_owned(100).unwrap();
-        let error = producer.send(ProducerRecord::new(topic, "x")).await.unwrap_err();
+        let error = producer.send(ProducerRecord::new("t", "x")).await.unwrap_err();
         assert_eq!((error.kind(), error.reason()), (ErrorKind::Exhausted, "BUFFER_FULL"));
         assert!(producer.shared.state.lock().accumulator.is_idle());
     }

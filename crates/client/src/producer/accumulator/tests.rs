@@ -46,7 +46,8 @@ impl Fixture {
         let permits = u32::try_from(value.len()).unwrap();
         let charge = Arc::clone(&self.buffer).try_acquire_many_owned(permits).unwrap();
         let deadline = self.now + wait;
-        let entry = Entry { topic: &self.topic, partition: Some(partition), charge, deadline };
+        let (now, partition) = (self.now, Some(partition));
+        let entry = Entry { topic: &self.topic, partition, charge, now, deadline };
         let record = NewRecord { timestamp: TimestampMs(0), key: None, value: Some(value), headers: &[] };
         self.accumulator.push(&record, entry)
     }

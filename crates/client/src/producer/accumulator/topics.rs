@@ -20,28 +20,40 @@ pub(in crate::producer) struct Topics(HashMap<Arc<str>, Topic>);
 pub(super) struct Topic {
     pub(super) partitioner: Partitioner,
     pub(super) rules: TopicRules,
-    /// The place of each partition's queue.
-    pub(super) queues: HashMap<u32, usize>,
+    /// The place of each partition's queue, by the partition's number, as far as there is one.
+    queues: Vec<Option<usize>>,
     /// When the node last described it; `None` after that has turned out to be out of date.
     known_since: Option<Instant>,
 }
 
-impl Topics {
-    pub(super) fn get_mut(&mut self, topic: &str) -> Option<&mut Topic> {
-        self.0.get_mut(topic).filter(|topic| topic.known_since.is_some())
+impl Topic {
+    /// Where the place of a partition's queue is kept; the partition is one that the topic has.
+    pub(super) fn queue_of(&mut self, partition: u32) -> &mut Option<usize> {
+        let partition = partition as usize;
+        if self.queues.len() <= partition {
+            self.queues.resize(partition + 1, None);
+        }
+        &mut self.queues[partition]
     }
 
-    fn known_since(&self, topic: &str) -> Option<Instant> {
-        self.0.get(topic)?.known_since
+    fn is_fresh(&self, now: Instant) -> bool {
+        self.known_since.is_some_and(|since| now < since + FRESH_FOR)
+    }
+}
+
+impl Topics {
+    /// A topic that the node described not long ago.
+    pub(super) fn get_fresh(&mut self, topic: &str, now: Instant) -> Option<&mut Topic> {
+        self.0.get_mut(topic).filter(|topic| topic.is_fresh(now))
     }
 
     pub(in crate::producer) fn is_known(&self, topic: &str) -> bool {
-        self.known_since(topic).is_some()
+        self.0.get(topic).is_some_and(|topic| topic.known_since.is_some())
     }
 
     /// Whether the node described it not long ago.
     pub(in crate::producer) fn is_fresh(&self, topic: &str, now: Instant) -> bool {
-        self.known_since(topic).is_some_and(|since| now < since + FRESH_FOR)
+        self.0.get(topic).is_some_and(|topic| topic.is_fresh(now))
     }
 
     /// The node has described the topic; `new` is for one that this producer has not written to before.
@@ -59,7 +71,7 @@ impl Topics {
                 topic.rules = rules;
             }
             None => {
-                let (queues, known_since) = (HashMap::new(), Some(now));
+                let (queues, known_since) = (Vec::new(), Some(now));
                 let new = Topic { partitioner: new, rules, queues, known_since };
                 self.0.insert(Arc::clone(topic), new);
             }
