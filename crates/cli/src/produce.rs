@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 
 use crate::client::ServerArgs;
+use crate::codec::Codec;
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, counted};
 use crate::record_json::parse_record;
@@ -48,6 +49,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
 
+    /// How batches are compressed; a topic whose compression.type is not 'producer' gets what that says
+    #[arg(long, value_enum, default_value = "uncompressed", value_name = "CODEC")]
+    compression: Codec,
+
     /// Print {"partition", "offset"} for each record as it is acknowledged
     #[arg(long)]
     json: bool,
@@ -71,8 +76,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     }
     let client = args.server.connect().await?;
     check_target(&client, &args).await?;
-    let producer =
-        client.producer(ProducerOptions { delivery_timeout: args.server.timeout, ..Default::default() })?;
+    let producer = client.producer(ProducerOptions {
+        compression: args.compression.compression(),
+        delivery_timeout: args.server.timeout,
+        ..Default::default()
+    })?;
     let (line_sender, lines) = mpsc::channel(LINES_AHEAD);
     tokio::task::spawn_blocking(move || read_lines(std::io::stdin().lock(), &line_sender));
     let (delivery_sender, deliveries) = mpsc::channel(DELIVERIES_AHEAD);

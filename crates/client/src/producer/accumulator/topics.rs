@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::producer::partitioner::Partitioner;
+use crate::producer::rules::TopicRules;
 
-/// A topic can be deleted and made anew with another number of partitions; keys have to follow.
+/// A topic can be deleted and made anew with another number of partitions; keys have to follow. And its settings can be
+/// changed.
 const FRESH_FOR: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
@@ -17,9 +19,10 @@ pub(in crate::producer) struct Topics(HashMap<Arc<str>, Topic>);
 #[derive(Debug)]
 pub(super) struct Topic {
     pub(super) partitioner: Partitioner,
+    pub(super) rules: TopicRules,
     /// The place of each partition's queue, by the partition's number, as far as there is one.
     queues: Vec<Option<usize>>,
-    /// When the node last described it; `None` after the node has denied knowing it.
+    /// When the node last described it; `None` after that has turned out to be out of date.
     known_since: Option<Instant>,
 }
 
@@ -54,14 +57,22 @@ impl Topics {
     }
 
     /// The node has described the topic; `new` is for one that this producer has not written to before.
-    pub(in crate::producer) fn learn(&mut self, topic: &Arc<str>, now: Instant, new: Partitioner) {
+    pub(in crate::producer) fn learn(
+        &mut self,
+        topic: &Arc<str>,
+        now: Instant,
+        new: Partitioner,
+        rules: TopicRules,
+    ) {
         match self.0.get_mut(topic) {
             Some(topic) => {
                 topic.known_since = Some(now);
                 topic.partitioner.set_count(new.count());
+                topic.rules = rules;
             }
             None => {
-                let new = Topic { partitioner: new, queues: Vec::new(), known_since: Some(now) };
+                let (queues, known_since) = (Vec::new(), Some(now));
+                let new = Topic { partitioner: new, rules, queues, known_since };
                 self.0.insert(Arc::clone(topic), new);
             }
         }
@@ -74,7 +85,8 @@ impl Topics {
         }
     }
 
-    /// The node does not know the topic, or not this partition of it.
+    /// The node does not know the topic, or not this partition of it, or refused a batch by rules that are not those
+    /// known here.
     pub(in crate::producer) fn forget(&mut self, topic: &str) {
         if let Some(topic) = self.0.get_mut(topic) {
             topic.known_since = None;
