@@ -144,8 +144,9 @@ fn a_duplicate_is_answered_only_when_the_first_is_on_disk_whatever_was_asked_for
     let mut again = pin!(node.broker.produce(&node.context, written(0, "a")));
     // Its turn came before this one's.
     assert_eq!(placed(&send(&node, written(1, "b")).unwrap()), (1, false));
-    assert!(again.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let waits = again.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
     gate.open();
+    assert!(waits, "the sync has not ended");
     assert_eq!(outcome(node.wait(again)), Ok((0, true)));
     node.broker.close().unwrap();
 }
@@ -165,8 +166,9 @@ fn what_is_forgotten_is_answered_only_when_it_is_on_disk_whatever_was_asked_for(
     let mut again = pin!(node.broker.produce(&node.context, written(0)));
     // Its turn came before this one's.
     send(&node, written(FORGOTTEN)).unwrap();
-    assert!(again.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let waits = again.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
     gate.open();
+    assert!(waits, "the sync has not ended");
     assert_eq!(outcome(node.wait(again)), Err(Reason::SequenceForgotten));
     node.broker.close().unwrap();
 }
