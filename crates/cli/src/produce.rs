@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::client::ServerArgs;
 use crate::codec::Codec;
 use crate::failure::{Exit, Failure};
-use crate::output::{Output, thousands};
+use crate::output::{Output, counted};
 use crate::record_json::parse_record;
 
 /// No record is nearly as long; a stream without line ends must not fill the memory.
@@ -90,12 +90,13 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         send_lines(&args, &producer, lines, delivery_sender, &stop),
         report_deliveries(args.json, deliveries, &stop, &mut output),
     );
+    let stored = counted(stored, "record", "records");
     if let Some(failure) = stop.failure.take() {
         let Failure::Told { exit, message } = failure else { return Err(failure) };
-        return Err(Failure::new(exit, format!("{message} ({} stored)", records_text(stored))));
+        return Err(Failure::new(exit, format!("{message} ({stored} stored)")));
     }
     if !args.json {
-        output.line(format_args!("stored {} in topic {}", records_text(stored), args.topic))?;
+        output.line(format_args!("stored {stored} in topic {}", args.topic))?;
     }
     output.flush()
 }
@@ -130,10 +131,6 @@ impl Stop {
         self.failure.set(Some(first));
         self.told.notify_one();
     }
-}
-
-fn records_text(count: u64) -> String {
-    if count == 1 { "1 record".to_owned() } else { format!("{} records", thousands(count)) }
 }
 
 async fn send_lines(

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use logmill_log::env::Work;
 use logmill_proto::v1;
 use logmill_proto::v1::fetch_service_server::FetchService;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::connection::Connection;
 use super::convert::{known, not_negative, partition, position};
 use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame, memory_of};
 use super::guard::connection;
@@ -24,7 +26,8 @@ impl FetchService for Services {
         let (context, connection) = (self.context(&request), connection(&request)?);
         let (fetch, format) = to_fetch(request.into_inner())?;
         let max_bytes = fetch.max_bytes;
-        let Fetched { data, held: _until_made } = self.fetch_until_stopping(&context, fetch).await?;
+        let read = self.fetch_until_stopping(&context, fetch, &connection).await?;
+        let Fetched { data, held: _until_made } = read;
         let bytes = data.iter().map(PartitionData::size_bytes).sum();
         let turn = context.request_id;
         let reply = self.encode(format, bytes, move || encode(&data, format, max_bytes, turn)).await?;
@@ -45,11 +48,17 @@ impl FetchService for Services {
 
 impl Services {
     /// Fetches; should the services end meanwhile, with what there is.
-    async fn fetch_until_stopping(&self, context: &RequestContext, fetch: Fetch) -> Result<Fetched, Error> {
+    async fn fetch_until_stopping(
+        &self,
+        context: &RequestContext,
+        fetch: Fetch,
+        connection: &Connection,
+    ) -> Result<Fetched, Error> {
         let at_once = Fetch { max_wait: Duration::ZERO, ..fetch.clone() };
+        let fetched = |fetch| self.broker.fetch_held(context, fetch, connection.replies().clone());
         tokio::select! {
-            data = self.broker.fetch_held(context, fetch) => data,
-            () = self.stopping.fired() => self.broker.fetch_held(context, at_once).await,
+            data = fetched(fetch) => data,
+            () = self.stopping.fired() => fetched(at_once).await,
         }
     }
 }
@@ -65,7 +74,7 @@ impl Services {
         if format == Format::Batches || bytes <= ENCODE_AT_ONCE_BYTES {
             return Ok(encode());
         }
-        self.broker.core().read(Ok(()), "the making of a reply", |_, ()| Ok(encode())).await
+        self.broker.core().run(Work::Read, "the making of a reply", |_| Ok(encode())).await
     }
 }
 

@@ -94,7 +94,9 @@ impl http_body::Body for Sending {
                 None => None,
             };
             let message = match next {
-                Some((Ok(message), held)) => pieces::of_subscription(message).map(|it| unsent(it, held)),
+                Some((Ok(message), held)) => {
+                    pieces::of_subscription(message).map(|it| unsent(it, held)).map_err(Status::from)
+                }
                 Some((Err(status), _)) => Err(status),
                 None => Err(Status::ok("")),
             };

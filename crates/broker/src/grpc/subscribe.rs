@@ -11,6 +11,7 @@ use super::Services;
 use super::connection::{Connection, Held};
 use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame, memory_of};
 use super::fetch::{to_format, to_partitions};
+use super::status::with_reason;
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::fetch::{Credit, PartitionData, Subscribe, Subscription};
@@ -30,7 +31,7 @@ pub(super) async fn start(
     connection: Connection,
     mut requests: Streaming<v1::SubscribeRequest>,
 ) -> Result<Replies, Status> {
-    let first = requests.message().await?.and_then(|message| message.request);
+    let first = requests.message().await.map_err(with_reason)?.and_then(|message| message.request);
     let Some(Sent::Start(start)) = first else {
         return Err(Error::missing("start", "the first message of a subscription says what to read").into());
     };
@@ -38,7 +39,8 @@ pub(super) async fn start(
     let format = to_format(format, isolation)?;
     let partitions = to_partitions(partitions)?;
     let credit_bytes = positive("credit_bytes", credit_bytes)?;
-    let subscription = services.broker.subscribe(context, Subscribe { partitions, credit_bytes }).await?;
+    let (subscribe, own) = (Subscribe { partitions, credit_bytes }, connection.replies().clone());
+    let subscription = services.broker.subscribe_within(context, subscribe, own).await?;
 
     let (replies, waiting) = mpsc::channel(REPLIES);
     let sender = Sender { subscription, format, replies, connection, services: services.clone() };
@@ -100,7 +102,7 @@ impl Sender {
     /// Sends what was read, in as many replies as it takes.
     async fn send_data(&self, mut data: PartitionData) -> Result<(), Error> {
         let (format, bytes) = (self.format, data.size_bytes());
-        let mut unused = bytes;
+        let mut payload = 0;
         loop {
             let encode = move || {
                 let mut room = Room::new(MAX_REPLY_BYTES);
@@ -109,7 +111,7 @@ impl Sender {
             };
             let (encoded, rest) = self.services.encode(format, bytes, encode).await?;
             data = rest;
-            unused = unused.saturating_sub(encoded.payload);
+            payload += encoded.payload;
             let next_offset = encoded.data.next_offset;
             let memory = memory_of(&encoded.data);
             self.reply(Reply::Data(encoded.data), memory).await;
@@ -118,8 +120,11 @@ impl Sender {
                 _ => break,
             }
         }
-        // The credit counts the bytes of chunks as the client sees them.
-        self.subscription.credit().grant(unused as u64);
+        // What counts is the chunks as the client sees them, and not what was read: records that were compressed
+        // are more, and those before the offset asked for are not there.
+        let credit = self.subscription.credit();
+        credit.spend(payload);
+        credit.grant(bytes as u64);
         Ok(())
     }
 
@@ -132,7 +137,7 @@ impl Sender {
 
 /// Takes what the client grants, until it has no more to say.
 async fn grant(credit: Credit, mut requests: Streaming<v1::SubscribeRequest>) -> Result<(), Status> {
-    while let Some(message) = requests.message().await? {
+    while let Some(message) = requests.message().await.map_err(with_reason)? {
         match message.request {
             Some(Sent::Credit(granted)) => credit.grant(positive("bytes", granted.bytes)?),
             Some(Sent::Start(_)) | None => {
