@@ -18,7 +18,7 @@ use logmill_log::{ErrorKind, Log, LogOptions, OnDisk, Receipt, Step};
 use logmill_record::{Batch, Inflater, Offset, TimestampMs};
 use parking_lot::Mutex;
 
-use super::order::{Place, ProducerSequence, Standing};
+use super::order::{Openings, Place, ProducerSequence, Standing};
 use super::reopen::{Reopening, Serving};
 use super::{ProduceRecord, ingest};
 use crate::budget::{Budget, Permit};
@@ -141,7 +141,7 @@ struct Ready {
 }
 
 impl Ready {
-    fn appended(self, log: Standing, first_offset: Offset, last_offset: Offset, receipt: &Receipt) {
+    fn appended(self, log: Standing<'_>, first_offset: Offset, last_offset: Offset, receipt: &Receipt) {
         if let Some(place) = self.place {
             place.appended(first_offset, log);
         }
@@ -173,14 +173,15 @@ impl Lane {
         log_options: LogOptions,
         queued: Budget,
     ) -> Self {
-        let opened_at = log.end_offset();
+        let written_end = log.end_offset();
+        let openings = Arc::new(Openings::default());
         let state = State {
-            serving: Serving { log, generation: 0, opened_at },
+            serving: Serving { log, generation: 0, openings },
             log_options,
             reopening: None,
             queue: VecDeque::new(),
             running: false,
-            written_end: opened_at,
+            written_end,
             rules,
             options: None,
             last_stamp: TimestampMs::NONE,
@@ -356,12 +357,12 @@ impl Shared {
         admitted
     }
 
-    fn standing(&self, serving: &Serving) -> Standing {
-        let Serving { log, generation, opened_at } = serving;
+    fn standing<'a>(&self, serving: &'a Serving) -> Standing<'a> {
+        let Serving { log, generation, openings } = serving;
         let state = self.state.lock();
         Standing {
             generation: *generation,
-            opened_at: *opened_at,
+            openings,
             durable_end: log.durable_end(),
             poisoned: state.serving.generation > *generation || state.reopening.is_some(),
         }
