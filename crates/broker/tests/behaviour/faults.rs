@@ -387,6 +387,43 @@ fn a_growth_or_an_alteration_that_fails_changes_nothing_and_works_later() {
 }
 
 #[test]
+fn metadata_whose_roll_failed_is_opened_again() {
+    let sim = Sim::new(6);
+    let node = simulated(&sim);
+    node.create("before", 1).unwrap();
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncDir).path("*/internal/metadata").always());
+    sim.scheduler.run_for(Duration::from_hours(25));
+    sim.fs.clear_rules();
+    let error = node.create("t", 1).unwrap_err();
+    assert_eq!(error.reason(), Reason::IoFailed);
+    assert!(error.message().contains("did not happen: try again"), "{error}");
+    node.create("t", 1).unwrap();
+    node.broker.close().unwrap();
+    let node = simulated(&sim);
+    assert_eq!(node.broker.open_report().topics, 2);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn metadata_whose_failed_write_could_not_be_taken_back_is_opened_again() {
+    let sim = Sim::new(6);
+    let node = simulated(&sim);
+    node.create("before", 1).unwrap();
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::Write).on(Op::SetLen).path("*/metadata/*.log").times(2));
+    assert_eq!(node.create("t", 1).unwrap_err().reason(), Reason::IoFailed);
+    node.create("t", 1).unwrap();
+    // Not at once either.
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::Write).on(Op::SetLen).path("*/metadata/*.log").times(2));
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::Rename).path("/data/set*").always());
+    assert_eq!(node.create("u", 1).unwrap_err().reason(), Reason::OutcomeUnknown);
+    sim.fs.clear_rules();
+    assert_eq!(node.create("u", 1).unwrap_err().reason(), Reason::MetadataFailed);
+    sim.clock.advance(Duration::from_secs(30));
+    node.create("u", 1).unwrap();
+    node.broker.close().unwrap();
+}
+
+#[test]
 fn a_topic_of_which_the_deletion_is_uncertain_takes_nothing() {
     let mut sim = Sim::new(7);
     let node = simulated(&sim);
