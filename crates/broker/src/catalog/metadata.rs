@@ -144,6 +144,11 @@ impl MetadataLog {
         }
     }
 
+    /// Whether it can be written. Then nothing is in it of a change whose outcome was not known.
+    pub(super) fn check_writable(&self, doing: &str) -> Result<(), Error> {
+        self.try_again(&mut self.state.lock(), doing)
+    }
+
     /// Opens a log that has failed afresh, if it is time to.
     fn try_again(&self, state: &mut State, doing: &str) -> Result<(), Error> {
         let Some(failed) = &mut state.failed else { return Ok(()) };

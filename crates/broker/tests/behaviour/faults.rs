@@ -424,6 +424,28 @@ fn metadata_whose_failed_write_could_not_be_taken_back_is_opened_again() {
 }
 
 #[test]
+fn a_growth_of_which_the_outcome_is_unknown_keeps_its_directories_however_often_it_is_tried_again() {
+    let mut sim = Sim::new(8);
+    let node = simulated(&sim);
+    node.create("t", 2).unwrap();
+    let grow = |count| node.wait(node.broker.add_partitions(&node.context, "t", count));
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/metadata/*.log"));
+    // The log is not opened afresh, so the record stays in its file.
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::Rename).path("/data/set*").always());
+    assert_eq!(grow(4).unwrap_err().reason(), Reason::OutcomeUnknown);
+    assert_eq!(grow(4).unwrap_err().reason(), Reason::MetadataFailed);
+    assert_eq!(grow(3).unwrap_err().reason(), Reason::MetadataFailed);
+    sim.fs.clear_rules();
+    drop(node);
+    sim.kill();
+    let node = simulated(&sim);
+    assert!(node.broker.open_report().failed.is_empty(), "{:?}", node.broker.open_report());
+    assert_eq!(node.broker.open_report().partitions, 4);
+    node.say("t", 3, "x").unwrap();
+    node.broker.close().unwrap();
+}
+
+#[test]
 fn a_topic_of_which_the_deletion_is_uncertain_takes_nothing() {
     let mut sim = Sim::new(7);
     let node = simulated(&sim);
