@@ -103,7 +103,7 @@ pub(super) struct State {
     pub(super) written_end: Offset,
     /// What is asked of records: read once for each group.
     rules: Arc<Rules>,
-    /// How the log is to work, if that has changed.
+    /// How the log is to work, if it has not been told.
     options: Option<LogOptions>,
     /// The last time that was stamped into a batch in place of its own.
     last_stamp: TimestampMs,
@@ -194,10 +194,18 @@ impl Lane {
     /// Works by these rules and options from the next group on, and soon if there is none. Never waits for
     /// the log, which may be busy writing.
     pub(crate) fn set_rules(&self, rules: Arc<Rules>, options: LogOptions) {
+        {
+            let mut state = self.0.state.lock();
+            (state.rules, state.log_options) = (rules, options);
+        }
+        self.apply_options();
+    }
+
+    /// Tells the log how to work, with the next group, or soon if there is none.
+    pub(super) fn apply_options(&self) {
         let start = {
             let mut state = self.0.state.lock();
-            state.rules = rules;
-            (state.options, state.log_options) = (Some(options), options);
+            state.options = Some(state.log_options);
             !std::mem::replace(&mut state.running, true)
         };
         if start {

@@ -200,7 +200,7 @@ impl Shared {
     }
 
     /// Goes on with the log that was opened; only to be read if damage was found.
-    fn serve(&self, log: &Log) {
+    fn serve(self: &Arc<Self>, log: &Log) {
         let damage = match log.stats().state {
             LogState::ReadOnly(error) => Some(error),
             _ => None,
@@ -218,6 +218,10 @@ impl Shared {
             }
             state.refusal.clone()
         };
+        if refusal.is_none() {
+            // They may have changed while it was opened with those of before.
+            Lane(Arc::clone(self)).apply_options();
+        }
         match (refusal, damage) {
             // Its topic was deleted meanwhile, and its directory is about to go.
             (Some(refusal), _) if refusal.reason() != Reason::NodeClosing => log.retire(),

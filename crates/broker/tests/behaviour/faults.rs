@@ -3,10 +3,13 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
-use logmill_broker::{Config, Fetch, FetchFrom, Limits, Position, Reason, SettingChange};
+use logmill_broker::{
+    Acks, Config, CreateTopic, Fetch, FetchFrom, Limits, Position, Produce, Reason, SettingChange,
+    TopicSettings,
+};
 use logmill_log::env::Work;
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::Offset;
@@ -265,6 +268,57 @@ fn a_partition_that_cannot_be_opened_again_is_tried_with_growing_pauses_and_says
     assert!(sim.fs.files().iter().all(|path| !path.starts_with("/data/topics")), "{:?}", sim.fs.files());
     node.create("t", 1).unwrap();
     node.say("t", 0, "of another topic").unwrap();
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn an_alteration_while_a_partition_is_opened_again_holds_for_the_log_that_is_opened() {
+    const SYNC_FAILS: u8 = 1;
+    const RECOVERY_WAITS: u8 = 2;
+    const SYNC_WAITS: u8 = 3;
+    let dir = tempfile::tempdir().unwrap();
+    let (opening, syncing) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
+    let stage = Arc::new(AtomicU8::new(0));
+    let hook = {
+        let (opening, syncing, stage) = (Arc::clone(&opening), Arc::clone(&syncing), Arc::clone(&stage));
+        move |call, path: &Path| {
+            let is_0 = path.parent().and_then(Path::file_name) == Some("0".as_ref());
+            match (stage.load(Ordering::SeqCst), call) {
+                (SYNC_FAILS, Call::Sync) if is_0 => {
+                    stage.store(RECOVERY_WAITS, Ordering::SeqCst);
+                    return Err(std::io::Error::other("a fault that this test plants"));
+                }
+                (RECOVERY_WAITS, Call::Read) if is_0 => opening.pass(),
+                (SYNC_WAITS, Call::Sync) if is_0 => syncing.pass(),
+                _ => {}
+            }
+            Ok(())
+        }
+    };
+    let node = Node::open(with_env(&dir, hooked(hook)));
+    let relaxed = TopicSettings::new([("durability", "relaxed")]).unwrap();
+    let create = CreateTopic::new("t").settings(relaxed);
+    node.wait(node.broker.create_topic(&node.context, create)).unwrap();
+    node.create("u", 1).unwrap();
+    stage.store(SYNC_FAILS, Ordering::SeqCst);
+    assert_eq!(node.say("t", 0, "fails").unwrap_err().reason(), Reason::OutcomeUnknown);
+    opening.wait_for_someone();
+    let durable = vec![SettingChange::set("durability", "durable")];
+    node.wait(node.broker.alter_topic(&node.context, "t", durable)).unwrap();
+    // Whoever is to tell the log has come round before that is done.
+    node.delete("u").unwrap();
+    opening.open();
+    while let Err(error) = node.say("t", 0, "synced") {
+        assert_eq!(error.reason(), Reason::PartitionReopening, "{error}");
+        std::thread::yield_now();
+    }
+    let synced = node.read_all("t", 0).unwrap();
+    stage.store(SYNC_WAITS, Ordering::SeqCst);
+    let written = Produce { acks: Acks::Written, ..records("t", Some(0), ["only written"]) };
+    node.produce(written).unwrap().remove(0).outcome.unwrap();
+    let read = node.read_all("t", 0).unwrap();
+    syncing.open();
+    assert_eq!(read, synced, "a durable topic shows what is on disk");
     node.broker.close().unwrap();
 }
 
