@@ -134,8 +134,6 @@ struct Group {
 struct Ready {
     batches: Vec<Batch>,
     place: Option<Place>,
-    /// The time of append in its batches, if they have that one.
-    stamp: Option<TimestampMs>,
     answer: Sender<Answer>,
     _held: [Permit; 2],
 }
@@ -145,13 +143,11 @@ impl Ready {
         if let Some(place) = self.place {
             place.appended(first_offset, log);
         }
-        let duplicate = receipt.is_duplicate();
         self.answer.send(Ok(Written {
             first_offset,
             last_offset,
-            // Where it is in the records it is the same there and here.
-            appended_at: self.stamp.filter(|_| !duplicate).unwrap_or_else(|| receipt.appended_at()),
-            duplicate,
+            appended_at: receipt.appended_at(),
+            duplicate: receipt.is_duplicate(),
             durable: receipt.on_disk(last_offset),
             generation: log.generation,
         }));
@@ -406,7 +402,7 @@ impl Shared {
                     if let Some(at) = stamp {
                         batches = batches.into_iter().map(|batch| batch.into_log_append_time(at)).collect();
                     }
-                    group.push(Ready { batches, place, stamp, answer, _held });
+                    group.push(Ready { batches, place, answer, _held });
                 }
                 Err(error) => {
                     let named = error.with("topic", &self.name.topic).with("partition", self.name.partition);

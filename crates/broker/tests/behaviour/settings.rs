@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use logmill_broker::{
-    Acks, Change, Config, CreateTopic, Error, Limits, Payload, Produce, Reason, SettingChange, SettingSource,
-    Topic, TopicSettings, decode,
+    Acks, Appended, Change, Config, CreateTopic, Error, Fetch, FetchFrom, Limits, Payload, Position, Produce,
+    Reason, SettingChange, SettingSource, Topic, TopicSettings, decode,
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::{
@@ -216,6 +216,26 @@ fn the_time_of_append_takes_the_place_of_the_records_own_and_never_goes_back() {
     }
     let told = decode(stored[1].bytes().clone(), Offset(0)).map(|record| record.unwrap().timestamp);
     assert_eq!(told.collect::<Vec<_>>(), [second.appended_at; 2]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn the_time_of_append_of_a_duplicate_is_that_of_the_first_also_where_the_write_took_long() {
+    let sim = Sim::new(5);
+    let node = simulated(&sim);
+    create(&node, "t", &[("message.timestamp.type", "LogAppendTime")]).unwrap();
+    let long = Duration::from_secs(5);
+    sim.fs.inject(Rule::new(Fault::Stall(long)).on(Op::Write).path("*/0/*.log"));
+    let sent = batch(["x"]).with_producer(7, 0, 0);
+    let send = || node.produce(produce_batch("t", 0, sent.bytes().clone())).unwrap().remove(0).outcome;
+    let first = send().unwrap();
+    sim.clock.advance(Duration::from_secs(60));
+    assert_eq!(send().unwrap(), Appended { duplicate: true, ..first });
+    let from = FetchFrom::new("t", 0, Position::Earliest);
+    let told = node.fetch(Fetch::new(vec![from])).unwrap().remove(0).chunks[0].appended_at;
+    assert_eq!(told, first.appended_at);
+    let stamp = read_batches(&node, "t", 0)[0].header().max_timestamp;
+    assert_eq!(told.get() - stamp.get(), 5_000, "it was stamped before the write");
     node.broker.close().unwrap();
 }
 
