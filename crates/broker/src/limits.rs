@@ -145,7 +145,7 @@ limits! {
     MaxPartitionReads max_partition_reads, Count, 4;
     /// Places in one search for offsets.
     MaxPositions max_positions, Count, 10_000;
-    /// Partitions that one stream of produce requests has under way, or in which one of its requests failed.
+    /// Partitions in which one stream of produce requests has something that is not on disk, or a request failed.
     MaxStreamPartitions max_stream_partitions, Count, 10_000;
     /// Changes of topics that wait for their turn, and partitions whose oldest records are being deleted.
     MaxQueuedTopicChanges max_queued_topic_changes, Count, 1_000;

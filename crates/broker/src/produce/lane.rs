@@ -259,6 +259,12 @@ impl Lane {
         self.0.queued.used() > 0 || state.written_end > state.serving.log.durable_end()
     }
 
+    /// How its log stands now, to be looked at.
+    pub(super) fn look<T>(&self, look: impl FnOnce(Standing<'_>) -> T) -> T {
+        let serving = self.0.state.lock().serving.clone();
+        look(self.0.standing(&serving))
+    }
+
     /// What `error` of the log means to a caller.
     pub(crate) fn explain(&self, error: &logmill_log::Error) -> Error {
         self.0.explain(error)

@@ -139,9 +139,12 @@ impl Order {
         Place { run: Arc::clone(&self.run), after, here, appended: false }
     }
 
-    /// Whether it can be forgotten: nothing is under way, and nothing has failed.
-    pub(super) fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.run) == 1 && self.run.failed().is_none()
+    /// Whether it can be forgotten: nothing is under way, nothing has failed, and all is on disk, or gone with the
+    /// partition.
+    pub(super) fn is_idle(&self, log: Option<Standing<'_>>) -> bool {
+        let failed = log.map_or_else(|| self.run.failed(), |log| self.run.first_failure(log));
+        let is_settled = log.is_none() || self.run.all.lock().unconfirmed.is_empty();
+        Arc::strong_count(&self.run) == 1 && failed.is_none() && is_settled
     }
 }
 
@@ -213,10 +216,10 @@ impl Place {
         {
             // The failure is this run's as well: it still has to be gone on from.
             self.run.fail(Failed { ticket: self.here.ticket, ..failed });
-            return Err(preceding_failed(name, failed));
+            return Err(preceding_failed(name, failed.sequence));
         }
         match self.run.first_failure(log) {
-            Some(failed) if failed.ticket < self.here.ticket => Err(preceding_failed(name, failed)),
+            Some(failed) if failed.ticket < self.here.ticket => Err(preceding_failed(name, failed.sequence)),
             _ => Ok(()),
         }
     }
@@ -252,7 +255,8 @@ impl Drop for Place {
     }
 }
 
-fn preceding_failed(name: &PartitionName, failed: Failed) -> Error {
+/// What those behind a failure are told; `first` is the batch that failed, if it is known and numbered.
+pub(super) fn preceding_failed(name: &PartitionName, first: Option<ProducerSequence>) -> Error {
     let message = format!(
         "a request before this one on the stream failed, so {name} did not take this one either: send from the \
          failed one on again, the first with after_failure; or go on without it, in the same way"
@@ -260,7 +264,7 @@ fn preceding_failed(name: &PartitionName, failed: Failed) -> Error {
     let error = Error::new(Reason::PrecedingFailed, message)
         .with("topic", &name.topic)
         .with("partition", name.partition);
-    match failed.sequence {
+    match first {
         Some(first) => error.with("first_failed_sequence", first.base_sequence),
         None => error,
     }
@@ -365,9 +369,9 @@ mod tests {
         (0..10).for_each(|place| append(place, LOG));
         let openings = opened_at([10]);
         (10..1_000).for_each(|place| append(place, open_again(&openings)));
-        assert!(order.is_idle());
+        assert!(!order.is_idle(Some(open_again(&openings))), "the last ones are not on disk");
         let openings = opened_at([10, 1_000]);
-        assert!(passes(&order.next(of(1_000), false), open_again(&openings)), "nothing was lost");
+        assert!(order.is_idle(Some(open_again(&openings))), "nothing was lost");
         assert_eq!(kept(&order), 0);
     }
 

@@ -35,8 +35,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "preceding-failed-not-enforced",
         breaks: "what is behind a failed request of a stream is stored before it",
         file: "broker/src/produce/order.rs",
-        find: "Some(failed) if failed.ticket < self.here.ticket => Err(preceding_failed(name, failed)),",
-        replace: "Some(failed) if failed.ticket > self.here.ticket => Err(preceding_failed(name, failed)),",
+        find: "Some(failed) if failed.ticket < self.here.ticket => Err(preceding_failed(name, failed.sequence)),",
+        replace: "Some(failed) if failed.ticket > self.here.ticket => Err(preceding_failed(name, failed.sequence)),",
         caught_by: SIMULATION,
     },
     Mutant {
