@@ -107,9 +107,9 @@ macro_rules! limits {
 }
 
 limits! {
-    /// Bytes of records accepted and not yet written, over all partitions.
+    /// Bytes of records accepted and not yet written, and what each request takes besides, over all partitions.
     MaxQueuedBytes max_queued_bytes, Bytes, 256 * MIB;
-    /// Bytes of records accepted and not yet written, of one partition.
+    /// Bytes of records accepted and not yet written, and what each request takes besides, of one partition.
     MaxPartitionQueuedBytes max_partition_queued_bytes, Bytes, 64 * MIB;
     /// Bytes of requests that have begun to arrive and are not whole yet, over all connections.
     MaxRequestBytes max_request_bytes, Bytes, 256 * MIB;

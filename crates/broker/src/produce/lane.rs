@@ -30,6 +30,15 @@ use crate::settings::Rules;
 /// less than a log takes unsynced.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 
+/// What an entry takes in memory besides its load: twice itself, since the queue grows by doubling, the slot for its
+/// answer, and its part of what is shared by a stream's requests. It counts with the bytes: a request may have next to
+/// none, and stays in the queue when its caller has given up.
+const ENTRY_BYTES: usize = 2 * size_of::<Entry>() + size_of::<Answer>() + 256;
+
+/// A smaller load gets bytes of its own. As it comes, it is a slice of the transport's buffer, which is of this size at
+/// least and stays as long as any slice of it.
+const OWN_BYTES: usize = 8 * 1024;
+
 /// What is to be appended.
 #[derive(Debug)]
 pub(crate) enum Load {
@@ -47,6 +56,17 @@ impl Load {
         match self {
             Self::Batch(bytes) => bytes.len(),
             Self::Records(records, _) | Self::Numbered(_, records, _) => ingest::size_of_records(records),
+        }
+    }
+
+    /// Lets go of what its bytes lie in.
+    fn into_own(self) -> Self {
+        match self {
+            Self::Batch(bytes) => Self::Batch(Bytes::copy_from_slice(&bytes)),
+            Self::Records(records, now) => Self::Records(ingest::into_own(records), now),
+            Self::Numbered(sequence, records, now) => {
+                Self::Numbered(sequence, ingest::into_own(records), now)
+            }
         }
     }
 
@@ -216,11 +236,13 @@ impl Lane {
         place: Option<Place>,
         node: &Budget,
     ) -> Result<Receiver<Answer>, Error> {
-        let bytes = load.size_bytes().max(1);
-        let held = [self.0.take(node, bytes)?, self.0.take(&self.0.queued, bytes)?];
+        let bytes = load.size_bytes();
+        let takes = bytes.saturating_add(ENTRY_BYTES);
+        let held = [self.0.take(node, takes)?, self.0.take(&self.0.queued, takes)?];
         if let Some(error) = self.0.reopening() {
             return Err(error);
         }
+        let load = if bytes < OWN_BYTES { load.into_own() } else { load };
         let (answer, receiver) = reply();
         let start = {
             let mut state = self.0.state.lock();

@@ -41,7 +41,7 @@ fn stalled(dir: &tempfile::TempDir, limits: Limits) -> (Node, Arc<Gate>) {
 #[test]
 fn a_partition_that_stalls_holds_up_itself_alone_and_has_a_bound() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits { max_partition_queued_bytes: 10_000, ..Limits::default() };
+    let limits = Limits { max_partition_queued_bytes: 13_000, ..Limits::default() };
     let (node, gate) = stalled(&dir, limits);
     let big = |partition| records("t", Some(partition), [vec![b'x'; 3_000]]);
     let accepted: Vec<_> = (0..3).map(|_| node.broker.produce(&node.context, big(0))).collect();
@@ -50,7 +50,7 @@ fn a_partition_that_stalls_holds_up_itself_alone_and_has_a_bound() {
     let error = failure(&node, big(0));
     assert_eq!(error.reason(), Reason::LimitExceeded);
     assert!(error.metadata().contains(&("limit", "max_partition_queued_bytes".to_owned())));
-    assert!(error.metadata().contains(&("value", "10000".to_owned())));
+    assert!(error.metadata().contains(&("value", "13000".to_owned())));
     // The other partition and the rest of the node work.
     node.say("t", 1, "past it").unwrap();
     assert_eq!(node.read_all("t", 1).unwrap(), ["past it"]);
@@ -67,7 +67,7 @@ fn a_partition_that_stalls_holds_up_itself_alone_and_has_a_bound() {
 #[test]
 fn the_node_has_a_bound_over_all_partitions() {
     let dir = tempfile::tempdir().unwrap();
-    let (node, gate) = stalled(&dir, Limits { max_queued_bytes: 10_000, ..Limits::default() });
+    let (node, gate) = stalled(&dir, Limits { max_queued_bytes: 13_000, ..Limits::default() });
     let big = |partition| records("t", Some(partition), [vec![b'x'; 3_000]]);
     let accepted: Vec<_> = (0..3).map(|_| node.broker.produce(&node.context, big(0))).collect();
     let error = failure(&node, big(1));
