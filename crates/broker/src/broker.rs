@@ -62,7 +62,7 @@ pub(crate) struct Core {
     pub(crate) changing: Budget,
     /// What is taken away after the answer, one at a time: it shares its threads with the timers.
     pub(crate) removals: Arc<Serial>,
-    /// Deletions that go on after their answer.
+    /// Deletions that go on after their answer, or when their caller has given up.
     pub(crate) background: Budget,
     /// Bytes that were accepted and are not yet written.
     pub(crate) queued: Budget,

@@ -143,11 +143,13 @@ limits! {
     MaxFetchPartitions max_fetch_partitions, Count, 1_000;
     /// Reads of one partition's files at once. Others wait for their turn.
     MaxPartitionReads max_partition_reads, Count, 4;
+    /// Deletions of one partition's oldest records that wait or run.
+    MaxPartitionDeletions max_partition_deletions, Count, 4;
     /// Places in one search for offsets.
     MaxPositions max_positions, Count, 10_000;
     /// Partitions in which one stream of produce requests has something that is not on disk, or a request failed.
     MaxStreamPartitions max_stream_partitions, Count, 10_000;
-    /// Changes of topics that wait for their turn, and partitions whose oldest records are being deleted.
+    /// Changes of topics that wait for their turn.
     MaxQueuedTopicChanges max_queued_topic_changes, Count, 1_000;
 }
 
