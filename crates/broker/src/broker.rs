@@ -10,11 +10,11 @@ use logmill_log::{LogSet, SetOptions};
 
 use crate::access::{Operation, authorize};
 use crate::budget::{Budget, Permit};
-use crate::catalog::{self, Catalog, MetadataLog, OpenReport, Opening};
+use crate::catalog::{self, Catalog, MetadataLog, OpenReport, Opening, SpaceLeft};
 use crate::config::Config;
 use crate::context::RequestContext;
 use crate::error::{Error, OpenError};
-use crate::exec::{Receiver, Serial, Signal, Timer, reply};
+use crate::exec::{Receiver, Serial, Signal, Timer, drive, reply};
 use crate::limits::{Bounds, Limit, LimitStats};
 use crate::settings::SettingChange;
 use crate::topic::{CreateTopic, ListTopics, NodeDescription, Topic, TopicDescription, TopicPage};
@@ -72,6 +72,7 @@ pub(crate) struct Core {
     /// Fetches that wait for records.
     pub(crate) waiting_fetches: Budget,
     pub(crate) timer: Timer,
+    pub(crate) space: SpaceLeft,
     /// Fires when the broker begins to close.
     pub(crate) closing: Signal,
     /// Where the next fetch begins to read among its partitions.
@@ -136,6 +137,7 @@ impl Broker {
             waiting_fetches: bounds.budget(Limit::MaxWaitingFetches),
             bounds,
             timer: Timer::new(config.env.clone()),
+            space: SpaceLeft::default(),
             closing: Signal::default(),
             rotation: AtomicUsize::new(0),
             report: loaded.report,
@@ -307,7 +309,7 @@ impl Broker {
         let topic = authorize(context, &Operation::DescribeTopic { topic: name })
             .and_then(|()| self.0.check_open())
             .and_then(|()| self.0.catalog.topic(name));
-        self.0.run(Work::Wake, topic, "a description", |core, topic| Ok(catalog::describe(core, &topic)))
+        self.0.look(topic, "a description", catalog::describe)
     }
 
     /// How much is in use of each limit, was at most, and how often somebody was refused for it. Costs little,
@@ -339,7 +341,7 @@ impl Broker {
         BrokerStats { limits }
     }
 
-    /// Describes the node.
+    /// Describes the node. Of a file system that does not answer within a second, the space is what it said before.
     ///
     /// # Errors
     /// [`IoFailed`](crate::Reason::IoFailed) if the file system does not say how much space it has.
@@ -348,7 +350,7 @@ impl Broker {
         context: &RequestContext,
     ) -> impl Future<Output = Result<NodeDescription, Error>> + Send + 'static + use<> {
         let allowed = authorize(context, &Operation::DescribeNode).and_then(|()| self.0.check_open());
-        self.0.run(Work::Wake, allowed, "a description", |core, ()| catalog::describe_node(core))
+        self.0.look(allowed, "a description", catalog::describe_node)
     }
 }
 
@@ -375,23 +377,6 @@ impl Core {
         T: Send + 'static,
         F: FnOnce(&Arc<Self>, I) -> Result<T, Error> + Send + 'static,
     {
-        self.run(Work::Read, input, doing, job)
-    }
-
-    /// Runs a job on the threads for that work. What waits for nothing stays off the reading threads: disks
-    /// that do not answer may hold all of those.
-    fn run<I, T, F>(
-        self: &Arc<Self>,
-        work: Work,
-        input: Result<I, Error>,
-        doing: &'static str,
-        job: F,
-    ) -> impl Future<Output = Result<T, Error>> + Send + 'static + use<I, T, F>
-    where
-        I: Send + 'static,
-        T: Send + 'static,
-        F: FnOnce(&Arc<Self>, I) -> Result<T, Error> + Send + 'static,
-    {
         let answer = input.map(|input| {
             let (sender, receiver): (_, Receiver<Result<T, Error>>) = reply();
             let core = Arc::clone(self);
@@ -400,7 +385,30 @@ impl Core {
                 drop(core);
                 sender.send(outcome);
             });
-            self.config.env.scheduler.spawn(work, task);
+            self.config.env.scheduler.spawn(Work::Read, task);
+            receiver
+        });
+        async move { answer?.await.unwrap_or_else(|_| Err(Error::fault(doing))) }
+    }
+
+    /// Runs what never blocks on the thread for waking. Not on the reading threads: disks that do not answer may hold
+    /// all of those.
+    fn look<I, T, J, F>(
+        self: &Arc<Self>,
+        input: Result<I, Error>,
+        doing: &'static str,
+        job: J,
+    ) -> impl Future<Output = Result<T, Error>> + Send + 'static + use<I, T, J, F>
+    where
+        I: Send + 'static,
+        T: Send + 'static,
+        J: FnOnce(Arc<Self>, I) -> F,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let answer = input.map(|input| {
+            let (sender, receiver): (_, Receiver<Result<T, Error>>) = reply();
+            let outcome = job(Arc::clone(self), input);
+            drive(&self.config.env.scheduler, Work::Wake, async move { sender.send(outcome.await) });
             receiver
         });
         async move { answer?.await.unwrap_or_else(|_| Err(Error::fault(doing))) }

@@ -33,6 +33,7 @@ mod progress;
 mod rebuild;
 mod record;
 mod report;
+mod space;
 mod state;
 
 pub(crate) use alter::alter;
@@ -50,4 +51,5 @@ pub(crate) use progress::Opening;
 pub use progress::{OnOpen, OpenProgress};
 pub use rebuild::{RebuildPlan, RebuiltTopic, SkippedDirectory, plan_rebuild};
 pub use report::{FailedPartition, OpenReport, UnknownDirectory};
+pub(crate) use space::SpaceLeft;
 pub(crate) use state::{Catalog, OffsetRange, Partition, TopicState};

@@ -351,7 +351,7 @@ fn an_alteration_reaches_a_busy_partition_without_a_further_record() {
                 match call {
                     Call::Write => gate.pass(),
                     Call::Sync => synced.store(true, Ordering::SeqCst),
-                    Call::Lock | Call::Read => {}
+                    Call::Lock | Call::Read | Call::Space => {}
                 }
             }
             Ok(())
