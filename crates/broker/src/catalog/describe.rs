@@ -1,7 +1,5 @@
 //! What topics and the node look like.
 
-use std::sync::Arc;
-
 use super::space::SpaceLeft;
 use super::state::TopicState;
 use crate::broker::Core;
@@ -17,7 +15,7 @@ const AT_ONCE: usize = 500;
 /// A page token says after which name the page starts.
 const TOKEN: &str = "after:";
 
-pub(crate) fn list(core: &Core, request: ListTopics) -> Result<TopicPage, Error> {
+pub(super) fn list(core: &Core, request: ListTopics) -> Result<TopicPage, Error> {
     let ListTopics { page_size, page_token, include_internal } = request;
     let after = match page_token.as_str() {
         "" => None,
@@ -49,19 +47,19 @@ pub(crate) fn list(core: &Core, request: ListTopics) -> Result<TopicPage, Error>
 }
 
 /// Waits for no partition.
-pub(crate) async fn describe(core: Arc<Core>, topic: Arc<TopicState>) -> Result<TopicDescription, Error> {
+pub(super) async fn describe(core: &Core, topic: &TopicState) -> TopicDescription {
     let mut partitions = Vec::with_capacity(topic.partitions.len());
     let mut pauses = Pauses::default();
     for partition in &topic.partitions {
         partitions.push(partition.info());
         pauses.after_one().await;
     }
-    Ok(TopicDescription { topic: topic.describe(&core.config), partitions })
+    TopicDescription { topic: topic.describe(&core.config), partitions }
 }
 
 /// Waits for no partition: it is also what a client greets a node with.
-pub(crate) async fn describe_node(core: Arc<Core>, (): ()) -> Result<NodeDescription, Error> {
-    let space = SpaceLeft::look(&core).await?;
+pub(super) async fn describe_node(core: &Core) -> Result<NodeDescription, Error> {
+    let space = SpaceLeft::look(core).await?;
     let topics = core.catalog.all();
     let (mut stored_bytes, mut partition_count) = (0, 0);
     let mut pauses = Pauses::default();

@@ -6,9 +6,8 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 
-use super::PartitionData;
 use super::cursor::Cursor;
-use crate::budget::{Budget, Permit};
+use super::{PartitionData, ReplyPermit, ReplyRoom};
 use crate::error::Error;
 use crate::exec::{TakeTurn, Turn, Waits};
 
@@ -24,7 +23,7 @@ pub(super) struct Places {
     /// The one that has something to take.
     came: Option<usize>,
     /// The room among replies that it takes.
-    held: Option<Permit>,
+    held: Option<ReplyPermit>,
     /// There was none.
     no_room: bool,
 }
@@ -78,8 +77,8 @@ impl Places {
     }
 
     /// Reads from the first in turn that has something, as far as there is room among replies. Blocks.
-    pub(super) fn read(&mut self, max_bytes: usize, room: &Budget) {
-        let Some(mut held) = room.take_up_to(max_bytes) else {
+    pub(super) fn read(&mut self, max_bytes: usize, room: &ReplyRoom) {
+        let Ok(mut held) = room.take_up_to(max_bytes) else {
             self.no_room = true;
             return;
         };
@@ -108,7 +107,7 @@ impl Places {
     }
 
     /// What was read, if something was, and the room that it takes.
-    pub(super) fn take(&mut self) -> Option<(PartitionData, Option<Permit>)> {
+    pub(super) fn take(&mut self) -> Option<(PartitionData, Option<ReplyPermit>)> {
         let index = self.came.take()?;
         let data = self.cursors[index].take();
         self.line_up(index);

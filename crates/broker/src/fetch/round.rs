@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::cursor::Cursor;
 use super::wait::{Woken, wait};
-use super::{Fetch, Fetched, MAX_WAIT, cursors, read};
+use super::{Fetch, Fetched, MAX_WAIT, ReplyPermit, ReplyRoom, cursors, read};
 use crate::access::{Operation, authorize};
 use crate::broker::Core;
 use crate::budget::{Budget, Permit};
@@ -25,13 +25,19 @@ pub(super) struct Round {
     bytes: usize,
     /// A batch was left because it does not fit any more, or there was no room for it among replies.
     full: bool,
-    /// Room among replies, and what this one has of it.
-    room: Budget,
-    held: Option<Permit>,
+    /// Room among replies, what this one has of it, and what there was none of.
+    room: ReplyRoom,
+    held: Option<ReplyPermit>,
+    lacks: Option<Budget>,
 }
 
 /// Checks a fetch and finds its partitions.
-pub(super) fn start(core: &Arc<Core>, context: &RequestContext, request: Fetch) -> Result<Round, Error> {
+pub(super) fn start(
+    core: &Arc<Core>,
+    context: &RequestContext,
+    request: Fetch,
+    own: Budget,
+) -> Result<Round, Error> {
     core.check_open()?;
     let topics = request.partitions.iter().map(|from| from.topic.as_str()).collect();
     authorize(context, &Operation::Fetch { topics })?;
@@ -43,8 +49,18 @@ pub(super) fn start(core: &Arc<Core>, context: &RequestContext, request: Fetch) 
     let cursors = cursors(core, partitions)?;
     let min_bytes = min_bytes.min(max_bytes);
     let turn = core.rotation.fetch_add(1, Ordering::Relaxed);
-    let room = core.replies.clone();
-    Ok(Round { cursors, turn, max_bytes, min_bytes, max_wait, bytes: 0, full: false, room, held: None })
+    Ok(Round {
+        cursors,
+        turn,
+        max_bytes,
+        min_bytes,
+        max_wait,
+        bytes: 0,
+        full: false,
+        room: ReplyRoom::new(core.replies.clone(), own),
+        held: None,
+        lacks: None,
+    })
 }
 
 impl Round {
@@ -70,9 +86,9 @@ impl Round {
             }
         }
         self.cursors.iter_mut().for_each(Cursor::give_up);
-        if self.full && self.bytes == 0 {
-            let advice = "send again when others have read what they asked for";
-            return Err(self.room.refusal("a fetch", advice));
+        if let (0, Some(lacks)) = (self.bytes, &self.lacks) {
+            let advice = "send again when replies that are under way have been read";
+            return Err(lacks.refusal("a fetch", advice));
         }
         Ok(Fetched { data: self.cursors.iter_mut().map(Cursor::take).collect(), held: self.held })
     }
@@ -101,7 +117,8 @@ impl Round {
         while came && !self.full {
             came = false;
             for step in 0..count {
-                let cursor = &mut self.cursors[self.turn.wrapping_add(step) % count];
+                let index = self.turn.wrapping_add(step) % count;
+                let cursor = &mut self.cursors[index];
                 if !cursor.has_more() {
                     cursor.give_turn_back();
                     continue;
@@ -111,7 +128,8 @@ impl Round {
                 }
                 let left = self.max_bytes.saturating_sub(self.bytes);
                 let first = self.bytes == 0;
-                let room = if left > 0 || first { self.room.take_up_to(left.max(1)) } else { None };
+                let room = if left > 0 || first { self.take_room(left.max(1)) } else { None };
+                let cursor = &mut self.cursors[index];
                 match room.and_then(|room| Some((cursor.read(room.amount().min(left), first)?, room))) {
                     Some((bytes, room)) => {
                         self.bytes += bytes;
@@ -123,6 +141,16 @@ impl Round {
                         break;
                     }
                 }
+            }
+        }
+    }
+
+    fn take_room(&mut self, amount: usize) -> Option<ReplyPermit> {
+        match self.room.take_up_to(amount) {
+            Ok(room) => Some(room),
+            Err(lacks) => {
+                self.lacks = Some(lacks.clone());
+                None
             }
         }
     }

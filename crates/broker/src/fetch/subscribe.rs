@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 
 use super::places::Places;
 use super::wait::unless_closing;
-use super::{DEFAULT_FETCH_BYTES, FetchFrom, PartitionData, cursors, read};
+use super::{DEFAULT_FETCH_BYTES, FetchFrom, PartitionData, ReplyPermit, ReplyRoom, cursors, read};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
-use crate::budget::Permit;
+use crate::budget::{Budget, Permit};
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::exec::Receiver;
@@ -32,8 +32,9 @@ pub struct Subscription {
     reader: Reader,
     started: Vec<PartitionData>,
     credit: Credit,
-    /// The room among replies that the last records take, until the next are asked for.
-    held: Option<Permit>,
+    room: ReplyRoom,
+    /// What the last records take of it, until the next are asked for.
+    held: Option<ReplyPermit>,
     /// Its place among subscriptions.
     _place: Permit,
 }
@@ -105,13 +106,24 @@ impl Broker {
         context: &RequestContext,
         request: Subscribe,
     ) -> impl Future<Output = Result<Subscription, Error>> + Send + 'static + use<> {
+        self.subscribe_within(context, request, Budget::unbounded())
+    }
+
+    /// As [`subscribe`](Broker::subscribe); `own` bounds what is read and not sent of one connection.
+    pub(crate) fn subscribe_within(
+        &self,
+        context: &RequestContext,
+        request: Subscribe,
+        own: Budget,
+    ) -> impl Future<Output = Result<Subscription, Error>> + Send + 'static + use<> {
         let core = Arc::clone(self.core());
         let places = start(&core, context, request);
         async move {
             let (places, credit, place) = places?;
             let mut reader = Reader::Idle(places);
             let started = reader.settle(&core).await?.started();
-            Ok(Subscription { core, reader, started, credit, held: None, _place: place })
+            let room = ReplyRoom::new(core.replies.clone(), own);
+            Ok(Subscription { core, reader, started, credit, room, held: None, _place: place })
         }
     }
 }
@@ -173,11 +185,11 @@ impl Subscription {
             let closing = self.core.closing.fired();
             let left = self.credit.left().min(DEFAULT_FETCH_BYTES);
             if places.had_no_room() {
-                unless_closing(self.core.replies.room(), closing).await;
+                unless_closing(self.room.wait(), closing).await;
             } else if left == 0 {
                 unless_closing(self.credit.granted(), closing).await;
             } else if places.has_ready() {
-                let room = self.core.replies.clone();
+                let room = self.room.clone();
                 self.reader.start(&self.core, move |places| places.read(left, &room));
             } else if let Some(woken) = unless_closing(places.wait(), closing).await {
                 places.woken(woken);
@@ -238,7 +250,8 @@ impl Credit {
         self.left() == 0
     }
 
-    fn spend(&self, bytes: usize) {
+    /// So many bytes fewer; what there is not is owed.
+    pub(crate) fn spend(&self, bytes: usize) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let mut state = self.0.lock();
         state.bytes = state.bytes.saturating_sub(bytes);
