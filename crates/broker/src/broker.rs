@@ -203,10 +203,10 @@ impl Broker {
 }
 
 impl Core {
-    /// Takes the places of changes that wait or run; `doing` names them.
-    pub(crate) fn take_changes(&self, count: usize, doing: &str) -> Result<Permit, Error> {
+    /// Takes the place of a change that waits or runs; `doing` names it.
+    pub(crate) fn take_change(&self, doing: &str) -> Result<Permit, Error> {
         let advice = "send again when earlier changes have been answered";
-        self.changing.take_for(count, || doing.to_owned(), advice)
+        self.changing.take_for(1, || doing.to_owned(), advice)
     }
 
     pub(crate) fn check_open(&self) -> Result<(), Error> {

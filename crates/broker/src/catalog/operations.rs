@@ -164,7 +164,7 @@ impl Broker {
         F: FnOnce(&Arc<Core>) -> Result<T, Error> + Send + 'static,
     {
         let core = self.core();
-        let held = allowed.and_then(|()| core.check_open()).and_then(|()| core.take_changes(1, doing));
+        let held = allowed.and_then(|()| core.check_open()).and_then(|()| core.take_change(doing));
         let answer = held.map(|held| {
             let (sender, receiver) = reply();
             let core = Arc::clone(core);
