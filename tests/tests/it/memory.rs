@@ -26,6 +26,8 @@ const NODE: u64 = 48 * MIB;
 const QUEUED: u64 = 32 * MIB;
 const REPLIES: u64 = 32 * MIB;
 const REQUESTS: u64 = 32 * MIB;
+/// Of one connection.
+const OWN_REPLIES: u64 = 16 * MIB;
 /// What a sender may be ahead of the node on a connection, and unanswered on a stream.
 const STREAM: u64 = 32 * MIB;
 /// Of RFC 9113, section 7.
@@ -38,9 +40,12 @@ fn small() -> (tempfile::TempDir, Node) {
     let mut command = logmill().command(["serve", "--listen", "127.0.0.1:0", "--stall-timeout-ms", "2000"]);
     command.arg("--data-dir").arg(dir.path().join("data"));
     command.env("MALLOC_MMAP_THRESHOLD_", "131072").env("MALLOC_TRIM_THRESHOLD_", "131072");
-    for (limit, value) in
-        [("max_queued_bytes", QUEUED), ("max_reply_bytes", REPLIES), ("max_request_bytes", REQUESTS)]
-    {
+    for (limit, value) in [
+        ("max_queued_bytes", QUEUED),
+        ("max_reply_bytes", REPLIES),
+        ("max_connection_reply_bytes", OWN_REPLIES),
+        ("max_request_bytes", REQUESTS),
+    ] {
         command.arg("--limit").arg(format!("{limit}={value}"));
     }
     (dir, Node::from_command(command))
@@ -210,6 +215,77 @@ fn subscribers_that_never_read() {
         drop(peers);
     });
     check(&node, "200 subscribers that never read", &[NODE, 2 * REPLIES]);
+    assert_eq!(node.terminate(), 0);
+}
+
+#[test]
+fn a_connection_that_never_reads_what_it_subscribed_to() {
+    let (_dir, node) = small();
+    run(async {
+        let client = Client::connect(node.url()).await.unwrap();
+        client.create_topic("t", Some(1)).await.unwrap();
+        append(&client, "t", 20, 1_000_000).await;
+        let fields = call("/logmill.v1.FetchService/Subscribe");
+        let mut greedy = with_wide_windows(node.url());
+        for number in 0..1_000 {
+            let stream = number * 2 + 1;
+            assert_eq!(greedy.send(&frame(HEADERS, END_HEADERS, stream, &fields)), Ended::Taken);
+            assert_eq!(greedy.send(&frame(DATA, 0, stream, &subscribe_to("t"))), Ended::Taken);
+        }
+        // Nobody else is refused.
+        let read_all = async {
+            for _ in 0..20 {
+                let mut next = Offset(0);
+                while next < Offset(20) {
+                    let from = FetchFrom::new("t", 0, Position::Offset(next));
+                    next = client.fetch(from.into()).await.unwrap()[0].next_offset;
+                }
+            }
+        };
+        let taken = most_taken(&node, read_all).await;
+        check_taken(
+            taken,
+            "1,000 subscriptions of one connection, at most",
+            &[NODE, 2 * OWN_REPLIES, STREAM],
+        );
+    });
+    assert_eq!(node.terminate(), 0);
+}
+
+#[test]
+fn answers_that_nobody_reads() {
+    const REQUESTS: usize = 15_000;
+    let (_dir, node) = small();
+    let produce = v1::ProduceRequest {
+        topic: "t".into(),
+        partition: Some(0),
+        payload: Some(v1::produce_request::Payload::Records(v1::RecordSet {
+            records: vec![v1::Record { value: Some("x".into()), ..v1::Record::default() }],
+        })),
+        acks: v1::Acks::Written.into(),
+        ..v1::ProduceRequest::default()
+    };
+    let sent = v1::ProduceStreamRequest { request: Some(produce), ..v1::ProduceStreamRequest::default() };
+    let requests = message(&sent.encode_to_vec()).repeat(REQUESTS);
+    let fields = call("/logmill.v1.ProduceService/ProduceStream");
+    run(async {
+        let client = Client::connect(node.url()).await.unwrap();
+        client.create_topic("t", Some(1)).await.unwrap();
+        // As much as fits the windows of a connection: the answers alone would be hundreds of megabytes.
+        let mut peer = Peer::connect(node.url());
+        for number in 0..20 {
+            let stream = number * 2 + 1;
+            assert_eq!(peer.send(&frame(HEADERS, END_HEADERS, stream, &fields)), Ended::Taken);
+            for part in requests.chunks(16_384) {
+                assert_eq!(peer.send(&frame(DATA, 0, stream, part)), Ended::Taken);
+            }
+        }
+        let taken = most_taken(&node, append(&client, "t", 2_000, 1_000)).await;
+        let what = "300,000 requests whose answers nobody reads, at most";
+        check_taken(taken, what, &[NODE, OWN_REPLIES, STREAM]);
+        drop(peer);
+        append(&client, "t", 10, 1_000).await;
+    });
     assert_eq!(node.terminate(), 0);
 }
 

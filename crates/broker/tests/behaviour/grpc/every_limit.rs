@@ -326,7 +326,7 @@ async fn pass(small: &Small, limit: Limit) -> Outcome {
         Limit::MaxPartitionReads => partition_reads(small, limit).await,
         Limit::MaxPositions => {
             let place = v1::PartitionPosition { partition: 0, position: at_offset(0) };
-            let request = v1::ListOffsetsRequest { topic: "t".into(), positions: vec![place.clone(), place] };
+            let request = v1::ListOffsetsRequest { topic: "t".into(), positions: vec![place, place] };
             Outcome::Refused(served.topics().list_offsets(request).await.unwrap_err())
         }
         Limit::MaxStreamPartitions => stream_partitions(small).await,
