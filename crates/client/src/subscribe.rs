@@ -210,7 +210,7 @@ impl Subscription {
     fn broke(&mut self, error: Error) -> Option<Error> {
         let now = Instant::now();
         let stream = self.stream.take();
-        if !error.kind().passes() {
+        if !error.kind().is_retriable() {
             self.ended = true;
             return Some(error);
         }

@@ -13,7 +13,7 @@ use crate::settings::SettingChange;
 use crate::topic::Topic;
 
 /// Makes the changes; they are on disk when this returns. Runs alone among the changes of topics.
-pub(crate) fn alter(core: &Core, name: &str, changes: &[SettingChange]) -> Result<Topic, Error> {
+pub(super) fn alter(core: &Core, name: &str, changes: &[SettingChange]) -> Result<Topic, Error> {
     let topic = core.catalog.topic(name)?;
     let settings = topic.identity.settings.changed(changes, &core.config.node_settings())?;
     settings.check(&core.bounds)?;

@@ -129,13 +129,15 @@ pub enum Reason {
     PrecedingFailed,
     /// One of the node's own limits is reached.
     LimitExceeded,
-    /// The file system of the data directory is full.
+    /// The file system of the data directory is full, or has less space left than
+    /// [`Config::low_space_bytes`](crate::Config::low_space_bytes).
     DiskFull,
     /// The partition takes nothing until its log, of which a sync failed, is open again; the node sees to that.
     PartitionReopening,
     /// The partition cannot be used until the node has been put right and started again.
     PartitionFailed,
-    /// The node's own metadata cannot be written until the node has been started again.
+    /// The node's own metadata cannot be written until its log can be opened afresh, which the node tries; or a
+    /// topic takes nothing since its deletion is uncertain until the next start.
     MetadataFailed,
     /// It is not known whether what was asked for has happened.
     OutcomeUnknown,
