@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use logmill_log::env::Work;
 use logmill_proto::v1;
 use logmill_proto::v1::fetch_service_server::FetchService;
@@ -9,10 +10,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::connection::Connection;
 use super::convert::{known, not_negative, partition, position};
-use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame, memory_of};
+use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame};
 use super::guard::connection;
 use super::sending::{Nothing, fetched, subscription};
-use super::{Services, subscribe};
+use super::{Services, pieces, subscribe};
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::fetch::{DEFAULT_FETCH_BYTES, Fetch, FetchFrom, Fetched, PartitionData};
@@ -30,9 +31,10 @@ impl FetchService for Services {
         let Fetched { data, held: _until_made } = read;
         let bytes = data.iter().map(PartitionData::size_bytes).sum();
         let turn = context.request_id;
-        let reply = self.encode(format, bytes, move || encode(&data, format, max_bytes, turn)).await?;
-        let held = connection.hold_reply(reply.partitions.iter().map(memory_of).sum());
-        fetched(reply, held)
+        let encode = move || pieces::of_fetch(encode(&data, format, max_bytes, turn));
+        let pieces = self.encode(format, bytes, encode).await??;
+        let held = connection.hold_reply(pieces.iter().map(Bytes::len).sum());
+        Ok(fetched(pieces, held))
     }
 
     type SubscribeStream = Nothing;
@@ -74,6 +76,8 @@ impl Services {
         if format == Format::Batches || bytes <= ENCODE_AT_ONCE_BYTES {
             return Ok(encode());
         }
+        // Closed never.
+        let _turn = self.encoders.acquire().await;
         self.broker.core().run(Work::Read, "the making of a reply", |_| Ok(encode())).await
     }
 }

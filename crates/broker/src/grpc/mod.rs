@@ -36,6 +36,7 @@ use guard::{Guard, Unknown, max_message_bytes};
 use logmill_proto::v1;
 use socket::Socket;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_stream::StreamExt;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -71,6 +72,8 @@ const MAX_OWN_RESETS: usize = 1_024;
 /// A peer that is silent so long is asked whether it is there, and has so long to say so.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// So many replies are made of records at the same time.
+const ENCODERS: usize = 4;
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 /// Why the services ended before they were asked to.
@@ -83,6 +86,8 @@ pub struct ServeError(#[from] tonic::transport::Error);
 struct Services {
     broker: Broker,
     next_request: Arc<AtomicU64>,
+    /// Who makes records of batches takes turns: a batch can inflate to 64 MiB.
+    encoders: Arc<Semaphore>,
     /// Fires when the services are to end.
     stopping: Signal,
 }
@@ -119,7 +124,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let stopping = Signal::default();
-    let services = Services { broker, next_request: Arc::default(), stopping: stopping.clone() };
+    let (next_request, encoders) = (Arc::default(), Arc::new(Semaphore::new(ENCODERS)));
+    let services = Services { broker, next_request, encoders, stopping: stopping.clone() };
     let (reporter, health) = health_reporter();
     report(&reporter, ServingStatus::Serving).await;
     let connections = Connections::new(services.broker.core());

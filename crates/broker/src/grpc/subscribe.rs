@@ -1,5 +1,6 @@
 //! The streaming rpc of `FetchService`.
 
+use bytes::Bytes;
 use logmill_proto::v1;
 use logmill_proto::v1::subscribe_request::Request as Sent;
 use logmill_proto::v1::subscribe_response::Reply;
@@ -7,11 +8,11 @@ use logmill_record::Offset;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::Services;
 use super::connection::{Connection, Held};
-use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame, memory_of};
+use super::encode::{Encoded, Format, MAX_REPLY_BYTES, Room, fill, frame};
 use super::fetch::{to_format, to_partitions};
 use super::status::with_reason;
+use super::{Services, pieces};
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::fetch::{Credit, PartitionData, Subscribe, Subscription};
@@ -19,7 +20,9 @@ use crate::fetch::{Credit, PartitionData, Subscribe, Subscription};
 /// Replies that wait for the stream; each has up to 1 MiB of records.
 const REPLIES: usize = 2;
 
-pub(super) type Answer = Result<v1::SubscribeResponse, Status>;
+/// A message in pieces. Records are in their own bytes by then: as long as one is a slice of the batch that they
+/// came from, all of that, inflated, would stay in memory.
+pub(super) type Answer = Result<Vec<Bytes>, Status>;
 
 /// The replies of a subscription, each with the memory that it takes.
 pub(super) type Replies = mpsc::Receiver<(Answer, Held)>;
@@ -77,8 +80,7 @@ impl Sender {
         let mut room = Room::new(MAX_REPLY_BYTES);
         let partitions: Vec<_> =
             self.subscription.started().iter().map(|data| frame(data, &mut room)).collect();
-        let memory = partitions.iter().map(memory_of).sum();
-        self.reply(Reply::Started(v1::SubscribeStarted { partitions }), memory).await;
+        self.reply(to_pieces(Reply::Started(v1::SubscribeStarted { partitions }))?).await;
 
         let credit = self.subscription.credit();
         let mut granting = std::pin::pin!(grant(credit.clone(), requests));
@@ -107,18 +109,15 @@ impl Sender {
             let encode = move || {
                 let mut room = Room::new(MAX_REPLY_BYTES);
                 let framed = frame(&data, &mut room);
-                (fill(&data, framed, format, &mut room), data)
+                let Encoded { data: message, payload, cut } = fill(&data, framed, format, &mut room);
+                let next = Offset::try_from(message.next_offset).ok().filter(|_| cut);
+                (to_pieces(Reply::Data(message)), payload, next, data)
             };
-            let (encoded, rest) = self.services.encode(format, bytes, encode).await?;
-            data = rest;
-            payload += encoded.payload;
-            let next_offset = encoded.data.next_offset;
-            let memory = memory_of(&encoded.data);
-            self.reply(Reply::Data(encoded.data), memory).await;
-            match Offset::try_from(next_offset) {
-                Ok(next) if encoded.cut => data.from_offset = next,
-                _ => break,
-            }
+            let (pieces, sent, next, rest) = self.services.encode(format, bytes, encode).await?;
+            (data, payload) = (rest, payload + sent);
+            self.reply(pieces?).await;
+            let Some(next) = next else { break };
+            data.from_offset = next;
         }
         // What counts is the chunks as the client sees them, and not what was read: records that were compressed
         // are more, and those before the offset asked for are not there.
@@ -128,11 +127,15 @@ impl Sender {
         Ok(())
     }
 
-    async fn reply(&self, reply: Reply, memory: usize) {
-        let held = self.connection.hold_reply(memory);
+    async fn reply(&self, pieces: Vec<Bytes>) {
+        let held = self.connection.hold_reply(pieces.iter().map(Bytes::len).sum());
         // Whether the client is gone is looked at elsewhere.
-        let _ = self.replies.send((Ok(v1::SubscribeResponse { reply: Some(reply) }), held)).await;
+        let _ = self.replies.send((Ok(pieces), held)).await;
     }
+}
+
+fn to_pieces(reply: Reply) -> Result<Vec<Bytes>, Error> {
+    pieces::of_subscription(v1::SubscribeResponse { reply: Some(reply) })
 }
 
 /// Takes what the client grants, until it has no more to say.

@@ -9,14 +9,14 @@ mod group;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use group::Entry;
 pub(super) use group::{Answer, Load, Refused, Written};
+use group::{ENTRY_BYTES, Entry, OWN_BYTES};
 use logmill_log::env::{Scheduler, Work};
 use logmill_log::{ErrorKind, Log, LogOptions};
 use logmill_record::{Offset, TimestampMs};
 use parking_lot::Mutex;
 
-use super::order::Place;
+use super::order::{Openings, Place, Standing};
 use super::reopen::{Reopening, Serving};
 use crate::budget::{Budget, Permit};
 use crate::error::{Error, PartitionName};
@@ -50,7 +50,7 @@ pub(super) struct State {
     pub(super) written_end: Offset,
     /// What is asked of records: read once for each group.
     rules: Arc<Rules>,
-    /// How the log is to work, if that has changed.
+    /// How the log is to work, if it has not been told.
     options: Option<LogOptions>,
     /// The last time that was stamped into a batch in place of its own.
     last_stamp: TimestampMs,
@@ -70,14 +70,15 @@ impl Lane {
         queued: Budget,
         reopenings: Turns,
     ) -> Self {
-        let opened_at = log.end_offset();
+        let written_end = log.end_offset();
+        let openings = Arc::new(Openings::default());
         let state = State {
-            serving: Serving { log, generation: 0, opened_at },
+            serving: Serving { log, generation: 0, openings },
             log_options,
             reopening: None,
             queue: VecDeque::new(),
             running: false,
-            written_end: opened_at,
+            written_end,
             rules,
             options: None,
             last_stamp: TimestampMs::NONE,
@@ -90,10 +91,18 @@ impl Lane {
     /// Works by these rules and options from the next group on, and soon if there is none. Never waits for
     /// the log, which may be busy writing.
     pub(crate) fn set_rules(&self, rules: Arc<Rules>, options: LogOptions) {
+        {
+            let mut state = self.0.state.lock();
+            (state.rules, state.log_options) = (rules, options);
+        }
+        self.apply_options();
+    }
+
+    /// Tells the log how to work, with the next group, or soon if there is none.
+    pub(super) fn apply_options(&self) {
         let start = {
             let mut state = self.0.state.lock();
-            state.rules = rules;
-            (state.options, state.log_options) = (Some(options), options);
+            state.options = Some(state.log_options);
             !std::mem::replace(&mut state.running, true)
         };
         if start {
@@ -108,11 +117,13 @@ impl Lane {
         place: Option<Place>,
         node: &Budget,
     ) -> Result<Receiver<Answer>, Error> {
-        let bytes = load.size_bytes().max(1);
-        let held = [self.0.take(node, bytes)?, self.0.take(&self.0.queued, bytes)?];
+        let bytes = load.size_bytes();
+        let takes = bytes.saturating_add(ENTRY_BYTES);
+        let held = [self.0.take(node, takes)?, self.0.take(&self.0.queued, takes)?];
         if let Some(error) = self.0.reopening() {
             return Err(error);
         }
+        let load = if bytes < OWN_BYTES { load.into_own() } else { load };
         let (answer, receiver) = reply();
         let start = {
             let mut state = self.0.state.lock();
@@ -149,6 +160,12 @@ impl Lane {
     pub(crate) fn has_unsynced(&self) -> bool {
         let state = self.0.state.lock();
         self.0.queued.used() > 0 || state.written_end > state.serving.log.durable_end()
+    }
+
+    /// How its log stands now, to be looked at.
+    pub(super) fn look<T>(&self, look: impl FnOnce(Standing<'_>) -> T) -> T {
+        let serving = self.0.state.lock().serving.clone();
+        look(self.0.standing(&serving))
     }
 
     /// What `error` of the log means to a caller.

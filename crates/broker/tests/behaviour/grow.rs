@@ -3,7 +3,8 @@
 #![expect(clippy::disallowed_methods, reason = "the operator's hands")]
 
 use logmill_broker::{
-    DeleteRecords, DeletedRecords, Error, Fetch, FetchFrom, Position, Reason, SettingChange, Topic,
+    Config, DeleteRecords, DeletedRecords, Error, Fetch, FetchFrom, Limits, Position, Reason, SettingChange,
+    Topic,
 };
 use logmill_record::Offset;
 
@@ -153,18 +154,20 @@ fn a_wrong_deletion_of_records_deletes_nothing() {
 fn a_deletion_of_records_that_hangs_holds_up_its_own_partition_alone() {
     let dir = tempfile::tempdir().unwrap();
     let (env, gate) = gated(Call::Write, is_segment_of_0);
-    let node = Node::open(with_env(&dir, env));
+    let limits = Limits { max_queued_topic_changes: 1, max_partition_deletions: 3, ..Limits::default() };
+    let node = Node::open(Config { limits, ..with_env(&dir, env) });
     node.create("t", 2).unwrap();
     gate.arm();
     let hangs = node.broker.produce(&node.context, records("t", Some(0), ["hangs"]));
     gate.wait_for_someone();
-    // More than there are threads to write with.
-    let waiting: Vec<_> = (0..40)
-        .map(|_| {
-            let request = DeleteRecords { topic: "t".into(), partitions: vec![(0, None)] };
-            node.broker.delete_records(&node.context, request)
-        })
-        .collect();
+    let delete = || {
+        let request = DeleteRecords { topic: "t".into(), partitions: vec![(0, None)] };
+        node.broker.delete_records(&node.context, request)
+    };
+    let waiting = [delete(), delete()];
+    // One that nobody waits for any more keeps its place.
+    drop(delete());
+    let refused = [delete(), delete()];
     node.say("t", 1, "past it").unwrap();
     let deleted = delete_before(&node, "t", vec![(1, None)]).unwrap();
     assert_eq!(*deleted[0].outcome.as_ref().unwrap(), Offset(1));
@@ -174,5 +177,12 @@ fn a_deletion_of_records_that_hangs_holds_up_its_own_partition_alone() {
     for deletion in waiting {
         node.wait(deletion).unwrap().remove(0).outcome.unwrap();
     }
+    for deletion in refused {
+        let error = node.wait(deletion).unwrap_err();
+        assert_eq!(error.reason(), Reason::LimitExceeded);
+        assert!(error.metadata().contains(&("limit", "max_partition_deletions".to_owned())), "{error:?}");
+        assert!(error.metadata().contains(&("partition", "0".to_owned())), "{error:?}");
+    }
+    node.wait(delete()).unwrap().remove(0).outcome.unwrap();
     node.broker.close().unwrap();
 }

@@ -24,6 +24,17 @@ use crate::settings::Rules;
 /// less than a log takes unsynced.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
 
+/// What an entry takes in memory besides its load: twice itself, since the queue grows by doubling, the slot for its
+/// answer, and its part of what is shared by a stream's requests. It counts with the bytes: a request may have next to
+/// none, and stays in the queue when its caller has given up.
+pub(super) const ENTRY_BYTES: usize = 2 * size_of::<Entry>() + size_of::<Answer>() + 256;
+// The guide says so.
+const _: () = assert!(ENTRY_BYTES < 1024);
+
+/// A smaller load gets bytes of its own. As it comes, it is a slice of the transport's buffer, which is of this size at
+/// least and stays as long as any slice of it. What a larger one keeps besides itself is at most about as much again.
+pub(super) const OWN_BYTES: usize = 8 * 1024;
+
 /// What is to be appended.
 #[derive(Debug)]
 pub(crate) enum Load {
@@ -41,6 +52,17 @@ impl Load {
         match self {
             Self::Batch(bytes) => bytes.len(),
             Self::Records(records, _) | Self::Numbered(_, records, _) => ingest::size_of_records(records),
+        }
+    }
+
+    /// Lets go of what its bytes lie in.
+    pub(super) fn into_own(self) -> Self {
+        match self {
+            Self::Batch(bytes) => Self::Batch(Bytes::copy_from_slice(&bytes)),
+            Self::Records(records, now) => Self::Records(ingest::into_own(records), now),
+            Self::Numbered(sequence, records, now) => {
+                Self::Numbered(sequence, ingest::into_own(records), now)
+            }
         }
     }
 
@@ -121,24 +143,20 @@ struct Group {
 struct Ready {
     batches: Vec<Batch>,
     place: Option<Place>,
-    /// The time of append in its batches, if they have that one.
-    stamp: Option<TimestampMs>,
     answer: Sender<Answer>,
     _held: [Permit; 2],
 }
 
 impl Ready {
-    fn appended(self, log: Standing, first_offset: Offset, last_offset: Offset, receipt: &Receipt) {
+    fn appended(self, log: Standing<'_>, first_offset: Offset, last_offset: Offset, receipt: &Receipt) {
         if let Some(place) = self.place {
             place.appended(first_offset, log);
         }
-        let duplicate = receipt.is_duplicate();
         self.answer.send(Ok(Written {
             first_offset,
             last_offset,
-            // Where it is in the records it is the same there and here.
-            appended_at: self.stamp.filter(|_| !duplicate).unwrap_or_else(|| receipt.appended_at()),
-            duplicate,
+            appended_at: receipt.appended_at(),
+            duplicate: receipt.is_duplicate(),
             durable: Durable { on_disk: receipt.on_disk(last_offset), generation: log.generation },
         }));
     }
@@ -216,12 +234,12 @@ impl Shared {
         admitted
     }
 
-    fn standing(&self, serving: &Serving) -> Standing {
-        let Serving { log, generation, opened_at } = serving;
+    pub(super) fn standing<'a>(&self, serving: &'a Serving) -> Standing<'a> {
+        let Serving { log, generation, openings } = serving;
         let state = self.state.lock();
         Standing {
             generation: *generation,
-            opened_at: *opened_at,
+            openings,
             durable_end: log.durable_end(),
             poisoned: state.serving.generation > *generation || state.reopening.is_some(),
         }
@@ -252,7 +270,7 @@ impl Shared {
         // Given back with the group: what thousands of lanes kept would be too much.
         let mut inflater = Inflater::default();
         for Entry { load, place, answer, held, .. } in entries {
-            let mut ready = Ready { batches: Vec::new(), place, stamp, answer, _held: held };
+            let mut ready = Ready { batches: Vec::new(), place, answer, _held: held };
             match load.into_batches(&rules, &mut inflater) {
                 Ok(batches) => {
                     ready.batches = match stamp {

@@ -335,7 +335,7 @@ async fn records_that_were_compressed_count_as_the_reader_sees_them() {
     served.create("t", 1).await;
     let options = BatchOptions::new().compression(Compression::Zstd);
     for _ in 0..3 {
-        let mut batch = BatchBuilder::with_options(options.clone(), 0);
+        let mut batch = BatchBuilder::with_options(options, 0);
         for _ in 0..100 {
             let value = vec![b'x'; usize::try_from(EACH / 100).unwrap()];
             let record =
