@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use logmill_broker::{Config, Fetch, FetchFrom, Position, Subscribe};
+use logmill_log::env::Work;
 use logmill_record::{Offset, TimestampMs};
 
 use crate::common::hook_fs::{Call, Gate, hooked};
@@ -136,4 +138,38 @@ fn a_read_that_stalls_leaves_threads_to_those_who_read_elsewhere() {
         }
     });
     stalled.end();
+}
+
+#[test]
+fn a_file_system_that_does_not_say_its_space_holds_up_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (gate, armed) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
+    let hook = {
+        let (gate, armed) = (Arc::clone(&gate), Arc::clone(&armed));
+        move |call, _: &Path| {
+            if call == Call::Space && armed.load(Ordering::SeqCst) {
+                gate.pass();
+            }
+            Ok(())
+        }
+    };
+    let node = Node::open(with_env(&dir, hooked(hook)));
+    node.create("t", 1).unwrap();
+    let describe = || node.wait(node.broker.describe_node(&node.context)).unwrap();
+    let before = describe();
+    armed.store(true, Ordering::SeqCst);
+    // So that whatever waits for the space fails this test, and does not hang it.
+    let late = Arc::clone(&gate);
+    let scheduler = Arc::clone(&node.broker.config().env.scheduler);
+    scheduler.spawn_after(Work::Read, Duration::from_secs(20), Box::new(move || late.open()));
+
+    for _ in 0..2 {
+        assert_eq!(describe(), before, "what was said before");
+    }
+    let waits = Fetch::new(vec![from(0, Position::Latest)]).max_wait(Duration::from_millis(1));
+    assert!(node.fetch(waits).unwrap()[0].chunks.is_empty());
+    assert_eq!(node.end("t", 0), Offset(0));
+    node.broker.close_within(Duration::from_secs(5)).unwrap();
+    assert!(!gate.is_open(), "something waited for the space");
+    gate.open();
 }
