@@ -79,6 +79,8 @@ impl Places {
     /// Reads from the first in turn that has something, as far as there is room among replies. Blocks.
     pub(super) fn read(&mut self, max_bytes: usize, room: &ReplyRoom) {
         let Ok(mut held) = room.take_up_to(max_bytes) else {
+            // Who waits for room, for as long as its client likes, keeps no turn from those who have some.
+            self.cursors.iter_mut().for_each(Cursor::give_turn_back);
             self.no_room = true;
             return;
         };
