@@ -1,15 +1,18 @@
 //! Records out of partitions: once, or on and on.
 //!
 //! Reads run on the scheduler's threads for reading; waiting costs no thread. A call that is dropped takes
-//! its waiters with it.
+//! its waiters with it. A read that takes long holds up its own partition, and not the others of its request.
 
 mod cursor;
 mod decode;
+mod job;
+mod look;
 mod offsets;
 mod place;
 mod places;
 mod round;
 mod subscribe;
+mod table;
 mod wait;
 
 use std::future::Future;
@@ -18,7 +21,6 @@ use std::time::Duration;
 
 use cursor::Cursor;
 pub use decode::{DecodedRecord, DecodedRecords, decode};
-use logmill_log::env::Work;
 use logmill_log::{AbortedTxn, Chunk};
 use logmill_record::Offset;
 pub use subscribe::{Credit, Subscribe, Subscription};
@@ -27,7 +29,6 @@ use crate::broker::{Broker, Core};
 use crate::budget::Permit;
 use crate::context::RequestContext;
 use crate::error::{Error, Reason, shorten};
-use crate::exec::{Receiver, reply};
 use crate::limits::Limit;
 use crate::topic::Position;
 
@@ -46,7 +47,7 @@ pub struct Fetch {
     pub max_bytes: usize,
     /// Wait for so many bytes.
     pub min_bytes: usize,
-    /// Wait at most so long; zero does not wait.
+    /// Wait at most so long for records; zero does not wait.
     pub max_wait: Duration,
 }
 
@@ -141,7 +142,8 @@ impl Broker {
     /// Waits up to `max_wait` for `min_bytes` and answers with what there is, which may be nothing. A
     /// partition that cannot be read says why, and the others are waited for all the same: a reader that comes
     /// back at once would else be answered at once, over and over. Where none can be read there is nothing to
-    /// wait for. Dropping the future leaves nothing behind.
+    /// wait for. A disk that does not answer is waited for a second longer; then its partition only says where it
+    /// starts and ends. Dropping the future leaves nothing behind.
     ///
     /// # Errors
     /// [`RequestInvalid`](crate::Reason::RequestInvalid), [`LimitExceeded`](crate::Reason::LimitExceeded).
@@ -219,19 +221,4 @@ fn cursors(core: &Core, partitions: Vec<FetchFrom>) -> Result<Vec<Cursor>, Error
         Cursor::new(from, topic)
     };
     Ok(partitions.into_iter().map(cursor).collect())
-}
-
-/// Runs a blocking step of a reader on a thread for reading.
-fn read<T: Send + 'static>(
-    core: &Core,
-    mut reader: T,
-    step: impl FnOnce(&mut T) + Send + 'static,
-) -> Receiver<T> {
-    let (sender, receiver) = reply();
-    let task = move || {
-        step(&mut reader);
-        sender.send(reader);
-    };
-    core.config.env.scheduler.spawn(Work::Read, Box::new(task));
-    receiver
 }

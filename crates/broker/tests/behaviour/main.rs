@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod by_time;
 mod common;
 mod crash;
 mod damage;
