@@ -132,6 +132,14 @@ impl Places {
         Some((self.cursors[index].take(), held))
     }
 
+    /// There will never be more of the one that something was taken of the last time.
+    #[cfg(feature = "grpc")]
+    pub(super) fn end_last(&mut self, error: Error) {
+        if let Some(index) = self.taken {
+            self.cursors[index].fail(error);
+        }
+    }
+
     /// The one that something was taken of the last time goes on.
     pub(super) fn go_on(&mut self) {
         if let Some(index) = self.taken.take() {

@@ -169,6 +169,12 @@ impl Subscription {
         }
     }
 
+    /// Nothing more comes from the partition that the last data came from, because of `error`.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn end_last(&mut self, error: Error) {
+        self.places.end_last(error);
+    }
+
     /// Begins the next read, if it can be, and waits until something has come or more can be done.
     async fn read_or_wait(&mut self, left: usize) {
         let obstacle = self.places.read(&self.core, left);

@@ -97,8 +97,9 @@ impl Sender {
         }
     }
 
-    /// Sends what was read, in as many replies as it takes.
-    async fn send_data(&self, mut data: PartitionData) -> Result<(), Error> {
+    /// Sends what was read, in as many replies as it takes. Of a partition with a batch that cannot be decoded nothing
+    /// comes after the error: who went on would go past it.
+    async fn send_data(&mut self, mut data: PartitionData) -> Result<(), Error> {
         let (format, bytes) = (self.format, data.size_bytes());
         let mut unused = bytes;
         loop {
@@ -110,11 +111,14 @@ impl Sender {
             let (encoded, rest) = self.services.encode(format, bytes, encode).await?;
             data = rest;
             unused = unused.saturating_sub(encoded.payload);
-            let next_offset = encoded.data.next_offset;
+            let (next_offset, last_epoch) = (encoded.data.next_offset, encoded.data.last_epoch);
             let memory = memory_of(&encoded.data);
             self.reply(Reply::Data(encoded.data), memory).await;
+            if let Some(error) = encoded.failed {
+                self.subscription.end_last(error);
+            }
             match Offset::try_from(next_offset) {
-                Ok(next) if encoded.cut => data.from_offset = next,
+                Ok(next) if encoded.cut => (data.from_offset, data.from_epoch) = (next, last_epoch),
                 _ => break,
             }
         }

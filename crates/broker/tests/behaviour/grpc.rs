@@ -5,6 +5,7 @@ mod produce;
 mod read;
 mod server;
 mod topics;
+mod undecodable;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
