@@ -256,6 +256,7 @@ impl Cursor {
         let not_now = self.not_now.take().filter(|_| self.chunks.is_empty());
         PartitionData {
             topic: topic.clone(),
+            topic_id: self.topic.as_ref().ok().map(|topic| topic.id),
             partition: *partition,
             start_offset: place.start,
             end_offset: place.end,

@@ -24,9 +24,11 @@ pub use decode::{DecodedRecord, DecodedRecords, decode};
 use logmill_log::{AbortedTxn, Chunk};
 use logmill_record::Offset;
 pub use subscribe::{Credit, Subscribe, Subscription};
+use uuid::Uuid;
 
 use crate::broker::{Broker, Core};
 use crate::budget::Permit;
+use crate::catalog::TopicState;
 use crate::context::RequestContext;
 use crate::error::{Error, Reason, shorten};
 use crate::limits::Limit;
@@ -86,13 +88,17 @@ pub struct FetchFrom {
     /// offset: should the partition have lost what was read, the answer is
     /// [`LogTruncated`](Reason::LogTruncated). Of no meaning with another position.
     pub last_epoch: Option<i32>,
+    /// The [`topic_id`](PartitionData::topic_id) of what the reader has, if it comes back: should that topic have
+    /// been deleted and another created under its name, the answer is [`TopicNotFound`](Reason::TopicNotFound).
+    pub topic_id: Option<Uuid>,
 }
 
 impl FetchFrom {
     /// Without a limit of its own, and for a reader that has read nothing before.
     #[must_use]
     pub fn new(topic: impl Into<String>, partition: u32, position: Position) -> Self {
-        Self { topic: topic.into(), partition, position, max_bytes: None, last_epoch: None }
+        let topic = topic.into();
+        Self { topic, partition, position, max_bytes: None, last_epoch: None, topic_id: None }
     }
 }
 
@@ -102,6 +108,9 @@ impl FetchFrom {
 pub struct PartitionData {
     /// The topic's name.
     pub topic: String,
+    /// The topic's UUID, to be [told](FetchFrom::topic_id) when reading goes on; `None` if there is none of that
+    /// name, or not the one that was asked for.
+    pub topic_id: Option<Uuid>,
     /// The partition's number.
     pub partition: u32,
     /// The offset of the first record that is kept.
@@ -217,8 +226,17 @@ fn cursors(core: &Core, partitions: Vec<FetchFrom>) -> Result<Vec<Cursor>, Error
             .with("partition", partition));
     }
     let cursor = |from: FetchFrom| {
-        let topic = core.catalog.topic(&from.topic);
+        let topic = topic_of(core, &from);
         Cursor::new(from, topic)
     };
     Ok(partitions.into_iter().map(cursor).collect())
+}
+
+/// The topic of that name, if it is the one that the reader means.
+fn topic_of(core: &Core, from: &FetchFrom) -> Result<Arc<TopicState>, Error> {
+    let topic = core.catalog.topic(&from.topic)?;
+    match from.topic_id {
+        Some(wanted) if wanted != topic.id => Err(Error::topic_replaced(&from.topic, wanted, topic.id)),
+        _ => Ok(topic),
+    }
 }

@@ -84,6 +84,7 @@ pub(super) fn frame(data: &PartitionData, room: &mut Room) -> v1::PartitionData 
         last_epoch: data.last_epoch,
         last_stable_offset: data.last_stable_offset.into(),
         aborted: Vec::new(),
+        topic_id: data.topic_id.map(|id| id.to_string()),
     };
     room.encoded = room.encoded.saturating_sub(framed.encoded_len() + FRAMING_BYTES);
     framed
@@ -102,7 +103,8 @@ pub(super) fn memory_of(data: &v1::PartitionData) -> usize {
         Some(v1::chunk::Data::Batches(batches)) => batches.len(),
         None => 0,
     };
-    size_of::<v1::PartitionData>() + data.topic.len() + data.chunks.iter().map(chunk).sum::<usize>()
+    let names = data.topic.len() + data.topic_id.as_ref().map_or(0, String::len);
+    size_of::<v1::PartitionData>() + names + data.chunks.iter().map(chunk).sum::<usize>()
 }
 
 /// Puts what was read of a partition into its message, as far as there is room. What lies before a batch that cannot

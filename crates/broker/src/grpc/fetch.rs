@@ -5,6 +5,7 @@ use std::time::Duration;
 use logmill_proto::v1;
 use logmill_proto::v1::fetch_service_server::FetchService;
 use tonic::{Request, Response, Status, Streaming};
+use uuid::Uuid;
 
 use super::convert::{known, not_negative, partition, position};
 use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame, memory_of};
@@ -12,7 +13,7 @@ use super::guard::connection;
 use super::sending::{Nothing, fetched, subscription};
 use super::{Services, subscribe};
 use crate::context::RequestContext;
-use crate::error::Error;
+use crate::error::{Error, shorten};
 use crate::fetch::{DEFAULT_FETCH_BYTES, Fetch, FetchFrom, Fetched, PartitionData};
 
 /// Taking so many bytes of batches apart costs less than a change of threads and back.
@@ -91,9 +92,15 @@ pub(super) fn to_partitions(partitions: Vec<v1::FetchPartition>) -> Result<Vec<F
             position: position(from.position)?,
             max_bytes: (max_bytes > 0).then_some(max_bytes),
             last_epoch: from.last_epoch.map(|epoch| not_negative("last_epoch", epoch)).transpose()?,
+            topic_id: from.topic_id.map(topic_id).transpose()?,
         })
     };
     partitions.into_iter().map(convert).collect()
+}
+
+fn topic_id(text: String) -> Result<Uuid, Error> {
+    let rule = "it is a UUID, such as a reply has it";
+    Uuid::try_parse(&text).map_err(|_| Error::field("topic_id", shorten(&text), rule))
 }
 
 /// The format asked for. There are no transactions in this version, so that every record is committed and

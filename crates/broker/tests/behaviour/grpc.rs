@@ -134,5 +134,5 @@ fn at_edge(edge: v1::position::Edge) -> Option<v1::Position> {
 }
 
 fn from(topic: &str, partition: i32, position: Option<v1::Position>) -> v1::FetchPartition {
-    v1::FetchPartition { topic: topic.into(), partition, position, max_bytes: 0, last_epoch: None }
+    v1::FetchPartition { topic: topic.into(), partition, position, ..v1::FetchPartition::default() }
 }

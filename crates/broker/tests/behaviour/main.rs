@@ -15,6 +15,7 @@ mod limits;
 mod metadata;
 mod open;
 mod produce;
+mod replaced;
 mod settings;
 mod stalls;
 mod subscribe;
