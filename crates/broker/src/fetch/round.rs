@@ -65,8 +65,7 @@ impl Round {
 
     pub(super) async fn run(mut self, core: &Arc<Core>) -> Result<Fetched, Error> {
         self.go_on(core).await?;
-        let fetched = self.table.lock().fetched();
-        fetched
+        self.table.lock().fetched()
     }
 
     /// Reads and waits until it is enough, or time is over.

@@ -92,15 +92,15 @@ pub(super) fn to_partitions(partitions: Vec<v1::FetchPartition>) -> Result<Vec<F
             position: position(from.position)?,
             max_bytes: (max_bytes > 0).then_some(max_bytes),
             last_epoch: from.last_epoch.map(|epoch| not_negative("last_epoch", epoch)).transpose()?,
-            topic_id: from.topic_id.map(topic_id).transpose()?,
+            topic_id: from.topic_id.as_deref().map(topic_id).transpose()?,
         })
     };
     partitions.into_iter().map(convert).collect()
 }
 
-fn topic_id(text: String) -> Result<Uuid, Error> {
+fn topic_id(text: &str) -> Result<Uuid, Error> {
     let rule = "it is a UUID, such as a reply has it";
-    Uuid::try_parse(&text).map_err(|_| Error::field("topic_id", shorten(&text), rule))
+    Uuid::try_parse(text).map_err(|_| Error::field("topic_id", shorten(text), rule))
 }
 
 /// The format asked for. There are no transactions in this version, so that every record is committed and
