@@ -59,9 +59,9 @@ fn produce(run: &Run, runtime: &Runtime, records: usize) {
     };
     let empty = || {
         let server = empty::Server::start(run);
-        let messages = records * RECORD_LEN / MESSAGE_LEN + 1;
-        run.megabytes_per_s(messages * MESSAGE_LEN, || {
-            runtime.block_on(empty::send(&server.url(), messages, MESSAGE_LEN));
+        let messages = records * RECORD_LEN / BATCH_LEN + 1;
+        run.megabytes_per_s(messages * BATCH_LEN, || {
+            runtime.block_on(empty::send(&server.url(), messages, BATCH_LEN));
         })
     };
     compare(run, &row, ("Producer::send", ours), ("an empty tonic server's stream in", empty));

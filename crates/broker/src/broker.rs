@@ -1,23 +1,19 @@
-//! The broker: opening, the operations on topics, closing.
+//! The broker: the handle, what its clones share, and opening. Its operations are where their subjects are.
 
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use logmill_log::env::{Task, Work};
+use logmill_log::env::Work;
 use logmill_log::{LogSet, SetOptions};
 
-use crate::access::{Operation, authorize};
 use crate::budget::{Budget, Permit};
 use crate::catalog::{self, Catalog, MetadataLog, OpenReport, Opening};
 use crate::config::Config;
-use crate::context::RequestContext;
 use crate::error::{Error, OpenError};
-use crate::exec::{Receiver, Serial, Signal, Timer, reply};
+use crate::exec::{Serial, Signal, Timer, reply};
 use crate::limits::{Bounds, Limit, LimitStats};
-use crate::settings::SettingChange;
-use crate::topic::{CreateTopic, ListTopics, NodeDescription, Topic, TopicDescription, TopicPage};
 
 /// Topics, their partitions, and everything that can be done with them, in this process.
 ///
@@ -25,6 +21,17 @@ use crate::topic::{CreateTopic, ListTopics, NodeDescription, Topic, TopicDescrip
 /// runtime: any executor will do, or [`block_on`](logmill_log::env::block_on) without one. Blocking work runs on the threads of the
 /// [`Config`]'s environment. Call [`close`](Broker::close) at the end: dropping the last clone instead is
 /// like killing the process, from which the next open recovers.
+///
+/// # Errors of every call
+/// Each operation names the [`Reason`](crate::Reason)s that are its own. Any of them may also fail with
+/// [`NodeClosing`](crate::Reason::NodeClosing), and then it has not happened; or with
+/// [`InternalFault`](crate::Reason::InternalFault), and then it is not known.
+///
+/// Those that change topics (create, delete, alter, add partitions) run one after the other, and also fail with
+/// [`LimitExceeded`](crate::Reason::LimitExceeded) while too many wait, [`DiskFull`](crate::Reason::DiskFull),
+/// [`MetadataFailed`](crate::Reason::MetadataFailed), or [`IoFailed`](crate::Reason::IoFailed), also for a sync that
+/// failed and could be undone: the change has not happened. After
+/// [`OutcomeUnknown`](crate::Reason::OutcomeUnknown) the next start tells.
 ///
 /// ```
 /// use logmill_broker::{Broker, Config, CreateTopic, ListTopics, RequestContext};
@@ -163,153 +170,6 @@ impl Broker {
         &self.0.config
     }
 
-    /// Creates a topic. It is on disk when the answer comes.
-    ///
-    /// # Errors
-    /// [`TopicNameInvalid`](crate::Reason::TopicNameInvalid), [`PartitionCountInvalid`](crate::Reason::PartitionCountInvalid),
-    /// [`TopicExists`](crate::Reason::TopicExists), [`LimitExceeded`](crate::Reason::LimitExceeded),
-    /// [`DiskFull`](crate::Reason::DiskFull),
-    /// [`OutcomeUnknown`](crate::Reason::OutcomeUnknown), [`MetadataFailed`](crate::Reason::MetadataFailed).
-    pub fn create_topic(
-        &self,
-        context: &RequestContext,
-        request: CreateTopic,
-    ) -> impl Future<Output = Result<Topic, Error>> + Send + 'static + use<> {
-        let allowed = authorize(context, &Operation::CreateTopic { topic: &request.name });
-        let checked = allowed.and_then(|()| catalog::check(&request, &self.0)).map(drop);
-        self.change(checked, "the creation of a topic", |core| catalog::create(core, request))
-    }
-
-    /// Deletes a topic and its records. It stays deleted when the answer comes; the name is free at once,
-    /// the space a little later.
-    ///
-    /// # Errors
-    /// [`TopicNotFound`](crate::Reason::TopicNotFound), [`DiskFull`](crate::Reason::DiskFull),
-    /// [`OutcomeUnknown`](crate::Reason::OutcomeUnknown), [`MetadataFailed`](crate::Reason::MetadataFailed).
-    pub fn delete_topic(
-        &self,
-        context: &RequestContext,
-        name: &str,
-    ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
-        let allowed = authorize(context, &Operation::DeleteTopic { topic: name });
-        let name = name.to_owned();
-        self.change(allowed, "the deletion of a topic", move |core| catalog::delete(core, &name))
-    }
-
-    /// Changes settings of a topic, each that is named, and leaves the others as they are. The changes are on
-    /// disk when the answer comes, and hold for what is produced after it.
-    ///
-    /// # Errors
-    /// [`SettingInvalid`](crate::Reason::SettingInvalid), [`TopicNotFound`](crate::Reason::TopicNotFound),
-    /// [`DiskFull`](crate::Reason::DiskFull), [`OutcomeUnknown`](crate::Reason::OutcomeUnknown),
-    /// [`MetadataFailed`](crate::Reason::MetadataFailed). None of the changes is made then, or with `OutcomeUnknown`
-    /// perhaps all of them.
-    ///
-    /// ```
-    /// use logmill_broker::{Broker, Config, CreateTopic, RequestContext, SettingChange};
-    /// use logmill_log::env::block_on;
-    ///
-    /// # let dir = tempfile::tempdir()?;
-    /// let config = Config::new(dir.path());
-    /// let scheduler = config.env.scheduler.clone();
-    /// let broker = Broker::open(config)?;
-    /// let context = RequestContext::embedded();
-    /// block_on(&*scheduler, broker.create_topic(&context, CreateTopic::new("readings")))?;
-    ///
-    /// let week = SettingChange::set("retention.ms", "604800000");
-    /// let topic = block_on(&*scheduler, broker.alter_topic(&context, "readings", vec![week]))?;
-    /// assert!(topic.settings.iter().any(|it| (it.name, &*it.value) == ("retention.ms", "604800000")));
-    /// broker.close()?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn alter_topic(
-        &self,
-        context: &RequestContext,
-        name: &str,
-        changes: Vec<SettingChange>,
-    ) -> impl Future<Output = Result<Topic, Error>> + Send + 'static + use<> {
-        let allowed = authorize(context, &Operation::AlterTopic { topic: name });
-        let name = name.to_owned();
-        self.change(allowed, "the alteration of a topic", move |core| catalog::alter(core, &name, &changes))
-    }
-
-    /// Gives a topic more partitions, `count` in all. They are on disk when the answer comes. Records are not
-    /// moved: from now on those of a key may go to another partition than before.
-    ///
-    /// # Errors
-    /// [`PartitionCountInvalid`](crate::Reason::PartitionCountInvalid) unless there are more than before,
-    /// [`TopicNotFound`](crate::Reason::TopicNotFound), [`DiskFull`](crate::Reason::DiskFull),
-    /// [`OutcomeUnknown`](crate::Reason::OutcomeUnknown), [`MetadataFailed`](crate::Reason::MetadataFailed).
-    pub fn add_partitions(
-        &self,
-        context: &RequestContext,
-        name: &str,
-        count: u32,
-    ) -> impl Future<Output = Result<Topic, Error>> + Send + 'static + use<> {
-        let allowed = authorize(context, &Operation::AddPartitions { topic: name });
-        let checked = allowed.and_then(|()| catalog::check_count(&self.0, count)).map(drop);
-        let name = name.to_owned();
-        self.change(checked, "the growth of a topic", move |core| catalog::add_partitions(core, &name, count))
-    }
-
-    /// Runs `change` when those before it have ended.
-    fn change<T, F>(
-        &self,
-        allowed: Result<(), Error>,
-        doing: &'static str,
-        change: F,
-    ) -> impl Future<Output = Result<T, Error>> + Send + 'static + use<T, F>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Arc<Core>) -> Result<T, Error> + Send + 'static,
-    {
-        let core = &self.0;
-        let held = allowed.and_then(|()| core.check_open()).and_then(|()| core.take_changes(1, doing));
-        let answer = held.map(|held| {
-            let (sender, receiver) = reply();
-            let core = Arc::clone(core);
-            let changes = Arc::clone(&core.changes);
-            changes.push(Box::new(move || {
-                let outcome = change(&core);
-                // Before the answer: whoever has it may open the directory again.
-                drop((core, held));
-                sender.send(outcome);
-            }));
-            receiver
-        });
-        async move { answer?.await.unwrap_or_else(|_| Err(Error::fault(doing))) }
-    }
-
-    /// Lists topics in order of their names, a page at a time.
-    ///
-    /// # Errors
-    /// [`RequestInvalid`](crate::Reason::RequestInvalid) for a page token that no answer gave.
-    pub fn list_topics(
-        &self,
-        context: &RequestContext,
-        request: ListTopics,
-    ) -> impl Future<Output = Result<TopicPage, Error>> + Send + 'static + use<> {
-        let page = authorize(context, &Operation::ListTopics)
-            .and_then(|()| self.0.check_open())
-            .and_then(|()| catalog::list(&self.0, request));
-        std::future::ready(page)
-    }
-
-    /// Describes a topic and each of its partitions.
-    ///
-    /// # Errors
-    /// [`TopicNotFound`](crate::Reason::TopicNotFound).
-    pub fn describe_topic(
-        &self,
-        context: &RequestContext,
-        name: &str,
-    ) -> impl Future<Output = Result<TopicDescription, Error>> + Send + 'static + use<> {
-        let topic = authorize(context, &Operation::DescribeTopic { topic: name })
-            .and_then(|()| self.0.check_open())
-            .and_then(|()| self.0.catalog.topic(name));
-        self.0.run(Work::Wake, topic, "a description", |core, topic| Ok(catalog::describe(core, &topic)))
-    }
-
     /// How much is in use of each limit, was at most, and how often somebody was refused for it. Costs little,
     /// and waits for nothing.
     ///
@@ -338,18 +198,6 @@ impl Broker {
         }
         BrokerStats { limits }
     }
-
-    /// Describes the node.
-    ///
-    /// # Errors
-    /// [`IoFailed`](crate::Reason::IoFailed) if the file system does not say how much space it has.
-    pub fn describe_node(
-        &self,
-        context: &RequestContext,
-    ) -> impl Future<Output = Result<NodeDescription, Error>> + Send + 'static + use<> {
-        let allowed = authorize(context, &Operation::DescribeNode).and_then(|()| self.0.check_open());
-        self.0.run(Work::Wake, allowed, "a description", |core, ()| catalog::describe_node(core))
-    }
 }
 
 impl Core {
@@ -363,46 +211,26 @@ impl Core {
         if self.closing.has_fired() { Err(Error::closing()) } else { Ok(()) }
     }
 
-    /// Runs a blocking job on the threads for reading.
-    pub(crate) fn read<I, T, F>(
-        self: &Arc<Self>,
-        input: Result<I, Error>,
-        doing: &'static str,
-        job: F,
-    ) -> impl Future<Output = Result<T, Error>> + Send + 'static + use<I, T, F>
-    where
-        I: Send + 'static,
-        T: Send + 'static,
-        F: FnOnce(&Arc<Self>, I) -> Result<T, Error> + Send + 'static,
-    {
-        self.run(Work::Read, input, doing, job)
-    }
-
     /// Runs a job on the threads for that work. What waits for nothing stays off the reading threads: disks
     /// that do not answer may hold all of those.
-    fn run<I, T, F>(
+    pub(crate) fn run<T, F>(
         self: &Arc<Self>,
         work: Work,
-        input: Result<I, Error>,
         doing: &'static str,
         job: F,
-    ) -> impl Future<Output = Result<T, Error>> + Send + 'static + use<I, T, F>
+    ) -> impl Future<Output = Result<T, Error>> + Send + 'static + use<T, F>
     where
-        I: Send + 'static,
         T: Send + 'static,
-        F: FnOnce(&Arc<Self>, I) -> Result<T, Error> + Send + 'static,
+        F: FnOnce(&Arc<Self>) -> Result<T, Error> + Send + 'static,
     {
-        let answer = input.map(|input| {
-            let (sender, receiver): (_, Receiver<Result<T, Error>>) = reply();
-            let core = Arc::clone(self);
-            let task: Task = Box::new(move || {
-                let outcome = job(&core, input);
-                drop(core);
-                sender.send(outcome);
-            });
-            self.config.env.scheduler.spawn(work, task);
-            receiver
-        });
-        async move { answer?.await.unwrap_or_else(|_| Err(Error::fault(doing))) }
+        let (sender, receiver) = reply();
+        let core = Arc::clone(self);
+        let task = move || {
+            let outcome = job(&core);
+            drop(core);
+            sender.send(outcome);
+        };
+        self.config.env.scheduler.spawn(work, Box::new(task));
+        async move { receiver.await.unwrap_or_else(|_| Err(Error::fault(doing))) }
     }
 }

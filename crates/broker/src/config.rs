@@ -8,7 +8,7 @@ use logmill_log::env::Env;
 
 use crate::catalog::OnOpen;
 use crate::error::OpenError;
-use crate::limits::{Limit, Limits};
+use crate::limits::{Bounds, Limit, Limits};
 use crate::settings::{MessageBytes, SegmentBytes, TopicSettings};
 
 /// The default of [`Config::segment_bytes`]: 128 MiB.
@@ -113,6 +113,6 @@ impl Config {
         }
         let mut settings = self.node_settings();
         settings.max_message_bytes.get_or_insert(MessageBytes(self.max_message_bytes as u64));
-        settings.check(self).map_err(OpenError::topic_default)
+        settings.check(&Bounds::new(self.limits.clone())).map_err(OpenError::topic_default)
     }
 }

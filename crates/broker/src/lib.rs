@@ -5,7 +5,8 @@
 //! work runs on threads of the injected scheduler. With the feature `grpc` there is also `grpc::serve`,
 //! which puts the same handle behind the services of `proto/logmill/v1`.
 //!
-//! * What is acknowledged as [`Acks::Durable`] is on disk, and a reader sees only what is.
+//! * What is acknowledged as [`Acks::Durable`] is on disk, and a reader sees only what is, unless the topic is
+//!   set to `durability=relaxed`.
 //! * Records are appended to a partition in the order of the calls.
 //! * Every queue has a bound in bytes, and every wait ends when its future is dropped.
 //! * Errors have a [`Reason`] for programs and a sentence for people; `docs/errors.md` lists them.

@@ -111,14 +111,20 @@ limits! {
     MaxQueuedBytes max_queued_bytes, Bytes, 256 * MIB;
     /// Bytes of records accepted and not yet written, of one partition.
     MaxPartitionQueuedBytes max_partition_queued_bytes, Bytes, 64 * MIB;
-    /// Bytes of requests that have begun to arrive and are not whole yet, over all connections.
+    /// Bytes of requests that have begun to arrive and were not taken yet, over all connections.
     MaxRequestBytes max_request_bytes, Bytes, 256 * MIB;
-    /// Bytes of requests that have begun to arrive and are not whole yet, of one connection.
+    /// Bytes of requests that have begun to arrive and were not taken yet, of one connection.
     MaxConnectionBytes max_connection_bytes, Bytes, 64 * MIB;
-    /// Bytes of records that were read for replies and not sent yet, over all connections.
-    /// A subscription waits while they are used up, a fetch is refused.
+    /// Bytes of requests on one produce stream that are not answered, as they lie in memory. Meanwhile nothing more is
+    /// read from it.
+    MaxUnansweredBytes max_unanswered_bytes, Bytes, 16 * MIB;
+    /// Bytes of records that were read for replies and not sent yet, and of answers on produce streams, over all
+    /// connections. Subscriptions and produce streams wait while they are used up, a fetch is refused.
     MaxReplyBytes max_reply_bytes, Bytes, 256 * MIB;
-    /// What a topic's max.message.bytes can be set to, and so what a node takes as one message.
+    /// Bytes of records that were read for replies and not sent yet, and of answers on produce streams, of one
+    /// connection. Its subscriptions and produce streams wait while they are used up, a fetch is refused.
+    MaxConnectionReplyBytes max_connection_reply_bytes, Bytes, 64 * MIB;
+    /// What a topic's max.message.bytes can be set to. A request takes that and a megabyte, but at least four.
     MaxBatchBytes max_batch_bytes, Bytes, 8 * MIB;
     /// Plain records in one produce request. In memory each takes a hundred bytes besides what is in it,
     /// which a message need not spend on it.
@@ -236,6 +242,11 @@ impl Bounds {
         &self.meters[limit as usize]
     }
 
+    #[cfg(feature = "grpc")]
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Turns to do something; other ones each time, which count with the others.
     pub(crate) fn turns(&self, limit: Limit) -> Turns {
         Turns::new(self.limits.get(limit), Arc::clone(self.meter(limit)))
@@ -259,8 +270,13 @@ impl Bounds {
             self.meter(limit).note(count);
             return Ok(());
         }
+        Err(self.refuse(limit, &doing(), advice))
+    }
+
+    /// Counts that somebody is refused for it, and makes the error that says so.
+    pub(crate) fn refuse(&self, limit: Limit, doing: &str, advice: &str) -> Error {
         self.meter(limit).refuse();
-        Err(Error::limit(limit, most, &doing(), advice))
+        Error::limit(limit, self.limits.get(limit), doing, advice)
     }
 
     /// How often somebody was refused for it.

@@ -109,7 +109,8 @@ pub struct PartitionInfo {
     pub stored_bytes: u64,
     /// Segment files.
     pub segment_count: u32,
-    /// The epoch that is stamped into batches written now.
+    /// The epoch that is stamped into batches written now; −1, with offsets and sizes 0, if the partition could
+    /// not be opened.
     pub leader_epoch: i32,
     /// Why the partition cannot be written, if it cannot.
     pub error: Option<Error>,
@@ -142,7 +143,9 @@ pub struct NodeDescription {
     pub version: &'static str,
     /// The UUID of the data directory.
     pub node_id: Uuid,
-    /// How often the data directory has been opened: the epoch of what is written now.
+    /// The directory's open counter: the epoch of what was opened last. Moved on by each start, and before a
+    /// partition, or the node's list of topics, is opened again after a failed sync; other partitions keep their
+    /// epoch then.
     pub leader_epoch: i32,
     /// Bytes of record batches on disk, over all topics.
     pub stored_bytes: u64,

@@ -11,6 +11,7 @@
 mod args;
 mod bench;
 mod client;
+mod codec;
 mod consume;
 mod failure;
 mod log;

@@ -14,8 +14,9 @@ use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 
 use crate::client::ServerArgs;
+use crate::codec::Codec;
 use crate::failure::{Exit, Failure};
-use crate::output::{Output, thousands};
+use crate::output::{Output, counted};
 use crate::record_json::parse_record;
 
 /// No record is nearly as long; a stream without line ends must not fill the memory.
@@ -48,6 +49,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     partition: Option<u32>,
 
+    /// How batches are compressed; a topic whose compression.type is not 'producer' gets what that says
+    #[arg(long, value_enum, default_value = "uncompressed", value_name = "CODEC")]
+    compression: Codec,
+
     /// Print {"partition", "offset"} for each record as it is acknowledged
     #[arg(long)]
     json: bool,
@@ -71,8 +76,11 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     }
     let client = args.server.connect().await?;
     check_target(&client, &args).await?;
-    let producer =
-        client.producer(ProducerOptions { delivery_timeout: args.server.timeout, ..Default::default() })?;
+    let producer = client.producer(ProducerOptions {
+        compression: args.compression.compression(),
+        delivery_timeout: args.server.timeout,
+        ..Default::default()
+    })?;
     let (line_sender, lines) = mpsc::channel(LINES_AHEAD);
     tokio::task::spawn_blocking(move || read_lines(std::io::stdin().lock(), &line_sender));
     let (delivery_sender, deliveries) = mpsc::channel(DELIVERIES_AHEAD);
@@ -82,12 +90,13 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         send_lines(&args, &producer, lines, delivery_sender, &stop),
         report_deliveries(args.json, deliveries, &stop, &mut output),
     );
+    let stored = counted(stored, "record", "records");
     if let Some(failure) = stop.failure.take() {
         let Failure::Told { exit, message } = failure else { return Err(failure) };
-        return Err(Failure::new(exit, format!("{message} ({} stored)", records_text(stored))));
+        return Err(Failure::new(exit, format!("{message} ({stored} stored)")));
     }
     if !args.json {
-        output.line(format_args!("stored {} in topic {}", records_text(stored), args.topic))?;
+        output.line(format_args!("stored {stored} in topic {}", args.topic))?;
     }
     output.flush()
 }
@@ -122,10 +131,6 @@ impl Stop {
         self.failure.set(Some(first));
         self.told.notify_one();
     }
-}
-
-fn records_text(count: u64) -> String {
-    if count == 1 { "1 record".to_owned() } else { format!("{} records", thousands(count)) }
 }
 
 async fn send_lines(

@@ -161,8 +161,8 @@ impl Signals {
     }
 }
 
-/// Every partition keeps a file open: as many as this user may have, where the usual limit is for
-/// programs that mind descriptors above 1,023.
+/// 512 files of partitions and up to 4,096 connections do not fit the usual soft limit of 1,024 descriptors:
+/// takes what the hard limit allows.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current < limit.maximum || limit.maximum.is_none() {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::client::ServerArgs;
 use crate::failure::Failure;
-use crate::output::{Output, bytes_text, plain_table, thousands, to_f64};
+use crate::output::{Output, bytes_text, counted, plain_table, thousands, to_f64};
 use crate::when::time_text;
 
 /// Create, list, describe, alter and delete topics
@@ -148,8 +148,7 @@ fn created(topic: &TopicInfo, json: bool, output: &mut Output) -> Result<(), Fai
     if json {
         return output.json(&topic_json(topic));
     }
-    let count = topic.partition_count;
-    output.line(format_args!("created topic {} with {}", topic.name, partitions_text(count)))?;
+    output.line(format_args!("created topic {} with {}", topic.name, partitions_text(topic)))?;
     in_force(topic, output)
 }
 
@@ -251,8 +250,8 @@ fn source_text(source: SettingSource) -> &'static str {
     }
 }
 
-fn partitions_text(count: u32) -> String {
-    if count == 1 { "1 partition".to_owned() } else { format!("{count} partitions") }
+fn partitions_text(topic: &TopicInfo) -> String {
+    counted(topic.partition_count.into(), "partition", "partitions")
 }
 
 fn record_count(partition: &PartitionInfo) -> u64 {

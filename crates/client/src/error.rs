@@ -4,7 +4,7 @@ mod mapping;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use mapping::{Peer, in_reply, root_cause};
+pub(crate) use mapping::{Peer, in_append_reply, in_reply, root_cause};
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -53,7 +53,8 @@ pub enum ErrorKind {
     Timeout,
     /// There is no such topic or partition.
     NotFound,
-    /// The topic exists already.
+    /// What was to be made is there already: a topic, or a numbered batch whose offsets are forgotten
+    /// (`SEQUENCE_FORGOTTEN`).
     AlreadyExists,
     /// The request is not allowed as it is: a name, a count, an address. It fails again if repeated.
     Invalid,
@@ -73,14 +74,15 @@ pub enum ErrorKind {
     /// The state of what was asked for does not allow it now, such as a partition that cannot be written.
     Conflict,
     /// The records may have been appended or not, and nothing that this client could ask would tell. It does not
-    /// send them again any more.
+    /// send them again any more. The reason is `OUTCOME_UNKNOWN`; `INTERNAL_FAULT` if a fault in the node's program
+    /// ended the call; or `UNEXPECTED_ANSWER`.
     OutcomeUnknown,
     /// Stored or received bytes are not what was written.
     Corrupt,
     /// The producer or subscription was closed before.
     Closed,
-    /// What answers at the address is no Logmill node, or one that does not know the call; or a batch was
-    /// read that this version cannot take apart, such as one whose codec it was built without.
+    /// What answers at the address is no Logmill node, or one that does not know the call; or a batch cannot be
+    /// made or taken apart by this version, such as one whose codec it was built without.
     Unsupported,
     /// The node failed inside, or answered something that makes no sense.
     Internal,
@@ -111,6 +113,10 @@ impl Error {
     ) -> Error {
         let pairs = pairs.into_iter().map(|(name, value)| (name.into(), value.into()));
         self.change(|inner| inner.metadata.extend(pairs))
+    }
+
+    fn with_kind(self, kind: ErrorKind) -> Error {
+        self.change(|inner| inner.kind = kind)
     }
 
     /// Only for errors that were just made and have one owner.
@@ -177,7 +183,7 @@ impl Error {
 
 impl ErrorKind {
     /// Whether the same may succeed later without anybody changing anything.
-    pub(crate) fn passes(self) -> bool {
+    pub(crate) fn is_retriable(self) -> bool {
         match self {
             ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Exhausted | ErrorKind::Internal => true,
             ErrorKind::NotFound

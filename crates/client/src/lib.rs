@@ -3,7 +3,9 @@
 //! | to do | with |
 //! |---|---|
 //! | connect | [`Client::connect`], [`Client::builder`] |
-//! | manage topics | [`create_topic`](Client::create_topic), [`list_topics`](Client::list_topics), [`describe_topic`](Client::describe_topic), [`delete_topic`](Client::delete_topic) |
+//! | see what the node is | [`Client::describe_node`] |
+//! | manage topics | [`create_topic`](Client::create_topic), [`create_topic_with`](Client::create_topic_with) settings, [`list_topics`](Client::list_topics), [`describe_topic`](Client::describe_topic), [`alter_topic`](Client::alter_topic), [`add_partitions`](Client::add_partitions), [`delete_topic`](Client::delete_topic) |
+//! | delete old records | [`delete_records`](Client::delete_records) |
 //! | send records | [`Client::producer`], [`Producer::send`] |
 //! | send a ready batch | [`Client::produce_batch`] |
 //! | read once | [`Client::fetch`] |

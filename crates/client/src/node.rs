@@ -13,7 +13,9 @@ pub struct NodeInfo {
     pub version: String,
     /// The UUID of the data directory.
     pub node_id: String,
-    /// How often the data directory has been opened: the leader epoch of what is written now.
+    /// The directory's open counter: the epoch of what was opened last. Moved on by each start, and before a
+    /// partition, or the node's list of topics, is opened again after a failed sync; other partitions keep their
+    /// epoch then.
     pub leader_epoch: i32,
     /// Bytes of record batches on disk, over all topics.
     pub stored_bytes: u64,

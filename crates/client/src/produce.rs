@@ -6,7 +6,7 @@ use logmill_proto::v1::produce_result::Outcome;
 use logmill_record::{Batch, Offset, TimestampMs};
 
 use crate::convert::{offset_from, partition_to};
-use crate::error::in_reply;
+use crate::error::in_append_reply;
 use crate::{Client, Error};
 
 /// When a node answers that records were appended.
@@ -41,8 +41,10 @@ impl Client {
     /// batches.
     ///
     /// # Errors
-    /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) if no answer came and the batch may have been
-    /// appended. After any other error it was not.
+    /// After [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown), whatever the reason (`OUTCOME_UNKNOWN`,
+    /// `INTERNAL_FAULT`, `UNEXPECTED_ANSWER`), the records may be stored. After
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) (`SEQUENCE_FORGOTTEN`) they were stored the first time that
+    /// the batch was sent. After every other error they are not.
     ///
     /// ```no_run
     /// use logmill_client::{Acks, Client};
@@ -130,7 +132,7 @@ pub(crate) fn appended(results: Vec<v1::ProduceResult>, record_count: u32) -> Re
         return Err(unclear("it has not one result for one batch"));
     };
     match result.outcome {
-        Some(Outcome::Error(error)) => Err(in_reply(error)),
+        Some(Outcome::Error(error)) => Err(in_append_reply(error)),
         Some(Outcome::Appended(found)) => {
             let first_offset = offset_from(found.first_offset).map_err(unclear)?;
             let last_offset = offset_from(found.last_offset).map_err(unclear)?;

@@ -11,6 +11,7 @@ mod delivery;
 mod driver;
 mod partitioner;
 mod record;
+mod rules;
 mod send;
 mod shared;
 mod stream;
@@ -21,6 +22,7 @@ pub use record::ProducerRecord;
 use std::sync::Arc;
 use std::time::Duration;
 
+use logmill_record::Compression;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -43,8 +45,13 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub struct ProducerOptions {
     /// When the node answers; when the records are on disk unless set.
     pub acks: Acks,
-    /// What a batch is filled up to; 64 KiB unless set. A larger record travels alone.
+    /// What a batch is filled up to, before it is compressed; 64 KiB unless set, and less for a topic whose
+    /// `max.message.bytes` is less. A larger record travels alone.
     pub max_batch_bytes: usize,
+    /// How batches are compressed; not at all unless set. A topic whose `compression.type` is not `producer` gets what
+    /// that says instead. Each codec is a feature of this crate: `gzip`, `lz4`, `snappy`, `zstd`. A node refuses a batch of
+    /// more than 1 MiB that shrinks by more than a thousand times (`MESSAGE_TOO_LARGE`).
+    pub compression: Compression,
     /// How many bytes of records may wait to be sent or answered; 32 MiB unless set. While they do,
     /// [`send`](Producer::send) waits.
     pub max_buffered_bytes: usize,
@@ -64,6 +71,7 @@ impl Default for ProducerOptions {
         ProducerOptions {
             acks: Acks::Durable,
             max_batch_bytes: 64 << 10,
+            compression: Compression::None,
             max_buffered_bytes: 32 << 20,
             max_in_flight_bytes: 8 << 20,
             delivery_timeout: Duration::from_secs(30),
@@ -89,6 +97,11 @@ impl ProducerOptions {
 /// [`delivery_timeout`](ProducerOptions::delivery_timeout), the [`Delivery`] fails with
 /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown); so it does at once for everything that was sent and not
 /// answered if the producer is not [`idempotent`](ProducerOptions::idempotent).
+///
+/// What a topic asks of batches, its `compression.type` and `max.message.bytes`, is looked up when it is first written
+/// to, and again every minute. When it changes in between, the node may refuse records that are sent or batched
+/// already, with the reasons `RECORD_REFUSED` and `MESSAGE_TOO_LARGE`: they fail, nothing of them is stored, and
+/// what is sent after that follows the new settings.
 ///
 /// All that ends with the producer: another one, of the same program started again for instance, has other numbers.
 ///
@@ -122,13 +135,17 @@ impl Client {
     /// A producer on this connection. It connects its stream when there is something to send.
     ///
     /// # Errors
-    /// [`Invalid`](crate::ErrorKind::Invalid) for options that are 0.
+    /// [`Invalid`](crate::ErrorKind::Invalid) for options that are 0, and
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for a codec that this program was built without.
     pub fn producer(&self, options: ProducerOptions) -> Result<Producer, Error> {
         let ProducerOptions { max_batch_bytes, max_buffered_bytes, max_in_flight_bytes, .. } = options;
         if [max_batch_bytes, max_buffered_bytes, max_in_flight_bytes].contains(&0)
             || options.delivery_timeout.is_zero()
         {
             return Err(Error::invalid(format!("no limit of a producer can be 0: {options:?}")));
+        }
+        if options.compression != Compression::None {
+            rules::check_codec(options.compression, "the compression of a producer")?;
         }
         let shared = Arc::new(Shared::new(self.clone(), options));
         let driver = self.runtime().spawn(driver::run(Arc::clone(&shared)));

@@ -211,7 +211,7 @@ impl Subscription {
     fn broke(&mut self, error: Error) -> Option<Error> {
         let now = Instant::now();
         let stream = self.stream.take();
-        if !error.kind().passes() {
+        if !error.kind().is_retriable() {
             self.ended = true;
             return Some(error);
         }

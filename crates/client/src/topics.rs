@@ -75,7 +75,8 @@ pub struct PartitionInfo {
     pub stored_bytes: u64,
     /// Segment files.
     pub segment_count: u32,
-    /// The epoch that is stamped into batches written now.
+    /// The epoch that is stamped into batches written now; −1, with offsets and sizes 0, if the partition could
+    /// not be opened.
     pub leader_epoch: i32,
     /// Why the partition cannot be written, if it cannot.
     pub error: Option<Error>,

@@ -6,8 +6,10 @@ mod common;
 mod hook_fs;
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
@@ -95,6 +97,16 @@ fn what_a_log_shows_does_not_wait_for_a_write() {
         assert_eq!(a.find_time(TimestampMs(5)).unwrap(), Some((Offset(0), TimestampMs(5))));
         assert!(!a.wait_beyond(end, Duration::ZERO).unwrap());
         assert_eq!(set.stats().logs, 1);
+    });
+}
+
+#[test]
+fn a_future_that_is_polled_does_not_wait_for_a_write() {
+    let flush_interval = Duration::from_hours(24);
+    let relaxed = LogOptions::default().durability(Durability::Relaxed { flush_interval });
+    while_a_writes(SetOptions::new, relaxed, |_, a| {
+        let mut on_disk = pin!(a.on_disk(Offset(2)));
+        assert!(on_disk.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     });
 }
 

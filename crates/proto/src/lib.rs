@@ -28,3 +28,23 @@ pub mod v1 {
 
 /// The files of the API as an encoded `google.protobuf.FileDescriptorSet`, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use prost_types::{FileDescriptorSet, MethodOptions};
+
+    use super::*;
+
+    /// Without the option it would be unknown as well, and nobody could tell whether that was decided.
+    #[test]
+    fn every_rpc_says_whether_it_can_be_sent_again() {
+        let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap().file;
+        let rpcs: Vec<_> = files.into_iter().flat_map(|file| file.service).flat_map(|it| it.method).collect();
+        assert_eq!(rpcs.len(), 14);
+        for rpc in rpcs {
+            let MethodOptions { idempotency_level, .. } = rpc.options.clone().unwrap_or_default();
+            assert!(idempotency_level.is_some(), "{}", rpc.name());
+        }
+    }
+}

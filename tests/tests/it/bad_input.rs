@@ -53,7 +53,7 @@ fn a_data_directory_that_cannot_be_one() {
     assert_eq!(fs::read_to_string(other.join("thesis.tex")).unwrap(), "precious");
 
     let below = file.join("below");
-    says(serve(&below).refused(1), &[below.to_str().unwrap()]);
+    says(serve(&below).refused(2), &[below.to_str().unwrap()]);
 
     let dangling = dir.path().join("dangling");
     symlink("nowhere", &dangling).unwrap();

@@ -49,6 +49,32 @@ fn lines_go_in_and_come_out() {
 }
 
 #[test]
+fn lines_are_compressed_as_the_topic_or_the_command_says() {
+    let (_dir, _node, program) = node();
+    let lines = "a line that repeats itself, and itself, and itself\n".repeat(2_000);
+    let stored = |topic: &str, more: &[&str]| {
+        let produced = program.ok_with([&["produce", topic], more].concat(), lines.as_bytes());
+        assert_eq!(produced, format!("stored 2,000 records in topic {topic}\n"));
+        assert_eq!(program.ok(["consume", topic]), lines);
+        let described = &documents(&program.ok(["topic", "describe", topic, "--json"]))[0];
+        described["partitions"][0]["stored_bytes"].as_u64().unwrap()
+    };
+    program.ok(["topic", "create", "plain", "--set", "compression.type=uncompressed"]);
+    let plain = stored("plain", &["--compression", "gzip"]);
+    assert!(plain > lines.len() as u64, "the topic has the last word: {plain}");
+    for codec in ["gzip", "snappy", "lz4", "zstd"] {
+        let (by_topic, by_command) = (format!("topic-{codec}"), format!("command-{codec}"));
+        program.ok(["topic", "create", &by_topic, "--set", &format!("compression.type={codec}")]);
+        program.ok(["topic", "create", &by_command]);
+        for bytes in [stored(&by_topic, &[]), stored(&by_command, &["--compression", codec])] {
+            assert!(bytes < plain / 3, "{codec}: {bytes} of {plain}");
+        }
+    }
+    let refused = program.run(["produce", "plain", "--compression", "brotli"]);
+    assert!(refused.refused(2).contains("brotli"));
+}
+
+#[test]
 fn each_record_is_acknowledged_with_its_place() {
     let (_dir, _node, program) = node();
     program.ok(["topic", "create", "t", "--partitions", "3"]);

@@ -13,10 +13,10 @@ use crate::settings::SettingChange;
 use crate::topic::Topic;
 
 /// Makes the changes; they are on disk when this returns. Runs alone among the changes of topics.
-pub(crate) fn alter(core: &Core, name: &str, changes: &[SettingChange]) -> Result<Topic, Error> {
+pub(super) fn alter(core: &Core, name: &str, changes: &[SettingChange]) -> Result<Topic, Error> {
     let topic = core.catalog.topic(name)?;
     let settings = topic.identity.settings.changed(changes, &core.config.node_settings())?;
-    settings.check(&core.config)?;
+    settings.check(&core.bounds)?;
     if settings == topic.identity.settings {
         // Only what is on disk is in the catalog.
         return Ok(topic.describe(&core.config));

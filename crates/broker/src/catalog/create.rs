@@ -22,14 +22,14 @@ use crate::topic::{CreateTopic, Topic};
 const CREATE_AT_ONCE: usize = 8;
 
 /// What a request asks for, checked.
-pub(crate) fn check(request: &CreateTopic, core: &Core) -> Result<u32, Error> {
+pub(super) fn check(request: &CreateTopic, core: &Core) -> Result<u32, Error> {
     check_topic_name(&request.name)?;
-    request.settings.check(&core.config)?;
+    request.settings.check(&core.bounds)?;
     check_count(core, request.partitions.unwrap_or(1))
 }
 
 /// Whether a topic can have so many partitions.
-pub(crate) fn check_count(core: &Core, partitions: u32) -> Result<u32, Error> {
+pub(super) fn check_count(core: &Core, partitions: u32) -> Result<u32, Error> {
     let count = check_partition_count(partitions.into())?;
     let doing = || format!("a topic of {count} partitions");
     core.bounds.check(Limit::MaxPartitionsPerTopic, count as usize, doing, "ask for fewer")?;
@@ -50,7 +50,7 @@ pub(super) fn check_room(core: &Core, topics: usize, partitions: u32) -> Result<
 }
 
 /// Creates the topic; it is on disk when this returns. Runs alone among the changes of topics.
-pub(crate) fn create(core: &Core, request: CreateTopic) -> Result<Topic, Error> {
+pub(super) fn create(core: &Core, request: CreateTopic) -> Result<Topic, Error> {
     let partition_count = check(&request, core)?;
     let CreateTopic { name, internal, settings, .. } = request;
     if core.catalog.contains(&name) {

@@ -23,7 +23,7 @@ pub(crate) struct Leftover {
 }
 
 /// Deletes the topic; it stays deleted when this returns. Runs alone among the changes of topics.
-pub(crate) fn delete(core: &Arc<Core>, name: &str) -> Result<(), Error> {
+pub(super) fn delete(core: &Arc<Core>, name: &str) -> Result<(), Error> {
     let topic = core.catalog.topic(name)?;
     let id = topic.id;
     let doing = format!("the deletion of topic {name:?}");

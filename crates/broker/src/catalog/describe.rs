@@ -11,7 +11,7 @@ const MAX_PAGE: usize = 1_000;
 /// A page token says after which name the page starts.
 const TOKEN: &str = "after:";
 
-pub(crate) fn list(core: &Core, request: ListTopics) -> Result<TopicPage, Error> {
+pub(super) fn list(core: &Core, request: ListTopics) -> Result<TopicPage, Error> {
     let ListTopics { page_size, page_token, include_internal } = request;
     let after = match page_token.as_str() {
         "" => None,
@@ -43,7 +43,7 @@ pub(crate) fn list(core: &Core, request: ListTopics) -> Result<TopicPage, Error>
 }
 
 /// Waits for nothing.
-pub(crate) fn describe(core: &Core, topic: &TopicState) -> TopicDescription {
+pub(super) fn describe(core: &Core, topic: &TopicState) -> TopicDescription {
     TopicDescription {
         topic: topic.describe(&core.config),
         partitions: topic.partitions.iter().map(|partition| partition.info()).collect(),
@@ -51,7 +51,7 @@ pub(crate) fn describe(core: &Core, topic: &TopicState) -> TopicDescription {
 }
 
 /// Waits for no partition: it is also what a client greets a node with.
-pub(crate) fn describe_node(core: &Core) -> Result<NodeDescription, Error> {
+pub(super) fn describe_node(core: &Core) -> Result<NodeDescription, Error> {
     let topics = core.catalog.all();
     let partitions = || topics.iter().flat_map(|topic| &topic.partitions);
     let space =

@@ -92,7 +92,7 @@ pub(super) fn holds_data(fs: &dyn Fs, dir: &Path) -> io::Result<bool> {
             match fs.open(&path, OpenMode::Read).and_then(|file| file.status()) {
                 Ok(status) => status.len > 0,
                 // A link to a directory, or a stranger: nothing that the node made.
-                Err(error) if error.kind() == io::ErrorKind::IsADirectory => true,
+                Err(error) if error.kind() == io::ErrorKind::IsADirectory || is_unspelled(&error) => true,
                 Err(error) => return Err(error),
             }
         };
@@ -103,32 +103,58 @@ pub(super) fn holds_data(fs: &dyn Fs, dir: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Removes `dir` and everything in it, unless `stop` says to leave off. Whether it is gone.
+/// Whether what was just listed is not there: its name is not UTF-8, and was listed in another spelling.
+fn is_unspelled(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+/// Removes `dir` and everything in it, unless `stop` says to leave off. Whether it is gone. What cannot be
+/// removed stays, and the others go; the error is the first.
 pub(super) fn remove_tree(fs: &dyn Fs, dir: &Path, stop: &dyn Fn() -> bool) -> io::Result<bool> {
     let entries = match fs.list(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         Err(error) => return Err(error),
     };
+    let mut failure = None;
     for entry in entries {
         if stop() {
             return Ok(false);
         }
-        let path = dir.join(&entry.name);
-        if entry.is_dir {
-            if !remove_tree(fs, &path, stop)? {
-                return Ok(false);
-            }
+        let removed = if entry.is_dir {
+            remove_tree(fs, &dir.join(&entry.name), stop)
         } else {
-            fs.remove_file(&path)?;
+            remove_file(fs, dir, &entry.name).map(|()| true)
+        };
+        match removed {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(error) => failure = failure.or(Some(error)),
         }
     }
-    fs.remove_dir(dir)?;
-    Ok(true)
+    match failure {
+        Some(error) => Err(error),
+        None => fs.remove_dir(dir).map(|()| true),
+    }
+}
+
+fn remove_file(fs: &dyn Fs, dir: &Path, name: &str) -> io::Result<()> {
+    fs.remove_file(&dir.join(name)).map_err(|error| {
+        if !is_unspelled(&error) {
+            return error;
+        }
+        let dir = dir.display();
+        io::Error::other(format!("{dir} holds {name}, a name that is not UTF-8: remove that by hand"))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    use logmill_log::env::StdFs;
+
     use super::*;
 
     #[test]
@@ -155,5 +181,29 @@ mod tests {
         }
         assert!(is_deleted(&deleted_dir(id).join("7")) && !is_deleted(&partition_dir(id, 7)));
         assert_eq!(classify(&deleted_dir(id).file_name().unwrap().to_string_lossy()), Named::Deleted(id));
+    }
+
+    #[test]
+    fn a_name_that_is_not_utf8_is_named_kept_and_holds_up_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (topic, odd) = (dir.path().join("t"), OsStr::from_bytes(b"odd\xFF"));
+        StdFs.create_dir(&topic).unwrap();
+        for partition in ["0", "1", "2"] {
+            StdFs.create_dir(&topic.join(partition)).unwrap();
+            StdFs.open(&topic.join(partition).join("meta"), OpenMode::CreateNew).unwrap();
+        }
+        assert!(!holds_data(&StdFs, &topic).unwrap());
+        StdFs.open(&topic.join("1").join(odd), OpenMode::CreateNew).unwrap();
+        assert!(holds_data(&StdFs, &topic).unwrap(), "the node did not make it");
+
+        let error = remove_tree(&StdFs, &topic, &|| false).unwrap_err().to_string();
+        assert!(error.contains(&*topic.join("1").to_string_lossy()) && error.contains("odd"), "{error}");
+        let names =
+            |dir: &Path| StdFs.list(dir).unwrap().into_iter().map(|entry| entry.name).collect::<Vec<_>>();
+        assert_eq!(names(&topic), ["1"]);
+        assert_eq!(names(&topic.join("1")).len(), 1, "nothing but what has no name");
+        StdFs.remove_file(&topic.join("1").join(odd)).unwrap();
+        assert!(remove_tree(&StdFs, &topic, &|| false).unwrap());
+        assert!(names(dir.path()).is_empty());
     }
 }

@@ -20,8 +20,14 @@ pub(super) const CHECKPOINT: &str = "checkpoint";
 /// Refuses a directory in which a node would find nothing of what it has, or somebody else's.
 pub(crate) fn check(env: &Env, dir: &Path) -> Result<(), OpenError> {
     let fs = &*env.fs;
-    // No directory, or not ours to read: opening it makes one, or says so.
-    let Ok(entries) = fs.list(dir) else { return Ok(()) };
+    let entries = match fs.list(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(OpenError::no_directory(dir));
+        }
+        // There is none, or it is not ours to read: opening it makes one, or says so.
+        Err(_) => return Ok(()),
+    };
     let holds = |name: &str| entries.iter().any(|entry| entry.name == name);
     // An embedding program writes there: topics beside its segments would be found by nobody.
     if holds(LOG_META) {

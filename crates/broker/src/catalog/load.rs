@@ -1,10 +1,11 @@
 //! Reading back what there is: the metadata log against the directories, and all partitions opened.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use logmill_log::env::Work;
+use logmill_log::env::{Entry, Work};
 use logmill_log::{ErrorKind, Log, LogOptions, LogSet};
 use uuid::Uuid;
 
@@ -73,11 +74,48 @@ fn find_leftovers(
     events: &LastEvents,
     report: &mut OpenReport,
 ) -> Result<Vec<Leftover>, OpenError> {
+    let mut leftovers: BTreeMap<Uuid, Leftover> = events
+        .iter()
+        .filter(|(_, event)| **event == Event::Deleted)
+        .map(|(id, _)| (*id, Leftover { id: *id, dirs: Vec::new(), recorded: true }))
+        .collect();
+    for entry in list_topics_dir(set)? {
+        let named = classify(&entry.name);
+        let (id, dir) = match named {
+            Named::Topic(id) => (id, topic_dir(id)),
+            Named::Deleted(id) => (id, deleted_dir(id)),
+            Named::Other => {
+                report.note_unknown(set.dir().join(TOPICS).join(&entry.name), None);
+                continue;
+            }
+        };
+        match (events.get(&id), named) {
+            (Some(Event::Is(identity)), Named::Topic(_)) => {
+                remove_partitions_beyond(set, id, identity, report)?;
+            }
+            (event, _) if keeps(set, &dir, event, named)? => {
+                report.note_unknown(set.dir().join(&dir), owner(set, id));
+            }
+            (event, _) => {
+                if event.is_none() {
+                    let (path, topic) = (set.dir().join(&dir), owner(set, id));
+                    tracing::warn!(path = %path.display(), topic, "no topic owns this, and no records are in it: it is removed");
+                }
+                let leftover = Leftover { id, dirs: Vec::new(), recorded: false };
+                leftovers.entry(id).or_insert(leftover).dirs.push(dir);
+            }
+        }
+    }
+    Ok(leftovers.into_values().collect())
+}
+
+/// What lies in `topics`, which is made if it is not there.
+fn list_topics_dir(set: &LogSet) -> Result<Vec<Entry>, OpenError> {
     let fs = &*set.env().fs;
     let topics = set.dir().join(TOPICS);
     let entries = match fs.list(&topics) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs.create_dir(&topics).map_err(|error| OpenError::io("create", &topics, error))?;
             Vec::new()
         }
@@ -85,46 +123,21 @@ fn find_leftovers(
     };
     // Also where a node that was killed here before had made it and not synced it.
     fs.sync_dir(set.dir()).map_err(|error| OpenError::io("sync", set.dir(), error))?;
+    Ok(entries)
+}
 
-    let mut leftovers: BTreeMap<Uuid, Leftover> = events
-        .iter()
-        .filter(|(_, event)| **event == Event::Deleted)
-        .map(|(id, _)| (*id, Leftover { id: *id, dirs: Vec::new(), recorded: true }))
-        .collect();
-    for entry in entries {
-        let named = classify(&entry.name);
-        let (Named::Topic(id) | Named::Deleted(id)) = named else {
-            report.note_unknown(topics.join(&entry.name), None);
-            continue;
-        };
-        let dir = if named == Named::Topic(id) { topic_dir(id) } else { deleted_dir(id) };
-        let keep = match events.get(&id) {
-            // Never taken away, whatever it is called.
-            Some(Event::Is(identity)) if named == Named::Topic(id) => {
-                report.take_partitions_beyond(set, id, identity)?;
-                continue;
-            }
-            Some(Event::Is(_)) => true,
-            Some(Event::Deleted | Event::Gone) => false,
-            // Its creation was cut off before it was recorded, unless there are records in it.
-            None if named == Named::Topic(id) => {
-                let path = set.dir().join(&dir);
-                holds_data(fs, &path).map_err(|error| OpenError::io("read", &path, error))?
-            }
-            None => false,
-        };
-        if keep {
-            report.note_unknown(set.dir().join(&dir), owner(set, id));
-        } else {
-            if !events.contains_key(&id) {
-                let (path, topic) = (set.dir().join(&dir), owner(set, id));
-                tracing::warn!(path = %path.display(), topic, "no topic owns this, and no records are in it: it is removed");
-            }
-            let leftover = Leftover { id, dirs: Vec::new(), recorded: false };
-            leftovers.entry(id).or_insert(leftover).dirs.push(dir);
+/// Whether a directory that is not that of a topic which exists stays where it is.
+fn keeps(set: &LogSet, dir: &Path, event: Option<&Event>, named: Named) -> Result<bool, OpenError> {
+    match (event, named) {
+        // Never taken away, whatever it is called.
+        (Some(Event::Is(_)), _) => Ok(true),
+        // Its creation was cut off before it was recorded, unless there are records in it.
+        (None, Named::Topic(_)) => {
+            let path = set.dir().join(dir);
+            holds_data(&*set.env().fs, &path).map_err(|error| OpenError::io("read", &path, error))
         }
+        _ => Ok(false),
     }
-    Ok(leftovers.into_values().collect())
 }
 
 /// The name of the topic that a directory nobody knows belonged to, from its first partition.
@@ -134,39 +147,38 @@ fn owner(set: &LogSet, id: Uuid) -> Option<String> {
     Some(identity.name)
 }
 
-impl OpenReport {
-    /// Takes away what is left of partitions that a topic was to get and has not got, unless there are records
-    /// in it.
-    fn take_partitions_beyond(
-        &mut self,
-        set: &LogSet,
-        id: Uuid,
-        identity: &Identity,
-    ) -> Result<(), OpenError> {
-        let fs = &*set.env().fs;
-        let dir = set.dir().join(topic_dir(id));
-        let entries = match fs.list(&dir) {
-            Ok(entries) => entries,
-            // Each of its partitions is going to say so.
-            Err(_) => return Ok(()),
-        };
-        let beyond = |name: &str| {
-            let number = name.parse::<u32>().ok().filter(|number| number.to_string() == name);
-            number.is_some_and(|number| number >= identity.partition_count)
-        };
-        for entry in entries.iter().filter(|entry| entry.is_dir && beyond(&entry.name)) {
-            let path = dir.join(&entry.name);
-            if holds_data(fs, &path).map_err(|error| OpenError::io("read", &path, error))? {
-                self.note_unknown(path, Some(identity.name.clone()));
-            } else {
-                remove_tree(fs, &path, &|| false)
-                    .and_then(|_| fs.sync_dir(&dir))
-                    .map_err(|error| OpenError::io("remove", &path, error))?;
-            }
+/// Removes what is left of partitions that a topic was to get and has not got, unless there are records in it.
+fn remove_partitions_beyond(
+    set: &LogSet,
+    id: Uuid,
+    identity: &Identity,
+    report: &mut OpenReport,
+) -> Result<(), OpenError> {
+    let fs = &*set.env().fs;
+    let dir = set.dir().join(topic_dir(id));
+    let entries = match fs.list(&dir) {
+        Ok(entries) => entries,
+        // Each of its partitions is going to say so.
+        Err(_) => return Ok(()),
+    };
+    let beyond = |name: &str| {
+        let number = name.parse::<u32>().ok().filter(|number| number.to_string() == name);
+        number.is_some_and(|number| number >= identity.partition_count)
+    };
+    for entry in entries.iter().filter(|entry| entry.is_dir && beyond(&entry.name)) {
+        let path = dir.join(&entry.name);
+        if holds_data(fs, &path).map_err(|error| OpenError::io("read", &path, error))? {
+            report.note_unknown(path, Some(identity.name.clone()));
+        } else {
+            remove_tree(fs, &path, &|| false)
+                .and_then(|_| fs.sync_dir(&dir))
+                .map_err(|error| OpenError::io("remove", &path, error))?;
         }
-        Ok(())
     }
+    Ok(())
+}
 
+impl OpenReport {
     fn note_unknown(&mut self, path: PathBuf, topic: Option<String>) {
         tracing::warn!(path = %path.display(), topic, "no topic owns this; it is left as it is");
         self.unknown.push(UnknownDirectory { path, topic });

@@ -19,7 +19,7 @@
 //!
 //! *Is there* is written when the topic's directories are synced, and again, whole, when it is altered or has
 //! more partitions; *deleted* before they are renamed. That nothing is left of them is a null value, which
-//! lets compaction forget the topic. Version 1 had no settings, and the kind *gone* in place of null.
+//! lets compaction forget the topic.
 //!
 //! # Owner bytes of a partition
 //!
@@ -47,11 +47,8 @@ use crate::settings::TopicSettings;
 const VERSION: u8 = 2;
 /// Of the owner bytes.
 const OWNER_VERSION: u8 = 1;
-/// The oldest values that are read: without settings.
-const WITHOUT_SETTINGS: u8 = 1;
 const KIND_IS: u8 = 1;
 const KIND_DELETED: u8 = 2;
-const KIND_GONE: u8 = 3;
 const FLAG_INTERNAL: u8 = 1;
 
 /// What the metadata log says of a topic.
@@ -81,6 +78,8 @@ pub(crate) struct Identity {
 pub(crate) enum RecordError {
     #[error("it has version {found}, and this program reads up to {known}")]
     NewerVersion { found: u8, known: u8 },
+    #[error("it has version {found}, and this program reads {known}")]
+    UnknownVersion { found: u8, known: u8 },
     #[error("it has the setting {name:?} with the value {value:?}, which this program does not know")]
     Setting { name: String, value: String },
     #[error("its key is {len} bytes, and a topic's UUID has 16")]
@@ -119,19 +118,15 @@ pub(super) fn decode(key: &[u8], value: Option<&[u8]>) -> Result<(Uuid, Event), 
     let id = Uuid::from_slice(key).map_err(|_| RecordError::Key { len: key.len() });
     let Some(value) = value else { return Ok((id?, Event::Gone)) };
     let mut reader = Reader(value);
-    let version = reader.version(VERSION)?;
+    reader.version(VERSION)?;
     let id = id?;
     let event = match reader.u8("kind")? {
         KIND_IS => {
             let partition_count = reader.partition_count()?;
-            let mut identity = reader.rest(partition_count)?;
-            if version > WITHOUT_SETTINGS {
-                identity.settings = reader.settings()?;
-            }
-            Event::Is(identity)
+            let identity = reader.rest(partition_count)?;
+            Event::Is(Identity { settings: reader.settings()?, ..identity })
         }
         KIND_DELETED => Event::Deleted,
-        KIND_GONE => Event::Gone,
         kind => return Err(RecordError::Kind(kind)),
     };
     match reader.0.len() {
@@ -172,17 +167,18 @@ fn put_rest(out: &mut BytesMut, identity: &Identity) {
 }
 
 fn put_settings(out: &mut BytesMut, settings: &TopicSettings) {
-    // There are two dozen names.
-    out.put_u16(u16::try_from(settings.iter().count()).unwrap_or(u16::MAX));
+    let count = u16::try_from(settings.iter().count()).expect("there are fewer settings than 2^16");
+    out.put_u16(count);
     for (name, value) in settings.iter() {
         put_text(out, name);
         put_text(out, &value);
     }
 }
 
-/// Names are checked before a topic is created, and have at most 249 bytes; values have a few.
 fn put_text(out: &mut BytesMut, text: &str) {
-    out.put_u16(u16::try_from(text.len()).unwrap_or(u16::MAX));
+    let len =
+        u16::try_from(text.len()).expect("a topic's name has at most 249 bytes, a setting's value a few");
+    out.put_u16(len);
     out.put_slice(text.as_bytes());
 }
 
@@ -201,11 +197,11 @@ impl<'a> Reader<'a> {
         Ok(*bytes)
     }
 
-    /// At most `known`.
-    fn version(&mut self, known: u8) -> Result<u8, RecordError> {
+    fn version(&mut self, known: u8) -> Result<(), RecordError> {
         match self.u8("version")? {
             found if found > known => Err(RecordError::NewerVersion { found, known }),
-            version => Ok(version),
+            found if found < known => Err(RecordError::UnknownVersion { found, known }),
+            _ => Ok(()),
         }
     }
 
@@ -298,14 +294,6 @@ mod tests {
     }
 
     #[test]
-    fn what_version_1_wrote_is_read() {
-        let created = [&[1, 1], QUAKES].concat();
-        assert_eq!(decode(ID.as_bytes(), Some(&created)), Ok((ID, Event::Is(quakes()))));
-        assert_eq!(decode(ID.as_bytes(), Some(&[1, 2])), Ok((ID, Event::Deleted)));
-        assert_eq!(decode(ID.as_bytes(), Some(&[1, 3])), Ok((ID, Event::Gone)));
-    }
-
-    #[test]
     fn every_cut_and_every_extra_byte_is_refused() {
         let whole = encode(&Event::Is(compacted())).unwrap();
         for len in 0..whole.len() {
@@ -320,8 +308,11 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_named_as_such() {
+    fn a_version_that_is_not_read_is_named_and_whether_it_is_newer() {
         let newer = |found, known| RecordError::NewerVersion { found, known };
+        let unknown = |found, known| RecordError::UnknownVersion { found, known };
+        assert_eq!(decode(ID.as_bytes(), Some(&[&[1, 1], QUAKES].concat())), Err(unknown(1, 2)));
+        assert_eq!(decode_owner(&[0]), Err(unknown(0, 1)));
         assert_eq!(decode(b"", Some(&[3, 9, 9])), Err(newer(3, 2)));
         assert_eq!(decode_owner(&[2]), Err(newer(2, 1)));
         assert_eq!(decode(ID.as_bytes(), Some(&[2, 9])), Err(RecordError::Kind(9)));

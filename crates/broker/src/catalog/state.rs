@@ -186,9 +186,7 @@ impl Partition {
     pub(crate) fn too_many_reads(&self) -> Error {
         let doing = format!("another read of {} at the same time", self.name);
         let advice = "the disk does not answer the others; try again, and look at the disk if it stays so";
-        Error::limit(Limit::MaxPartitionReads, self.reads.at_once(), &doing, advice)
-            .with("topic", &self.name.topic)
-            .with("partition", self.name.partition)
+        self.name.named(Error::limit(Limit::MaxPartitionReads, self.reads.at_once(), &doing, advice))
     }
 
     /// Why nobody waits any longer for a search by time.

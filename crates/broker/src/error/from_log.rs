@@ -23,6 +23,16 @@ impl fmt::Display for PartitionName {
 }
 
 impl PartitionName {
+    /// An error of this partition, which it names.
+    pub(crate) fn error(&self, reason: Reason, message: impl Into<String>) -> Error {
+        self.named(Error::new(reason, message))
+    }
+
+    /// `error`, with this partition's name beside its message.
+    pub(crate) fn named(&self, error: Error) -> Error {
+        error.with("topic", &self.topic).with("partition", self.partition)
+    }
+
     /// What `error` of this partition's log means to a caller.
     pub(crate) fn explain(&self, error: &logmill_log::Error) -> Error {
         let (reason, message) = match error.kind() {
@@ -61,10 +71,7 @@ impl PartitionName {
             ),
             _ => (Reason::IoFailed, format!("{self}: {error}")),
         };
-        Error::new(reason, message)
-            .with("topic", &self.topic)
-            .with("partition", self.partition)
-            .because(error.clone())
+        self.error(reason, message).because(error.clone())
     }
 
     /// Why the partition cannot be written.
@@ -82,20 +89,13 @@ impl PartitionName {
              sends them again; without one, read what is there before sending them again, and check the disk \
              ({error})"
         );
-        Error::new(Reason::OutcomeUnknown, message)
-            .with("topic", &self.topic)
-            .with("partition", self.partition)
-            .because(error.clone())
+        self.error(Reason::OutcomeUnknown, message).because(error.clone())
     }
 
     /// The log that was asked has ended, and another takes its place or has taken it.
     pub(crate) fn reopened(&self, error: &logmill_log::Error) -> Error {
         let message = format!("{self} is opened again since a sync of it failed: send again ({error})");
-        Error::new(Reason::PartitionReopening, message)
-            .with("topic", &self.topic)
-            .with("partition", self.partition)
-            .with("retry_after_ms", 1)
-            .because(error.clone())
+        self.error(Reason::PartitionReopening, message).with("retry_after_ms", 1).because(error.clone())
     }
 
     /// The metadata knows the partition, and its directory is not there.
@@ -105,10 +105,7 @@ impl PartitionName {
              directory back from a backup, and start it again, or delete the topic",
             path.display()
         );
-        Error::new(Reason::PartitionFailed, message)
-            .with("topic", &self.topic)
-            .with("partition", self.partition)
-            .because(error)
+        self.error(Reason::PartitionFailed, message).because(error)
     }
 
     /// What lies in the partition's directory belongs to another.
@@ -118,9 +115,7 @@ impl PartitionName {
              stop the node, see 'logmill log verify', put the right directory there, and start it again",
             path.display()
         );
-        Error::new(Reason::PartitionFailed, message)
-            .with("topic", &self.topic)
-            .with("partition", self.partition)
+        self.error(Reason::PartitionFailed, message)
     }
 
     /// The partition holds `start..end`, and somebody asked for `offset`.
@@ -134,9 +129,7 @@ impl PartitionName {
             "offset {offset} is out of range: {self} can be read from {start} to {end}; start at one of these, or \
              at the earliest or latest"
         );
-        Error::new(Reason::OffsetOutOfRange, message)
-            .with("topic", &self.topic)
-            .with("partition", self.partition)
+        self.error(Reason::OffsetOutOfRange, message)
             .with("offset", offset)
             .with("start_offset", start)
             .with("end_offset", end)
@@ -150,9 +143,7 @@ impl PartitionName {
              there below {diverging} only, and what follows is other records or none yet; take back what came of \
              the lost ones, and go on at {diverging}"
         );
-        Error::new(Reason::LogTruncated, message)
-            .with("topic", &self.topic)
-            .with("partition", self.partition)
+        self.error(Reason::LogTruncated, message)
             .with("offset", offset)
             .with("last_epoch", epoch)
             .with("diverging_offset", diverging)

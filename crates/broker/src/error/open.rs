@@ -18,7 +18,7 @@ use crate::limits::Limit;
 pub enum OpenErrorKind {
     /// Another process has the data directory open.
     InUse,
-    /// The path is a plain file, or a directory that holds something else.
+    /// The path is a plain file, lies below one, or is a directory that holds something else.
     NotADataDirectory,
     /// What the node was told cannot be: a limit of nothing, or settings for its topics that it would refuse.
     Configuration,
@@ -148,6 +148,14 @@ impl OpenError {
             put_back(dir)
         );
         Self::new(OpenErrorKind::Damaged, message)
+    }
+
+    pub(crate) fn no_directory(path: &Path) -> Self {
+        let message = format!(
+            "{} is not a directory, or lies below something that is none: choose another path for the data",
+            path.display()
+        );
+        Self::new(OpenErrorKind::NotADataDirectory, message)
     }
 
     pub(crate) fn single_log(dir: &Path) -> Self {

@@ -89,8 +89,12 @@ impl fmt::Display for Code {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// A field is missing, negative, too large, or contradicts another.
+    /// A field is missing, negative, too large, or contradicts another; or the request cannot be read at all.
     RequestInvalid,
+    /// There is no such service or rpc.
+    RpcUnknown,
+    /// The request is compressed for its transport in a way that the node does not read.
+    EncodingUnsupported,
     /// The name is not one that a topic can have.
     TopicNameInvalid,
     /// The number of partitions is not one that a topic can have.
@@ -125,13 +129,15 @@ pub enum Reason {
     PrecedingFailed,
     /// One of the node's own limits is reached.
     LimitExceeded,
-    /// The file system of the data directory is full.
+    /// The file system of the data directory is full, or has less space left than
+    /// [`Config::low_space_bytes`](crate::Config::low_space_bytes).
     DiskFull,
     /// The partition takes nothing until its log, of which a sync failed, is open again; the node sees to that.
     PartitionReopening,
     /// The partition cannot be used until the node has been put right and started again.
     PartitionFailed,
-    /// The node's own metadata cannot be written until the node has been started again.
+    /// The node's own metadata cannot be written until its log can be opened afresh, which the node tries; or a
+    /// topic takes nothing since its deletion is uncertain until the next start.
     MetadataFailed,
     /// It is not known whether what was asked for has happened.
     OutcomeUnknown,
@@ -147,8 +153,10 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::RequestInvalid,
+        Self::RpcUnknown,
+        Self::EncodingUnsupported,
         Self::TopicNameInvalid,
         Self::PartitionCountInvalid,
         Self::SettingInvalid,
@@ -191,7 +199,7 @@ impl Reason {
             Self::TopicExists | Self::SequenceForgotten => Code::AlreadyExists,
             Self::TopicNotFound | Self::PartitionNotFound => Code::NotFound,
             Self::OffsetOutOfRange | Self::LogTruncated => Code::OutOfRange,
-            Self::BatchUnsupported => Code::Unimplemented,
+            Self::RpcUnknown | Self::EncodingUnsupported | Self::BatchUnsupported => Code::Unimplemented,
             Self::LimitExceeded | Self::DiskFull => Code::ResourceExhausted,
             Self::OutOfSequence | Self::ProducerFenced | Self::PartitionFailed | Self::MetadataFailed => {
                 Code::FailedPrecondition
@@ -209,6 +217,8 @@ impl Reason {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RequestInvalid => "REQUEST_INVALID",
+            Self::RpcUnknown => "RPC_UNKNOWN",
+            Self::EncodingUnsupported => "ENCODING_UNSUPPORTED",
             Self::TopicNameInvalid => "TOPIC_NAME_INVALID",
             Self::PartitionCountInvalid => "PARTITION_COUNT_INVALID",
             Self::SettingInvalid => "SETTING_INVALID",

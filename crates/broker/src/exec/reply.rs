@@ -1,4 +1,4 @@
-//! One answer from one task to one future.
+//! One answer from one task to one future: a oneshot channel.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Blocking jobs, one after another, in the order in which they were handed in.
+//! Blocking jobs, one after another, in the order in which they were handed in: a serial queue.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Something that happens once, and everyone who waits for it.
+//! Something that happens once, and everyone who waits for it: a one-time event.
 
 use std::collections::BTreeMap;
 use std::future::Future;

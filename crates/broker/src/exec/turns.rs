@@ -1,4 +1,5 @@
-//! So many at once; the others come in the order in which they asked, and hold no thread meanwhile.
+//! So many at once; the others come in the order in which they asked, and hold no thread meanwhile: a fair
+//! semaphore.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;

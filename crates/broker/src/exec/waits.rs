@@ -1,4 +1,4 @@
-//! Many futures waited for at once, of which only those are polled that were woken: what comes for one of
+//! A set of futures waited for at once, of which only those are polled that were woken: what comes for one of
 //! thousands costs nothing for the others.
 
 use std::collections::VecDeque;

@@ -10,6 +10,7 @@ mod look;
 mod offsets;
 mod place;
 mod places;
+mod room;
 mod round;
 mod subscribe;
 mod table;
@@ -23,11 +24,12 @@ use cursor::Cursor;
 pub use decode::{DecodedRecord, DecodedRecords, decode};
 use logmill_log::{AbortedTxn, Chunk};
 use logmill_record::Offset;
+pub(crate) use room::{ReplyPermit, ReplyRoom};
 pub use subscribe::{Credit, Subscribe, Subscription};
 use uuid::Uuid;
 
 use crate::broker::{Broker, Core};
-use crate::budget::Permit;
+use crate::budget::Budget;
 use crate::catalog::TopicState;
 use crate::context::RequestContext;
 use crate::error::{Error, Reason, shorten};
@@ -181,18 +183,20 @@ impl Broker {
         context: &RequestContext,
         request: Fetch,
     ) -> impl Future<Output = Result<Vec<PartitionData>, Error>> + Send + 'static + use<> {
-        let fetched = self.fetch_held(context, request);
+        let fetched = self.fetch_held(context, request, Budget::unbounded());
         async move { Ok(fetched.await?.data) }
     }
 
-    /// As [`fetch`](Broker::fetch), with the room that the records take among replies.
+    /// As [`fetch`](Broker::fetch), with the room that the records take among replies, of which `own` bounds the
+    /// connection's part.
     pub(crate) fn fetch_held(
         &self,
         context: &RequestContext,
         request: Fetch,
+        own: Budget,
     ) -> impl Future<Output = Result<Fetched, Error>> + Send + 'static + use<> {
         let core = Arc::clone(self.core());
-        let round = round::start(&core, context, request);
+        let round = round::start(&core, context, request, own);
         async move { round?.run(&core).await }
     }
 }
@@ -202,7 +206,7 @@ pub(crate) struct Fetched {
     pub(crate) data: Vec<PartitionData>,
     /// To be kept until they are sent.
     #[cfg_attr(not(feature = "grpc"), expect(dead_code, reason = "in one process nothing is sent"))]
-    pub(crate) held: Option<Permit>,
+    pub(crate) held: Option<ReplyPermit>,
 }
 
 /// The places of a request's partitions, each named once.

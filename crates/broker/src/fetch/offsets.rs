@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use logmill_log::env::Work;
 use logmill_record::{Offset, TimestampMs};
 
 use super::place::locate;
@@ -60,9 +61,10 @@ async fn find(
         return locate(partition, position);
     }
     let turn = partition.reads().take().await;
-    let search = move |_: &_, topic: Arc<TopicState>| {
+    let topic = Arc::clone(topic);
+    let search = move |_: &_| {
         let _turn = turn;
         locate(topic.partition(number)?, position)
     };
-    core.read(Ok(Arc::clone(topic)), "a search for offsets", search).await
+    core.run(Work::Read, "a search for offsets", search).await
 }

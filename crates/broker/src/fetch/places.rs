@@ -6,12 +6,11 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
-use super::PartitionData;
 use super::cursor::Cursor;
 use super::job::{Begun, Job};
 use super::look::Looked;
+use super::{PartitionData, ReplyPermit, ReplyRoom};
 use crate::broker::Core;
-use crate::budget::Permit;
 use crate::error::Error;
 use crate::exec::{TakeTurn, Turn, Waits};
 
@@ -21,6 +20,8 @@ const MOST_READS: usize = 4;
 #[derive(Debug)]
 pub(super) struct Places {
     cursors: Vec<Cursor>,
+    /// For what is read and not sent.
+    room: ReplyRoom,
     /// Those that have something to read, in the order in which they come to it.
     ready: VecDeque<usize>,
     /// Those that have, and whose partition is being read by as many others as may. They keep their places in line.
@@ -32,7 +33,7 @@ pub(super) struct Places {
     /// The one of them that the others wait for, until it takes long.
     reading: Option<(usize, Begun)>,
     /// The one that has something to take, and the room among replies that it takes.
-    came: Option<(usize, Option<Permit>)>,
+    came: Option<(usize, Option<ReplyPermit>)>,
     /// The one that something was taken of the last time.
     taken: Option<usize>,
 }
@@ -51,7 +52,7 @@ enum Woken {
 #[derive(Debug)]
 struct Read {
     looked: Looked,
-    room: Permit,
+    room: ReplyPermit,
     /// The credit that it was read for.
     credit: usize,
 }
@@ -65,16 +66,16 @@ pub(super) enum Obstacle {
     Reading(Begun),
     Credit,
     /// Room among replies.
-    Room,
+    Room(ReplyRoom),
 }
 
 impl Places {
     /// Of cursors that are where they are, or failed.
-    pub(super) fn new(cursors: Vec<Cursor>) -> Self {
+    pub(super) fn new(cursors: Vec<Cursor>, room: ReplyRoom) -> Self {
         let alive = |(index, cursor): (usize, &Cursor)| cursor.error().is_none().then_some(index);
         let ready = cursors.iter().enumerate().filter_map(alive).collect();
         let (blocked, waits) = (Vec::new(), Waits::new(cursors.len()));
-        Self { cursors, ready, blocked, waits, reads: 0, reading: None, came: None, taken: None }
+        Self { cursors, room, ready, blocked, waits, reads: 0, reading: None, came: None, taken: None }
     }
 
     /// Begins to read from the first in turn that has something, as far as credit and room among replies go, and says
@@ -100,12 +101,12 @@ impl Places {
     /// Begins to read from one, unless it has to wait for its turn.
     fn begin(&mut self, core: &Core, index: usize, credit: usize) -> Option<Obstacle> {
         let cursor = &mut self.cursors[index];
-        let room = if credit > 0 { core.replies.take_up_to(credit) } else { None };
+        let room = if credit > 0 { self.room.take_up_to(credit).ok() } else { None };
         let Some(room) = room else {
             // Others can use it meanwhile.
             cursor.give_turn_back();
             self.ready.push_front(index);
-            return Some(if credit > 0 { Obstacle::Room } else { Obstacle::Credit });
+            return Some(if credit > 0 { Obstacle::Room(self.room.clone()) } else { Obstacle::Credit });
         };
         if !cursor.has_turn() {
             self.blocked.push((index, cursor.turn()?));
@@ -126,7 +127,7 @@ impl Places {
     }
 
     /// What was read, if something was, and the room that it takes.
-    pub(super) fn take(&mut self) -> Option<(PartitionData, Option<Permit>)> {
+    pub(super) fn take(&mut self) -> Option<(PartitionData, Option<ReplyPermit>)> {
         let (index, held) = self.came.take()?;
         self.taken = Some(index);
         Some((self.cursors[index].take(), held))

@@ -13,10 +13,10 @@ use super::cursor::Cursor;
 use super::job::Job;
 use super::table::{Table, work};
 use super::wait::{Woken, wait};
-use super::{Fetch, Fetched, MAX_WAIT, cursors};
+use super::{Fetch, Fetched, MAX_WAIT, ReplyRoom, cursors};
 use crate::access::{Operation, authorize};
 use crate::broker::Core;
-use crate::budget::Permit;
+use crate::budget::{Budget, Permit};
 use crate::context::RequestContext;
 use crate::error::Error;
 
@@ -34,7 +34,12 @@ pub(super) struct Round {
 }
 
 /// Checks a fetch and finds its partitions.
-pub(super) fn start(core: &Arc<Core>, context: &RequestContext, mut request: Fetch) -> Result<Round, Error> {
+pub(super) fn start(
+    core: &Arc<Core>,
+    context: &RequestContext,
+    mut request: Fetch,
+    own: Budget,
+) -> Result<Round, Error> {
     core.check_open()?;
     let topics = request.partitions.iter().map(|from| from.topic.as_str()).collect();
     authorize(context, &Operation::Fetch { topics })?;
@@ -44,7 +49,8 @@ pub(super) fn start(core: &Arc<Core>, context: &RequestContext, mut request: Fet
     }
     let cursors = cursors(core, std::mem::take(&mut request.partitions))?;
     let first = core.rotation.fetch_add(1, Ordering::Relaxed);
-    let table = Table::to_read(cursors, first, &request, core.replies.clone());
+    let room = ReplyRoom::new(core.replies.clone(), own);
+    let table = Table::to_read(cursors, first, &request, room);
     // One that does not wait for records waits for its turn to read those that are there.
     let max_wait = if request.max_wait.is_zero() { PATIENCE } else { request.max_wait };
     Ok(Round::new(table, max_wait))

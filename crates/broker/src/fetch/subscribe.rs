@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 use super::cursor::Cursor;
 use super::places::{Obstacle, Places};
 use super::wait::unless;
-use super::{DEFAULT_FETCH_BYTES, FetchFrom, PartitionData, cursors, round};
+use super::{DEFAULT_FETCH_BYTES, FetchFrom, PartitionData, ReplyPermit, ReplyRoom, cursors, round};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
-use crate::budget::Permit;
+use crate::budget::{Budget, Permit};
 use crate::context::RequestContext;
 use crate::error::Error;
 
@@ -33,7 +33,7 @@ pub struct Subscription {
     started: Vec<PartitionData>,
     credit: Credit,
     /// The room among replies that the last records take, until the next are asked for.
-    held: Option<Permit>,
+    held: Option<ReplyPermit>,
     /// Its place among subscriptions.
     _place: Permit,
 }
@@ -95,13 +95,23 @@ impl Broker {
         context: &RequestContext,
         request: Subscribe,
     ) -> impl Future<Output = Result<Subscription, Error>> + Send + 'static + use<> {
+        self.subscribe_within(context, request, Budget::unbounded())
+    }
+
+    /// As [`subscribe`](Broker::subscribe); `own` bounds what is read and not sent of one connection.
+    pub(crate) fn subscribe_within(
+        &self,
+        context: &RequestContext,
+        request: Subscribe,
+        own: Budget,
+    ) -> impl Future<Output = Result<Subscription, Error>> + Send + 'static + use<> {
         let core = Arc::clone(self.core());
         let opened = start(&core, context, request);
         async move {
             let (cursors, credit, place) = opened?;
             let mut cursors = round::settle(&core, cursors).await?;
             let started = cursors.iter_mut().map(Cursor::take).collect();
-            let places = Places::new(cursors);
+            let places = Places::new(cursors, ReplyRoom::new(core.replies.clone(), own));
             Ok(Subscription { core, places, started, credit, held: None, _place: place })
         }
     }
@@ -187,7 +197,7 @@ impl Subscription {
                     return true;
                 }
                 Obstacle::Credit => credit.granted().await,
-                Obstacle::Room => core.replies.room().await,
+                Obstacle::Room(room) => room.wait().await,
             }
             false
         };
@@ -217,7 +227,8 @@ impl Credit {
         self.left() == 0
     }
 
-    fn spend(&self, bytes: usize) {
+    /// So many bytes fewer; what there is not is owed.
+    pub(crate) fn spend(&self, bytes: usize) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
         let mut state = self.0.lock();
         state.bytes = state.bytes.saturating_sub(bytes);

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use super::cursor::Cursor;
 use super::look::{Look, Looked};
 use super::wait::Waited;
-use super::{Fetch, Fetched};
-use crate::budget::{Budget, Permit};
+use super::{Fetch, Fetched, ReplyPermit, ReplyRoom};
+use crate::budget::Budget;
 use crate::error::Error;
 
 #[derive(Debug)]
@@ -33,9 +33,10 @@ pub(super) struct Table {
     full: bool,
     /// What has to be known of a cursor also then.
     is_known: fn(&Cursor) -> bool,
-    /// Room among replies, and what this one has of it.
-    room: Option<Budget>,
-    held: Option<Permit>,
+    /// Room among replies, what this one has of it, and what there was none of.
+    room: Option<ReplyRoom>,
+    held: Option<ReplyPermit>,
+    lacks: Option<Budget>,
 }
 
 /// What a job does next.
@@ -44,7 +45,7 @@ pub(super) struct Step {
     index: usize,
     look: Look,
     /// For what it reads, if it reads.
-    room: Option<Permit>,
+    room: Option<ReplyPermit>,
 }
 
 /// Does one step after another, as long as there are some. Blocks.
@@ -60,19 +61,21 @@ pub(super) fn work(table: &Mutex<Table>) {
 
 impl Table {
     /// To read what is asked for, into this room.
-    pub(super) fn to_read(cursors: Vec<Cursor>, first: usize, fetch: &Fetch, room: Budget) -> Self {
+    pub(super) fn to_read(cursors: Vec<Cursor>, first: usize, fetch: &Fetch, room: ReplyRoom) -> Self {
         let max_bytes = fetch.max_bytes;
         let min_bytes = fetch.min_bytes.min(max_bytes);
         let (now, is_known) = (fetch.max_wait.is_zero(), Cursor::is_located);
-        let (queue, bytes, full, room, held) = (VecDeque::new(), 0, false, Some(room), None);
-        Self { cursors, queue, first, max_bytes, min_bytes, now, bytes, full, is_known, room, held }
+        let (queue, bytes, full) = (VecDeque::new(), 0, false);
+        let (room, held, lacks) = (Some(room), None, None);
+        Self { cursors, queue, first, max_bytes, min_bytes, now, bytes, full, is_known, room, held, lacks }
     }
 
     /// Only to find out where they are.
     pub(super) fn to_settle(cursors: Vec<Cursor>) -> Self {
         let (queue, full, now, is_known) = (VecDeque::new(), true, true, Cursor::is_settled);
-        let (first, max_bytes, min_bytes, bytes, room, held) = (0, 0, 0, 0, None, None);
-        Self { cursors, queue, first, max_bytes, min_bytes, now, bytes, full, is_known, room, held }
+        let (first, max_bytes, min_bytes, bytes) = (0, 0, 0, 0);
+        let (room, held, lacks) = (None, None, None);
+        Self { cursors, queue, first, max_bytes, min_bytes, now, bytes, full, is_known, room, held, lacks }
     }
 
     /// Has all of them looked at again, as far as there is something to see.
@@ -116,16 +119,22 @@ impl Table {
     }
 
     /// Takes room among replies for the next read; where there is none, it is full.
-    fn reserve(&mut self) -> Option<Permit> {
+    fn reserve(&mut self) -> Option<ReplyPermit> {
         let wanted = if self.bytes == 0 { self.left().max(1) } else { self.left() };
         let room = self.room.as_ref().filter(|_| !self.full && wanted > 0);
-        let reserved = room.and_then(|room| room.take_up_to(wanted));
+        let reserved = room.and_then(|room| match room.take_up_to(wanted) {
+            Ok(reserved) => Some(reserved),
+            Err(lacks) => {
+                self.lacks = Some(lacks.clone());
+                None
+            }
+        });
         self.full = reserved.is_none();
         reserved
     }
 
     /// Takes in what a look has brought. Others may have brought something meanwhile.
-    fn accept(&mut self, index: usize, looked: Looked, room: Option<Permit>) {
+    fn accept(&mut self, index: usize, looked: Looked, room: Option<ReplyPermit>) {
         let max_bytes = room.as_ref().map_or(0, |room| room.amount().min(self.left()));
         // There are none where it has ended.
         let Some(cursor) = self.cursors.get_mut(index) else { return };
@@ -145,7 +154,7 @@ impl Table {
 
     /// There was no room for anything.
     fn is_refused(&self) -> bool {
-        self.full && self.bytes == 0 && self.room.is_some()
+        self.bytes == 0 && self.lacks.is_some()
     }
 
     /// Whether it has what it was to wait for.
@@ -170,10 +179,9 @@ impl Table {
 
     /// Ends it with what was read, and the room that this takes.
     pub(super) fn fetched(&mut self) -> Result<Fetched, Error> {
-        if self.is_refused()
-            && let Some(room) = &self.room
-        {
-            return Err(room.refusal("a fetch", "send again when others have read what they asked for"));
+        if let (0, Some(lacks)) = (self.bytes, &self.lacks) {
+            let advice = "send again when replies that are under way have been read";
+            return Err(lacks.refusal("a fetch", advice));
         }
         let held = self.held.take();
         Ok(Fetched { data: self.end().iter_mut().map(Cursor::take).collect(), held })

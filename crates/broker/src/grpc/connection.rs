@@ -3,9 +3,10 @@
 //! A connection beyond the limit is taken all the same, as long as there are few of them, so that its calls can
 //! be told why they are refused; as soon as there is room, they are not refused any more.
 //!
-//! Memory for replies and for requests is bounded over all connections. It is given back when a reply has been
-//! sent, or a request has come whole, and both are in the hand of the client. While it is all in use, and
-//! somebody was refused for it, connections that have kept some for too long are cut.
+//! Memory for replies and for requests is bounded over all connections, and a connection's part of it by itself. It
+//! is given back when a reply has been sent, or a request has come whole and was taken, and both are in the hand of
+//! the client. While it is all in use, and somebody was refused for it, connections that have kept some for too
+//! long are cut.
 //!
 //! Lock order: each lock is a leaf.
 
@@ -22,7 +23,8 @@ use crate::broker::Core;
 use crate::budget::{Budget, Permit};
 use crate::error::Error;
 use crate::exec::Signal;
-use crate::limits::Limit;
+use crate::fetch::{ReplyPermit, ReplyRoom};
+use crate::limits::{Bounds, Limit};
 
 /// So many connections beyond the limit are taken to be told so.
 const REFUSED_AT_ONCE: usize = 64;
@@ -37,7 +39,7 @@ pub(super) struct Connections(Arc<All>);
 struct All {
     core: Arc<Core>,
     places: Budget,
-    /// Bytes of requests that are not whole yet.
+    /// Bytes of requests that were not taken yet.
     requests: Budget,
     refused: Arc<Semaphore>,
     open: Mutex<Open>,
@@ -61,8 +63,10 @@ struct Inner {
     place: Mutex<Place>,
     /// Calls under way.
     streams: Budget,
-    /// Bytes of its requests that are not whole yet.
+    /// Bytes of its requests that were not taken yet.
     requests: Budget,
+    /// Bytes of its replies that were not sent yet.
+    replies: Budget,
     held: Mutex<Parts>,
     cut: Signal,
 }
@@ -81,10 +85,11 @@ struct Parts {
     since: BTreeMap<u64, Duration>,
 }
 
-/// A part of the memory that all connections share, in the hand of one.
+/// A part of the memory that all connections share, in the hand of one, and of its own part.
 #[derive(Debug)]
 pub(super) struct Held {
-    permit: Permit,
+    all: Permit,
+    own: Permit,
     connection: Connection,
     id: u64,
 }
@@ -126,6 +131,7 @@ impl Connections {
             place: Mutex::new(place),
             streams: all.core.bounds.budget(Limit::MaxStreamsPerConnection),
             requests: all.core.bounds.budget(Limit::MaxConnectionBytes),
+            replies: all.core.bounds.budget(Limit::MaxConnectionReplyBytes),
             held: Mutex::default(),
             cut: Signal::default(),
         });
@@ -213,25 +219,50 @@ impl Connection {
         self.0.streams.take_for(1, doing, "use another connection")
     }
 
+    pub(super) fn bounds(&self) -> &Bounds {
+        &self.0.all.core.bounds
+    }
+
+    /// What it may have of what is read for replies.
+    pub(super) fn replies(&self) -> &Budget {
+        &self.0.replies
+    }
+
+    /// The same, and that of all connections.
+    pub(super) fn reply_room(&self) -> ReplyRoom {
+        ReplyRoom::new(self.0.all.core.replies.clone(), self.0.replies.clone())
+    }
+
     /// Memory for a reply, which is there already.
     pub(super) fn hold_reply(&self, bytes: usize) -> Held {
-        self.hold(self.0.all.core.replies.overdraw(bytes))
+        self.hold(self.0.all.core.replies.overdraw(bytes), self.0.replies.overdraw(bytes))
+    }
+
+    /// Memory for a reply that is to come.
+    pub(super) fn hold_answer(&self, permit: ReplyPermit) -> Held {
+        let (all, own) = permit.into_parts();
+        self.hold(all, own)
     }
 
     /// Memory for a request that has begun to arrive, of this connection's part and of that of all.
-    pub(super) fn hold_request(&self, bytes: usize) -> Result<(Held, Permit), Error> {
+    pub(super) fn hold_request(&self, bytes: usize) -> Result<Held, Error> {
         let (doing, advice) = (|| format!("{bytes} bytes more of a request"), "send fewer requests at once");
         let own = self.0.requests.take_for(bytes, doing, advice)?;
-        Ok((self.hold(self.0.all.requests.take_for(bytes, doing, advice)?), own))
+        Ok(self.hold(self.0.all.requests.take_for(bytes, doing, advice)?, own))
     }
 
-    fn hold(&self, permit: Permit) -> Held {
+    fn hold(&self, all: Permit, own: Permit) -> Held {
+        Held { all, own, connection: self.clone(), id: self.note_held() }
+    }
+
+    /// From now on it keeps something more.
+    fn note_held(&self) -> u64 {
         let now = self.0.all.core.config.env.clock.monotonic();
         let mut held = self.0.held.lock();
         held.next_id += 1;
         let id = held.next_id;
         held.since.insert(id, now);
-        Held { permit, connection: self.clone(), id }
+        id
     }
 }
 
@@ -241,16 +272,28 @@ impl Held {
         Bytes::from_owner(Kept { bytes, _held: Arc::clone(self) })
     }
 
-    /// Takes more, of the connection's part `own` too.
-    pub(super) fn grow(&mut self, own: &mut Permit, bytes: usize) -> Result<(), Error> {
-        let refused = if !own.grow(bytes) {
+    /// Takes more for a request.
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Error> {
+        let refused = if !self.own.grow(bytes) {
             &self.connection.0.requests
-        } else if !self.permit.grow(bytes) {
+        } else if !self.all.grow(bytes) {
             &self.connection.0.all.requests
         } else {
             return Ok(());
         };
         Err(refused.refusal(&format!("{bytes} bytes more of a request"), "send fewer requests at once"))
+    }
+
+    pub(super) fn amount(&self) -> usize {
+        self.own.amount()
+    }
+
+    /// Keeps `bytes` of it, for something that has begun only now.
+    pub(super) fn keep(&mut self, bytes: usize) {
+        self.own.keep(bytes);
+        self.all.keep(bytes);
+        let id = self.connection.note_held();
+        self.connection.0.held.lock().since.remove(&std::mem::replace(&mut self.id, id));
     }
 }
 

@@ -90,23 +90,6 @@ pub(super) fn frame(data: &PartitionData, room: &mut Room) -> v1::PartitionData 
     framed
 }
 
-/// What a partition's part of a reply takes in memory until it is on the wire.
-pub(super) fn memory_of(data: &v1::PartitionData) -> usize {
-    let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-    let header = |header: &v1::Header| size_of::<v1::Header>() + header.key.len() + len(&header.value);
-    let record = |record: &v1::FetchedRecord| {
-        let headers: usize = record.headers.iter().map(header).sum();
-        size_of::<v1::FetchedRecord>() + len(&record.key) + len(&record.value) + headers
-    };
-    let chunk = |chunk: &v1::Chunk| match &chunk.data {
-        Some(v1::chunk::Data::Records(records)) => records.records.iter().map(record).sum(),
-        Some(v1::chunk::Data::Batches(batches)) => batches.len(),
-        None => 0,
-    };
-    let names = data.topic.len() + data.topic_id.as_ref().map_or(0, String::len);
-    size_of::<v1::PartitionData>() + names + data.chunks.iter().map(chunk).sum::<usize>()
-}
-
 /// Puts what was read of a partition into its message, as far as there is room. What lies before a batch that cannot
 /// be decoded is good: the error comes with the next reply.
 pub(super) fn fill(

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use logmill_log::env::Work;
 use logmill_proto::v1;
 use logmill_proto::v1::fetch_service_server::FetchService;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
+use super::connection::Connection;
 use super::convert::{known, not_negative, partition, position};
-use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame, memory_of};
+use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame};
 use super::guard::connection;
 use super::sending::{Nothing, fetched, subscription};
-use super::{Services, subscribe};
+use super::{Services, pieces, subscribe};
 use crate::context::RequestContext;
 use crate::error::{Error, shorten};
 use crate::fetch::{DEFAULT_FETCH_BYTES, Fetch, FetchFrom, Fetched, PartitionData};
@@ -25,12 +28,14 @@ impl FetchService for Services {
         let (context, connection) = (self.context(&request), connection(&request)?);
         let (fetch, format) = to_fetch(request.into_inner())?;
         let max_bytes = fetch.max_bytes;
-        let Fetched { data, held: _until_made } = self.fetch_until_stopping(&context, fetch).await?;
+        let read = self.fetch_until_stopping(&context, fetch, &connection).await?;
+        let Fetched { data, held: _until_made } = read;
         let bytes = data.iter().map(PartitionData::size_bytes).sum();
         let turn = context.request_id;
-        let reply = self.encode(format, bytes, move || encode(&data, format, max_bytes, turn)).await?;
-        let held = connection.hold_reply(reply.partitions.iter().map(memory_of).sum());
-        fetched(reply, held)
+        let encode = move || pieces::of_fetch(encode(&data, format, max_bytes, turn));
+        let pieces = self.encode(format, bytes, encode).await??;
+        let held = connection.hold_reply(pieces.iter().map(Bytes::len).sum());
+        Ok(fetched(pieces, held))
     }
 
     type SubscribeStream = Nothing;
@@ -46,11 +51,17 @@ impl FetchService for Services {
 
 impl Services {
     /// Fetches; should the services end meanwhile, with what there is.
-    async fn fetch_until_stopping(&self, context: &RequestContext, fetch: Fetch) -> Result<Fetched, Error> {
+    async fn fetch_until_stopping(
+        &self,
+        context: &RequestContext,
+        fetch: Fetch,
+        connection: &Connection,
+    ) -> Result<Fetched, Error> {
         let at_once = Fetch { max_wait: Duration::ZERO, ..fetch.clone() };
+        let fetched = |fetch| self.broker.fetch_held(context, fetch, connection.replies().clone());
         tokio::select! {
-            data = self.broker.fetch_held(context, fetch) => data,
-            () = self.stopping.fired() => self.broker.fetch_held(context, at_once).await,
+            data = fetched(fetch) => data,
+            () = self.stopping.fired() => fetched(at_once).await,
         }
     }
 }
@@ -66,7 +77,9 @@ impl Services {
         if format == Format::Batches || bytes <= ENCODE_AT_ONCE_BYTES {
             return Ok(encode());
         }
-        self.broker.core().read(Ok(()), "the making of a reply", |_, ()| Ok(encode())).await
+        // Closed never.
+        let _turn = self.encoders.acquire().await;
+        self.broker.core().run(Work::Read, "the making of a reply", |_| Ok(encode())).await
     }
 }
 

@@ -18,6 +18,7 @@ mod pieces;
 mod produce;
 mod produce_stream;
 mod sending;
+mod shape;
 mod socket;
 mod status;
 mod subscribe;
@@ -31,14 +32,16 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use connection::Connections;
-use guard::Guard;
+use guard::{Guard, Unknown, max_message_bytes};
 use logmill_proto::v1;
 use socket::Socket;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_stream::StreamExt;
 use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
 use tonic_health::{ServingStatus, server::health_reporter};
 
@@ -69,10 +72,9 @@ const MAX_OWN_RESETS: usize = 1_024;
 /// A peer that is silent so long is asked whether it is there, and has so long to say so.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// So many replies are made of records at the same time.
+const ENCODERS: usize = 4;
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
-/// A message holds a batch and what goes with it, or plain records of several batches.
-const MESSAGE_SLACK_BYTES: usize = 1024 * 1024;
-const MIN_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Why the services ended before they were asked to.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +86,8 @@ pub struct ServeError(#[from] tonic::transport::Error);
 struct Services {
     broker: Broker,
     next_request: Arc<AtomicU64>,
+    /// Who makes records of batches takes turns: a batch can inflate to 64 MiB.
+    encoders: Arc<Semaphore>,
     /// Fires when the services are to end.
     stopping: Signal,
 }
@@ -120,11 +124,14 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let stopping = Signal::default();
-    let services = Services { broker, next_request: Arc::default(), stopping: stopping.clone() };
+    let (next_request, encoders) = (Arc::default(), Arc::new(Semaphore::new(ENCODERS)));
+    let services = Services { broker, next_request, encoders, stopping: stopping.clone() };
     let (reporter, health) = health_reporter();
     report(&reporter, ServingStatus::Serving).await;
     let connections = Connections::new(services.broker.core());
-    let router = router(&services).add_service(Guard(health));
+    let max_message_bytes = max_message_bytes(&services.broker.config().limits);
+    let health = Guard(health.max_decoding_message_size(max_message_bytes));
+    let router = server(&services).add_routes(routes(&services, max_message_bytes).add_service(health));
 
     let (take, stall_timeout) = (connections.clone(), services.broker.config().stall_timeout);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).then(pause_after_failure).filter_map(
@@ -166,14 +173,8 @@ fn take_connection(connections: &Connections, tcp: TcpStream, stall_timeout: Dur
     Some(Socket::new(tcp, connection?, stall_timeout))
 }
 
-fn router(services: &Services) -> Router {
+fn server(services: &Services) -> Server {
     let limits = &services.broker.config().limits;
-    let max_decoded = limits.max_batch_bytes.saturating_add(MESSAGE_SLACK_BYTES).max(MIN_MESSAGE_BYTES);
-    macro_rules! service {
-        ($server:path) => {
-            Guard(<$server>::new(services.clone()).max_decoding_message_size(max_decoded))
-        };
-    }
     let max_streams = u32::try_from(limits.max_streams_per_connection).unwrap_or(u32::MAX);
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -185,12 +186,26 @@ fn router(services: &Services) -> Router {
         .http2_max_local_error_reset_streams(Some(MAX_OWN_RESETS))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_service(service!(v1::topic_service_server::TopicServiceServer<Services>))
-        .add_service(service!(v1::produce_service_server::ProduceServiceServer<Services>))
-        .add_service(service!(v1::fetch_service_server::FetchServiceServer<Services>))
-        .add_service(service!(v1::node_service_server::NodeServiceServer<Services>))
-        .add_service(Guard(reflection().build_v1().expect("the descriptors were made by the compiler")))
-        .add_service(Guard(reflection().build_v1alpha().expect("the descriptors were made by the compiler")))
+}
+
+/// Every service, and an answer to calls of any other. A larger message is refused by [`Guard`], with a reason.
+fn routes(services: &Services, max_message_bytes: usize) -> Routes {
+    macro_rules! guarded {
+        ($server:expr) => {
+            Guard($server.max_decoding_message_size(max_message_bytes))
+        };
+    }
+    let made = "the descriptors were made by the compiler";
+    let mut routes = Routes::default()
+        .add_service(guarded!(v1::topic_service_server::TopicServiceServer::new(services.clone())))
+        .add_service(guarded!(v1::produce_service_server::ProduceServiceServer::new(services.clone())))
+        .add_service(guarded!(v1::fetch_service_server::FetchServiceServer::new(services.clone())))
+        .add_service(guarded!(v1::node_service_server::NodeServiceServer::new(services.clone())))
+        .add_service(guarded!(reflection().build_v1().expect(made)))
+        .add_service(guarded!(reflection().build_v1alpha().expect(made)));
+    let router = routes.axum_router_mut();
+    *router = std::mem::take(router).fallback_service(Unknown);
+    routes
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {

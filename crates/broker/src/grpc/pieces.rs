@@ -7,7 +7,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use logmill_proto::v1;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
-use tonic::Status;
+
+use crate::error::Error;
 
 /// Fields of `fetch.proto`.
 const RESPONSE_PARTITIONS: u32 = 1;
@@ -19,26 +20,33 @@ const CHUNK_BATCHES: u32 = 4;
 const PREFIX_BYTES: usize = 5;
 
 /// A message as it is on the wire, in the order in which its pieces are sent.
-pub(super) fn of_subscription(message: v1::SubscribeResponse) -> Result<Vec<Bytes>, Status> {
+pub(super) fn of_subscription(message: v1::SubscribeResponse) -> Result<Vec<Bytes>, Error> {
     match message.reply {
         Some(v1::subscribe_response::Reply::Data(data)) => of_partitions(RESPONSE_DATA, vec![data]),
         _ => {
-            let mut out = Pieces::of(message.encoded_len())?;
-            message.encode(&mut out.open).map_err(|error| Status::internal(error.to_string()))?;
+            let length = message.encoded_len();
+            let mut out = Pieces::of(length, length)?;
+            message.encode(&mut out.open).map_err(|_| Error::fault("the encoding of a reply"))?;
             Ok(out.finish())
         }
     }
 }
 
 /// See [`of_subscription`].
-pub(super) fn of_fetch(message: v1::FetchResponse) -> Result<Vec<Bytes>, Status> {
+pub(super) fn of_fetch(message: v1::FetchResponse) -> Result<Vec<Bytes>, Error> {
     of_partitions(RESPONSE_PARTITIONS, message.partitions)
 }
 
 /// A message that has these partitions, each as a field of this number, and nothing else.
-fn of_partitions(field: u32, partitions: Vec<v1::PartitionData>) -> Result<Vec<Bytes>, Status> {
+fn of_partitions(field: u32, partitions: Vec<v1::PartitionData>) -> Result<Vec<Bytes>, Error> {
     let lengths: Vec<_> = partitions.iter().map(Message::encoded_len).collect();
-    let mut out = Pieces::of(lengths.iter().map(|length| field_len(field, *length)).sum())?;
+    let length = lengths.iter().map(|length| field_len(field, *length)).sum::<usize>();
+    let chunks = partitions.iter().flat_map(|partition| &partition.chunks);
+    let batches = chunks.map(|chunk| match &chunk.data {
+        Some(v1::chunk::Data::Batches(batches)) => batches.len(),
+        _ => 0,
+    });
+    let mut out = Pieces::of(length, length.saturating_sub(batches.sum()))?;
     for (mut partition, length) in partitions.into_iter().zip(lengths) {
         out.begin(field, length);
         let chunks = std::mem::take(&mut partition.chunks);
@@ -61,10 +69,10 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// A message of this length.
-    fn of(length: usize) -> Result<Self, Status> {
-        let prefix = u32::try_from(length).map_err(|_| Status::internal("a reply of more than 4 GiB"))?;
-        let mut open = BytesMut::with_capacity(PREFIX_BYTES);
+    /// A message of this length, of which so many bytes are small.
+    fn of(length: usize, small: usize) -> Result<Self, Error> {
+        let prefix = u32::try_from(length).map_err(|_| Error::fault("a reply of more than 4 GiB"))?;
+        let mut open = BytesMut::with_capacity(PREFIX_BYTES + small);
         open.put_u8(0);
         open.put_u32(prefix);
         Ok(Self { done: Vec::new(), open })

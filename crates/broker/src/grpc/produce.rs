@@ -3,10 +3,11 @@
 use logmill_proto::v1;
 use logmill_proto::v1::produce_service_server::ProduceService;
 use logmill_record::TimestampMs;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{known, number, partition};
+use super::guard::connection;
+use super::produce_stream::Answers;
 use super::{Services, produce_stream};
 use crate::error::Error;
 use crate::limits::Bounds;
@@ -39,14 +40,14 @@ impl ProduceService for Services {
         Ok(Response::new(v1::InitProducerIdResponse { producer_id, producer_epoch: 0 }))
     }
 
-    type ProduceStreamStream = ReceiverStream<Result<v1::ProduceStreamResponse, Status>>;
+    type ProduceStreamStream = Answers;
 
     async fn produce_stream(
         &self,
         request: Request<Streaming<v1::ProduceStreamRequest>>,
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
-        let context = self.context(&request);
-        Ok(Response::new(produce_stream::start(self, context, request.into_inner())))
+        let (context, connection) = (self.context(&request), connection(&request)?);
+        Ok(Response::new(produce_stream::start(self, context, connection, request.into_inner())))
     }
 }
 

@@ -21,7 +21,6 @@ use tonic::codegen::http::HeaderMap;
 use tonic::{Response, Status};
 
 use super::connection::Held;
-use super::pieces;
 use super::subscribe::Replies;
 
 /// What the generated code sees of a subscription.
@@ -37,9 +36,9 @@ pub(super) fn subscription(replies: Replies) -> Response<Nothing> {
 }
 
 /// The response to a fetch, and the memory that it takes until it has been sent.
-pub(super) fn fetched(reply: v1::FetchResponse, held: Held) -> Result<Response<v1::FetchResponse>, Status> {
-    let unsent = Some(unsent(pieces::of_fetch(reply)?, held));
-    Ok(instead(v1::FetchResponse::default(), Sending { replies: None, unsent, ended: false }))
+pub(super) fn fetched(pieces: Vec<Bytes>, held: Held) -> Response<v1::FetchResponse> {
+    let unsent = Some(unsent(pieces, held));
+    instead(v1::FetchResponse::default(), Sending { replies: None, unsent, ended: false })
 }
 
 fn instead<T>(generated: T, body: Sending) -> Response<T> {
@@ -93,14 +92,10 @@ impl http_body::Body for Sending {
                 Some(replies) => ready!(replies.poll_recv(context)),
                 None => None,
             };
-            let message = match next {
-                Some((Ok(message), held)) => pieces::of_subscription(message).map(|it| unsent(it, held)),
-                Some((Err(status), _)) => Err(status),
-                None => Err(Status::ok("")),
-            };
-            match message {
-                Ok(message) => self.unsent = Some(message),
-                Err(status) => return Poll::Ready(Some(self.end(&status))),
+            match next {
+                Some((Ok(pieces), held)) => self.unsent = Some(unsent(pieces, held)),
+                Some((Err(status), _)) => return Poll::Ready(Some(self.end(&status))),
+                None => return Poll::Ready(Some(self.end(&Status::ok("")))),
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The streaming rpc of `FetchService`.
 
+use bytes::Bytes;
 use logmill_proto::v1;
 use logmill_proto::v1::subscribe_request::Request as Sent;
 use logmill_proto::v1::subscribe_response::Reply;
@@ -7,10 +8,11 @@ use logmill_record::Offset;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::Services;
 use super::connection::{Connection, Held};
-use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame, memory_of};
+use super::encode::{Encoded, Format, MAX_REPLY_BYTES, Room, fill, frame};
 use super::fetch::{to_format, to_partitions};
+use super::status::with_reason;
+use super::{Services, pieces};
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::fetch::{Credit, PartitionData, Subscribe, Subscription};
@@ -18,7 +20,9 @@ use crate::fetch::{Credit, PartitionData, Subscribe, Subscription};
 /// Replies that wait for the stream; each has up to 1 MiB of records.
 const REPLIES: usize = 2;
 
-pub(super) type Answer = Result<v1::SubscribeResponse, Status>;
+/// A message in pieces. Records are in their own bytes by then: as long as one is a slice of the batch that they
+/// came from, all of that, inflated, would stay in memory.
+pub(super) type Answer = Result<Vec<Bytes>, Status>;
 
 /// The replies of a subscription, each with the memory that it takes.
 pub(super) type Replies = mpsc::Receiver<(Answer, Held)>;
@@ -30,7 +34,7 @@ pub(super) async fn start(
     connection: Connection,
     mut requests: Streaming<v1::SubscribeRequest>,
 ) -> Result<Replies, Status> {
-    let first = requests.message().await?.and_then(|message| message.request);
+    let first = requests.message().await.map_err(with_reason)?.and_then(|message| message.request);
     let Some(Sent::Start(start)) = first else {
         return Err(Error::missing("start", "the first message of a subscription says what to read").into());
     };
@@ -38,7 +42,8 @@ pub(super) async fn start(
     let format = to_format(format, isolation)?;
     let partitions = to_partitions(partitions)?;
     let credit_bytes = positive("credit_bytes", credit_bytes)?;
-    let subscription = services.broker.subscribe(context, Subscribe { partitions, credit_bytes }).await?;
+    let (subscribe, own) = (Subscribe { partitions, credit_bytes }, connection.replies().clone());
+    let subscription = services.broker.subscribe_within(context, subscribe, own).await?;
 
     let (replies, waiting) = mpsc::channel(REPLIES);
     let sender = Sender { subscription, format, replies, connection, services: services.clone() };
@@ -75,8 +80,7 @@ impl Sender {
         let mut room = Room::new(MAX_REPLY_BYTES);
         let partitions: Vec<_> =
             self.subscription.started().iter().map(|data| frame(data, &mut room)).collect();
-        let memory = partitions.iter().map(memory_of).sum();
-        self.reply(Reply::Started(v1::SubscribeStarted { partitions }), memory).await;
+        self.reply(to_pieces(Reply::Started(v1::SubscribeStarted { partitions }))?).await;
 
         let credit = self.subscription.credit();
         let mut granting = std::pin::pin!(grant(credit.clone(), requests));
@@ -101,42 +105,51 @@ impl Sender {
     /// comes after the error: who went on would go past it.
     async fn send_data(&mut self, mut data: PartitionData) -> Result<(), Error> {
         let (format, bytes) = (self.format, data.size_bytes());
-        let mut unused = bytes;
+        let mut payload = 0;
         loop {
             let encode = move || {
                 let mut room = Room::new(MAX_REPLY_BYTES);
                 let framed = frame(&data, &mut room);
-                (fill(&data, framed, format, &mut room), data)
+                let encoded = fill(&data, framed, format, &mut room);
+                let Encoded { data: message, payload, cut, failed, .. } = encoded;
+                let next = Offset::try_from(message.next_offset).ok().filter(|_| cut);
+                let next = failed.map_or(Ok(next.map(|next| (next, message.last_epoch))), Err);
+                (to_pieces(Reply::Data(message)), payload, next, data)
             };
-            let (encoded, rest) = self.services.encode(format, bytes, encode).await?;
-            data = rest;
-            unused = unused.saturating_sub(encoded.payload);
-            let (next_offset, last_epoch) = (encoded.data.next_offset, encoded.data.last_epoch);
-            let memory = memory_of(&encoded.data);
-            self.reply(Reply::Data(encoded.data), memory).await;
-            if let Some(error) = encoded.failed {
-                self.subscription.end_last(error);
-            }
-            match Offset::try_from(next_offset) {
-                Ok(next) if encoded.cut => (data.from_offset, data.from_epoch) = (next, last_epoch),
-                _ => break,
+            let (pieces, sent, next, rest) = self.services.encode(format, bytes, encode).await?;
+            (data, payload) = (rest, payload + sent);
+            self.reply(pieces?).await;
+            match next {
+                Ok(Some(next)) => (data.from_offset, data.from_epoch) = next,
+                Ok(None) => break,
+                Err(error) => {
+                    self.subscription.end_last(error);
+                    break;
+                }
             }
         }
-        // The credit counts the bytes of chunks as the client sees them.
-        self.subscription.credit().grant(unused as u64);
+        // What counts is the chunks as the client sees them, and not what was read: records that were compressed
+        // are more, and those before the offset asked for are not there.
+        let credit = self.subscription.credit();
+        credit.spend(payload);
+        credit.grant(bytes as u64);
         Ok(())
     }
 
-    async fn reply(&self, reply: Reply, memory: usize) {
-        let held = self.connection.hold_reply(memory);
+    async fn reply(&self, pieces: Vec<Bytes>) {
+        let held = self.connection.hold_reply(pieces.iter().map(Bytes::len).sum());
         // Whether the client is gone is looked at elsewhere.
-        let _ = self.replies.send((Ok(v1::SubscribeResponse { reply: Some(reply) }), held)).await;
+        let _ = self.replies.send((Ok(pieces), held)).await;
     }
+}
+
+fn to_pieces(reply: Reply) -> Result<Vec<Bytes>, Error> {
+    pieces::of_subscription(v1::SubscribeResponse { reply: Some(reply) })
 }
 
 /// Takes what the client grants, until it has no more to say.
 async fn grant(credit: Credit, mut requests: Streaming<v1::SubscribeRequest>) -> Result<(), Status> {
-    while let Some(message) = requests.message().await? {
+    while let Some(message) = requests.message().await.map_err(with_reason)? {
         match message.request {
             Some(Sent::Credit(granted)) => credit.grant(positive("bytes", granted.bytes)?),
             Some(Sent::Start(_)) | None => {

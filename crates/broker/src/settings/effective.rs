@@ -9,6 +9,7 @@ use super::values::{Bound, CompressionType, Durability};
 use super::{SettingName, TopicSettings, Values};
 use crate::config::Config;
 use crate::error::{Error, Reason};
+use crate::limits::{Bounds, Limit};
 use crate::topic::{Setting, SettingSource};
 
 /// The age at which a compacted topic goes on in a new segment if it says nothing, as Kafka's `segment.ms`:
@@ -110,14 +111,15 @@ impl Effective {
 }
 
 impl TopicSettings {
-    /// Whether this node can do what a topic with these settings asks for. Only asked when they are made: what
-    /// a topic has is kept, also by a node that is told less.
-    pub(crate) fn check(&self, config: &Config) -> Result<(), Error> {
-        let most = config.limits.max_batch_bytes;
-        if let Some(bytes) = self.max_message_bytes.filter(|bytes| bytes.0 > most as u64) {
-            let rule = format!("the node's limit max_batch_bytes is {most}");
-            let refused = SettingName::MaxMessageBytes.refuse(&bytes.to_string(), &rule);
-            return Err(refused.with("limit", "max_batch_bytes"));
+    /// Whether a node with these bounds can do what a topic with these settings asks for. Only asked when they are
+    /// made: what a topic has is kept, also by a node that is told less.
+    pub(crate) fn check(&self, bounds: &Bounds) -> Result<(), Error> {
+        if let Some(bytes) = self.max_message_bytes {
+            let name = SettingName::MaxMessageBytes;
+            let (doing, advice) = (|| format!("a {name} of {bytes}"), "set less, or the limit higher");
+            bounds
+                .check(Limit::MaxBatchBytes, bytes.bytes(), doing, advice)
+                .map_err(|error| error.with("setting", name))?;
         }
         match self.compression_type {
             Some(CompressionType::Topic(codec)) => check_codec(codec),

@@ -98,3 +98,14 @@ fn changes_are_made_one_by_one_and_a_list_never_runs_empty() {
     }
     assert_eq!(one.changed(&[SettingChange::reset("cleanup.policy")], &node).unwrap(), node);
 }
+
+#[test]
+fn the_guide_lists_every_setting_with_its_default() {
+    let guide = include_str!("../../../../docs/guide.md");
+    for (name, default, _) in described(&Config::new("/nowhere"), &TopicSettings::default()) {
+        let line = guide.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+        let line = line.unwrap_or_else(|| panic!("{name} is not in docs/guide.md"));
+        let shown = line.split('|').nth(2).unwrap_or_default().replace([',', '`'], "");
+        assert_eq!(shown.trim(), default, "{line}");
+    }
+}

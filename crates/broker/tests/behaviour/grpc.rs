@@ -1,7 +1,10 @@
 //! The services over a real connection, through the generated client stubs.
 
+mod every_limit;
+mod fuzz;
 mod limits;
 mod produce;
+mod raw;
 mod read;
 mod server;
 mod topics;

@@ -2,11 +2,13 @@
 
 #![expect(clippy::disallowed_methods, reason = "the operator's hands")]
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::{fs, io};
 
-use logmill_broker::{Broker, Config, OnOpen, OpenError, OpenErrorKind, plan_rebuild};
+use logmill_broker::{Broker, Config, OnOpen, OpenError, OpenErrorKind, Uuid, plan_rebuild};
 use logmill_log::env::Env;
 use logmill_log::inspect::plan_repair;
 use logmill_log::sim::{Fault, Op, Rule, Sim};
@@ -38,8 +40,11 @@ fn a_plain_file_and_a_directory_of_something_else_are_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("photo.jpg");
     fs::File::create_new(&file).unwrap();
-    let error = refused(Config::new(&file));
-    assert_eq!(error.kind(), OpenErrorKind::NotADataDirectory, "{error}");
+    for path in [file.clone(), file.join("below")] {
+        let error = refused(Config::new(&path));
+        assert_eq!(error.kind(), OpenErrorKind::NotADataDirectory, "{error}");
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    }
     let error = refused(config(&dir));
     assert_eq!(error.kind(), OpenErrorKind::NotADataDirectory);
     assert!(error.to_string().contains("photo.jpg"), "{error}");
@@ -94,14 +99,42 @@ fn metadata_of_a_newer_version_is_refused() {
 
 #[test]
 fn metadata_that_makes_no_sense_is_refused() {
-    let wide = [1, 1, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, b'w'];
-    for (key, value) in [(&[7_u8; 16][..], &[1_u8, 9][..]), (b"short", &[1, 2]), (&[7; 16], &wide)] {
+    let wide = [2, 1, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, b'w', 0, 0];
+    let id = &[7_u8; 16][..];
+    for (key, value) in [(id, &[2_u8, 9][..]), (b"short", &[2, 2]), (id, &wide), (id, &[1, 2])] {
         let dir = tempfile::tempdir().unwrap();
         Node::open(config(&dir)).broker.close().unwrap();
         append_metadata(&dir, key, value);
         let error = refused(config(&dir));
         assert_eq!(error.kind(), OpenErrorKind::Damaged, "{error}");
         assert!(error.to_string().contains("damaged at record 0"), "{error}");
+    }
+}
+
+#[test]
+fn a_name_that_is_not_utf8_in_what_is_left_of_topics_refuses_no_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::open(config(&dir));
+    let topic = node.create("t", 1).unwrap();
+    node.broker.close().unwrap();
+    let (deleted, cut_off) = (format!("{}.deleted", Uuid::from_u128(1)), Uuid::from_u128(2).to_string());
+    let odd = OsStr::from_bytes(b"odd\xFF");
+    let left = [deleted + "/0", cut_off + "/0", format!("{}/1", topic.id)];
+    let paths = left.map(|left| dir.path().join("topics").join(left));
+    for path in &paths {
+        fs::create_dir_all(path).unwrap();
+        fs::write(path.join(odd), b"").unwrap();
+    }
+    for _ in 0..2 {
+        let node = Node::open(config(&dir));
+        let report = node.broker.open_report();
+        let unknown: Vec<_> = report.unknown.iter().map(|unknown| unknown.path.clone()).collect();
+        assert_eq!(unknown.len(), 2, "{report:?}");
+        assert!(unknown.contains(&paths[1].parent().unwrap().to_owned()) && unknown.contains(&paths[2]));
+        assert_eq!((report.topics, report.removing), (1, 1), "{report:?}");
+        node.say("t", 0, "it works").unwrap();
+        node.broker.close().unwrap();
+        assert!(paths.iter().all(|path| path.join(odd).exists()), "nobody but the operator removes it");
     }
 }
 

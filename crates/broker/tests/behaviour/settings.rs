@@ -71,19 +71,19 @@ fn a_setting_that_cannot_be_is_refused_and_nothing_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let limits = Limits { max_batch_bytes: 2_000_000, ..Limits::default() };
     let node = Node::open(Config { limits, ..config(&dir) });
-    for (name, bad, says) in [
-        ("retention.days", "1", "there is no setting"),
-        ("retention.ms", "-2", "at least 0"),
-        ("max.message.bytes", "2000001", "max_batch_bytes"),
+    for (name, bad, reason, says) in [
+        ("retention.days", "1", Reason::SettingInvalid, "there is no setting"),
+        ("retention.ms", "-2", Reason::SettingInvalid, "at least 0"),
+        ("max.message.bytes", "2000001", Reason::LimitExceeded, "max_batch_bytes"),
     ] {
         let error = create(&node, "t", &[(name, bad)]).unwrap_err();
-        assert_eq!(error.reason(), Reason::SettingInvalid);
+        assert_eq!(error.reason(), reason);
         assert!(error.message().contains(says), "{error}");
         assert!(error.metadata().contains(&("setting", name.to_owned())), "{error:?}");
     }
     create(&node, "t", &[("max.message.bytes", "2000000")]).unwrap();
     let error = alter(&node, "t", &[("retention.ms", "5"), ("max.message.bytes", "2000001")]).unwrap_err();
-    assert_eq!(error.reason(), Reason::SettingInvalid);
+    assert_eq!(error.reason(), Reason::LimitExceeded);
     let described = node.wait(node.broker.describe_topic(&node.context, "t")).unwrap().topic;
     assert_eq!(value(&described, "retention.ms").0, "-1", "all changes are made, or none");
     node.broker.close().unwrap();

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use logmill_broker::{
-    Config, Fetch, FetchFrom, Limit, LimitStats, Limits, PartitionData, Position, Reason, Subscribe,
+    Config, Error, Fetch, FetchFrom, Limit, LimitStats, Limits, PartitionData, Position, Reason, Subscribe,
     Subscription,
 };
 use logmill_record::{Offset, TimestampMs};
@@ -192,8 +192,7 @@ fn a_search_by_time_that_stalls_ends_with_an_error_of_its_own_partition() {
         assert_eq!(data[0].error.as_ref().unwrap().reason(), Reason::IoFailed);
 
         let mut subscription = subscribe(node, by_time());
-        let errors =
-            subscription.started().iter().map(|data| data.error.as_ref().map(|error| error.reason()));
+        let errors = subscription.started().iter().map(|data| data.error.as_ref().map(Error::reason));
         assert_eq!(errors.collect::<Vec<_>>(), [Some(Reason::IoFailed), None]);
         assert_eq!(text(&node.wait(subscription.next()).unwrap()), ["before"]);
     }

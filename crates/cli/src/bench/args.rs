@@ -8,6 +8,7 @@ use logmill_client::{Acks, ProducerOptions};
 
 use super::payload;
 use crate::client::seconds;
+use crate::codec::Codec;
 use crate::failure::{Exit, Failure};
 
 /// The node, the records, and how long.
@@ -30,9 +31,13 @@ pub(super) struct Common {
     #[arg(long, default_value_t = 1024, value_name = "BYTES")]
     pub(super) record_bytes: usize,
 
-    /// What the client fills a batch up to
+    /// What the client fills a batch up to, before it is compressed
     #[arg(long, default_value_t = 64 * 1024, value_name = "BYTES")]
     pub(super) batch_bytes: usize,
+
+    /// How the client compresses batches; the values are random bytes, which no codec shrinks
+    #[arg(long, value_enum, default_value = "uncompressed", value_name = "CODEC")]
+    pub(super) compression: Codec,
 
     /// How much a connection may have sent and not acknowledged; as much again may wait to be sent
     #[arg(long, default_value_t = 8 << 20, value_name = "BYTES")]
@@ -102,6 +107,7 @@ impl Common {
         ProducerOptions {
             acks,
             max_batch_bytes: self.batch_bytes,
+            compression: self.compression.compression(),
             max_in_flight_bytes: self.in_flight_bytes,
             max_buffered_bytes: self.in_flight_bytes.saturating_mul(2),
             ..ProducerOptions::default()

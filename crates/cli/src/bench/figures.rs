@@ -19,10 +19,13 @@ pub(super) struct Figures {
     cpu_s_per_gb: Sides,
     /// The largest `RssAnon` seen.
     rss_anon_mb: Sides,
+    /// The largest `RssFile` seen: pages of mapped files, which the kernel can have back at any time.
+    rss_file_mb: Sides,
     #[serde(flatten)]
     conditions: Conditions,
     record_bytes: usize,
     batch_bytes: usize,
+    compression: &'static str,
     in_flight_bytes: usize,
     partitions: u32,
     seconds: f64,
@@ -64,7 +67,8 @@ impl Figures {
         };
         let cpu_s_per_gb =
             |cost: &Cost| Some(cost.cpu?.as_secs_f64() / (bytes / 1e9)).filter(|x| x.is_finite());
-        let rss_anon_mb = |cost: &Cost| Some(to_f64(cost.peak_anonymous_bytes?) / 1e6);
+        let rss_anon_mb = |cost: &Cost| Some(to_f64(cost.peak?.anonymous_bytes) / 1e6);
+        let rss_file_mb = |cost: &Cost| Some(to_f64(cost.peak?.file_bytes) / 1e6);
         Self {
             records_per_s: to_f64(measured.records) / seconds,
             mb_per_s: bytes / 1e6 / seconds,
@@ -73,9 +77,11 @@ impl Figures {
             p999_ms: ms(0.999),
             cpu_s_per_gb: sides(&cpu_s_per_gb),
             rss_anon_mb: sides(&rss_anon_mb),
+            rss_file_mb: sides(&rss_file_mb),
             conditions,
             record_bytes: args.record_bytes,
             batch_bytes: args.batch_bytes,
+            compression: args.compression.name(),
             in_flight_bytes: args.in_flight_bytes,
             partitions: args.partitions,
             seconds,
@@ -89,11 +95,12 @@ impl Figures {
         };
         let text = |bytes: u64| bytes_text(to_f64(bytes));
         let mut line = format!(
-            "{}: {}, {}-byte records, batches up to {}, {} in flight, {} connection(s), {} partition(s)",
+            "{}: {}, {}-byte records, batches up to {}, {}, {} in flight, {} connection(s), {} partition(s)",
             self.conditions.work,
             self.conditions.durability,
             self.record_bytes,
             text(self.batch_bytes as u64),
+            self.compression,
             text(self.in_flight_bytes as u64),
             self.conditions.connections,
             self.partitions,
@@ -113,7 +120,8 @@ impl Figures {
             self.p50_ms, self.p99_ms, self.p999_ms, self.conditions.latency
         ))?;
         output.line(format_args!("processor  {} (s per GB)", self.cpu_s_per_gb.text()))?;
-        output.line(format_args!("memory     {} (MB, peak anonymous)", self.rss_anon_mb.text()))
+        output.line(format_args!("memory     {} (MB, peak anonymous)", self.rss_anon_mb.text()))?;
+        output.line(format_args!("           {} (MB, peak of mapped files)", self.rss_file_mb.text()))
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::args::Common;
-use super::process::{Process, free_memory_bytes};
+use super::process::{Memory, Process, free_memory_bytes};
 use crate::failure::{Exit, Failure};
 use crate::output::delay_histogram;
 
@@ -34,7 +34,7 @@ pub(super) struct Measured {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
     pub(super) cpu: Option<Duration>,
-    pub(super) peak_anonymous_bytes: Option<u64>,
+    pub(super) peak: Option<Memory>,
 }
 
 /// When what happens, on one clock.
@@ -129,22 +129,24 @@ async fn watch(
 struct Watched {
     process: Process,
     cpu_before: Option<Duration>,
-    peak_anonymous_bytes: Option<u64>,
+    peak: Option<Memory>,
 }
 
 impl Watched {
     fn new(process: Process) -> Self {
-        Self { process, cpu_before: process.cpu_time(), peak_anonymous_bytes: None }
+        Self { process, cpu_before: process.cpu_time(), peak: None }
     }
 
     fn sample(&mut self) {
-        self.peak_anonymous_bytes = self.peak_anonymous_bytes.max(self.process.anonymous_bytes());
+        if let Some(memory) = self.process.memory() {
+            self.peak = Some(self.peak.map_or(memory, |peak| peak.max(memory)));
+        }
     }
 
     fn cost(&self) -> Cost {
         let cpu =
             self.process.cpu_time().zip(self.cpu_before).map(|(after, before)| after.saturating_sub(before));
-        Cost { cpu, peak_anonymous_bytes: self.peak_anonymous_bytes }
+        Cost { cpu, peak: self.peak }
     }
 }
 

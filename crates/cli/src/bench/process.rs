@@ -1,4 +1,4 @@
-//! What a process costs: processor time and anonymous memory, as Linux tells them. On another
+//! What a process costs: processor time and memory, as Linux tells them. On another
 //! system there is nothing to read, and the figures are left out.
 
 use std::fs;
@@ -6,6 +6,25 @@ use std::time::Duration;
 
 /// The kernel counts processor time in ticks of 10 ms for user space, on every architecture.
 const TICK_MS: u64 = 10;
+
+/// What a process has in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Memory {
+    /// `RssAnon`: its own.
+    pub(super) anonymous_bytes: u64,
+    /// `RssFile`: pages of files that it has mapped.
+    pub(super) file_bytes: u64,
+}
+
+impl Memory {
+    /// The larger of each.
+    pub(super) fn max(self, other: Self) -> Self {
+        Self {
+            anonymous_bytes: self.anonymous_bytes.max(other.anonymous_bytes),
+            file_bytes: self.file_bytes.max(other.file_bytes),
+        }
+    }
+}
 
 /// A process that may be asked what it costs.
 #[derive(Clone, Copy, Debug)]
@@ -25,9 +44,13 @@ impl Process {
         parse_stat(&fs::read_to_string(format!("/proc/{}/stat", self.0)).ok()?)
     }
 
-    /// Memory that is its own now: `RssAnon`.
-    pub(super) fn anonymous_bytes(self) -> Option<u64> {
-        parse_bytes(&fs::read_to_string(format!("/proc/{}/status", self.0)).ok()?, "RssAnon:")
+    /// What it has now.
+    pub(super) fn memory(self) -> Option<Memory> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).ok()?;
+        Some(Memory {
+            anonymous_bytes: parse_bytes(&status, "RssAnon:")?,
+            file_bytes: parse_bytes(&status, "RssFile:")?,
+        })
     }
 }
 
@@ -62,9 +85,16 @@ mod tests {
     }
 
     #[test]
+    fn the_peak_of_each_kind_of_memory_is_kept() {
+        let memory = |anonymous_bytes, file_bytes| Memory { anonymous_bytes, file_bytes };
+        assert_eq!(memory(1, 9).max(memory(5, 2)), memory(5, 9));
+    }
+
+    #[test]
     fn this_process_costs_something() {
         assert!(Process::own().cpu_time().is_some());
-        assert!(Process::own().anonymous_bytes().is_some_and(|bytes| bytes > 0));
+        let memory = Process::own().memory().expect("it can be read");
+        assert!(memory.anonymous_bytes > 0 && memory.file_bytes > 0, "{memory:?}");
         assert_eq!(parse_bytes("Name:\tx\nRssAnon:\t    12 kB\n", "RssAnon:"), Some(12 * 1024));
     }
 }

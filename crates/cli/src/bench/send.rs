@@ -92,13 +92,14 @@ impl Connection {
         let mut number = 0;
         let mut due = self.times.start;
         while !self.times.is_over(due) {
-            let now = self.times.now();
-            if due > now {
+            if self.pace.is_some()
+                && let Some(early) = due.checked_sub(self.times.now()).filter(|early| !early.is_zero())
+            {
                 // Nobody may wait for this pack while we sleep.
                 if !pack.is_empty() && packs.send(std::mem::take(&mut pack)).await.is_err() {
                     return Ok(());
                 }
-                sleep(due - now).await;
+                sleep(early).await;
             }
             let record = ProducerRecord { value: Some(self.payloads.next(due)), ..self.template.clone() };
             pack.push((due, self.producer.send(record).await?));

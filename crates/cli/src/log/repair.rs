@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use logmill_broker::TopicList;
+use logmill_broker::{Misplaced, TopicList};
 use logmill_log::env::Env;
-use logmill_log::inspect::{FindingKind, Plan, RepairStep, plan_repair};
+use logmill_log::inspect::{Finding, FindingKind, Plan, RepairStep, plan_repair};
 use serde_json::{Value, json};
 
 use super::verify::{finding_json, misplaced_json, misplaced_text};
@@ -33,64 +33,88 @@ pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let plan = plan_repair(&env, &args.dir, &mut |progress| bar.set(progress))?;
     drop(bar);
     let plan = plan.with_owners(|log| topics.owner_of(log))?;
-    let steps = plan.steps().to_vec();
-    let report = plan.report();
-    let misplaced = topics.check(report);
-    let unlisted = if loses_topics(&steps) { topics.unlisted(&report.logs) } else { BTreeSet::new() };
-    let not_mended = not_mended(&plan);
-    let findings: Vec<Value> = report.findings.iter().map(finding_json).collect();
+    let outcome = Outcome::of(&plan, &topics, args);
     if args.execute {
         plan.execute()?;
     }
     if args.json {
-        output.json(&json!({
-            "dir": args.dir.display().to_string(),
-            "executed": args.execute,
-            "steps": steps.iter().map(step_json).collect::<Value>(),
-            "findings": findings,
-            "misplaced": misplaced.iter().map(misplaced_json).collect::<Value>(),
-            "topics_not_listed": unlisted,
-            "not_mended": not_mended,
-        }))?;
-        return outcome(&args.dir, &not_mended);
+        output.json(&outcome.json())?;
+    } else {
+        outcome.print(output)?;
     }
-    for step in &steps {
-        output.line(step)?;
-    }
-    if loses_topics(&steps) {
-        output.line(topics_text(&args.dir, &unlisted))?;
-    }
-    for misplaced in &misplaced {
-        output.line(format_args!("not mended: {}", misplaced_text(&args.dir, misplaced)))?;
-    }
-    for what in &not_mended {
-        output.line(format_args!("not mended: {what}"))?;
-    }
-    let count = counted(steps.len() as u64, "step", "steps");
-    match (steps.len(), args.execute) {
-        (0, _) if not_mended.is_empty() => output.line("there is nothing to repair"),
-        (0, _) => output.line("there is nothing that can be repaired"),
-        (_, true) => output.line(format_args!("did {count}; 'logmill log verify' says how it stands")),
-        (_, false) => output
-            .line(format_args!("nothing was changed; copy the directory, then do {count} with --execute")),
-    }?;
     output.flush()?;
-    outcome(&args.dir, &not_mended)
+    outcome.ended()
 }
 
-/// The logs that a repair leaves as they are.
-fn not_mended(plan: &Plan) -> Vec<String> {
-    let unread = plan.report().findings.iter().filter(|found| found.kind == FindingKind::Unread);
-    let beyond = plan.not_mended().iter().map(|(_, error)| error.to_string());
-    unread.map(ToString::to_string).chain(beyond).collect()
+/// What a repair does, or would do.
+struct Outcome<'a> {
+    dir: &'a Path,
+    executed: bool,
+    steps: Vec<RepairStep>,
+    findings: Vec<Finding>,
+    misplaced: Vec<Misplaced>,
+    /// Topics that the node's list will be without though there are records of them, if it loses anything.
+    unlisted: Option<BTreeSet<String>>,
+    /// The logs that stay as they are.
+    not_mended: Vec<String>,
 }
 
-fn outcome(dir: &Path, not_mended: &[String]) -> Result<(), Failure> {
-    if not_mended.is_empty() {
-        return Ok(());
+impl<'a> Outcome<'a> {
+    fn of(plan: &Plan, topics: &TopicList, args: &'a Args) -> Self {
+        let report = plan.report();
+        let unread = report.findings.iter().filter(|found| found.kind == FindingKind::Unread);
+        let beyond = plan.not_mended().iter().map(|(_, error)| error.to_string());
+        Self {
+            dir: &args.dir,
+            executed: args.execute,
+            steps: plan.steps().to_vec(),
+            findings: report.findings.clone(),
+            misplaced: topics.check(report),
+            unlisted: loses_topics(plan.steps()).then(|| topics.unlisted(&report.logs)),
+            not_mended: unread.map(ToString::to_string).chain(beyond).collect(),
+        }
     }
-    let logs = counted(not_mended.len() as u64, "log", "logs");
-    Err(Failure::new(Exit::Failed, format!("{} holds {logs} that this cannot mend", dir.display())))
+
+    fn json(&self) -> Value {
+        json!({
+            "dir": self.dir.display().to_string(),
+            "executed": self.executed,
+            "steps": self.steps.iter().map(step_json).collect::<Value>(),
+            "findings": self.findings.iter().map(finding_json).collect::<Value>(),
+            "misplaced": self.misplaced.iter().map(misplaced_json).collect::<Value>(),
+            "topics_not_listed": self.unlisted.clone().unwrap_or_default(),
+            "not_mended": self.not_mended,
+        })
+    }
+
+    fn print(&self, output: &mut Output) -> Result<(), Failure> {
+        self.steps.iter().try_for_each(|step| output.line(step))?;
+        if let Some(unlisted) = &self.unlisted {
+            output.line(topics_text(self.dir, unlisted))?;
+        }
+        let misplaced = self.misplaced.iter().map(|misplaced| misplaced_text(self.dir, misplaced));
+        for what in misplaced.chain(self.not_mended.iter().cloned()) {
+            output.line(format_args!("not mended: {what}"))?;
+        }
+        let count = counted(self.steps.len() as u64, "step", "steps");
+        match (self.steps.len(), self.executed) {
+            (0, _) if self.not_mended.is_empty() => output.line("there is nothing to repair"),
+            (0, _) => output.line("there is nothing that can be repaired"),
+            (_, true) => output.line(format_args!("did {count}; 'logmill log verify' says how it stands")),
+            (_, false) => output.line(format_args!(
+                "nothing was changed; copy the directory, then do {count} with --execute"
+            )),
+        }
+    }
+
+    /// A failure if logs stay as they are.
+    fn ended(&self) -> Result<(), Failure> {
+        if self.not_mended.is_empty() {
+            return Ok(());
+        }
+        let logs = counted(self.not_mended.len() as u64, "log", "logs");
+        Err(Failure::new(Exit::Failed, format!("{} holds {logs} that this cannot mend", self.dir.display())))
+    }
 }
 
 /// Whether the node's list of topics loses what some record said.

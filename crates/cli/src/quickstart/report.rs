@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::pipeline::TABLE;
+use super::{RESULTS, SOURCE};
 use crate::failure::Failure;
 use crate::output::{Output, bytes_text, duration_text, framed_table, thousands, to_f64};
 
@@ -112,11 +114,9 @@ impl Report {
     pub(super) fn print(&self, output: &mut Output) -> Result<(), Failure> {
         let Self { input, records, produced, rows, .. } = self;
         output.line(format_args!(
-            "{}: {} records in topic earthquakes, {} of them produced now; {} rows in quakes_per_day",
-            input,
+            "{input}: {} records in topic {SOURCE}, {} of them produced now; {rows} rows in {TABLE}",
             thousands(*records),
             thousands(*produced),
-            rows
         ))?;
         output.line("")?;
         output.line("The strongest days, per network (UTC):")?;
@@ -127,9 +127,10 @@ impl Report {
         }
         self.print_dead(output)?;
         output.line("")?;
-        output.line(format_args!("All rows are in {} (table quakes_per_day), and in topic", self.sqlite))?;
-        output
-            .line("quakes-per-day, where a row may come more than once after a crash, under the same key.")?;
+        output.line(format_args!("All rows are in {} (table {TABLE}), and in topic", self.sqlite))?;
+        output.line(format_args!(
+            "{RESULTS}, where a row may come more than once after a crash, under the same key."
+        ))?;
         output.line("")?;
         output.line("Try next, the first in a shell of its own:")?;
         self.next.iter().try_for_each(|command| output.line(format_args!("  {command}")))
@@ -140,7 +141,7 @@ impl Report {
             output.line("")?;
             let late = thousands(self.late);
             output.line(format_args!(
-                "Too late for their day: {late}, set aside in topic earthquakes.per_day.late"
+                "Too late for their day: {late}, set aside in topic {SOURCE}.per_day.late"
             ))?;
         }
         if self.dead == 0 {
@@ -148,7 +149,7 @@ impl Report {
         }
         output.line("")?;
         let dead = thousands(self.dead);
-        output.line(format_args!("Set aside in topic earthquakes.dead: {dead}, because"))?;
+        output.line(format_args!("Set aside in topic {SOURCE}.dead: {dead}, because"))?;
         for DeadReason { reason, count } in &self.dead_reasons {
             let reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             output.line(format_args!("  {count:>6}  {reason}"))?;

@@ -61,7 +61,7 @@ pub(super) async fn add_partitions(args: AddPartitionsArgs, output: &mut Output)
     if common.json {
         return output.json(&topic_json(&topic));
     }
-    output.line(format_args!("topic {} has {} now", topic.name, partitions_text(topic.partition_count)))
+    output.line(format_args!("topic {} has {} now", topic.name, partitions_text(&topic)))
 }
 
 #[derive(Debug, clap::Args)]

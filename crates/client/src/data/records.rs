@@ -6,6 +6,10 @@ use logmill_record::{Batch, BatchError, InflateLimits, Offset, Record, Timestamp
 use super::{Chunk, PartitionData};
 use crate::Error;
 
+/// So many are made at a time, as a node does it: a megabyte of batch may inflate to millions of records, and each takes
+/// over a hundred bytes.
+pub(super) const RECORDS_AT_A_TIME: usize = 1 << 16;
+
 /// A record as it was stored. Keys, values and the values of headers share the memory of the reply that they
 /// came in, or that their batch was inflated to: a program that keeps a few of them for long should copy them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,13 +35,16 @@ pub struct Records<'a> {
     data: &'a PartitionData,
     /// Why there are none, until it was said.
     error: Option<&'a Error>,
+    /// Nothing before this is wanted, or not any more.
     floor: Offset,
     next_chunk: usize,
     appended_at: TimestampMs,
     /// What is left of the present chunk.
     rest: Bytes,
-    /// What is left of the present batch.
-    batch: std::vec::IntoIter<FetchedRecord>,
+    /// The present batch, inflated, as long as it may have more records.
+    batch: Option<Batch>,
+    /// Of that batch.
+    pub(super) records: std::vec::IntoIter<FetchedRecord>,
 }
 
 impl<'a> Records<'a> {
@@ -49,12 +56,17 @@ impl<'a> Records<'a> {
             next_chunk: 0,
             appended_at: TimestampMs::NONE,
             rest: Bytes::new(),
-            batch: Vec::new().into_iter(),
+            batch: None,
+            records: Vec::new().into_iter(),
         }
     }
 
-    /// Makes the next batch the present one; `false` at the end.
+    /// Takes more of the present batch apart, or comes to the next one; `false` at the end.
     fn advance(&mut self) -> Result<bool, BatchError> {
+        if let Some(batch) = self.batch.take() {
+            self.take_apart(batch)?;
+            return Ok(true);
+        }
         while self.rest.is_empty() {
             let Some(chunk) = self.data.chunks.get(self.next_chunk) else { return Ok(false) };
             let Chunk { appended_at, batches, .. } = chunk;
@@ -63,24 +75,32 @@ impl<'a> Records<'a> {
             self.rest = batches.clone();
         }
         if let Some(batch) = Batch::split_from(&mut self.rest)? {
-            self.batch = self.decode(&batch)?.into_iter();
+            let header = batch.header();
+            if !header.attributes.is_control() && header.last_offset() >= self.floor {
+                self.take_apart(batch.inflate(&InflateLimits::default())?)?;
+            }
         }
         Ok(true)
     }
 
-    fn decode(&self, batch: &Batch) -> Result<Vec<FetchedRecord>, BatchError> {
-        if batch.header().attributes.is_control() || batch.header().last_offset() < self.floor {
-            return Ok(Vec::new());
-        }
-        let batch = batch.inflate(&InflateLimits::default())?;
-        let mut records = Vec::new();
+    fn take_apart(&mut self, batch: Batch) -> Result<(), BatchError> {
+        let count = batch.header().record_count as usize;
+        let mut records = Vec::with_capacity(count.min(RECORDS_AT_A_TIME));
         for record in batch.records()? {
             let record = record?;
             if record.offset >= self.floor {
                 records.push(owned(batch.bytes(), &record, self.appended_at));
             }
+            if records.len() == RECORDS_AT_A_TIME {
+                self.floor = record.offset.next();
+                break;
+            }
         }
-        Ok(records)
+        if records.len() == RECORDS_AT_A_TIME {
+            self.batch = Some(batch);
+        }
+        self.records = records.into_iter();
+        Ok(())
     }
 }
 
@@ -92,7 +112,7 @@ impl Iterator for Records<'_> {
             return Some(Err(error.clone()));
         }
         loop {
-            if let Some(record) = self.batch.next() {
+            if let Some(record) = self.records.next() {
                 return Some(Ok(record));
             }
             match self.advance() {

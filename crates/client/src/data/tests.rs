@@ -3,6 +3,7 @@ use logmill_record::{
     Batch, BatchBuilder, BatchOptions, Compression, NewRecord, TimestampMs, stamped_prefix,
 };
 
+use super::records::RECORDS_AT_A_TIME;
 use super::*;
 
 /// A batch of `count` records, as a node stores it at `base`.
@@ -81,6 +82,18 @@ fn compressed_batches_are_records_like_any_other() {
     let records = |data: &PartitionData| data.records().map(Result::unwrap).collect::<Vec<_>>();
     assert_eq!(records(&compressed), records(&plain));
     assert_eq!(records(&plain).len(), 11);
+}
+
+#[test]
+fn records_of_a_large_batch_are_made_in_parts_and_all_of_them() {
+    let data = data(0, 15, &[&[stored_as(Compression::Zstd, 10, 150_000), stored(150_010, 1)]]);
+    let mut records = data.records();
+    let mut expected = 15..150_011;
+    while let Some(record) = records.next() {
+        assert_eq!(record.unwrap().offset.get(), expected.next().unwrap());
+        assert!(records.records.len() < RECORDS_AT_A_TIME);
+    }
+    assert_eq!(expected.next(), None);
 }
 
 #[test]

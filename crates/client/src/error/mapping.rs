@@ -1,7 +1,8 @@
 //! From what gRPC, HTTP/2 and the network report to [`Error`].
 //!
 //! The one distinction that must not be wrong: whether an append that failed may have happened. It certainly
-//! has not if no connection came about, or if the node itself refused it; in every other case it may have.
+//! has not if no connection came about, or if the node itself refused it; in every other case it may have, and so
+//! it may where a fault inside the node has ended the call.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use super::{Error, ErrorKind};
 const OUTCOME_UNKNOWN: &str = "OUTCOME_UNKNOWN";
 /// The reason of what is larger than its receiver takes, the node's and ours.
 const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
+/// The node's reason of a call that a fault in its program ended, with or without an effect.
+const INTERNAL_FAULT: &str = "INTERNAL_FAULT";
 /// The node's reason of a partition that has lost what was read from it.
 const LOG_TRUNCATED: &str = "LOG_TRUNCATED";
 
@@ -46,6 +49,7 @@ impl Peer {
             Failure::Broken => self.broken(&root_cause(status)),
             // Nodes give a reason with every error of their own; this one is gRPC's, at either end.
             Failure::Answered if status.code() == Code::OutOfRange => message_too_large(status),
+            Failure::Answered if status.code() == Code::Unimplemented => self.lacks_call(status),
             Failure::Answered => answered(status, code_name(status.code()).into()),
         }
     }
@@ -58,7 +62,7 @@ impl Peer {
                 Failure::Broken => false,
                 Failure::Answered => refuses(status.code()),
             };
-        if refused { self.error(status) } else { self.outcome_unknown(&root_cause(status)) }
+        if refused { of_append(self.error(status)) } else { self.outcome_unknown(&root_cause(status)) }
     }
 
     /// The first call on a new connection, which shows what is at the other end.
@@ -82,6 +86,21 @@ impl Peer {
         let message =
             format!("what answers at {url} {what} ({cause}): give the address that `logmill serve` prints");
         Error::new(ErrorKind::Unsupported, "NOT_A_NODE", message)
+    }
+
+    /// A call that gRPC knows nothing of, at the other end: the node says why itself where it lacks something else.
+    fn lacks_call(&self, status: &Status) -> Error {
+        let Peer { url } = self;
+        let version = env!("CARGO_PKG_VERSION");
+        let said = match status.message() {
+            "" => String::new(),
+            said => format!(" ({said})"),
+        };
+        let message = format!(
+            "the node at {url} does not have this call{said}, so it is probably older than this client, which is of \
+             version {version}: update the node, or use a client of the node's version"
+        );
+        Error::new(ErrorKind::Unsupported, code_name(Code::Unimplemented), message)
     }
 
     fn hung_up(&self, cause: &str) -> Error {
@@ -144,6 +163,15 @@ pub(crate) fn in_reply(error: v1::Error) -> Error {
     let code = Code::from_i32(error.code);
     let reason = if error.reason.is_empty() { code_name(code).to_owned() } else { error.reason };
     Error::new(kind(code, &reason), reason, error.message).with_metadata(error.metadata)
+}
+
+/// As [`in_reply`], of records that were to be appended.
+pub(crate) fn in_append_reply(error: v1::Error) -> Error {
+    of_append(in_reply(error))
+}
+
+fn of_append(error: Error) -> Error {
+    if error.reason() == INTERNAL_FAULT { error.with_kind(ErrorKind::OutcomeUnknown) } else { error }
 }
 
 fn answered(status: &Status, reason: String) -> Error {

@@ -83,6 +83,36 @@ fn an_append_that_may_have_happened_is_never_called_anything_else() {
 }
 
 #[test]
+fn a_fault_inside_the_node_leaves_an_append_open_and_nothing_else() {
+    let fault = refusal(Code::Internal, "INTERNAL_FAULT");
+    let error = peer().append_error(&fault);
+    assert_eq!((error.kind(), error.reason()), (ErrorKind::OutcomeUnknown, "INTERNAL_FAULT"));
+    assert_eq!(
+        (error.to_string().as_str(), error.metadata("topic")),
+        ("a sentence of the node", Some("orders"))
+    );
+    assert_eq!(peer().error(&fault).kind(), ErrorKind::Internal);
+    let inside = logmill_proto::v1::Error { reason: "INTERNAL_FAULT".into(), ..Default::default() };
+    assert_eq!(in_append_reply(inside.clone()).kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!(in_reply(inside).kind(), ErrorKind::Internal);
+}
+
+#[test]
+fn a_call_that_the_node_does_not_have_is_put_down_to_its_age() {
+    for (status, says) in
+        [(Status::new(Code::Unimplemented, ""), "call,"), (Status::unimplemented("no"), "(no)")]
+    {
+        let error = peer().error(&status);
+        assert_eq!((error.kind(), error.reason()), (ErrorKind::Unsupported, "UNIMPLEMENTED"));
+        let text = error.to_string();
+        assert!(text.contains("http://node:7070") && text.contains(env!("CARGO_PKG_VERSION")), "{text}");
+        assert!(text.contains("older") && text.contains(says), "{text}");
+    }
+    let own = peer().error(&refusal(Code::Unimplemented, "BATCH_UNSUPPORTED"));
+    assert_eq!(own.to_string(), "a sentence of the node");
+}
+
+#[test]
 fn an_append_that_was_refused_or_never_sent_did_not_happen() {
     let cases = [
         (not_reached(), ErrorKind::Unavailable),
@@ -91,7 +121,7 @@ fn an_append_that_was_refused_or_never_sent_did_not_happen() {
         (Status::not_found("no such topic"), ErrorKind::NotFound),
         (Status::out_of_range("message too large"), ErrorKind::TooLarge),
         (refusal(Code::InvalidArgument, "MESSAGE_TOO_LARGE"), ErrorKind::TooLarge),
-        (refusal(Code::InvalidArgument, "RECORD_INVALID"), ErrorKind::Invalid),
+        (refusal(Code::InvalidArgument, "BATCH_INVALID"), ErrorKind::Invalid),
     ];
     for (status, kind) in cases {
         assert_eq!(peer().append_error(&status).kind(), kind, "{status:?}");

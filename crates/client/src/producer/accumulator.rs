@@ -11,26 +11,32 @@
 //! out of time or goes back, and is handed to the caller for completion exactly once; `bytes_in_flight` is the sum
 //! over `in_flight`; a queue is in `ready` if and only if its first batch may go.
 
+mod compress;
+mod giving_up;
 mod numbering;
 mod queue;
 mod refusal;
+mod room;
 #[cfg(test)]
 mod tests;
 mod topics;
 
+pub(super) use compress::ToCompress;
 pub(super) use queue::{Drained, Tracked};
 pub(super) use refusal::{Fate, Refused};
+pub(super) use room::MostBytes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use logmill_record::{Batch, BatchBuilder, BatchError, NewRecord};
+use logmill_record::{Batch, BatchBuilder, BatchError, Compression, NewRecord};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::delivery::{Completion, Delivery};
 use numbering::{HasId, Number, Rules};
 use queue::{Body, Queue, WaitingBatch};
+use room::Room;
 use topics::Topics;
 
 /// How much may go into a batch, and how much may be under way.
@@ -60,6 +66,8 @@ pub(super) struct Accumulator {
     limits: Limits,
     /// The largest batch that the node takes, once it has said so.
     node_batch_bytes: Option<usize>,
+    /// How batches are compressed where a topic leaves it to the producer.
+    compression: Compression,
     pub(super) topics: Topics,
     identity: Identity,
     queues: Vec<Queue>,
@@ -90,12 +98,12 @@ struct InFlight {
 /// Why a record was not accepted.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// The topic's partitions are not known, or not any more.
+    /// The topic's partitions are not known, or not any more, or were asked for long ago.
     UnknownTopic,
     /// The topic has only so many partitions.
     NoPartition { count: u32 },
-    /// Alone in a batch, the record is larger than the node takes.
-    TooLarge { size_bytes: usize, limit_bytes: usize },
+    /// Alone in a batch that is not compressed, the record is larger than node or topic take.
+    TooLarge { size_bytes: usize, most: MostBytes },
     /// The record cannot be in a batch at all.
     Batch(BatchError),
 }
@@ -103,10 +111,12 @@ pub(super) enum Refusal {
 /// What to do next.
 #[derive(Debug)]
 pub(super) enum Next {
+    /// Compress this one without the lock, and give it [back](Accumulator::compressed).
+    Compress(ToCompress),
     /// Send this batch.
     Send(Outgoing),
     /// This batch is larger than the node takes, so it is not sent.
-    Refused { tracked: Tracked, size_bytes: usize, limit_bytes: usize },
+    Refused { tracked: Tracked, size_bytes: usize, most: MostBytes },
     /// This batch cannot be built.
     Unbuildable { tracked: Tracked, error: BatchError },
     /// Nothing may go out now.
@@ -131,15 +141,17 @@ pub(super) struct Entry<'a> {
     pub(super) partition: Option<u32>,
     /// The record's share of the buffer.
     pub(super) charge: OwnedSemaphorePermit,
+    pub(super) now: Instant,
     pub(super) deadline: Instant,
 }
 
 impl Accumulator {
-    pub(super) fn new(configured: Limits, identity: Identity) -> Accumulator {
+    pub(super) fn new(configured: Limits, identity: Identity, compression: Compression) -> Accumulator {
         Accumulator {
             configured,
             limits: configured,
             node_batch_bytes: None,
+            compression,
             topics: Topics::default(),
             identity,
             queues: Vec::new(),
@@ -176,11 +188,16 @@ impl Accumulator {
 
     /// Adds a record to the last batch of its partition, or to a new one.
     pub(super) fn push(&mut self, record: &NewRecord<'_>, entry: Entry<'_>) -> Result<Delivery, Refusal> {
+        let topic = self.topics.get_fresh(entry.topic, entry.now).ok_or(Refusal::UnknownTopic)?;
         let alone_bytes = BatchBuilder::new().size_with(record);
-        if let Some(limit_bytes) = self.node_batch_bytes.filter(|&limit| alone_bytes > limit) {
-            return Err(Refusal::TooLarge { size_bytes: alone_bytes, limit_bytes });
+        let most = MostBytes::of(self.node_batch_bytes, topic.rules.max_message_bytes);
+        let compression = topic.rules.compression.unwrap_or(self.compression);
+        // What a codec makes of a record is known when it is compressed.
+        if let (Compression::None, Some(most)) = (compression, most)
+            && alone_bytes > most.bytes()
+        {
+            return Err(Refusal::TooLarge { size_bytes: alone_bytes, most });
         }
-        let topic = self.topics.get_mut(entry.topic).ok_or(Refusal::UnknownTopic)?;
         let partition = match entry.partition {
             Some(partition) if partition >= topic.partitioner.count() => {
                 return Err(Refusal::NoPartition { count: topic.partitioner.count() });
@@ -188,13 +205,14 @@ impl Accumulator {
             Some(partition) => partition,
             None => topic.partitioner.choose(record.key, alone_bytes),
         };
-        let index = *topic.queues.entry(partition).or_insert_with(|| {
+        let index = *topic.queue_of(partition).get_or_insert_with(|| {
             self.queues.push(Queue::new(Arc::clone(entry.topic), partition));
             self.queues.len() - 1
         });
         let queue = &mut self.queues[index];
         let waiting_before = queue.len();
-        let delivery = queue.push(record, self.limits.batch_bytes, entry).map_err(Refusal::Batch)?;
+        let room = Room::new(self.limits.batch_bytes, most, compression);
+        let delivery = queue.push(record, room, entry).map_err(Refusal::Batch)?;
         self.waiting += queue.len() - waiting_before;
         self.make_ready(index);
         Ok(delivery)
@@ -204,13 +222,16 @@ impl Accumulator {
     pub(super) fn take(&mut self) -> Next {
         let Some((index, size_bytes)) = self.first_ready() else { return Next::Nothing };
         self.ready.pop_front();
+        self.queues[index].ready = false;
+        if let Some(work) = self.take_to_compress(index) {
+            return Next::Compress(work);
+        }
         let queue = &mut self.queues[index];
-        queue.ready = false;
         let (topic, partition) = (Arc::clone(&queue.topic), queue.partition);
         let Some(WaitingBatch { body, tracked, sequence, .. }) = queue.pop() else { return Next::Nothing };
         self.waiting -= 1;
         let next = match self.node_batch_bytes.filter(|&limit| size_bytes > limit && sequence.is_none()) {
-            Some(limit_bytes) => Next::Refused { tracked, size_bytes, limit_bytes },
+            Some(limit) => Next::Refused { tracked, size_bytes, most: MostBytes::Node(limit) },
             None => match self.build(index, body, &tracked, sequence) {
                 Ok((batch, number)) => {
                     let queue = &mut self.queues[index];
@@ -242,7 +263,7 @@ impl Accumulator {
     }
 
     /// The batch under the number that it goes out with. Built here, so that it can go back if its stream breaks
-    /// while it is on its way out; what that takes is the checksum.
+    /// while it is on its way out; what that takes is the checksum, since one to be compressed was before.
     fn build(
         &mut self,
         index: usize,
@@ -253,7 +274,7 @@ impl Accumulator {
         let numbering = &mut self.queues[index].numbering;
         // A batch that cannot be built uses up no number.
         let batch = match body {
-            Body::Filling(builder) => {
+            Body::Filling(builder, _) => {
                 let number = match self.identity {
                     Identity::None => None,
                     // Only what has its number already may go without an id.
@@ -309,51 +330,6 @@ impl Accumulator {
         self.queues[queue].numbering.succeeded();
         self.make_ready(queue);
         Some(tracked)
-    }
-
-    /// Takes back every batch that is not under way.
-    pub(super) fn drain_waiting(&mut self) -> Drained {
-        self.drain_where(|_| true)
-    }
-
-    /// Gives up every batch that is under way.
-    pub(super) fn drain_in_flight(&mut self) -> Vec<Tracked> {
-        let ids: Vec<u64> = self.in_flight.keys().copied().collect();
-        let gone = ids.into_iter().filter_map(|id| self.abandon(id)).map(|it| it.tracked).collect();
-        self.check_ready();
-        gone
-    }
-
-    /// The batches whose time has run out.
-    pub(super) fn expire(&mut self, now: Instant) -> Drained {
-        let mut drained = self.drain_where(|tracked| tracked.deadline <= now);
-        let late: Vec<u64> =
-            self.in_flight.iter().filter(|(_, it)| it.tracked.deadline <= now).map(|(&id, _)| id).collect();
-        drained.unknown.extend(late.into_iter().filter_map(|id| self.abandon(id)).map(|it| it.tracked));
-        self.check_ready();
-        drained
-    }
-
-    /// A batch under way is not waited for any more: it may be stored.
-    fn abandon(&mut self, correlation_id: u64) -> Option<InFlight> {
-        let it = self.in_flight.remove(&correlation_id)?;
-        self.bytes_in_flight -= it.size_bytes;
-        let queue = &mut self.queues[it.queue];
-        queue.in_flight -= 1;
-        if self.identity != Identity::None {
-            queue.numbering.give_up();
-        }
-        self.after_giving_up(it.queue);
-        Some(it)
-    }
-
-    fn after_giving_up(&mut self, index: usize) {
-        if let Identity::Known(id) = self.identity
-            && self.queues[index].numbering.uses_up(id)
-        {
-            self.identity = Identity::Wanted;
-        }
-        self.make_ready(index);
     }
 
     /// Closes the batches that could still take records, so that they go out without waiting for those before
@@ -422,21 +398,6 @@ impl Accumulator {
             queues[index].ready = queues[index].may_send(rules);
             queues[index].ready
         });
-    }
-
-    fn drain_where(&mut self, which: impl Fn(&Tracked) -> bool) -> Drained {
-        let mut drained = Drained::default();
-        for index in 0..self.queues.len() {
-            self.queues[index].drain_where(&which, &mut drained);
-        }
-        self.waiting -= drained.not_stored.len() + drained.unknown.len();
-        if !drained.unknown.is_empty() {
-            for index in 0..self.queues.len() {
-                self.after_giving_up(index);
-            }
-        }
-        self.check_ready();
-        drained
     }
 }
 

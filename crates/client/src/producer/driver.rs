@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tonic::Streaming;
 
 use super::accumulator::{Drained, Fate, Limits, Refused};
+use super::rules::is_by_rules;
 use super::shared::{Life, Shared};
 use super::stream::Requests;
 use crate::backoff::Backoff;
@@ -51,7 +52,7 @@ async fn keep_sending(shared: &Arc<Shared>) {
             }
             Err(error) => {
                 tracing::debug!(%error, "a produce stream could not be opened");
-                let hopeless = !error.kind().passes();
+                let hopeless = !error.kind().is_retriable();
                 end_stream(shared, error.clone());
                 if hopeless {
                     let drained = shared.state.lock().accumulator.drain_waiting();
@@ -189,7 +190,9 @@ pub(super) fn refused(shared: &Shared, correlation_id: u64, error: &Error) {
         let mut state = shared.state.lock();
         let refused = Refused::by(error);
         let fate = state.accumulator.refuse(correlation_id, refused, error, Instant::now());
-        if let (ErrorKind::NotFound, Fate::Fails(tracked)) = (error.kind(), &fate) {
+        if let Fate::Fails(tracked) | Fate::Unknown(tracked) = &fate
+            && (error.kind() == ErrorKind::NotFound || is_by_rules(error))
+        {
             state.accumulator.topics.forget(&tracked.topic);
         }
         (fate, state.waker_if_any_may_go())

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 use tokio::time::{Instant, timeout_at};
 
-use super::accumulator::{Entry, Refusal};
+use super::accumulator::{Entry, MostBytes, Refusal};
 use super::partitioner::Partitioner;
+use super::rules::TopicRules;
 use super::shared::{Life, closed};
 use super::stream::too_large;
 use super::{Delivery, Producer, ProducerRecord};
@@ -24,28 +25,33 @@ impl Producer {
     ///
     /// # Errors
     /// The record was not taken and is not sent: [`NotFound`](ErrorKind::NotFound) for a topic or partition
-    /// that is not there, [`TooLarge`](ErrorKind::TooLarge) for one that is larger than the node takes (the
-    /// delivery fails in the same way if the node has not been reached yet),
+    /// that is not there, [`TooLarge`](ErrorKind::TooLarge) for one that is larger than the topic or the node takes
+    /// (the delivery fails in the same way where that turns out later, as it does of compressed ones),
+    /// [`Unsupported`](ErrorKind::Unsupported) for a topic whose codec this program was built without,
     /// [`Exhausted`](ErrorKind::Exhausted) if the buffer stayed full for the delivery timeout,
     /// [`Unavailable`](ErrorKind::Unavailable) or [`Timeout`](ErrorKind::Timeout) if the topic could not be
     /// looked up, and [`Closed`](ErrorKind::Closed).
     pub async fn send(&self, record: ProducerRecord) -> Result<Delivery, Error> {
-        let deadline = Instant::now() + self.shared.options.delivery_timeout;
+        let mut now = Instant::now();
+        let deadline = now + self.shared.options.delivery_timeout;
         let mut looked_again = false;
         loop {
-            self.learn(&record.topic, deadline).await?;
             let charge = self.charge(&record, deadline).await?;
-            match self.push(&record, charge, deadline)? {
+            match self.push(&record, charge, now, deadline)? {
                 Ok(delivery) => return Ok(delivery),
-                // Another record's answer says that the topic is gone; ask, and fail with the node's words.
-                Err(Refusal::UnknownTopic) if Instant::now() < deadline => {}
-                // The topic may have been made anew with more partitions.
-                Err(Refusal::NoPartition { .. }) if !looked_again => {
+                // Not asked yet or long ago; or another record's answer says that it is gone, or asks for other batches by
+                // now, and it is for the node to say that.
+                Err(Refusal::UnknownTopic) if now < deadline => self.learn(&record.topic, deadline).await?,
+                // The topic may have more partitions by now, or take more.
+                Err(Refusal::NoPartition { .. } | Refusal::TooLarge { most: MostBytes::Topic(_), .. })
+                    if !looked_again =>
+                {
                     looked_again = true;
                     self.shared.state.lock().accumulator.topics.forget(&record.topic);
                 }
                 Err(refusal) => return Err(refused(&record, refusal)),
             }
+            now = Instant::now();
         }
     }
 
@@ -53,17 +59,18 @@ impl Producer {
         &self,
         record: &ProducerRecord,
         charge: OwnedSemaphorePermit,
+        now: Instant,
         deadline: Instant,
     ) -> Result<Result<Delivery, Refusal>, Error> {
-        let now = record.timestamp.unwrap_or_else(|| self.shared.client.clock().now());
-        let entry = Entry { topic: &record.topic, partition: record.partition, charge, deadline };
+        let timestamp = record.timestamp.unwrap_or_else(|| self.shared.client.clock().now());
+        let entry = Entry { topic: &record.topic, partition: record.partition, charge, now, deadline };
         let (pushed, waker) = {
             let mut state = self.shared.state.lock();
             if state.life != Life::Open {
                 return Err(closed());
             }
             let was_idle = state.accumulator.is_idle();
-            let pushed = record.with_new(now, |record| state.accumulator.push(record, entry));
+            let pushed = record.with_new(timestamp, |record| state.accumulator.push(record, entry));
             if was_idle {
                 self.shared.due.notify_one();
             }
@@ -106,11 +113,8 @@ impl Producer {
         }
     }
 
-    /// Makes sure that the number of the topic's partitions is known.
+    /// Makes sure that the number of the topic's partitions is known, and how it wants its batches.
     async fn learn(&self, topic: &Arc<str>, deadline: Instant) -> Result<(), Error> {
-        if self.shared.state.lock().accumulator.topics.is_fresh(topic, Instant::now()) {
-            return Ok(());
-        }
         let look_up = async {
             let _one_at_a_time = self.describing.lock().await;
             let mut backoff = Backoff::default();
@@ -119,7 +123,7 @@ impl Producer {
                     return Ok(());
                 }
                 let Err(error) = self.look_up(topic).await else { return Ok(()) };
-                if !error.kind().passes() {
+                if !error.kind().is_retriable() {
                     return Err(error);
                 }
                 let pause = backoff.next();
@@ -148,11 +152,13 @@ impl Producer {
                 if count == 0 {
                     return Err(Error::nonsense(format!("topic {topic} has no partitions")));
                 }
+                let rules = TopicRules::of(topic, &described.topic.settings)?;
                 let turn_bytes = self.shared.options.max_batch_bytes;
-                topics.learn(topic, Instant::now(), Partitioner::new(count, turn_bytes, random()));
+                let partitioner = Partitioner::new(count, turn_bytes, random());
+                topics.learn(topic, Instant::now(), partitioner, rules);
                 Ok(())
             }
-            Err(error) if error.kind().passes() && topics.is_known(topic) => {
+            Err(error) if error.kind().is_retriable() && topics.is_known(topic) => {
                 topics.keep(topic, Instant::now());
                 Ok(())
             }
@@ -186,10 +192,50 @@ fn refused(record: &ProducerRecord, refusal: Refusal) -> Error {
             Error::new(ErrorKind::NotFound, "PARTITION_NOT_FOUND", message)
                 .with_metadata([("topic", topic.to_string()), ("partition", partition.to_string())])
         }
-        Refusal::TooLarge { size_bytes, limit_bytes } => too_large(topic, size_bytes, limit_bytes),
+        Refusal::TooLarge { size_bytes, most } => too_large(topic, size_bytes, most),
         Refusal::Batch(error) => {
             Error::invalid(format!("this record for topic {topic} cannot be in a batch: {error}"))
                 .with_source(error)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::runtime::Handle;
+    use tonic::transport::Endpoint;
+
+    use super::*;
+    use crate::client::Connection;
+    use crate::clock::Clock;
+    use crate::error::Peer;
+    use crate::{Client, ProducerOptions};
+
+    /// Of no node.
+    fn client() -> Client {
+        let url = "http://127.0.0.1:1";
+        Client(Arc::new(Connection {
+            channel: Endpoint::from_static(url).connect_lazy(),
+            peer: Peer { url: url.into() },
+            runtime: Handle::current(),
+            connect_timeout: Duration::from_secs(1),
+            request_timeout: Duration::from_secs(1),
+            max_reply_bytes: 1,
+            clock: Clock::system(),
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_record_that_finds_no_room_in_time_is_not_taken() {
+        let delivery_timeout = Duration::from_millis(50);
+        let options = ProducerOptions { max_buffered_bytes: 100, delivery_timeout, ..Default::default() };
+        let producer = client().producer(options).unwrap();
+        // Taken by nobody whose own time could be over first, and make room.
+        let _taken = Arc::clone(&producer.shared.buffer).try_acquire_many_owned(100).unwrap();
+        let error = producer.send(ProducerRecord::new("t", "x")).await.unwrap_err();
+        assert_eq!((error.kind(), error.reason()), (ErrorKind::Exhausted, "BUFFER_FULL"));
+        assert!(producer.shared.state.lock().accumulator.is_idle());
     }
 }

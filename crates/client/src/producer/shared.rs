@@ -76,12 +76,13 @@ impl Shared {
             batches_in_flight: usize::MAX,
         };
         let identity = if options.idempotent { Identity::Wanted } else { Identity::None };
+        let accumulator = Accumulator::new(limits, identity, options.compression);
         Shared {
             client,
             buffer: Arc::new(Semaphore::new(options.buffer_permits())),
             options,
             state: Mutex::new(State {
-                accumulator: Accumulator::new(limits, identity),
+                accumulator,
                 stream: StreamState { id: 0, started: false },
                 stream_waker: None,
                 life: Life::Open,

@@ -10,7 +10,8 @@ use std::task::{Context, Poll};
 use logmill_proto::v1;
 use tokio_stream::Stream;
 
-use super::accumulator::{Next, Outgoing};
+use super::accumulator::{MostBytes, Next, Outgoing, ToCompress};
+use super::rules::MAX_MESSAGE_BYTES;
 use super::shared::{Life, Shared};
 use crate::convert::partition_to;
 use crate::produce::produce_request;
@@ -45,13 +46,14 @@ impl Stream for Requests {
                 next
             };
             match next {
+                Next::Compress(work) => self.compress(work),
                 Next::Send(outgoing) => {
                     if let Some(request) = self.request(outgoing) {
                         return Poll::Ready(Some(request));
                     }
                 }
-                Next::Refused { tracked, size_bytes, limit_bytes } => {
-                    let error = too_large(&tracked.topic, size_bytes, limit_bytes);
+                Next::Refused { tracked, size_bytes, most } => {
+                    let error = too_large(&tracked.topic, size_bytes, most);
                     self.shared.fail(vec![tracked], &error);
                 }
                 Next::Unbuildable { tracked, error } => self.shared.fail(vec![tracked], &not_built(error)),
@@ -62,6 +64,23 @@ impl Stream for Requests {
 }
 
 impl Requests {
+    fn compress(&self, work: ToCompress) {
+        let built = work.builder.build();
+        let (failed, waker) = {
+            let mut state = self.shared.state.lock();
+            let failed = state.accumulator.compressed(work.place, built);
+            // This stream may be over by now, and the next one waits for the batch.
+            let is_present = state.stream.id == self.stream;
+            (failed, if is_present { None } else { state.waker_if_any_may_go() })
+        };
+        if let Some((tracked, error)) = failed {
+            self.shared.fail(vec![tracked], &not_built(error));
+        }
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     fn request(&self, outgoing: Outgoing) -> Option<v1::ProduceStreamRequest> {
         let Outgoing { correlation_id, topic, partition, batch, after_failure } = outgoing;
         let partition = match partition_to(partition) {
@@ -81,15 +100,29 @@ fn not_built(error: logmill_record::BatchError) -> Error {
     Error::invalid(format!("these records cannot be in a batch: {error}")).with_source(error)
 }
 
-/// A record, or a batch that was begun before the node had told its limit.
-pub(super) fn too_large(topic: &str, size_bytes: usize, limit_bytes: usize) -> Error {
-    let message = format!(
-        "a batch of {size_bytes} bytes for topic {topic} was not sent, because the node takes at most \
-         {limit_bytes} bytes: send smaller records, or raise the node's setting max.message.bytes"
-    );
+/// A record, or a batch that was begun before the limit was known.
+pub(super) fn too_large(topic: &str, size_bytes: usize, most: MostBytes) -> Error {
+    let max_bytes = most.bytes();
+    let (limit, message) = match most {
+        MostBytes::Node(_) => (
+            "max_batch_bytes",
+            format!(
+                "a batch of {size_bytes} bytes for topic {topic} was not sent, because the node takes at most \
+                 {max_bytes} bytes: send smaller records, or raise the node's limit max_batch_bytes (`serve --limit`)"
+            ),
+        ),
+        MostBytes::Topic(_) => (
+            MAX_MESSAGE_BYTES,
+            format!(
+                "a batch of {size_bytes} bytes for topic {topic} was not sent, because the topic's \
+                 {MAX_MESSAGE_BYTES} is {max_bytes}: send smaller records, or raise it for the topic"
+            ),
+        ),
+    };
     Error::new(ErrorKind::TooLarge, "MESSAGE_TOO_LARGE", message).with_metadata([
         ("topic", topic.to_owned()),
-        ("size_bytes", size_bytes.to_string()),
-        ("max_bytes", limit_bytes.to_string()),
+        ("bytes", size_bytes.to_string()),
+        ("limit", limit.to_owned()),
+        ("value", max_bytes.to_string()),
     ])
 }

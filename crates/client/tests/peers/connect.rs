@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use logmill_client::{Client, Error, ErrorKind};
+use logmill_client::{Client, Error, ErrorKind, FetchFrom, Position, ProducerOptions, ProducerRecord};
+use logmill_proto::v1::node_service_server::NodeServiceServer;
 use logmill_proto::v1::topic_service_server::TopicServiceServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -92,6 +93,42 @@ async fn another_grpc_service_is_there() {
     let (error, _) = connect(&url).await;
     assert_clear(&error, &url, ErrorKind::Unsupported);
     assert_eq!(error.reason(), "NOT_A_NODE");
+}
+
+#[tokio::test]
+async fn a_node_without_the_call_is_said_to_be_older() {
+    let assert_older = |error: &Error, url: &str| {
+        assert_eq!((error.kind(), error.reason()), (ErrorKind::Unsupported, "UNIMPLEMENTED"), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains(url) && text.contains("older") && text.contains("update the node"), "{text}");
+    };
+    // Neither topics nor records; then no way to write them.
+    let bare = Server::builder().add_service(NodeServiceServer::new(Fake::new()));
+    let readable = Server::builder()
+        .add_service(NodeServiceServer::new(Fake::new()))
+        .add_service(TopicServiceServer::new(Fake::new()));
+    for (router, has_topics) in [(bare, false), (readable, true)] {
+        let (listener, url) = listen().await;
+        tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
+        let client = Client::connect(&url).await.unwrap();
+        assert_eq!(client.describe_topic("t").await.is_ok(), has_topics);
+        if !has_topics {
+            assert_older(&client.describe_topic("t").await.unwrap_err(), &url);
+        }
+        let from = FetchFrom::new("t", 0, Position::Earliest);
+        assert_older(&client.fetch(from.clone().into()).await.unwrap_err(), &url);
+        let subscribed = match client.subscribe(from.into()).await {
+            Ok(mut subscription) => subscription.next().await.unwrap().map(drop),
+            Err(error) => Err(error),
+        };
+        assert_older(&subscribed.unwrap_err(), &url);
+        let producer = client.producer(ProducerOptions::default()).unwrap();
+        let sent = match producer.send(ProducerRecord::new("t", "x")).await {
+            Ok(delivery) => delivery.await.map(drop),
+            Err(error) => Err(error),
+        };
+        assert_older(&sent.unwrap_err(), &url);
+    }
 }
 
 #[test]

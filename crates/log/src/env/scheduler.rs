@@ -36,7 +36,7 @@ pub type Wanted = Weak<dyn Any + Send + Sync>;
 /// ```
 /// use logmill_log::env::Work;
 ///
-/// assert_eq!(Work::ALL.len(), 6);
+/// assert_eq!(Work::ALL.len(), 7);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Work {
@@ -46,8 +46,10 @@ pub enum Work {
     Append,
     /// Reading from logs.
     Read,
-    /// Everything that nobody waits for: compaction, deletion.
+    /// What nobody waits for: looking after logs, deletion.
     Background,
+    /// Rewriting logs, which takes a processor for long.
+    Compaction,
     /// Waking those whose time has come; never blocks.
     Wake,
     /// Writing the checkpoint, which has to come in time however much there is to do in the
@@ -57,8 +59,15 @@ pub enum Work {
 
 impl Work {
     /// Every kind, in a fixed order.
-    pub const ALL: [Self; 6] =
-        [Self::Sync, Self::Append, Self::Read, Self::Background, Self::Wake, Self::Checkpoint];
+    pub const ALL: [Self; 7] = [
+        Self::Sync,
+        Self::Append,
+        Self::Read,
+        Self::Background,
+        Self::Compaction,
+        Self::Wake,
+        Self::Checkpoint,
+    ];
 }
 
 /// Runs tasks: on threads of its own in production, one after another in seeded order in a

@@ -133,8 +133,11 @@ impl Crew {
             // The kernel merges flushes that are in flight together.
             Work::Sync => ("logmill-sync", 64),
             Work::Append => ("logmill-append", 16),
-            Work::Read => ("logmill-read", 16),
-            Work::Background => ("logmill-back", 2),
+            // Those that wait for a disk must leave some for what is cached.
+            Work::Read => ("logmill-read", 64),
+            // Each may wait for a file that hangs.
+            Work::Background => ("logmill-back", 8),
+            Work::Compaction => ("logmill-compact", 2),
             Work::Wake => ("logmill-wake", 1),
             Work::Checkpoint => ("logmill-check", 1),
         };

@@ -78,7 +78,7 @@ impl LogInner {
         enough || next_horizon.is_some_and(|horizon| horizon <= now)
     }
 
-    /// One step on the background workers, and then the next: other logs get their turn between.
+    /// One step on the workers for compaction, and then the next: other logs get their turn between.
     fn spawn_step(self: &Arc<Self>) {
         let log = Arc::clone(self);
         let step = move || {
@@ -87,7 +87,7 @@ impl LogInner {
                 log.spawn_step();
             }
         };
-        self.env.scheduler.spawn(Work::Background, Box::new(step));
+        self.env.scheduler.spawn(Work::Compaction, Box::new(step));
     }
 
     /// Waits for the step that is under way, which ends early once the log is closing, and frees

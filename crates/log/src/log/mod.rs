@@ -14,6 +14,7 @@ mod file;
 mod futures;
 mod group;
 mod handle;
+mod look_after;
 mod merge;
 mod park;
 mod producers;
@@ -73,6 +74,8 @@ pub(crate) struct LogInner {
     last_use: AtomicU64,
     /// A task waits for the lock of the state to make room for others.
     gives_way: AtomicBool,
+    /// A task does what is due in it.
+    is_looked_after: AtomicBool,
     /// What its opening had to mend.
     recovered: Recovered,
     counters: Counters,

@@ -65,16 +65,17 @@ impl LogInner {
         }
     }
 
-    /// Asks for a sync of what is written up to `end`, if there is none on its way.
+    /// Asks for a sync of what is written up to `end`, if there is none on its way. Does not wait for a write
+    /// that is under way: whoever asks may be a future that is polled.
     pub(super) fn want_durable(self: &Arc<Self>, end: Offset) {
-        let mut state = self.state.lock();
+        let Some(mut state) = self.state.try_lock() else { return self.give_way() };
         state.wanted = state.wanted.max(end);
         self.schedule_sync(&mut state);
     }
 
-    /// Another log waits for room: syncs all that is written, and closes the file if that is on disk and a
-    /// file is waited for. The other log does not wait for a write of this one: a task does, and one only,
-    /// so that a write that hangs costs the set no more than one of its threads for syncs.
+    /// Somebody waits for a sync, or another log for room: syncs all that is written, and closes the file if
+    /// that is on disk and a file is waited for. Nobody waits here for a write of this log: a task does, and
+    /// one only, so that a write that hangs costs the set no more than one of its threads for syncs.
     pub(crate) fn give_way(self: &Arc<Self>) {
         if let Some(state) = self.state.try_lock() {
             return self.give_way_with(state);

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::checkpointer::Checkpointer;
+use super::close_all::close_all;
 use super::space::WithReserve;
 use super::{Held, SetInner, Shared, dir};
 use crate::env::{Env, OpenMode, Space, within};
@@ -226,7 +227,7 @@ impl LogSet {
 
     fn open_in_turn(&self, path: &Path, options: LogOptions, on_read: Option<OnRead>) -> Result<Log, Error> {
         self.check_open()?;
-        let meta = self.read_meta(path)?;
+        let mut meta = self.read_meta(path)?;
         let row = self.inner.table.lock().get(&meta.id).copied();
         let mut expected = Expected {
             durable: row.map(|row| row.durable),
@@ -239,7 +240,11 @@ impl LogSet {
         if let Some(open) = open {
             let log = Log::new(open, self.clone());
             match log.stats().state {
-                LogState::Poisoned(_) => log.inner().abandon(),
+                LogState::Poisoned(_) => {
+                    log.inner().abandon();
+                    // Its start may have been moved until now.
+                    meta = self.read_meta(path)?;
+                }
                 LogState::Closed => {}
                 // Something was in the way, which may be gone.
                 LogState::ReadOnly(error) if error.kind() == ErrorKind::ReadOnly => {
@@ -320,10 +325,7 @@ impl LogSet {
         let turns: Vec<_> = self.inner.turns.lock().values().cloned().collect();
         turns.iter().for_each(|turn| drop(turn.lock()));
         let logs: Vec<_> = self.inner.logs.lock().values().cloned().collect();
-        let mut outcome = Ok(());
-        for log in logs {
-            outcome = outcome.and(log.close());
-        }
+        let mut outcome = close_all(&*self.inner.env.scheduler, logs);
         if first {
             self.inner.end_space_looks();
             outcome = outcome.and(self.inner.write_checkpoint());

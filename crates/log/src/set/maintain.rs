@@ -1,7 +1,8 @@
 //! Looking after the logs: once every maintenance interval, while any log is open.
 //!
 //! One task on the background workers, which sets itself again; it holds the set only weakly. What
-//! is due in a log is decided and done by that log: see the methods called here.
+//! is due in a log is decided and done by that log, in a task of its own: a file that hangs keeps
+//! nothing from the others.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -51,11 +52,7 @@ impl SetInner {
             if self.closed.load(Ordering::Acquire) {
                 break;
             }
-            log.roll_if_old();
-            log.expire_producers();
-            log.retain_if_due();
-            log.park_if_idle();
-            log.compact_if_due();
+            log.look_after();
         }
         true
     }

@@ -6,6 +6,7 @@
 
 mod budget;
 mod checkpointer;
+mod close_all;
 mod dir;
 mod dirty;
 mod files;

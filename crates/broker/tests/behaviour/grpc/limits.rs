@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::SendStream;
 use h2::client::{ResponseFuture, SendRequest};
-use h2::{RecvStream, SendStream};
 use logmill_broker::{Limit, LimitStats, Limits};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -15,24 +15,24 @@ use v1::position::Edge;
 use super::*;
 use crate::common::config;
 
-async fn limited(dir: &tempfile::TempDir, limits: Limits) -> Served {
+pub(super) async fn limited(dir: &tempfile::TempDir, limits: Limits) -> Served {
     Served::start(Config { limits, stall_timeout: Duration::from_millis(300), ..config(dir) }).await
 }
 
-fn counts(served: &Served, limit: Limit) -> (usize, u64) {
+pub(super) fn counts(served: &Served, limit: Limit) -> (usize, u64) {
     let stats = served.broker.stats().limits.into_iter().find(|stats| stats.limit == limit);
     let LimitStats { used, refused, .. } = stats.unwrap();
     (used, refused)
 }
 
-fn is_over(status: &Status, limit: Limit) {
+pub(super) fn is_over(status: &Status, limit: Limit) {
     let (code, reason, metadata) = reason(status);
     assert_eq!((code, reason.as_str()), (Code::ResourceExhausted, "LIMIT_EXCEEDED"), "{status:?}");
     assert_eq!(metadata["limit"], limit.as_str());
     assert!(status.message().contains(limit.as_str()), "{status:?}");
 }
 
-async fn list(channel: &Channel) -> Result<(), Status> {
+pub(super) async fn list(channel: &Channel) -> Result<(), Status> {
     Topics::new(channel.clone()).list_topics(v1::ListTopicsRequest::default()).await.map(drop)
 }
 
@@ -56,7 +56,7 @@ async fn a_connection_too_many_is_told_so_and_works_when_another_has_gone() {
     served.stop().await;
 }
 
-async fn subscribe(
+pub(super) async fn subscribe(
     channel: &Channel,
     topic: &str,
 ) -> Result<(mpsc::Sender<v1::SubscribeRequest>, Streaming<v1::SubscribeResponse>), Status> {
@@ -86,44 +86,32 @@ async fn a_stream_too_many_on_a_connection_is_told_so_and_another_connection_is_
     served.stop().await;
 }
 
-/// A connection on which requests can be sent in parts.
-async fn raw(address: SocketAddr) -> SendRequest<Bytes> {
-    let tcp = TcpStream::connect(address).await.unwrap();
-    let (sender, connection) = h2::client::handshake(tcp).await.unwrap();
-    tokio::spawn(connection);
-    sender
-}
-
 /// A message that says that it is larger than what comes of it.
-async fn send_part(sender: &SendRequest<Bytes>, part: usize) -> (ResponseFuture, SendStream<Bytes>) {
-    let request = http::Request::post("http://node/logmill.v1.ProduceService/Produce")
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(())
-        .unwrap();
-    let mut sender = sender.clone().ready().await.unwrap();
-    let (response, mut body) = sender.send_request(request, false).unwrap();
+pub(super) async fn send_part(
+    sender: &SendRequest<Bytes>,
+    part: usize,
+) -> (ResponseFuture, SendStream<Bytes>) {
+    let (response, mut body) = raw::begin(sender, "/logmill.v1.ProduceService/Produce", &[]).await;
     let bytes = [&[0][..], &1_000_000_u32.to_be_bytes(), &vec![0; part]].concat();
     body.send_data(bytes.into(), false).unwrap();
     (response, body)
 }
 
-fn is_refused(response: &http::Response<RecvStream>) {
-    assert_eq!(response.headers()["grpc-status"], "8", "{response:?}");
-    assert!(response.headers()["grpc-message"].to_str().unwrap().contains("bytes"), "{response:?}");
+async fn is_refused(response: ResponseFuture, limit: Limit) {
+    is_over(&raw::answer(response).await.unwrap().1, limit);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_has_so_much_of_requests_half_sent_and_no_more() {
     let dir = tempfile::tempdir().unwrap();
     let served = limited(&dir, Limits { max_connection_bytes: 50_000, ..Limits::default() }).await;
-    let hostile = raw(served.address).await;
+    let hostile = raw::connect(served.address).await;
     let waits = send_part(&hostile, 30_000).await;
     while counts(&served, Limit::MaxConnectionBytes).0 < 30_000 {
         list(&served.channel).await.unwrap();
     }
     let (refused, body) = send_part(&hostile, 30_000).await;
-    is_refused(&refused.await.unwrap());
+    is_refused(refused, Limit::MaxConnectionBytes).await;
     assert_eq!(counts(&served, Limit::MaxConnectionBytes), (30_005, 1));
     served.create("t", 1).await;
     served.say("t", 0, &"x".repeat(30_000)).await;
@@ -135,12 +123,12 @@ async fn a_connection_has_so_much_of_requests_half_sent_and_no_more() {
 async fn who_never_finishes_a_request_is_cut_when_others_are_refused_for_it() {
     let dir = tempfile::tempdir().unwrap();
     let served = limited(&dir, Limits { max_request_bytes: 50_000, ..Limits::default() }).await;
-    let (stalls, _stalled) = send_part(&raw(served.address).await, 40_000).await;
+    let (stalls, _stalled) = send_part(&raw::connect(served.address).await, 40_000).await;
     while counts(&served, Limit::MaxRequestBytes).0 < 40_000 {
         list(&served.channel).await.unwrap();
     }
-    let (refused, body) = send_part(&raw(served.address).await, 30_000).await;
-    is_refused(&refused.await.unwrap());
+    let (refused, body) = send_part(&raw::connect(served.address).await, 30_000).await;
+    is_refused(refused, Limit::MaxRequestBytes).await;
     assert!(stalls.await.is_err(), "its connection is gone");
     drop(body);
     while counts(&served, Limit::MaxRequestBytes).0 > 0 {
@@ -189,6 +177,85 @@ async fn those_who_never_read_are_cut_when_others_are_refused_for_it() {
         }
     }
     assert!(cut > 0);
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_never_reads_takes_its_part_and_no_other_is_refused_for_it() {
+    const PART: usize = 4_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { max_reply_bytes: 6 * PART, max_connection_reply_bytes: PART, ..Limits::default() };
+    let served = limited(&dir, limits).await;
+    served.create("t", 1).await;
+    for _ in 0..8 {
+        served.produces().produce(records("t", Some(0), [vec![b'x'; 900_000]])).await.unwrap();
+    }
+    let fetch = |channel: &Channel| {
+        let partitions = vec![from("t", 0, at_edge(Edge::Earliest))];
+        let mut fetches = Fetches::new(channel.clone());
+        async move { fetches.fetch(v1::FetchRequest { partitions, ..Default::default() }).await }
+    };
+    let greedy = connect(served.address).await;
+    let mut never_read = Vec::new();
+    for _ in 0..64 {
+        never_read.push(subscribe(&greedy, "t").await.unwrap());
+    }
+    // Until they wait, and for some time after.
+    let mut after = 0;
+    while after < 50 {
+        let read = fetch(&served.channel).await.unwrap().into_inner();
+        assert!(!read.partitions[0].chunks.is_empty());
+        after += usize::from(counts(&served, Limit::MaxConnectionReplyBytes).1 >= 40);
+    }
+    is_over(&fetch(&greedy).await.unwrap_err(), Limit::MaxConnectionReplyBytes);
+    assert_eq!(counts(&served, Limit::MaxReplyBytes).1, 0);
+    // Who reads in the end gets everything.
+    let read_all = |(requests, mut replies): (_, Streaming<v1::SubscribeResponse>)| async move {
+        while !is_last(&replies.message().await.unwrap().unwrap()) {}
+        drop(requests);
+    };
+    let reading: Vec<_> = never_read.into_iter().map(|it| tokio::spawn(read_all(it))).collect();
+    for reader in reading {
+        reader.await.unwrap();
+    }
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_nobody_reads_hold_back_their_own_connection_and_no_other() {
+    const REQUESTS: usize = 3_000;
+    let dir = tempfile::tempdir().unwrap();
+    // Room for so few answers that most of the requests are not even read.
+    let limits = Limits { max_connection_reply_bytes: 200 * 1024, ..Limits::default() };
+    let served = limited(&dir, limits).await;
+    served.create("t", 1).await;
+    let slow = connect(served.address).await;
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        let requests = (0..REQUESTS).map(|id| v1::ProduceStreamRequest {
+            correlation_id: id as u64,
+            request: Some(v1::ProduceRequest {
+                acks: v1::Acks::Written.into(),
+                ..records("t", Some(0), ["x"])
+            }),
+            after_failure: false,
+        });
+        let requests = tokio_stream::iter(requests.collect::<Vec<_>>());
+        let mut produces = Produces::new(slow.clone());
+        streams.push(produces.produce_stream(requests).await.unwrap().into_inner());
+    }
+    while counts(&served, Limit::MaxConnectionReplyBytes).1 == 0 {
+        served.say("t", 0, "meanwhile").await;
+    }
+    let (used, _) = counts(&served, Limit::MaxConnectionReplyBytes);
+    assert!(used <= 210 * 1024, "{used} bytes of answers");
+    served.say("t", 0, "still").await;
+    for mut answers in streams {
+        for _ in 0..=REQUESTS {
+            answers.message().await.unwrap().unwrap();
+        }
+        assert!(answers.message().await.unwrap().is_none());
+    }
     served.stop().await;
 }
 

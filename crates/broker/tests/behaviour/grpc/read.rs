@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use logmill_record::{Batch, BatchBuilder, BatchOptions, Compression, NewRecord, TimestampMs};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -33,10 +34,14 @@ fn decoded(data: &v1::PartitionData) -> Vec<(i64, String)> {
 }
 
 async fn append(served: &Served, partition: i32, values: &[&str]) {
+    append_batch(served, partition, batch(values)).await;
+}
+
+async fn append_batch(served: &Served, partition: i32, batch: Batch) {
     let request = v1::ProduceRequest {
         topic: "t".into(),
         partition: Some(partition),
-        payload: Some(v1::produce_request::Payload::Batch(batch(values).bytes().clone())),
+        payload: Some(v1::produce_request::Payload::Batch(batch.bytes().clone())),
         ..v1::ProduceRequest::default()
     };
     served.produces().produce(request).await.unwrap();
@@ -64,7 +69,7 @@ async fn records_come_decoded_from_the_offset_asked_for_or_as_they_are_stored() 
     let mut bases = Vec::new();
     for chunk in data.chunks {
         let Some(Data::Batches(mut batches)) = chunk.data else { panic!("batches were asked for") };
-        while let Some(batch) = logmill_record::Batch::split_from(&mut batches).unwrap() {
+        while let Some(batch) = Batch::split_from(&mut batches).unwrap() {
             bases.push(batch.header().base_offset.get());
         }
     }
@@ -319,6 +324,39 @@ async fn a_subscription_starts_goes_on_and_keeps_to_its_credit() {
     // Who grants no more and has nothing left is done.
     drop(subscribed.requests);
     assert!(subscribed.replies.message().await.unwrap().is_none());
+    served.stop().await;
+}
+
+/// Stored, such a batch is a few hundred bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_were_compressed_count_as_the_reader_sees_them() {
+    const EACH: i64 = 1_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(config(&dir)).await;
+    served.create("t", 1).await;
+    let options = BatchOptions::new().compression(Compression::Zstd);
+    for _ in 0..3 {
+        let mut batch = BatchBuilder::with_options(options, 0);
+        for _ in 0..100 {
+            let value = vec![b'x'; usize::try_from(EACH / 100).unwrap()];
+            let record =
+                NewRecord { timestamp: TimestampMs(5), key: None, value: Some(&value), headers: &[] };
+            batch.push(&record).unwrap();
+        }
+        append_batch(&served, 0, batch.build().unwrap()).await;
+    }
+    let all = start(vec![from("t", 0, at_edge(Edge::Earliest))], 1);
+    let mut subscribed = Subscribed::open(&served, Some(Sent::Start(all))).await.unwrap();
+    subscribed.reply().await.unwrap();
+    assert_eq!(decoded(&subscribed.data().await).len(), 100);
+    // The first came for a credit of one; what it was more is owed.
+    subscribed.grant(EACH - 1).await;
+    subscribed.nothing_comes().await;
+    subscribed.grant(1).await;
+    assert_eq!(decoded(&subscribed.data().await).len(), 100);
+    subscribed.grant(EACH / 2).await;
+    subscribed.nothing_comes().await;
+    drop(subscribed);
     served.stop().await;
 }
 

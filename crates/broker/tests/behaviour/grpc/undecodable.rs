@@ -82,7 +82,7 @@ async fn a_subscription_ends_at_a_batch_that_cannot_be_decoded_and_other_partiti
         if data.partition == 0 && data.error.is_some() {
             served.say("t", 1, "more").await;
         }
-        of[data.partition as usize].push(data);
+        of[usize::try_from(data.partition).unwrap()].push(data);
     }
     assert_eq!((offsets(&of[0][0]), of[0][0].next_offset), (vec![0, 1], 2));
     is_corrupt(&of[0][1], 2);

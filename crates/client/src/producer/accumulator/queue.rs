@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use logmill_record::{Batch, BatchBuilder, BatchError, NewRecord};
+use logmill_record::{Batch, BatchBuilder, BatchError, BatchOptions, Compression, NewRecord};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Entry;
 use super::numbering::{Numbering, Rules};
+use super::room::Room;
 use crate::Error;
 use crate::producer::delivery::{Completion, Delivery};
 
@@ -36,19 +37,23 @@ pub(super) struct WaitingBatch {
     pub(super) sequence: Option<i32>,
     /// Whether more records may join: at most the last one of a queue is open.
     open: bool,
+    /// Its records were taken out to be [compressed](super::compress).
+    compressing: bool,
 }
 
 #[derive(Debug)]
 pub(super) enum Body {
-    Filling(BatchBuilder),
-    /// It was sent before.
+    /// To be compressed like this when it is full, or when it may go.
+    Filling(BatchBuilder, Compression),
+    /// It was compressed, or sent before.
     Built(Batch),
 }
 
 impl Body {
+    /// Before compression as long as it is not compressed.
     pub(super) fn size_bytes(&self) -> usize {
         match self {
-            Body::Filling(builder) => builder.size_bytes(),
+            Body::Filling(builder, _) => builder.size_bytes(),
             Body::Built(batch) => batch.bytes().len(),
         }
     }
@@ -94,6 +99,7 @@ impl Queue {
     pub(super) fn may_send(&self, rules: Rules) -> bool {
         self.batches.front().is_some_and(|first| {
             (!first.open || self.in_flight == 0)
+                && !first.compressing
                 && self.numbering.may_send(first.sequence.is_some(), self.in_flight, rules)
         })
     }
@@ -106,11 +112,42 @@ impl Queue {
         self.batches.pop_front()
     }
 
+    /// The records of the first batch, which takes no more of them, if they have to be compressed.
+    pub(super) fn start_compressing(&mut self) -> Option<(u64, BatchBuilder)> {
+        let first = self.batches.front_mut()?;
+        match &mut first.body {
+            Body::Filling(builder, compression) if *compression != Compression::None => {
+                let builder = std::mem::take(builder);
+                (first.open, first.compressing) = (false, true);
+                Some((first.tracked.order, builder))
+            }
+            _ => None,
+        }
+    }
+
+    /// Puts the batch in its place, if that is still there; takes it out if it could not be built.
+    pub(super) fn end_compressing(
+        &mut self,
+        order: u64,
+        built: Result<Batch, BatchError>,
+    ) -> Option<(Tracked, BatchError)> {
+        let at = self.batches.iter().position(|waiting| waiting.tracked.order == order)?;
+        match built {
+            Ok(batch) => {
+                let waiting = &mut self.batches[at];
+                (waiting.body, waiting.compressing) = (Body::Built(batch), false);
+                None
+            }
+            Err(error) => self.batches.remove(at).map(|waiting| (waiting.tracked, error)),
+        }
+    }
+
     /// Takes back a batch that was sent, before those that were begun after it.
     pub(super) fn put_back(&mut self, batch: Batch, tracked: Tracked, sequence: Option<i32>) {
         let order = tracked.order;
         let at = self.batches.iter().take_while(|waiting| waiting.tracked.order < order).count();
-        self.batches.insert(at, WaitingBatch { body: Body::Built(batch), tracked, sequence, open: false });
+        let body = Body::Built(batch);
+        self.batches.insert(at, WaitingBatch { body, tracked, sequence, open: false, compressing: false });
     }
 
     pub(super) fn seal(&mut self) {
@@ -123,25 +160,26 @@ impl Queue {
     pub(super) fn push(
         &mut self,
         record: &NewRecord<'_>,
-        batch_bytes: usize,
+        room: Room,
         entry: Entry<'_>,
     ) -> Result<Delivery, BatchError> {
+        let Room { fill_bytes, compression } = room;
         if let Some(last) = self.batches.back_mut()
             && last.open
-            && let Body::Filling(builder) = &mut last.body
-            && builder.size_with(record) <= batch_bytes
+            && let Body::Filling(builder, begun_for) = &mut last.body
+            && *begun_for == compression
+            && builder.size_with(record) <= fill_bytes
         {
             builder.push(record)?;
             last.tracked.charge.merge(entry.charge);
             return Ok(last.tracked.next_delivery(self.partition));
         }
         // Only a producer that fills batches gets the room of a whole one from the start.
-        let mut builder = match self.batches.back() {
-            Some(_) => BatchBuilder::with_capacity(batch_bytes),
-            None => BatchBuilder::new(),
-        };
+        let capacity = if self.batches.is_empty() { 0 } else { fill_bytes };
+        let options = BatchOptions::new().compression(compression);
+        let mut builder = BatchBuilder::with_options(options, capacity);
         builder.push(record)?;
-        let open = builder.size_bytes() < batch_bytes;
+        let open = builder.size_bytes() < fill_bytes;
         let mut tracked = Tracked {
             completion: Completion::new(),
             topic: Arc::clone(&self.topic),
@@ -154,7 +192,8 @@ impl Queue {
         let delivery = tracked.next_delivery(self.partition);
         self.begun += 1;
         self.seal();
-        self.batches.push_back(WaitingBatch { body: Body::Filling(builder), tracked, sequence: None, open });
+        let body = Body::Filling(builder, compression);
+        self.batches.push_back(WaitingBatch { body, tracked, sequence: None, open, compressing: false });
         Ok(delivery)
     }
 

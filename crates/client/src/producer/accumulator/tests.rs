@@ -1,11 +1,14 @@
+mod model;
+
 use std::time::Duration;
 
 use logmill_record::TimestampMs;
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::Error;
 use crate::producer::partitioner::Partitioner;
-use crate::{Error, ErrorKind};
+use crate::producer::rules::TopicRules;
 
 const BUFFER: usize = 1 << 20;
 
@@ -23,17 +26,30 @@ impl Fixture {
 
     fn with(batch_bytes: usize, bytes_in_flight: usize, identity: Identity) -> Fixture {
         let limits = Limits { batch_bytes, bytes_in_flight, batches_in_flight: 64 };
-        let mut accumulator = Accumulator::new(limits, identity);
-        let (topic, now) = (Arc::from("orders"), Instant::now());
-        accumulator.topics.learn(&topic, now, Partitioner::new(4, batch_bytes, 0));
-        Fixture { accumulator, buffer: Arc::new(Semaphore::new(BUFFER)), topic, now }
+        let accumulator = Accumulator::new(limits, identity, Compression::None);
+        let buffer = Arc::new(Semaphore::new(BUFFER));
+        let mut fixture = Fixture { accumulator, buffer, topic: Arc::from("orders"), now: Instant::now() };
+        fixture.learn(TopicRules::default());
+        fixture
+    }
+
+    fn compressing(batch_bytes: usize, bytes_in_flight: usize, compression: Compression) -> Fixture {
+        let mut fixture = Fixture::new(batch_bytes, bytes_in_flight);
+        fixture.accumulator.compression = compression;
+        fixture
+    }
+
+    fn learn(&mut self, rules: TopicRules) {
+        let partitioner = Partitioner::new(4, self.accumulator.configured.batch_bytes, 0);
+        self.accumulator.topics.learn(&self.topic, self.now, partitioner, rules);
     }
 
     fn try_push(&mut self, partition: u32, value: &[u8], wait: Duration) -> Result<Delivery, Refusal> {
         let permits = u32::try_from(value.len()).unwrap();
         let charge = Arc::clone(&self.buffer).try_acquire_many_owned(permits).unwrap();
         let deadline = self.now + wait;
-        let entry = Entry { topic: &self.topic, partition: Some(partition), charge, deadline };
+        let (now, partition) = (self.now, Some(partition));
+        let entry = Entry { topic: &self.topic, partition, charge, now, deadline };
         let record = NewRecord { timestamp: TimestampMs(0), key: None, value: Some(value), headers: &[] };
         self.accumulator.push(&record, entry)
     }
@@ -48,8 +64,8 @@ impl Fixture {
             Next::Send(it) => {
                 Some((it.correlation_id, it.partition, it.batch.header().record_count as usize))
             }
-            next @ (Next::Refused { .. } | Next::Unbuildable { .. }) => panic!("{next:?}"),
             Next::Nothing => None,
+            next => panic!("{next:?}"),
         }
     }
 
@@ -112,12 +128,12 @@ fn what_the_node_does_not_take_is_refused_before_and_after_it_says_so() {
         batches_in_flight: 64,
     });
     match fixture.accumulator.take() {
-        Next::Refused { size_bytes, limit_bytes: 1_000, .. } => assert!(size_bytes > 5_000),
+        Next::Refused { size_bytes, most: MostBytes::Node(1_000), .. } => assert!(size_bytes > 5_000),
         next => panic!("{next:?}"),
     }
     assert_eq!(fixture.take().map(|(_, _, records)| records), Some(1), "the one behind goes on");
     let refusal = fixture.try_push(0, &[b'x'; 1_000], Duration::ZERO).unwrap_err();
-    assert!(matches!(refusal, Refusal::TooLarge { limit_bytes: 1_000, .. }), "{refusal:?}");
+    assert!(matches!(refusal, Refusal::TooLarge { most: MostBytes::Node(1_000), .. }), "{refusal:?}");
 }
 
 #[test]
@@ -337,259 +353,83 @@ fn nothing_goes_out_before_there_is_an_id_and_no_more_than_the_node_remembers() 
     assert!(fixture.sent().is_some() && fixture.sent().is_none());
 }
 
-/// A partition of a node, as the API describes it: what it stores, what it remembers, what it refuses.
-#[derive(Default)]
-struct Node {
-    stored: Vec<u8>,
-    /// Epoch and next sequence.
-    next: Option<(i16, i32)>,
-    remembered: Vec<(i16, i32, u32)>,
-    /// The first sequence that failed on the stream.
-    failed: Option<(i16, i32)>,
-}
-
-impl Node {
-    fn take(&mut self, it: &Outgoing, refuse: Option<Refused>) -> Result<(), Refused> {
-        let header = it.batch.header();
-        let (epoch, sequence) = (header.producer_epoch, header.base_sequence);
-        if let Some(failed) = self.failed {
-            let goes_on = (epoch, sequence) == failed || (epoch > failed.0 && sequence == 0);
-            if !it.after_failure || !goes_on {
-                return Err(Refused::ForOneBefore);
-            }
-            self.failed = None;
+/// What is to be compressed next.
+impl Fixture {
+    fn work(&mut self) -> ToCompress {
+        match self.accumulator.take() {
+            Next::Compress(work) => work,
+            next => panic!("{next:?}"),
         }
-        let answer = self.append(it, refuse);
-        if answer.is_err() {
-            self.failed = Some((epoch, sequence));
-        }
-        answer
     }
 
-    fn append(&mut self, it: &Outgoing, refuse: Option<Refused>) -> Result<(), Refused> {
-        let header = it.batch.header();
-        let (epoch, sequence, count) = (header.producer_epoch, header.base_sequence, header.record_count);
-        if let Some(refused) = refuse {
-            return Err(refused);
-        }
-        if self.remembered.iter().rev().take(64).any(|known| *known == (epoch, sequence, count)) {
-            return Ok(());
-        }
-        let expected = match self.next {
-            Some((known, _)) if epoch < known => return Err(Refused::ForItsNumber),
-            Some((known, next)) if epoch == known => Some(next),
-            Some(_) => Some(0),
-            None => None,
-        };
-        if expected.is_some_and(|expected| expected != sequence) {
-            return Err(Refused::ForItsNumber);
-        }
-        let values = it.batch.records().unwrap().map(|record| record.unwrap().value.unwrap()[0]);
-        self.stored.extend(values);
-        self.remembered.push((epoch, sequence, count));
-        self.next = Some((epoch, sequence + count.cast_signed()));
-        Ok(())
+    fn compress(&mut self, work: ToCompress) {
+        assert!(self.accumulator.compressed(work.place, work.builder.build()).is_none());
     }
 }
 
-/// Pushes, takes, refuses, breaks and expires by chance, against a node that keeps to the API. What the node stored
-/// is in order and none twice; what was told stored is there, and what was told not stored is not.
 #[test]
-fn whatever_happens_each_record_is_stored_once_and_in_order() {
-    let mut told = [0_u32; 3];
-    for seed in 1..=2_000_u64 {
-        let mut run = Run::new(seed);
-        for _ in 0..300 {
-            run.step();
-        }
-        run.end();
-        told.iter_mut().zip(run.told()).for_each(|(sum, count)| *sum += count);
-    }
-    println!("{} stored, {} not stored, {} of unknown outcome", told[0], told[1], told[2]);
-    assert!(told.iter().all(|count| *count > 1_000), "{told:?}");
+fn a_batch_keeps_its_place_while_it_is_compressed() {
+    let mut fixture = Fixture::compressing(300, 100_000, Compression::Zstd);
+    fixture.push(0, &[b'x'; 250]);
+    let work = fixture.work();
+    fixture.push(0, &[b'y'; 250]);
+    assert!(fixture.sent().is_none(), "nothing overtakes it");
+    fixture.push(1, b"elsewhere");
+    let other = fixture.work();
+    assert_eq!(fixture.accumulator.seal().len(), 3, "who flushes waits for it too");
+    fixture.compress(work);
+    let sent = fixture.sent().unwrap();
+    assert_eq!((sent.partition, Fixture::number(&sent)), (0, (0, 0, false)));
+    assert_eq!(sent.batch.header().attributes.compression(), Compression::Zstd);
+    assert_eq!(fixture.accumulator.bytes_in_flight, sent.batch.bytes().len());
+    let behind = fixture.work();
+    fixture.compress(behind);
+    fixture.compress(other);
+    let next = [fixture.sent().unwrap(), fixture.sent().unwrap()];
+    assert_eq!(next.map(|it| (it.partition, it.batch.header().base_sequence)), [(1, 0), (0, 1)]);
+    assert!(fixture.sent().is_none() && !fixture.accumulator.has_waiting());
 }
 
-struct Run {
-    seed: u64,
-    random: Random,
-    fixture: Fixture,
-    node: Node,
-    pushed: u8,
-    deliveries: Vec<Delivery>,
-    /// Sent, and not yet with the node.
-    wire: VecDeque<Outgoing>,
-    /// What the node has said, and nobody has heard.
-    answers: Vec<(u64, Result<(), Refused>)>,
+#[test]
+fn a_batch_that_is_given_up_while_it_is_compressed_holds_nobody_up() {
+    let mut fixture = Fixture::compressing(300, 100_000, Compression::Lz4);
+    drop(fixture.try_push(0, &[b'x'; 250], Duration::from_millis(10)).unwrap());
+    fixture.push(0, &[b'y'; 250]);
+    let late = fixture.work();
+    let drained = fixture.accumulator.expire(fixture.now + Duration::from_millis(20));
+    assert_eq!((drained.not_stored.len(), drained.unknown.len()), (1, 0));
+    fixture.compress(late);
+    let broken = fixture.work();
+    let (failed, error) = fixture.accumulator.compressed(broken.place, Err(BatchError::Empty)).unwrap();
+    assert_eq!((failed.record_count, error), (1, BatchError::Empty));
+    drop((failed, drained));
+    assert!(fixture.accumulator.is_idle());
+    assert_eq!(fixture.buffered(), 0);
+    fixture.push(0, b"next");
+    let next = fixture.work();
+    fixture.compress(next);
+    assert_eq!(fixture.sent().map(|it| Fixture::number(&it)), Some((0, 0, false)), "no number was used up");
 }
 
-impl Run {
-    fn new(seed: u64) -> Run {
-        Run {
-            seed,
-            random: Random(seed),
-            fixture: Fixture::new(300, 4_000),
-            node: Node::default(),
-            pushed: 0,
-            deliveries: Vec::new(),
-            wire: VecDeque::new(),
-            answers: Vec::new(),
-        }
-    }
+#[test]
+fn what_a_topic_asks_for_stands_above_the_producers_options() {
+    let mut fixture = Fixture::compressing(1_000, 100_000, Compression::Gzip);
+    fixture.learn(TopicRules { compression: Some(Compression::None), max_message_bytes: Some(400) });
+    (0..4).for_each(|_| fixture.push(0, &[b'x'; 90]));
+    let sent = fixture.sent().unwrap();
+    assert_eq!(sent.batch.header().attributes.compression(), Compression::None);
+    assert_eq!(sent.batch.header().record_count, 3, "three fit into 400 bytes");
+    let refusal = fixture.try_push(0, &[b'x'; 400], Duration::ZERO).unwrap_err();
+    assert!(matches!(refusal, Refusal::TooLarge { most: MostBytes::Topic(400), .. }), "{refusal:?}");
 
-    fn step(&mut self) {
-        match self.random.below(20) {
-            0..6 if self.pushed < 200 => {
-                let size = 1 + self.random.below(250) as usize;
-                let wait = Duration::from_millis(20 + u64::from(self.random.below(100)));
-                let delivery = self.fixture.try_push(0, &vec![self.pushed; size], wait).unwrap();
-                self.deliveries.push(delivery);
-                self.pushed += 1;
-            }
-            6..11 => {
-                let sent = self.fixture.sent();
-                self.wire.extend(sent);
-            }
-            11..15 => self.node_takes(),
-            15..18 if !self.answers.is_empty() => {
-                let index = self.random.below(u32::try_from(self.answers.len()).unwrap()) as usize;
-                let answer = self.answers.swap_remove(index);
-                self.hear(answer);
-            }
-            18 => self.pass_time(),
-            19 if self.random.below(4) == 0 => self.break_off(),
-            _ => {}
-        }
-    }
-
-    fn node_takes(&mut self) {
-        let Some(it) = self.wire.pop_front() else { return };
-        let refuse = match self.random.below(24) {
-            0 => Some(Refused::ForGood),
-            1 => Some(Refused::NotNow),
-            2 => Some(Refused::Full),
-            // Stored, and then a sync fails; or not stored.
-            3 => {
-                let stored = self.random.below(2) == 0 && self.node.failed.is_none();
-                if stored && self.node.append(&it, None).is_ok() {
-                    let header = it.batch.header();
-                    self.node.failed = Some((header.producer_epoch, header.base_sequence));
-                    self.answers.push((it.correlation_id, Err(Refused::Unknown)));
-                    return;
-                }
-                Some(Refused::Unknown)
-            }
-            _ => None,
-        };
-        let answer = self.node.take(&it, refuse);
-        self.answers.push((it.correlation_id, answer));
-    }
-
-    fn hear(&mut self, (id, answer): (u64, Result<(), Refused>)) {
-        let error = Error::invalid("no");
-        match answer {
-            Ok(()) => {
-                if let Some(tracked) = self.fixture.accumulator.finish(id) {
-                    tracked.completion.complete(Ok(appended()));
-                }
-            }
-            Err(refused) => match self.fixture.accumulator.refuse(id, refused, &error, self.fixture.now) {
-                Fate::SentAgain => {}
-                Fate::Fails(tracked) if refused == Refused::Lost => unknown(vec![tracked]),
-                Fate::Fails(tracked) => not_stored(vec![tracked]),
-                Fate::Unknown(tracked) => unknown(vec![tracked]),
-            },
-        }
-    }
-
-    fn pass_time(&mut self) {
-        self.fixture.now += Duration::from_millis(u64::from(self.random.below(60)));
-        self.fixture.accumulator.resume(self.fixture.now);
-        let drained = self.fixture.accumulator.expire(self.fixture.now);
-        not_stored(drained.not_stored);
-        unknown(drained.unknown);
-    }
-
-    /// The stream breaks: what is on the wire may still arrive, the answers do not.
-    fn break_off(&mut self) {
-        while self.random.below(3) > 0 && !self.wire.is_empty() {
-            self.node_takes();
-        }
-        self.wire.clear();
-        self.answers.clear();
-        self.node.failed = None;
-        let lost = self.fixture.accumulator.put_all_back(&Error::invalid("broken"));
-        assert!(lost.unknown.is_empty() && lost.not_stored.is_empty());
-    }
-
-    fn end(&mut self) {
-        drop(self.fixture.accumulator.seal());
-        for _ in 0..2_000 {
-            self.fixture.now += Duration::from_millis(1);
-            self.fixture.accumulator.resume(self.fixture.now + Duration::from_secs(60));
-            let sent = self.fixture.sent();
-            self.wire.extend(sent);
-            if let Some(it) = self.wire.pop_front() {
-                let answer = self.node.take(&it, None);
-                self.answers.push((it.correlation_id, answer));
-            }
-            if let Some(answer) = self.answers.pop() {
-                self.hear(answer);
-            }
-        }
-        let (seed, accumulator) = (self.seed, &self.fixture.accumulator);
-        assert!(accumulator.is_idle(), "seed {seed}: {accumulator:?}");
-        assert_eq!((self.fixture.buffered(), accumulator.bytes_in_flight), (0, 0), "seed {seed}");
-        assert!(self.node.stored.is_sorted_by(|a, b| a < b), "seed {seed}: {:?}", self.node.stored);
-    }
-
-    /// How many were told stored, not stored, and of unknown outcome; checked against what is stored.
-    fn told(&mut self) -> [u32; 3] {
-        let mut told = [0; 3];
-        for (number, delivery) in (0_u8..).zip(std::mem::take(&mut self.deliveries)) {
-            let is_stored = self.node.stored.contains(&number);
-            let mut delivery = std::pin::pin!(delivery);
-            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-            let std::task::Poll::Ready(outcome) = delivery.as_mut().poll(&mut context) else {
-                panic!("seed {}: record {number} has no end", self.seed)
-            };
-            let which = match outcome {
-                Ok(_) => {
-                    assert!(is_stored, "seed {}: record {number} is lost", self.seed);
-                    0
-                }
-                Err(error) if error.kind() == ErrorKind::OutcomeUnknown => 2,
-                Err(_) => {
-                    assert!(!is_stored, "seed {}: record {number} was told not to be stored", self.seed);
-                    1
-                }
-            };
-            told[which] += 1;
-        }
-        told
-    }
-}
-
-fn appended() -> crate::produce::Appended {
-    let found = logmill_proto::v1::Appended::default();
-    let outcome = Some(logmill_proto::v1::produce_result::Outcome::Appended(found));
-    let result = logmill_proto::v1::ProduceResult { outcome, ..Default::default() };
-    crate::produce::appended(vec![result], 1).unwrap()
-}
-
-fn not_stored(batches: Vec<Tracked>) {
-    batches.into_iter().for_each(|batch| batch.completion.complete(Err(Error::invalid("not stored"))));
-}
-
-fn unknown(batches: Vec<Tracked>) {
-    let error = Error::new(ErrorKind::OutcomeUnknown, "OUTCOME_UNKNOWN", "who knows");
-    batches.into_iter().for_each(|batch| batch.completion.complete(Err(error.clone())));
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u32) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        u32::try_from(self.0 >> 33).unwrap() % end
-    }
+    // The batch that was begun before stays as it is, and takes no more.
+    fixture.learn(TopicRules { compression: Some(Compression::Zstd), max_message_bytes: Some(400) });
+    fixture.push(0, &[b'x'; 390]);
+    fixture.accumulator.finish(sent.correlation_id).unwrap();
+    assert_eq!(fixture.sent().unwrap().batch.header().record_count, 1);
+    let work = fixture.work();
+    fixture.compress(work);
+    let sent = fixture.sent().unwrap();
+    assert_eq!(sent.batch.header().attributes.compression(), Compression::Zstd);
+    assert!(sent.batch.bytes().len() < 400, "too large before, and not when it is compressed");
 }

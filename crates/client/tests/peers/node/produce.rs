@@ -2,15 +2,15 @@
 
 use bytes::Bytes;
 use logmill_client::{
-    Acks, Delivery, Error, ErrorKind, Fetch, FetchFrom, FetchedRecord, Position, ProducerOptions,
+    Acks, Chunk, Client, Delivery, ErrorKind, Fetch, FetchFrom, FetchedRecord, Position, ProducerOptions,
     ProducerRecord, SettingChange,
 };
-use logmill_record::{BatchBuilder, NewRecord, Offset, TimestampMs};
+use logmill_record::{BatchBuilder, Compression, NewRecord, Offset, TimestampMs};
 use tokio::time::timeout;
 
 use super::{Node, SOON};
 
-async fn all_records(client: &logmill_client::Client, partition: u32) -> Vec<FetchedRecord> {
+async fn all_records(client: &Client, partition: u32) -> Vec<FetchedRecord> {
     let mut records = Vec::new();
     let mut at = Position::Earliest;
     loop {
@@ -107,18 +107,153 @@ async fn a_record_over_the_limit_is_refused_and_one_below_it_arrives() {
     let node = Node::start().await;
     let client = node.client_with_topic(1).await;
     let producer = client.producer(ProducerOptions::default()).unwrap();
-    let delivery = producer.send(ProducerRecord::new("t", vec![7; 2 << 20])).await.unwrap();
-    let error: Error = delivery.await.unwrap_err();
-    assert_eq!((error.kind(), error.reason()), (ErrorKind::TooLarge, "MESSAGE_TOO_LARGE"));
-    assert!(error.to_string().contains("1048588"), "{error}");
     // The limit counts the batch: a value of 1 MiB and its batch's header are more than 1 MiB and 12 bytes.
-    let refused = producer.send(ProducerRecord::new("t", vec![7; 1 << 20])).await.unwrap();
-    assert_eq!(refused.await.unwrap_err().reason(), "MESSAGE_TOO_LARGE");
-    // No topic could take this one: it is not even sent.
-    let refused = producer.send(ProducerRecord::new("t", vec![7; 9 << 20])).await;
-    assert_eq!(refused.unwrap_err().reason(), "MESSAGE_TOO_LARGE");
+    for bytes in [1 << 20, 2 << 20, 9 << 20] {
+        let error = producer.send(ProducerRecord::new("t", vec![7; bytes])).await.unwrap_err();
+        assert_eq!((error.kind(), error.reason()), (ErrorKind::TooLarge, "MESSAGE_TOO_LARGE"));
+        assert!(error.to_string().contains("max.message.bytes is 1048588"), "{error}");
+    }
     let fitting = producer.send(ProducerRecord::new("t", vec![7; (1 << 20) - 100])).await.unwrap();
     assert_eq!(fitting.await.unwrap().offset, Offset(0));
+}
+
+/// What a topic of one partition stores: the codec of each batch, and all values.
+async fn stored(client: &Client, topic: &str) -> (Vec<Compression>, Vec<Bytes>) {
+    let (mut codecs, mut values) = (Vec::new(), Vec::new());
+    let mut from = FetchFrom::new(topic, 0, Position::Earliest);
+    loop {
+        let data = client.fetch(from.into()).await.unwrap().remove(0);
+        if data.chunks.is_empty() {
+            return (codecs, values);
+        }
+        let batches = data.chunks.iter().flat_map(Chunk::batches);
+        codecs.extend(batches.map(|batch| batch.unwrap().header().attributes.compression()));
+        values.extend(data.records().map(|record| record.unwrap().value.unwrap()));
+        from = data.go_on();
+    }
+}
+
+/// Bytes that no codec shrinks, the same in every run.
+fn noise(count: usize, bytes: usize) -> Vec<Bytes> {
+    let mut state = 1_u64;
+    let mut byte = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    (0..count).map(|_| (0..bytes).map(|_| byte()).collect()).collect()
+}
+
+async fn send_all(client: &Client, topic: &str, values: &[Bytes], options: ProducerOptions) {
+    let producer = client.producer(options).unwrap();
+    for value in values {
+        drop(producer.send(ProducerRecord::new(topic, value.clone())).await.unwrap());
+    }
+    timeout(SOON, producer.close()).await.unwrap().unwrap();
+}
+
+const CODECS: [Compression; 4] =
+    [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+
+#[tokio::test]
+async fn batches_are_compressed_as_the_topic_says_or_else_the_producer() {
+    let node = Node::start().await;
+    let client = node.client().await;
+    let values: Vec<Bytes> = (0..500).map(|i| format!("value {i} ").repeat(20).into()).collect();
+    for (codec, other) in CODECS.into_iter().zip(CODECS.into_iter().cycle().skip(1)) {
+        let named = codec.to_string();
+        let cases = [
+            ("by-topic", named.as_str(), Compression::None, codec),
+            ("above-another", named.as_str(), other, codec),
+            ("by-producer", "producer", codec, codec),
+            ("forbidden", "uncompressed", codec, Compression::None),
+        ];
+        for (case, setting, compression, expected) in cases {
+            let topic = format!("{case}-{codec}");
+            client.create_topic_with(&topic, Some(1), &[("compression.type", setting)]).await.unwrap();
+            for idempotent in [true, false] {
+                let options = ProducerOptions {
+                    compression,
+                    max_batch_bytes: 20_000,
+                    idempotent,
+                    ..Default::default()
+                };
+                send_all(&client, &topic, &values, options).await;
+            }
+            let (codecs, found) = stored(&client, &topic).await;
+            assert!(codecs.iter().all(|codec| *codec == expected), "{topic}: {codecs:?}");
+            assert!(codecs.len() > 2, "{topic}");
+            assert_eq!(found, [&values[..], &values[..]].concat(), "{topic}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn batches_stay_below_what_the_topic_takes_whatever_becomes_of_them() {
+    let node = Node::start().await;
+    let client = node.client().await;
+    // Six of them come to 1,993 bytes or a few more, and more than 2,000 when they do not shrink.
+    let values = noise(300, 313);
+    for codec in CODECS.into_iter().chain([Compression::None]) {
+        let topic = format!("small-{codec}");
+        client.create_topic_with(&topic, Some(1), &[("max.message.bytes", "2000")]).await.unwrap();
+        let options = ProducerOptions { compression: codec, ..ProducerOptions::default() };
+        send_all(&client, &topic, &values, options).await;
+        let (codecs, found) = stored(&client, &topic).await;
+        assert_eq!(found, values, "{codec}");
+        assert!(codecs.iter().all(|found| *found == codec), "{codecs:?}");
+        assert!(codecs.len() < values.len(), "{codec}: a batch has several records where there is room");
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_record_may_be_larger_than_the_topic_takes() {
+    let node = Node::start().await;
+    let client = node.client().await;
+    client.create_topic_with("t", Some(1), &[("max.message.bytes", "2000")]).await.unwrap();
+    let options = ProducerOptions { compression: Compression::Zstd, ..ProducerOptions::default() };
+    let producer = client.producer(options).unwrap();
+    let zeros = producer.send(ProducerRecord::new("t", vec![0; 900_000])).await.unwrap();
+    assert_eq!(timeout(SOON, zeros).await.unwrap().unwrap().offset, Offset(0));
+    let noise = noise(1, 5_000).remove(0);
+    let refused = producer.send(ProducerRecord::new("t", noise)).await.unwrap();
+    let error = timeout(SOON, refused).await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.reason()), (ErrorKind::TooLarge, "MESSAGE_TOO_LARGE"));
+    let next = producer.send(ProducerRecord::new("t", "next")).await.unwrap();
+    assert_eq!(timeout(SOON, next).await.unwrap().unwrap().offset, Offset(1));
+}
+
+#[tokio::test]
+async fn a_setting_that_is_changed_fails_what_follows_the_old_one_and_nothing_after() {
+    let node = Node::start().await;
+    let client = node.client_with_topic(1).await;
+    let producer = client.producer(ProducerOptions::default()).unwrap();
+    let send = async |bytes: usize| {
+        let delivery = producer.send(ProducerRecord::new("t", vec![7; bytes])).await?;
+        timeout(SOON, delivery).await.unwrap()
+    };
+    send(10).await.unwrap();
+    client.alter_topic("t", &[SettingChange::set("compression.type", "zstd")]).await.unwrap();
+    let error = send(10).await.unwrap_err();
+    assert_eq!((error.kind(), error.reason()), (ErrorKind::Invalid, "RECORD_REFUSED"));
+    assert_eq!(error.metadata("setting"), Some("compression.type"));
+    send(10).await.unwrap();
+    assert_eq!(stored(&client, "t").await.0, [Compression::None, Compression::Zstd]);
+
+    let plain = [SettingChange::set("compression.type", "uncompressed")];
+    client.alter_topic("t", &plain).await.unwrap();
+    assert_eq!(send(10).await.unwrap_err().reason(), "RECORD_REFUSED");
+    send(3_000).await.unwrap();
+    client.alter_topic("t", &[SettingChange::set("max.message.bytes", "2000")]).await.unwrap();
+    let said_by_the_node = send(3_000).await.unwrap_err();
+    assert_eq!(
+        (said_by_the_node.kind(), said_by_the_node.metadata("value")),
+        (ErrorKind::TooLarge, Some("2000"))
+    );
+    send(1_800).await.unwrap();
+    let said_here = send(3_000).await.unwrap_err();
+    assert!(said_here.to_string().contains("was not sent"), "{said_here}");
+    client.alter_topic("t", &[SettingChange::set("max.message.bytes", "4000")]).await.unwrap();
+    send(3_000).await.unwrap();
 }
 
 #[tokio::test]
@@ -131,8 +266,7 @@ async fn a_single_batch_larger_than_grpcs_default_limit_goes_both_ways() {
     assert_eq!(timeout(SOON, delivery).await.unwrap().unwrap().offset, Offset(0));
     let records = all_records(&client, 0).await;
     assert_eq!(records[0].value.as_ref(), Some(&large));
-    let careful =
-        logmill_client::Client::builder(client.url()).max_reply_bytes(1 << 20).connect().await.unwrap();
+    let careful = Client::builder(client.url()).max_reply_bytes(1 << 20).connect().await.unwrap();
     let error = careful.fetch(FetchFrom::new("t", 0, Offset(0)).into()).await.unwrap_err();
     assert!(error.to_string().contains("max_reply_bytes"), "{error}");
 }

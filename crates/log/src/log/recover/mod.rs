@@ -91,6 +91,7 @@ pub(crate) fn open(
         dirty: Dirty::new(Arc::clone(&shared.dirty), meta.id),
         last_use: AtomicU64::new(0),
         gives_way: AtomicBool::new(false),
+        is_looked_after: AtomicBool::new(false),
         shared,
         recovered,
         counters: Counters::default(),

@@ -1,0 +1,404 @@
+//! Every rpc against messages that are wrong in every way: each is answered, with a reason if it is refused, none is a
+//! fault of the node's, and the node serves on.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use logmill_broker::{Limits, Reason};
+use prost::Message as _;
+
+use super::*;
+use crate::common::{batch, config};
+
+/// Requests of each rpc, with another seed each, unless `LOGMILL_FUZZ_RUNS` says how many.
+const RUNS: u64 = 100;
+/// A call that may wait for records is given up then.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// And any other is not answered at all.
+const NEVER: Duration = Duration::from_secs(60);
+
+/// The messages of a request, made by chance.
+type Make = fn(&mut Random) -> Vec<Vec<u8>>;
+
+const RPCS: [(&str, Make); 14] = [
+    ("TopicService/CreateTopic", |random| one(&random.create_topic())),
+    ("TopicService/ListTopics", |random| one(&random.list_topics())),
+    ("TopicService/DescribeTopic", |random| one(&v1::DescribeTopicRequest { name: random.topic() })),
+    ("TopicService/DeleteTopic", |random| one(&v1::DeleteTopicRequest { name: random.topic() })),
+    ("TopicService/AlterTopic", |random| one(&random.alter_topic())),
+    ("TopicService/AddPartitions", |random| {
+        one(&v1::AddPartitionsRequest { name: random.topic(), partition_count: random.int() })
+    }),
+    ("TopicService/DeleteRecords", |random| one(&random.delete_records())),
+    ("TopicService/ListOffsets", |random| one(&random.list_offsets())),
+    ("ProduceService/Produce", |random| one(&random.produce())),
+    ("ProduceService/ProduceStream", |random| random.many(|random| random.produce_stream().encode_to_vec())),
+    ("ProduceService/InitProducerId", |_| one(&v1::InitProducerIdRequest {})),
+    ("FetchService/Fetch", |random| one(&random.fetch())),
+    ("FetchService/Subscribe", |random| random.many(|random| random.subscribe().encode_to_vec())),
+    ("NodeService/DescribeNode", |_| one(&v1::DescribeNodeRequest {})),
+];
+
+fn one(message: &impl prost::Message) -> Vec<Vec<u8>> {
+    vec![message.encode_to_vec()]
+}
+
+/// Chance that comes again: splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % end as u64).unwrap()
+    }
+
+    fn one_in(&mut self, of: usize) -> bool {
+        self.below(of) == 0
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())].clone()
+    }
+
+    fn many<T>(&mut self, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        let count = self.pick(&[0, 1, 1, 1, 1, 1, 1, 2, 3, 20]);
+        (0..count).map(|_| make(self)).collect()
+    }
+
+    fn maybe<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        if self.one_in(6) { None } else { Some(make(self)) }
+    }
+
+    /// Mostly what makes sense, and else the ends of what there is.
+    fn int(&mut self) -> i32 {
+        let end = self.pick(&[2, 3, -1, 100, 60_001, 1_000_000, i32::MAX, i32::MAX - 1, i32::MIN]);
+        if self.one_in(8) { end } else { self.pick(&[0, 0, 1]) }
+    }
+
+    fn long(&mut self) -> i64 {
+        let end = self.pick(&[i64::MAX, i64::MIN, i64::MAX - 1, -1, 1 << 40]);
+        if self.one_in(8) { end } else { self.int().into() }
+    }
+
+    fn topic(&mut self) -> String {
+        let long = "x".repeat(300);
+        let odd = self.pick(&["u", "v", "", "..", "__x", "ü", "a/b", "t\0", &long]).to_owned();
+        if self.one_in(4) { odd } else { "t".to_owned() }
+    }
+
+    fn setting(&mut self) -> String {
+        const NAMES: [&str; 8] = [
+            "retention.ms",
+            "retention.bytes",
+            "segment.bytes",
+            "cleanup.policy",
+            "max.message.bytes",
+            "compression.type",
+            "durability",
+            "",
+        ];
+        self.pick(&NAMES).to_owned()
+    }
+
+    fn value(&mut self) -> String {
+        const VALUES: [&str; 9] =
+            ["", "-1", "0", "1", "1048588", "99999999999999999999", "delete", "compact", "zstd"];
+        self.pick(&VALUES).to_owned()
+    }
+
+    fn bytes(&mut self) -> Bytes {
+        vec![b'x'; self.pick(&[0, 1, 10, 1_000, 100_000])].into()
+    }
+
+    fn position(&mut self) -> Option<v1::Position> {
+        use v1::position::At;
+        let (long, int) = (self.long(), self.int());
+        let at = self.pick(&[At::Offset(0), At::Offset(long), At::TimestampMs(long), At::Edge(int)]);
+        if self.one_in(20) { None } else { Some(v1::Position { at: self.maybe(|_| at) }) }
+    }
+
+    fn create_topic(&mut self) -> v1::CreateTopicRequest {
+        let settings = self.many(|random| v1::SettingValue { name: random.setting(), value: random.value() });
+        let settings = if self.one_in(2) { settings } else { Vec::new() };
+        let name = if self.one_in(2) { self.topic() } else { self.pick(&["u", "v", "w"]).to_owned() };
+        v1::CreateTopicRequest { name, partitions: self.maybe(Self::int), settings }
+    }
+
+    fn list_topics(&mut self) -> v1::ListTopicsRequest {
+        v1::ListTopicsRequest {
+            page_size: self.int(),
+            page_token: self.topic(),
+            include_internal: self.one_in(2),
+        }
+    }
+
+    fn alter_topic(&mut self) -> v1::AlterTopicRequest {
+        use v1::setting_change::Change;
+        let changes = self.many(|random| {
+            let value = random.value();
+            let changes = [
+                Change::Set(value.clone()),
+                Change::Append(value.clone()),
+                Change::Remove(value),
+                Change::Reset(v1::ResetSetting {}),
+            ];
+            let change = random.pick(&changes);
+            v1::SettingChange { name: random.setting(), change: random.maybe(|_| change) }
+        });
+        v1::AlterTopicRequest { name: self.topic(), changes }
+    }
+
+    fn delete_records(&mut self) -> v1::DeleteRecordsRequest {
+        let partitions = self.many(|random| v1::PartitionDeletion {
+            partition: random.int(),
+            before_offset: random.maybe(Self::long),
+        });
+        v1::DeleteRecordsRequest { topic: self.topic(), partitions }
+    }
+
+    fn list_offsets(&mut self) -> v1::ListOffsetsRequest {
+        let positions = self
+            .many(|random| v1::PartitionPosition { partition: random.int(), position: random.position() });
+        v1::ListOffsetsRequest { topic: self.topic(), positions }
+    }
+
+    fn record(&mut self) -> v1::Record {
+        let headers =
+            self.many(|random| v1::Header { key: random.topic(), value: random.maybe(Self::bytes) });
+        v1::Record {
+            key: self.maybe(Self::bytes),
+            value: self.maybe(Self::bytes),
+            timestamp_ms: self.maybe(Self::long),
+            headers,
+        }
+    }
+
+    fn produce(&mut self) -> v1::ProduceRequest {
+        use v1::produce_request::Payload;
+        let records = Payload::Records(v1::RecordSet { records: self.many(Self::record) });
+        let mut bytes = batch([self.topic(), self.value()]).bytes().to_vec();
+        if self.one_in(2) {
+            self.mutate(&mut bytes);
+        }
+        let payload = self.pick(&[records, Payload::Batch(bytes.into())]);
+        v1::ProduceRequest {
+            topic: self.topic(),
+            partition: self.maybe(Self::int),
+            payload: self.maybe(|_| payload),
+            acks: self.pick(&[0, 1, 2, 2, 2, 3, 4, -1]),
+            sent_at_ms: self.maybe(Self::long),
+            producer: if self.one_in(3) { Some(self.producer()) } else { None },
+        }
+    }
+
+    fn producer(&mut self) -> v1::ProducerState {
+        v1::ProducerState { id: self.long(), epoch: self.int(), base_sequence: self.int() }
+    }
+
+    fn produce_stream(&mut self) -> v1::ProduceStreamRequest {
+        v1::ProduceStreamRequest {
+            correlation_id: self.next(),
+            request: self.maybe(Self::produce),
+            after_failure: self.one_in(2),
+        }
+    }
+
+    fn fetch_partition(&mut self) -> v1::FetchPartition {
+        v1::FetchPartition {
+            topic: self.topic(),
+            partition: self.int(),
+            position: self.position(),
+            max_bytes: self.int(),
+            last_epoch: self.maybe(Self::int),
+            topic_id: if self.one_in(4) { Some(self.topic()) } else { None },
+        }
+    }
+
+    fn fetch(&mut self) -> v1::FetchRequest {
+        v1::FetchRequest {
+            partitions: self.many(Self::fetch_partition),
+            max_bytes: self.int(),
+            min_bytes: self.int(),
+            max_wait_ms: self.int(),
+            format: self.pick(&[0, 1, 1, 2, 2, 3]),
+            isolation: self.pick(&[0, 1, 1, 2, 2, -1]),
+        }
+    }
+
+    fn subscribe(&mut self) -> v1::SubscribeRequest {
+        use v1::subscribe_request::Request;
+        let start = v1::SubscribeStart {
+            partitions: self.many(Self::fetch_partition),
+            format: self.pick(&[0, 1, 1, 2, 2, 3]),
+            isolation: self.pick(&[0, 1, 1, 2, 2, -1]),
+            credit_bytes: if self.one_in(4) { self.long() } else { 1_000 },
+        };
+        let credit = v1::SubscribeCredit { bytes: self.long() };
+        let request =
+            self.pick(&[Request::Start(start.clone()), Request::Start(start), Request::Credit(credit)]);
+        v1::SubscribeRequest { request: self.maybe(|_| request) }
+    }
+
+    /// Changes bytes as damage, and those who look for holes, do.
+    fn mutate(&mut self, bytes: &mut Vec<u8>) {
+        for _ in 0..self.pick(&[1, 1, 2, 5]) {
+            if bytes.is_empty() {
+                bytes.push(0xFF);
+            }
+            let at = self.below(bytes.len());
+            let until = (at + 1 + self.below(8)).min(bytes.len());
+            match self.below(6) {
+                0 => bytes[at] ^= 1 << self.below(8),
+                1 => bytes[at..until].fill(0xFF),
+                2 => bytes.truncate(at),
+                3 => drop(bytes.drain(at..until)),
+                4 => {
+                    let again = bytes[at..until].to_vec();
+                    drop(bytes.splice(at..at, again));
+                }
+                _ => bytes.insert(at, self.pick(&[0, 1, 0x7F, 0x80, 0xFF])),
+            }
+        }
+    }
+
+    /// The request on the wire.
+    fn request(&mut self, make: Make) -> Vec<u8> {
+        let mut messages = make(self);
+        if let Some(last) = messages.last_mut()
+            && self.one_in(3)
+        {
+            self.mutate(last);
+        }
+        let mut wire: Vec<u8> = messages.iter().flat_map(|message| raw::framed(message)).collect();
+        if self.one_in(10) {
+            self.mutate(&mut wire);
+        }
+        wire
+    }
+}
+
+/// Checks a failure, wherever it stands.
+fn check(what: &str, reason: &str, message: &str) {
+    let documented = Reason::ALL.iter().find(|documented| documented.as_str() == reason);
+    let documented = documented.unwrap_or_else(|| panic!("{what}: {reason} is not documented: {message}"));
+    assert_ne!(*documented, Reason::InternalFault, "{what}: {message}");
+    assert!(!message.is_empty(), "{what}: {reason} and no word more");
+}
+
+/// Checks the failures in replies.
+fn check_replies(what: &str, rpc: &str, mut wire: &[u8]) {
+    while let [_, a, b, c, d, rest @ ..] = wire {
+        let (message, rest) = rest.split_at(u32::from_be_bytes([*a, *b, *c, *d]) as usize);
+        wire = rest;
+        let errors: Vec<v1::Error> = match rpc {
+            "TopicService/DeleteRecords" => {
+                let reply = v1::DeleteRecordsResponse::decode(message).unwrap();
+                reply.partitions.into_iter().filter_map(|it| it.error).collect()
+            }
+            "ProduceService/ProduceStream" => {
+                match v1::ProduceStreamResponse::decode(message).unwrap().reply.unwrap() {
+                    v1::produce_stream_response::Reply::Started(_) => Vec::new(),
+                    v1::produce_stream_response::Reply::Answer(answer) => {
+                        answer.results.into_iter().filter_map(error_of).collect()
+                    }
+                }
+            }
+            "ProduceService/Produce" => {
+                let reply = v1::ProduceResponse::decode(message).unwrap();
+                reply.results.into_iter().filter_map(error_of).collect()
+            }
+            "FetchService/Fetch" => {
+                let reply = v1::FetchResponse::decode(message).unwrap();
+                reply.partitions.into_iter().filter_map(|it| it.error).collect()
+            }
+            _ => Vec::new(),
+        };
+        for v1::Error { reason, message, .. } in errors {
+            check(what, &reason, &message);
+        }
+    }
+}
+
+fn error_of(result: v1::ProduceResult) -> Option<v1::Error> {
+    match result.outcome {
+        Some(v1::produce_result::Outcome::Error(error)) => Some(error),
+        _ => None,
+    }
+}
+
+/// How calls of one rpc ended.
+#[derive(Debug, Default)]
+struct Ended {
+    ok: u64,
+    refused: u64,
+    /// Given up while they waited for records, or for credit.
+    waited: u64,
+}
+
+async fn fuzz(served: &Served, rpc: &str, make: Make, runs: u64) -> Ended {
+    let sender = raw::connect(served.address).await;
+    let mut ended = Ended::default();
+    for seed in 0..runs {
+        let what = format!("{rpc}, seed {seed}");
+        let wire = Random(seed).request(make);
+        let (response, mut body) = raw::begin(&sender, &format!("/logmill.v1.{rpc}"), &[]).await;
+        body.send_data(wire.into(), true).unwrap();
+        let waits = rpc.starts_with("FetchService");
+        let answer = raw::answer(response);
+        match tokio::time::timeout(if waits { PATIENCE } else { NEVER }, answer).await {
+            Ok(answered) => {
+                let (replies, status) = answered.unwrap_or_else(|error| panic!("{what}: {error}"));
+                check_replies(&what, rpc, &replies);
+                if status.code() == Code::Ok {
+                    ended.ok += 1;
+                } else {
+                    check(&what, &reason(&status).1, status.message());
+                    ended.refused += 1;
+                }
+            }
+            Err(_) if waits => ended.waited += 1,
+            Err(_) => panic!("{what}: no answer"),
+        }
+    }
+    ended
+}
+
+/// The memory of this process that is no file's, in KiB: the node's, and what the test keeps besides.
+fn rss_anon_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_rpc_answers_whatever_is_sent_and_the_node_serves_on() {
+    let runs = std::env::var("LOGMILL_FUZZ_RUNS").ok();
+    let runs = runs.map_or(RUNS, |runs| runs.parse().expect("LOGMILL_FUZZ_RUNS is a number"));
+    let dir = tempfile::tempdir().unwrap();
+    let limits =
+        Limits { max_topics: 10, max_partitions: 30, max_partitions_per_topic: 4, ..Limits::default() };
+    let served = Served::start(Config { limits, ..config(&dir) }).await;
+    let before = rss_anon_kib();
+    for (rpc, make) in RPCS {
+        // Some of them delete it.
+        let request = v1::CreateTopicRequest { name: "t".into(), partitions: Some(2), settings: Vec::new() };
+        let _ = served.topics().create_topic(request).await;
+        let ended = fuzz(&served, rpc, make, runs).await;
+        println!("{rpc}: {runs} requests, {ended:?}, RssAnon {} KiB", rss_anon_kib());
+    }
+    println!("RssAnon {before} KiB before, {} KiB after", rss_anon_kib());
+    served.topics().delete_topic(v1::DeleteTopicRequest { name: "t".into() }).await.unwrap();
+    served.create("t", 1).await;
+    served.say("t", 0, "served").await;
+    let request =
+        v1::FetchRequest { partitions: vec![from("t", 0, at_offset(0))], ..v1::FetchRequest::default() };
+    let data = served.fetches().fetch(request).await.unwrap().into_inner().partitions.remove(0);
+    assert_eq!((data.next_offset, data.error), (1, None));
+    served.stop().await;
+}
