@@ -223,6 +223,30 @@ fn a_subscription_goes_on_beside_a_partition_whose_reads_stall() {
     stalled.end();
 }
 
+/// The credit that it was read for went to another one meanwhile.
+#[test]
+fn what_comes_late_keeps_to_the_credit_that_is_left() {
+    let stalled = Stalled::new(Call::Read);
+    let node = &stalled.node;
+    {
+        let _opens = Opens(&stalled.gate);
+        let partitions = vec![from(0, Position::Earliest), from(1, Position::Earliest)];
+        let subscribe = Subscribe { partitions, credit_bytes: 1 };
+        let mut subscription = node.wait(node.broker.subscribe(&node.context, subscribe)).unwrap();
+        let size = node.wait(subscription.next()).unwrap().size_bytes() as u64;
+        stalled.gate.open();
+        while stands(node, Limit::MaxPartitionReads).used > 0 {
+            thread::yield_now();
+        }
+        poll_once(subscription.next());
+        let credit = subscription.credit();
+        credit.grant(size);
+        assert_eq!(text(&node.wait(subscription.next()).unwrap()), ["before"]);
+        assert!(credit.is_used_up());
+    }
+    stalled.end();
+}
+
 fn stands(node: &Node, limit: Limit) -> LimitStats {
     node.broker.stats().limits.into_iter().find(|stats| stats.limit == limit).unwrap()
 }
