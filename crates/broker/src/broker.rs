@@ -9,10 +9,10 @@ use logmill_log::env::Work;
 use logmill_log::{LogSet, SetOptions};
 
 use crate::budget::{Budget, Permit};
-use crate::catalog::{self, Catalog, MetadataLog, OpenReport, Opening};
+use crate::catalog::{self, Catalog, MetadataLog, OpenReport, Opening, SpaceLeft};
 use crate::config::Config;
 use crate::error::{Error, OpenError};
-use crate::exec::{Serial, Signal, Timer, reply};
+use crate::exec::{Serial, Signal, Timer, drive, reply};
 use crate::limits::{Bounds, Limit, LimitStats};
 
 /// Topics, their partitions, and everything that can be done with them, in this process.
@@ -69,7 +69,7 @@ pub(crate) struct Core {
     pub(crate) changing: Budget,
     /// What is taken away after the answer, one at a time: it shares its threads with the timers.
     pub(crate) removals: Arc<Serial>,
-    /// Deletions that go on after their answer.
+    /// Deletions that go on after their answer, or when their caller has given up.
     pub(crate) background: Budget,
     /// Bytes that were accepted and are not yet written.
     pub(crate) queued: Budget,
@@ -79,6 +79,7 @@ pub(crate) struct Core {
     /// Fetches that wait for records.
     pub(crate) waiting_fetches: Budget,
     pub(crate) timer: Timer,
+    pub(crate) space: SpaceLeft,
     /// Fires when the broker begins to close.
     pub(crate) closing: Signal,
     /// Where the next fetch begins to read among its partitions.
@@ -143,6 +144,7 @@ impl Broker {
             waiting_fetches: bounds.budget(Limit::MaxWaitingFetches),
             bounds,
             timer: Timer::new(config.env.clone()),
+            space: SpaceLeft::default(),
             closing: Signal::default(),
             rotation: AtomicUsize::new(0),
             report: loaded.report,
@@ -201,18 +203,17 @@ impl Broker {
 }
 
 impl Core {
-    /// Takes the places of changes that wait or run; `doing` names them.
-    pub(crate) fn take_changes(&self, count: usize, doing: &str) -> Result<Permit, Error> {
+    /// Takes the place of a change that waits or runs; `doing` names it.
+    pub(crate) fn take_change(&self, doing: &str) -> Result<Permit, Error> {
         let advice = "send again when earlier changes have been answered";
-        self.changing.take_for(count, || doing.to_owned(), advice)
+        self.changing.take_for(1, || doing.to_owned(), advice)
     }
 
     pub(crate) fn check_open(&self) -> Result<(), Error> {
         if self.closing.has_fired() { Err(Error::closing()) } else { Ok(()) }
     }
 
-    /// Runs a job on the threads for that work. What waits for nothing stays off the reading threads: disks
-    /// that do not answer may hold all of those.
+    /// Runs a job that may block on the threads for that work.
     pub(crate) fn run<T, F>(
         self: &Arc<Self>,
         work: Work,
@@ -231,6 +232,22 @@ impl Core {
             sender.send(outcome);
         };
         self.config.env.scheduler.spawn(work, Box::new(task));
+        async move { receiver.await.unwrap_or_else(|_| Err(Error::fault(doing))) }
+    }
+
+    /// Runs what never blocks on the thread for waking. Not on the reading threads: disks that do not answer may hold
+    /// all of those.
+    pub(crate) fn look<T, F>(
+        &self,
+        doing: &'static str,
+        look: F,
+    ) -> impl Future<Output = Result<T, Error>> + Send + 'static + use<T, F>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let (sender, receiver) = reply();
+        drive(&self.config.env.scheduler, Work::Wake, async move { sender.send(look.await) });
         async move { receiver.await.unwrap_or_else(|_| Err(Error::fault(doing))) }
     }
 }

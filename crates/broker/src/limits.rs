@@ -107,9 +107,9 @@ macro_rules! limits {
 }
 
 limits! {
-    /// Bytes of records accepted and not yet written, over all partitions.
+    /// Bytes of records accepted and not yet written, and what each request takes besides, over all partitions.
     MaxQueuedBytes max_queued_bytes, Bytes, 256 * MIB;
-    /// Bytes of records accepted and not yet written, of one partition.
+    /// Bytes of records accepted and not yet written, and what each request takes besides, of one partition.
     MaxPartitionQueuedBytes max_partition_queued_bytes, Bytes, 64 * MIB;
     /// Bytes of requests that have begun to arrive and were not taken yet, over all connections.
     MaxRequestBytes max_request_bytes, Bytes, 256 * MIB;
@@ -149,11 +149,13 @@ limits! {
     MaxFetchPartitions max_fetch_partitions, Count, 1_000;
     /// Reads of one partition's files at once. Others wait for their turn.
     MaxPartitionReads max_partition_reads, Count, 4;
+    /// Deletions of one partition's oldest records that wait or run.
+    MaxPartitionDeletions max_partition_deletions, Count, 4;
     /// Places in one search for offsets.
     MaxPositions max_positions, Count, 10_000;
-    /// Partitions that one stream of produce requests has under way, or in which one of its requests failed.
+    /// Partitions in which one stream of produce requests has something that is not on disk, or a request failed.
     MaxStreamPartitions max_stream_partitions, Count, 10_000;
-    /// Changes of topics that wait for their turn, and partitions whose oldest records are being deleted.
+    /// Changes of topics that wait for their turn.
     MaxQueuedTopicChanges max_queued_topic_changes, Count, 1_000;
 }
 

@@ -149,7 +149,7 @@ pub struct NodeDescription {
     pub leader_epoch: i32,
     /// Bytes of record batches on disk, over all topics.
     pub stored_bytes: u64,
-    /// Bytes that the file system of the data directory can still take.
+    /// Bytes that the file system of the data directory can still take, as it last said.
     pub available_bytes: u64,
     /// The size of that file system in bytes.
     pub capacity_bytes: u64,

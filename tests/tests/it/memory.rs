@@ -1,6 +1,8 @@
 //! What a node takes in memory when there is much of everything, against what its limits allow. Each prints
 //! `RssAnon`.
 
+use std::io;
+use std::net::Shutdown;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -26,9 +28,12 @@ const NODE: u64 = 48 * MIB;
 const QUEUED: u64 = 32 * MIB;
 const REPLIES: u64 = 32 * MIB;
 const REQUESTS: u64 = 32 * MIB;
+/// Of one connection.
+const OWN_REPLIES: u64 = 16 * MIB;
 /// What a sender may be ahead of the node on a connection, and unanswered on a stream.
 const STREAM: u64 = 32 * MIB;
-/// Of RFC 9113, section 7.
+/// Of RFC 9113, sections 6.5 and 7.
+const SETTINGS_ACK: u8 = 1;
 const FLOW_CONTROL_ERROR: [u8; 4] = [0, 0, 0, 3];
 
 /// A node with small limits, over a directory that goes with it. Its allocator gives large pieces back at once:
@@ -38,9 +43,12 @@ fn small() -> (tempfile::TempDir, Node) {
     let mut command = logmill().command(["serve", "--listen", "127.0.0.1:0", "--stall-timeout-ms", "2000"]);
     command.arg("--data-dir").arg(dir.path().join("data"));
     command.env("MALLOC_MMAP_THRESHOLD_", "131072").env("MALLOC_TRIM_THRESHOLD_", "131072");
-    for (limit, value) in
-        [("max_queued_bytes", QUEUED), ("max_reply_bytes", REPLIES), ("max_request_bytes", REQUESTS)]
-    {
+    for (limit, value) in [
+        ("max_queued_bytes", QUEUED),
+        ("max_reply_bytes", REPLIES),
+        ("max_connection_reply_bytes", OWN_REPLIES),
+        ("max_request_bytes", REQUESTS),
+    ] {
         command.arg("--limit").arg(format!("{limit}={value}"));
     }
     (dir, Node::from_command(command))
@@ -210,6 +218,112 @@ fn subscribers_that_never_read() {
         drop(peers);
     });
     check(&node, "200 subscribers that never read", &[NODE, 2 * REPLIES]);
+    assert_eq!(node.terminate(), 0);
+}
+
+#[test]
+fn a_connection_that_never_reads_what_it_subscribed_to() {
+    let (_dir, node) = small();
+    run(async {
+        let client = Client::connect(node.url()).await.unwrap();
+        client.create_topic("t", Some(1)).await.unwrap();
+        append(&client, "t", 20, 1_000_000).await;
+        let fields = call("/logmill.v1.FetchService/Subscribe");
+        let mut greedy = with_wide_windows(node.url());
+        for number in 0..1_000 {
+            let stream = number * 2 + 1;
+            assert_eq!(greedy.send(&frame(HEADERS, END_HEADERS, stream, &fields)), Ended::Taken);
+            assert_eq!(greedy.send(&frame(DATA, 0, stream, &subscribe_to("t"))), Ended::Taken);
+        }
+        // Nobody else is refused.
+        let read_all = async {
+            for _ in 0..20 {
+                let mut next = Offset(0);
+                while next < Offset(20) {
+                    let from = FetchFrom::new("t", 0, Position::Offset(next));
+                    next = client.fetch(from.into()).await.unwrap()[0].next_offset;
+                }
+            }
+        };
+        let taken = most_taken(&node, read_all).await;
+        check_taken(
+            taken,
+            "1,000 subscriptions of one connection, at most",
+            &[NODE, 2 * OWN_REPLIES, STREAM],
+        );
+    });
+    assert_eq!(node.terminate(), 0);
+}
+
+#[test]
+fn answers_that_nobody_reads() {
+    const REQUESTS: usize = 15_000;
+    let (_dir, node) = small();
+    let produce = v1::ProduceRequest {
+        topic: "t".into(),
+        partition: Some(0),
+        payload: Some(v1::produce_request::Payload::Records(v1::RecordSet {
+            records: vec![v1::Record { value: Some("x".into()), ..v1::Record::default() }],
+        })),
+        acks: v1::Acks::Written.into(),
+        ..v1::ProduceRequest::default()
+    };
+    let sent = v1::ProduceStreamRequest { request: Some(produce), ..v1::ProduceStreamRequest::default() };
+    let requests = message(&sent.encode_to_vec()).repeat(REQUESTS);
+    let fields = call("/logmill.v1.ProduceService/ProduceStream");
+    run(async {
+        let client = Client::connect(node.url()).await.unwrap();
+        client.create_topic("t", Some(1)).await.unwrap();
+        // As much as fits the windows of a connection: the answers alone would be hundreds of megabytes. What the node
+        // sends is taken, and no window opened for more.
+        let mut peer = Peer::connect(node.url());
+        // The node's windows hold once its settings are acknowledged.
+        assert!(peer.reads(|kind| kind == SETTINGS).is_some());
+        assert_eq!(peer.send(&frame(SETTINGS, SETTINGS_ACK, 0, b"")), Ended::Taken);
+        let mut takes = peer.0.try_clone().unwrap();
+        let taking = tokio::task::spawn_blocking(move || io::copy(&mut takes, &mut io::sink()));
+        for number in 0..20 {
+            let stream = number * 2 + 1;
+            assert_eq!(peer.send(&frame(HEADERS, END_HEADERS, stream, &fields)), Ended::Taken);
+            for part in requests.chunks(16_384) {
+                assert_eq!(peer.send(&frame(DATA, 0, stream, part)), Ended::Taken);
+            }
+        }
+        let taken = most_taken(&node, append(&client, "t", 2_000, 1_000)).await;
+        let what = "300,000 requests whose answers nobody reads, at most";
+        check_taken(taken, what, &[NODE, OWN_REPLIES, STREAM]);
+        peer.0.shutdown(Shutdown::Both).unwrap();
+        let _ended = taking.await.unwrap();
+        append(&client, "t", 10, 1_000).await;
+    });
+    assert_eq!(node.terminate(), 0);
+}
+
+/// Two bytes each on the wire, and a hundred in memory: decoded, one message would be a third of a gigabyte.
+#[test]
+fn messages_of_nothing_but_empty_records() {
+    const RECORDS: usize = 3_500_000;
+    let (_dir, node) = small();
+    let set = v1::RecordSet { records: vec![v1::Record::default(); RECORDS] };
+    let payload = Some(v1::produce_request::Payload::Records(set));
+    let request = v1::ProduceRequest { topic: "t".into(), payload, ..v1::ProduceRequest::default() };
+    let bytes = message(&request.encode_to_vec());
+    let url = node.url().to_owned();
+    let refused = move || {
+        for _ in 0..8 {
+            let mut peer = Peer::connect(&url);
+            let fields = call("/logmill.v1.ProduceService/Produce");
+            assert_eq!(peer.send(&frame(HEADERS, END_HEADERS, 1, &fields)), Ended::Taken);
+            // The call is refused before all of it has come, and the connection ends if one goes on all the same.
+            let all = bytes.chunks(16_384).map(|part| frame(DATA, 0, 1, part));
+            let _: Vec<_> =
+                all.map(|part| peer.send(&part)).take_while(|ended| *ended == Ended::Taken).collect();
+        }
+    };
+    run(async {
+        let taken = most_taken(&node, async { tokio::task::spawn_blocking(refused).await.unwrap() }).await;
+        check_taken(taken, "messages of 3,500,000 empty records, at most", &[NODE, REQUESTS]);
+    });
     assert_eq!(node.terminate(), 0);
 }
 

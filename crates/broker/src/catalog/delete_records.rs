@@ -1,21 +1,25 @@
 //! Deleting the oldest records of partitions.
 //!
 //! A partition's start moves on, and whole segments below it go. That waits for the partition's disk, so each
-//! partition has a queue of its own for it: one that hangs holds up no other, and one thread at most.
+//! partition has a queue of its own for it: one that hangs holds up no other, and one thread at most. Its places are
+//! few and its own too: a deletion keeps its place when its caller has given up, and may be asked for again and again.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
 use logmill_log::ErrorKind;
+use logmill_log::env::Work;
 use logmill_record::Offset;
 
 use super::state::{OffsetRange, Partition};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
+use crate::budget::{Budget, Permit};
 use crate::context::RequestContext;
-use crate::error::Error;
-use crate::exec::{Receiver, reply};
+use crate::error::{Error, PartitionName};
+use crate::exec::{Receiver, Serial, reply};
+use crate::limits::Limit;
 
 /// The oldest records of a topic's partitions are to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +87,28 @@ impl Broker {
     }
 }
 
+/// A partition's deletions of records: one runs at a time, and few wait.
+#[derive(Debug)]
+pub(super) struct Deletions {
+    queue: Arc<Serial>,
+    places: Budget,
+}
+
+impl Deletions {
+    pub(super) fn new(core: &Core) -> Self {
+        let queue = Serial::new(Arc::clone(&core.config.env.scheduler), Work::Append);
+        Self { queue, places: core.bounds.budget(Limit::MaxPartitionDeletions) }
+    }
+
+    fn take_place(&self, name: &PartitionName) -> Result<Permit, Error> {
+        let doing = || format!("another deletion of records of {name}");
+        let advice =
+            "the disk has not answered those before it; look at the disk if it stays so, and try again";
+        let place = self.places.take_for(1, doing, advice);
+        place.map_err(|error| error.with("topic", &name.topic).with("partition", name.partition))
+    }
+}
+
 type Answers = Vec<(u32, Receiver<Result<Offset, Error>>)>;
 
 /// Puts each partition's deletion into its queue. All of them, or an error and none.
@@ -95,17 +121,23 @@ fn begin(core: &Arc<Core>, request: DeleteRecords) -> Result<Answers, Error> {
             return Err(Error::field("partition", number, "each is named once"));
         }
     }
-    let held = Arc::new(core.take_changes(asked.len(), "a deletion of records")?);
-    let start = |(number, (partition, before)): (u32, (Arc<Partition>, Option<Offset>))| {
+    let place = |(partition, _): &(Arc<Partition>, _)| partition.deletions(core).take_place(partition.name());
+    let places = asked.values().map(place).collect::<Result<Vec<_>, _>>()?;
+    let mut answers = Answers::new();
+    for ((number, (partition, before)), place) in asked.into_iter().zip(places) {
         let (sender, receiver) = reply();
-        let (held, deleted) = (Arc::clone(&held), Arc::clone(&partition));
-        partition.deletions(core).push(Box::new(move || {
-            sender.send(delete_before(&deleted, before));
+        let deleted = Arc::clone(&partition);
+        // A close waits for it.
+        let held = (place, core.background.take(1));
+        partition.deletions(core).queue.push(Box::new(move || {
+            let outcome = delete_before(&deleted, before);
+            // Before the answer: whoever has it may send another.
             drop(held);
+            sender.send(outcome);
         }));
-        (number, receiver)
-    };
-    Ok(asked.into_iter().map(start).collect())
+        answers.push((number, receiver));
+    }
+    Ok(answers)
 }
 
 fn delete_before(partition: &Partition, before: Option<Offset>) -> Result<Offset, Error> {

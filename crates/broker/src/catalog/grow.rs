@@ -34,6 +34,8 @@ pub(super) fn add_partitions(core: &Core, name: &str, count: u32) -> Result<Topi
     let take_all_back = || dirs().for_each(|dir| take_back(core, &dir));
 
     dirs().try_for_each(|dir| check_way(core, &dir, &doing))?;
+    // A growth of which the outcome is not known may have been recorded: its directories stay as long as that is so.
+    core.metadata.check_writable(&doing)?;
     // What an earlier growth that failed could not take back.
     take_all_back();
     let logs = make_partitions(core, &plan, before..count, &doing).inspect_err(|_| take_all_back())?;

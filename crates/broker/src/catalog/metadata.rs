@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use logmill_log::{CompactionOptions, Log, LogOptions, LogSet, LogState};
+use logmill_log::{CompactionOptions, ErrorKind, Log, LogOptions, LogSet, LogState, Receipt};
 use logmill_record::{Batch, BatchBuilder, NewRecord, Offset, TimestampMs};
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -48,7 +48,7 @@ pub(crate) struct MetadataLog {
 struct State {
     /// Replaced when a sync has failed and the log was opened afresh.
     log: Log,
-    /// A sync failed and the log could not be opened afresh.
+    /// The log has ended and could not be opened afresh.
     failed: Option<Failed>,
 }
 
@@ -56,7 +56,7 @@ struct State {
 #[derive(Debug)]
 struct Failed {
     error: logmill_log::Error,
-    /// The record of which the sync failed. It must not be in the log: its change was not made here.
+    /// Where the record was to be with which the log ended. It must not be there: its change was not made here.
     written: Offset,
     /// By the clock that does not jump.
     next_try: Duration,
@@ -119,14 +119,19 @@ impl MetadataLog {
 
         let mut state = self.state.lock();
         self.try_again(&mut state, doing)?;
-        let receipt = state.log.append(&[batch]).map_err(|error| explain_metadata(&error, doing))?;
-        let written = receipt.first_offset();
-        let Err(error) = receipt.wait() else { return Ok(()) };
+        // All that was written before is on disk.
+        let written = state.log.end_offset();
+        let Err(error) = state.log.append(&[batch]).and_then(Receipt::wait) else { return Ok(()) };
+        // A log ends also by a roll that failed, or a failed write that could not be taken back.
+        if !matches!(error.kind(), ErrorKind::OutcomeUnknown | ErrorKind::Poisoned) {
+            return Err(explain_metadata(&error, doing));
+        }
         match self.reopen_without(written) {
             Some(fresh) => {
                 state.log = fresh;
-                let message =
-                    format!("a sync of the node's metadata failed, and {doing} did not happen: {error}");
+                let message = format!(
+                    "a sync of the node's metadata failed, and {doing} did not happen: try again ({error})"
+                );
                 Err(Error::new(Reason::IoFailed, message).because(error))
             }
             None => {
@@ -137,6 +142,11 @@ impl MetadataLog {
                 Err(told)
             }
         }
+    }
+
+    /// Whether it can be written. Then nothing is in it of a change whose outcome was not known.
+    pub(super) fn check_writable(&self, doing: &str) -> Result<(), Error> {
+        self.try_again(&mut self.state.lock(), doing)
     }
 
     /// Opens a log that has failed afresh, if it is time to.

@@ -34,6 +34,7 @@ mod progress;
 mod rebuild;
 mod record;
 mod report;
+mod space;
 mod state;
 
 pub(crate) use delete::take_away;
@@ -47,4 +48,5 @@ pub(crate) use progress::Opening;
 pub use progress::{OnOpen, OpenProgress};
 pub use rebuild::{RebuildPlan, RebuiltTopic, SkippedDirectory, plan_rebuild};
 pub use report::{FailedPartition, OpenReport, UnknownDirectory};
+pub(crate) use space::SpaceLeft;
 pub(crate) use state::{Catalog, OffsetRange, Partition, TopicState};

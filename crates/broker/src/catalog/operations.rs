@@ -3,8 +3,6 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use logmill_log::env::Work;
-
 use super::alter::alter;
 use super::create::{check, check_count, create};
 use super::delete::delete;
@@ -133,10 +131,11 @@ impl Broker {
         let topic = authorize(context, &Operation::DescribeTopic { topic: name })
             .and_then(|()| self.core().check_open())
             .and_then(|()| self.core().catalog.topic(name));
-        self.core().run(Work::Wake, "a description", |core| topic.map(|topic| describe(core, &topic)))
+        let core = Arc::clone(self.core());
+        self.core().look("a description", async move { Ok(describe(&core, &*topic?).await) })
     }
 
-    /// Describes the node.
+    /// Describes the node. Of a file system that does not answer within a second, the space is what it said before.
     ///
     /// # Errors
     /// [`IoFailed`](crate::Reason::IoFailed) if the file system does not say how much space it has.
@@ -145,7 +144,12 @@ impl Broker {
         context: &RequestContext,
     ) -> impl Future<Output = Result<NodeDescription, Error>> + Send + 'static + use<> {
         let allowed = authorize(context, &Operation::DescribeNode).and_then(|()| self.core().check_open());
-        self.core().run(Work::Wake, "a description", |core| allowed.and_then(|()| describe_node(core)))
+        let core = Arc::clone(self.core());
+        let look = async move {
+            allowed?;
+            describe_node(&core).await
+        };
+        self.core().look("a description", look)
     }
 
     /// Runs `change` when those before it have ended.
@@ -160,7 +164,7 @@ impl Broker {
         F: FnOnce(&Arc<Core>) -> Result<T, Error> + Send + 'static,
     {
         let core = self.core();
-        let held = allowed.and_then(|()| core.check_open()).and_then(|()| core.take_changes(1, doing));
+        let held = allowed.and_then(|()| core.check_open()).and_then(|()| core.take_change(doing));
         let answer = held.map(|held| {
             let (sender, receiver) = reply();
             let core = Arc::clone(core);

@@ -6,17 +6,17 @@ use std::ops::Bound;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 
-use logmill_log::env::Work;
 use logmill_log::{Log, LogState};
 use logmill_record::Offset;
 use parking_lot::RwLock;
 use uuid::Uuid;
 
+use super::delete_records::Deletions;
 use super::record::Identity;
 use crate::broker::Core;
 use crate::config::Config;
 use crate::error::{Error, PartitionName, Reason};
-use crate::exec::{Serial, Turns};
+use crate::exec::Turns;
 use crate::limits::Limit;
 use crate::produce::Lane;
 use crate::settings::{Effective, Rules};
@@ -47,8 +47,8 @@ pub(crate) struct Partition {
     open: Result<Lane, Error>,
     /// Reads that may block, so many at once.
     reads: Turns,
-    /// Deletions of records, one at a time; there are none of most partitions.
-    deletions: OnceLock<Arc<Serial>>,
+    /// Deletions of records; there are none of most partitions.
+    deletions: OnceLock<Deletions>,
 }
 
 impl Catalog {
@@ -195,14 +195,12 @@ impl Partition {
             "a search by time in {} takes long: try again, and look at the disk if it stays so",
             self.name
         );
-        Error::new(Reason::IoFailed, message)
-            .with("topic", &self.name.topic)
-            .with("partition", self.name.partition)
+        self.name.named(Error::new(Reason::IoFailed, message))
     }
 
-    /// The queue of its deletions of records.
-    pub(super) fn deletions(&self, core: &Core) -> &Arc<Serial> {
-        self.deletions.get_or_init(|| Serial::new(Arc::clone(&core.config.env.scheduler), Work::Append))
+    /// Its deletions of records.
+    pub(super) fn deletions(&self, core: &Core) -> &Deletions {
+        self.deletions.get_or_init(|| Deletions::new(core))
     }
 
     /// What `error` of the partition's log means to a caller.

@@ -1,6 +1,6 @@
 //! A future run by the scheduler's own threads, for work that has to wait without holding one.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -22,6 +22,19 @@ pub(crate) fn drive(
         work,
     });
     task.submit();
+}
+
+/// Leaves the thread to others that wait for it.
+pub(crate) async fn yield_now() {
+    let mut has_yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 const IDLE: u8 = 0;
@@ -103,7 +116,7 @@ mod tests {
         let (done, ended) = reply::<u32>();
         drive(&env.scheduler, Work::Append, async move {
             let mut polls = 0;
-            std::future::poll_fn(|context| {
+            poll_fn(|context| {
                 polls += 1;
                 context.waker().wake_by_ref();
                 if polls == 3 { Poll::Ready(()) } else { Poll::Pending }

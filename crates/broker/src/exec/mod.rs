@@ -23,7 +23,7 @@ mod timer;
 mod turns;
 mod waits;
 
-pub(crate) use drive::drive;
+pub(crate) use drive::{drive, yield_now};
 pub(crate) use parallel::run_all;
 pub(crate) use reply::{Receiver, Sender, reply};
 pub(crate) use serial::Serial;

@@ -235,6 +235,21 @@ impl ProduceRecord {
     }
 }
 
+/// The same records, with all their bytes in one piece that nothing else lies in.
+pub(super) fn into_own(mut records: Vec<ProduceRecord>) -> Vec<ProduceRecord> {
+    let mut all: Vec<&mut Bytes> = Vec::new();
+    for ProduceRecord { key, value, headers, .. } in &mut records {
+        all.extend(
+            key.iter_mut().chain(value).chain(headers.iter_mut().filter_map(|(_, value)| value.as_mut())),
+        );
+    }
+    let mut own = Bytes::from(all.iter().map(|slice| &slice[..]).collect::<Vec<_>>().concat());
+    for slice in &mut all {
+        **slice = own.split_to(slice.len());
+    }
+    records
+}
+
 /// What plain records take while they wait, with the room that their list has in reserve.
 pub(super) fn size_of_records(records: &Vec<ProduceRecord>) -> usize {
     let reserve = (records.capacity() - records.len()) * RECORD_BYTES;

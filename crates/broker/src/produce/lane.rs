@@ -18,7 +18,7 @@ use logmill_log::{ErrorKind, Log, LogOptions, OnDisk, Receipt, Step};
 use logmill_record::{Batch, Inflater, Offset, TimestampMs};
 use parking_lot::Mutex;
 
-use super::order::{Place, ProducerSequence, Standing};
+use super::order::{Openings, Place, ProducerSequence, Standing};
 use super::reopen::{Reopening, Serving};
 use super::{ProduceRecord, ingest};
 use crate::budget::{Budget, Permit};
@@ -29,6 +29,15 @@ use crate::settings::Rules;
 /// A group takes no further entry once it has so many bytes: enough to make the write worth its call, and
 /// less than a log takes unsynced.
 const GROUP_BYTES: usize = 4 * 1024 * 1024;
+
+/// What an entry takes in memory besides its load: twice itself, since the queue grows by doubling, the slot for its
+/// answer, and its part of what is shared by a stream's requests. It counts with the bytes: a request may have next to
+/// none, and stays in the queue when its caller has given up.
+const ENTRY_BYTES: usize = 2 * size_of::<Entry>() + size_of::<Answer>() + 256;
+
+/// A smaller load gets bytes of its own. As it comes, it is a slice of the transport's buffer, which is of this size at
+/// least and stays as long as any slice of it.
+const OWN_BYTES: usize = 8 * 1024;
 
 /// What is to be appended.
 #[derive(Debug)]
@@ -47,6 +56,17 @@ impl Load {
         match self {
             Self::Batch(bytes) => bytes.len(),
             Self::Records(records, _) | Self::Numbered(_, records, _) => ingest::size_of_records(records),
+        }
+    }
+
+    /// Lets go of what its bytes lie in.
+    fn into_own(self) -> Self {
+        match self {
+            Self::Batch(bytes) => Self::Batch(Bytes::copy_from_slice(&bytes)),
+            Self::Records(records, now) => Self::Records(ingest::into_own(records), now),
+            Self::Numbered(sequence, records, now) => {
+                Self::Numbered(sequence, ingest::into_own(records), now)
+            }
         }
     }
 
@@ -103,7 +123,7 @@ pub(super) struct State {
     pub(super) written_end: Offset,
     /// What is asked of records: read once for each group.
     rules: Arc<Rules>,
-    /// How the log is to work, if that has changed.
+    /// How the log is to work, if it has not been told.
     options: Option<LogOptions>,
     /// The last time that was stamped into a batch in place of its own.
     last_stamp: TimestampMs,
@@ -134,24 +154,20 @@ struct Group {
 struct Ready {
     batches: Vec<Batch>,
     place: Option<Place>,
-    /// The time of append in its batches, if they have that one.
-    stamp: Option<TimestampMs>,
     answer: Sender<Answer>,
     _held: [Permit; 2],
 }
 
 impl Ready {
-    fn appended(self, log: Standing, first_offset: Offset, last_offset: Offset, receipt: &Receipt) {
+    fn appended(self, log: Standing<'_>, first_offset: Offset, last_offset: Offset, receipt: &Receipt) {
         if let Some(place) = self.place {
             place.appended(first_offset, log);
         }
-        let duplicate = receipt.is_duplicate();
         self.answer.send(Ok(Written {
             first_offset,
             last_offset,
-            // Where it is in the records it is the same there and here.
-            appended_at: self.stamp.filter(|_| !duplicate).unwrap_or_else(|| receipt.appended_at()),
-            duplicate,
+            appended_at: receipt.appended_at(),
+            duplicate: receipt.is_duplicate(),
             durable: receipt.on_disk(last_offset),
             generation: log.generation,
         }));
@@ -173,14 +189,15 @@ impl Lane {
         log_options: LogOptions,
         queued: Budget,
     ) -> Self {
-        let opened_at = log.end_offset();
+        let written_end = log.end_offset();
+        let openings = Arc::new(Openings::default());
         let state = State {
-            serving: Serving { log, generation: 0, opened_at },
+            serving: Serving { log, generation: 0, openings },
             log_options,
             reopening: None,
             queue: VecDeque::new(),
             running: false,
-            written_end: opened_at,
+            written_end,
             rules,
             options: None,
             last_stamp: TimestampMs::NONE,
@@ -193,10 +210,18 @@ impl Lane {
     /// Works by these rules and options from the next group on, and soon if there is none. Never waits for
     /// the log, which may be busy writing.
     pub(crate) fn set_rules(&self, rules: Arc<Rules>, options: LogOptions) {
+        {
+            let mut state = self.0.state.lock();
+            (state.rules, state.log_options) = (rules, options);
+        }
+        self.apply_options();
+    }
+
+    /// Tells the log how to work, with the next group, or soon if there is none.
+    pub(super) fn apply_options(&self) {
         let start = {
             let mut state = self.0.state.lock();
-            state.rules = rules;
-            (state.options, state.log_options) = (Some(options), options);
+            state.options = Some(state.log_options);
             !std::mem::replace(&mut state.running, true)
         };
         if start {
@@ -211,11 +236,13 @@ impl Lane {
         place: Option<Place>,
         node: &Budget,
     ) -> Result<Receiver<Answer>, Error> {
-        let bytes = load.size_bytes().max(1);
-        let held = [self.0.take(node, bytes)?, self.0.take(&self.0.queued, bytes)?];
+        let bytes = load.size_bytes();
+        let takes = bytes.saturating_add(ENTRY_BYTES);
+        let held = [self.0.take(node, takes)?, self.0.take(&self.0.queued, takes)?];
         if let Some(error) = self.0.reopening() {
             return Err(error);
         }
+        let load = if bytes < OWN_BYTES { load.into_own() } else { load };
         let (answer, receiver) = reply();
         let start = {
             let mut state = self.0.state.lock();
@@ -252,6 +279,12 @@ impl Lane {
     pub(crate) fn has_unsynced(&self) -> bool {
         let state = self.0.state.lock();
         self.0.queued.used() > 0 || state.written_end > state.serving.log.durable_end()
+    }
+
+    /// How its log stands now, to be looked at.
+    pub(super) fn look<T>(&self, look: impl FnOnce(Standing<'_>) -> T) -> T {
+        let serving = self.0.state.lock().serving.clone();
+        look(self.0.standing(&serving))
     }
 
     /// What `error` of the log means to a caller.
@@ -356,12 +389,12 @@ impl Shared {
         admitted
     }
 
-    fn standing(&self, serving: &Serving) -> Standing {
-        let Serving { log, generation, opened_at } = serving;
+    fn standing<'a>(&self, serving: &'a Serving) -> Standing<'a> {
+        let Serving { log, generation, openings } = serving;
         let state = self.state.lock();
         Standing {
             generation: *generation,
-            opened_at: *opened_at,
+            openings,
             durable_end: log.durable_end(),
             poisoned: state.serving.generation > *generation || state.reopening.is_some(),
         }
@@ -397,7 +430,7 @@ impl Shared {
                     if let Some(at) = stamp {
                         batches = batches.into_iter().map(|batch| batch.into_log_append_time(at)).collect();
                     }
-                    group.push(Ready { batches, place, stamp, answer, _held });
+                    group.push(Ready { batches, place, answer, _held });
                 }
                 Err(error) => {
                     let named = error.with("topic", &self.name.topic).with("partition", self.name.partition);

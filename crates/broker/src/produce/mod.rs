@@ -105,7 +105,8 @@ pub struct Appended {
     pub first_offset: Offset,
     /// The offset of the last record.
     pub last_offset: Offset,
-    /// When the node appended them.
+    /// When the node appended them, as readers are told it too. Where a topic's records have that time for their
+    /// own timestamp, they were given it when their turn to be written came: before the write, which may take long.
     pub appended_at: TimestampMs,
     /// Their idempotent producer had sent them before, and they were appended then: offsets and time are those
     /// of the first time. They are on disk, whatever was asked for.

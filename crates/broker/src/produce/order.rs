@@ -4,9 +4,9 @@
 //! until one comes that says that it knows of the failure. The requests from there on are a [`Run`] of their
 //! own, so what failed in the run before is no matter to them. Within a run only the first failure counts,
 //! whoever notices it first: a request that is refused before it gets to the lane, the lane, or a sync that
-//! fails long after the write.
+//! fails long after the write. By then other runs may have begun, and their requests are behind that failure too.
 //!
-//! Lock order: a run's lock is a leaf.
+//! Lock order: every lock here is a leaf.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,13 +36,30 @@ pub(super) struct Order {
 
 /// Requests between which nothing may be missing.
 #[derive(Debug, Default)]
-pub(super) struct Run(Mutex<State>);
+pub(super) struct Run {
+    /// How many there were before.
+    number: u64,
+    failed: Mutex<Option<Failed>>,
+    all: Arc<Mutex<AllRuns>>,
+}
 
+/// What all runs of a stream's requests for a partition have written.
 #[derive(Debug, Default)]
-struct State {
-    failed: Option<Failed>,
-    /// What was written and may not be on disk yet, in order.
+struct AllRuns {
+    /// What may not be on disk yet, in order.
     unconfirmed: VecDeque<Written>,
+    /// The number of the newest run of which a request was appended or has failed.
+    begun: u64,
+    /// What a sync has lost first.
+    lost: Option<Lost>,
+}
+
+/// A failure of every run that had begun when it was noticed. A later one was sent by someone who knows of a failure,
+/// and is asked whether it is this one.
+#[derive(Clone, Copy, Debug)]
+struct Lost {
+    what: Failed,
+    last_run: u64,
 }
 
 /// The first failure of a run.
@@ -60,13 +77,40 @@ struct Written {
     generation: u64,
 }
 
+/// So many openings of a log are kept apart, which a stream can lie idle over and still be told exactly what it lost.
+const MAX_OPENINGS: usize = 100;
+
+/// Where a log was durable each time that it was opened again: what had been written before, from there on, is gone.
+///
+/// By generation, and by place too: one that lost no more than a later one has is not kept.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Openings(Vec<(u64, Offset)>);
+
+impl Openings {
+    /// The log was opened again, as this generation, and was durable up to there.
+    pub(super) fn push(&mut self, generation: u64, at: Offset) {
+        self.0.retain(|(_, before)| *before < at);
+        self.0.push((generation, at));
+        if self.0.len() > MAX_OPENINGS {
+            // What was written between the oldest two may be called lost and is not: it is sent again, and known again.
+            let (_, oldest) = self.0.remove(0);
+            self.0[0].1 = oldest;
+        }
+    }
+
+    /// From where on what was written in that generation is gone.
+    fn lost_from(&self, generation: u64) -> Option<Offset> {
+        self.0.iter().find(|(opened, _)| *opened > generation).map(|(_, at)| *at)
+    }
+}
+
 /// How the partition's log stands, for those who have written to it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Standing {
+pub(super) struct Standing<'a> {
     /// How often the log was opened again.
     pub(super) generation: u64,
-    /// Where it was durable at its last opening: what was written before, from here on, is gone.
-    pub(super) opened_at: Offset,
+    /// Where it was durable then.
+    pub(super) openings: &'a Openings,
     /// Up to where it is on disk.
     pub(super) durable_end: Offset,
     /// It takes nothing more until it is opened again: what is not on disk is lost, or will be.
@@ -87,82 +131,106 @@ impl Order {
     /// The place of the next request.
     pub(super) fn next(&mut self, sequence: Option<ProducerSequence>, after_failure: bool) -> Place {
         self.last_ticket += 1;
-        let after = after_failure.then(|| std::mem::take(&mut self.run));
+        let after = after_failure.then(|| {
+            let next = Arc::new(self.run.next());
+            std::mem::replace(&mut self.run, next)
+        });
         let here = Failed { ticket: self.last_ticket, sequence };
         Place { run: Arc::clone(&self.run), after, here, appended: false }
     }
 
-    /// Whether it can be forgotten: nothing is under way, and nothing has failed.
-    pub(super) fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.run) == 1 && self.run.0.lock().failed.is_none()
+    /// Whether it can be forgotten: nothing is under way, nothing has failed, and all is on disk, or gone with the
+    /// partition.
+    pub(super) fn is_idle(&self, log: Option<Standing<'_>>) -> bool {
+        let failed = log.map_or_else(|| self.run.failed(), |log| self.run.first_failure(log));
+        let is_settled = log.is_none() || self.run.all.lock().unconfirmed.is_empty();
+        Arc::strong_count(&self.run) == 1 && failed.is_none() && is_settled
     }
 }
 
 impl Run {
+    fn next(&self) -> Self {
+        Self { number: self.number + 1, failed: Mutex::default(), all: Arc::clone(&self.all) }
+    }
+
     fn fail(&self, failed: Failed) {
-        let mut state = self.0.lock();
-        if state.failed.is_none_or(|first| failed.ticket < first.ticket) {
-            state.failed = Some(failed);
+        let mut first = self.failed.lock();
+        if first.is_none_or(|first| failed.ticket < first.ticket) {
+            *first = Some(failed);
         }
     }
 
+    /// The first failure that somebody has noticed.
+    fn failed(&self) -> Option<Failed> {
+        let lost = self.all.lock().lost.filter(|lost| self.number <= lost.last_run).map(|lost| lost.what);
+        let failed = *self.failed.lock();
+        failed.into_iter().chain(lost).min_by_key(|failed| failed.ticket)
+    }
+
     /// The first failure, also if it is of a sync and nobody has told.
-    fn first_failure(&self, log: Standing) -> Option<Failed> {
-        let lost = {
-            let mut state = self.0.lock();
-            let lost = state.unconfirmed.iter().find(|written| written.is_lost(log)).map(|lost| lost.what);
-            if lost.is_some() {
-                state.unconfirmed.clear();
-            }
-            lost
-        };
-        if let Some(lost) = lost {
-            self.fail(lost);
+    fn first_failure(&self, log: Standing<'_>) -> Option<Failed> {
+        self.all.lock().settle(log);
+        self.failed()
+    }
+}
+
+impl AllRuns {
+    /// Notices what is lost. While what was written first is neither lost nor on disk, nothing behind it is lost.
+    fn settle(&mut self, log: Standing<'_>) {
+        self.forget(log);
+        if let Some(first) = self.unconfirmed.front().filter(|first| first.is_lost(log)) {
+            self.lost = Some(Lost { what: first.what, last_run: self.begun });
+            self.unconfirmed.clear();
         }
-        self.0.lock().failed
+    }
+
+    /// Forgets what is on disk.
+    fn forget(&mut self, log: Standing<'_>) {
+        while self.unconfirmed.front().is_some_and(|first| first.is_on_disk(log)) {
+            self.unconfirmed.pop_front();
+        }
     }
 }
 
 impl Written {
-    fn is_lost(&self, log: Standing) -> bool {
+    fn is_lost(&self, log: Standing<'_>) -> bool {
         if self.generation < log.generation {
-            self.first_offset >= log.opened_at
+            log.openings.lost_from(self.generation).is_some_and(|from| self.first_offset >= from)
         } else {
             log.poisoned && self.first_offset >= log.durable_end
         }
+    }
+
+    fn is_on_disk(&self, log: Standing<'_>) -> bool {
+        // A log that is opened again begins with what is on disk.
+        !self.is_lost(log) && (self.generation < log.generation || self.first_offset < log.durable_end)
     }
 }
 
 impl Place {
     /// Whether the request may be appended, as far as those before it matter.
-    pub(super) fn check(&self, name: &PartitionName, log: Standing) -> Result<(), Error> {
+    pub(super) fn check(&self, name: &PartitionName, log: Standing<'_>) -> Result<(), Error> {
         if let Some(after) = &self.after
             && let Some(failed) = after.first_failure(log)
             && !self.here.goes_on_from(failed)
         {
             // The failure is this run's as well: it still has to be gone on from.
             self.run.fail(Failed { ticket: self.here.ticket, ..failed });
-            return Err(preceding_failed(name, failed));
+            return Err(preceding_failed(name, failed.sequence));
         }
         match self.run.first_failure(log) {
-            Some(failed) if failed.ticket < self.here.ticket => Err(preceding_failed(name, failed)),
+            Some(failed) if failed.ticket < self.here.ticket => Err(preceding_failed(name, failed.sequence)),
             _ => Ok(()),
         }
     }
 
     /// The request was written from this offset on.
-    pub(super) fn appended(mut self, first_offset: Offset, log: Standing) {
+    pub(super) fn appended(mut self, first_offset: Offset, log: Standing<'_>) {
         self.appended = true;
-        let mut state = self.run.0.lock();
-        while state
-            .unconfirmed
-            .front()
-            .is_some_and(|first| first.generation == log.generation && first.first_offset < log.durable_end)
-        {
-            state.unconfirmed.pop_front();
-        }
+        let mut all = self.run.all.lock();
+        all.forget(log);
         let generation = log.generation;
-        state.unconfirmed.push_back(Written { what: self.here, first_offset, generation });
+        all.unconfirmed.push_back(Written { what: self.here, first_offset, generation });
     }
 }
 
@@ -182,10 +250,13 @@ impl Drop for Place {
         if !self.appended {
             self.run.fail(self.here);
         }
+        let mut all = self.run.all.lock();
+        all.begun = all.begun.max(self.run.number);
     }
 }
 
-fn preceding_failed(name: &PartitionName, failed: Failed) -> Error {
+/// What those behind a failure are told; `first` is the batch that failed, if it is known and numbered.
+pub(super) fn preceding_failed(name: &PartitionName, first: Option<ProducerSequence>) -> Error {
     let message = format!(
         "a request before this one on the stream failed, so {name} did not take this one either: send from the \
          failed one on again, the first with after_failure; or go on without it, in the same way"
@@ -193,7 +264,7 @@ fn preceding_failed(name: &PartitionName, failed: Failed) -> Error {
     let error = Error::new(Reason::PrecedingFailed, message)
         .with("topic", &name.topic)
         .with("partition", name.partition);
-    match failed.sequence {
+    match first {
         Some(first) => error.with("first_failed_sequence", first.base_sequence),
         None => error,
     }
@@ -203,8 +274,25 @@ fn preceding_failed(name: &PartitionName, failed: Failed) -> Error {
 mod tests {
     use super::*;
 
-    const LOG: Standing =
-        Standing { generation: 0, opened_at: Offset::ZERO, durable_end: Offset::ZERO, poisoned: false };
+    const LOG: Standing<'static> = Standing {
+        generation: 0,
+        openings: &Openings(Vec::new()),
+        durable_end: Offset::ZERO,
+        poisoned: false,
+    };
+
+    /// A log that was opened again at each of these places.
+    fn opened_at(places: impl IntoIterator<Item = u64>) -> Openings {
+        let mut openings = Openings::default();
+        (1..).zip(places).for_each(|(generation, at)| openings.push(generation, Offset(at)));
+        openings
+    }
+
+    /// It was opened again for the last time, and nothing has been written since.
+    fn open_again(openings: &Openings) -> Standing<'_> {
+        let (generation, durable_end) = *openings.0.last().unwrap();
+        Standing { generation, openings, durable_end, poisoned: false }
+    }
 
     fn name() -> PartitionName {
         PartitionName { topic: "t".into(), partition: 0 }
@@ -214,7 +302,7 @@ mod tests {
         Some(ProducerSequence { id: 7, epoch: 0, base_sequence: sequence })
     }
 
-    fn passes(place: &Place, log: Standing) -> bool {
+    fn passes(place: &Place, log: Standing<'_>) -> bool {
         place.check(&name(), log).is_ok()
     }
 
@@ -260,8 +348,8 @@ mod tests {
         too.appended(Offset(12), LOG);
         assert!(passes(&queued, LOG));
         let poisoned = Standing { poisoned: true, durable_end: Offset(11), ..LOG };
-        let open_again =
-            Standing { generation: 1, opened_at: Offset(11), durable_end: Offset(11), poisoned: false };
+        let openings = opened_at([11]);
+        let open_again = open_again(&openings);
         for log in [poisoned, open_again] {
             let error = queued.check(&name(), log).unwrap_err();
             assert!(error.metadata().contains(&("first_failed_sequence", "1".to_owned())), "{error:?}");
@@ -272,13 +360,74 @@ mod tests {
     #[test]
     fn what_is_on_disk_is_not_kept() {
         let mut order = Order::default();
-        for sequence in 0..1_000_u32 {
-            let log = Standing { durable_end: Offset(sequence.saturating_sub(3).into()), ..LOG };
-            order.next(of(sequence.cast_signed()), false).appended(Offset(sequence.into()), log);
+        let kept = |order: &Order| order.run.all.lock().unconfirmed.len();
+        let mut append = |place: u32, log: Standing<'_>| {
+            let log = Standing { durable_end: Offset(place.saturating_sub(3).into()), ..log };
+            order.next(of(place.cast_signed()), false).appended(Offset(place.into()), log);
+            assert!(kept(&order) < 10, "{place}");
+        };
+        (0..10).for_each(|place| append(place, LOG));
+        let openings = opened_at([10]);
+        (10..1_000).for_each(|place| append(place, open_again(&openings)));
+        assert!(!order.is_idle(Some(open_again(&openings))), "the last ones are not on disk");
+        let openings = opened_at([10, 1_000]);
+        assert!(order.is_idle(Some(open_again(&openings))), "nothing was lost");
+        assert_eq!(kept(&order), 0);
+    }
+
+    #[test]
+    fn what_one_opening_has_lost_stays_lost_however_often_the_log_is_opened_again() {
+        for later in [vec![], vec![20], vec![20, 9, 30], (20..1_000).collect()] {
+            let mut order = Order::default();
+            let [kept, lost, behind] = [0, 1, 2].map(|sequence| order.next(of(sequence), false));
+            kept.appended(Offset(7), LOG);
+            lost.appended(Offset(10), LOG);
+            let openings = opened_at([8].into_iter().chain(later));
+            let error = behind.check(&name(), open_again(&openings)).unwrap_err();
+            assert!(error.metadata().contains(&("first_failed_sequence", "1".to_owned())), "{error:?}");
         }
-        assert!(order.run.0.lock().unconfirmed.len() < 10);
-        assert!(order.is_idle());
-        let open_again = Standing { generation: 1, opened_at: Offset(1_000), ..LOG };
-        assert!(passes(&order.next(of(1_000), false), open_again), "nothing was lost");
+    }
+
+    #[test]
+    fn what_was_written_to_a_later_log_is_not_lost_with_what_an_earlier_one_had() {
+        let mut order = Order::default();
+        let openings = opened_at([8]);
+        order.next(of(0), false).appended(Offset(10), open_again(&openings));
+        let openings = opened_at([8, 20]);
+        assert!(passes(&order.next(of(1), false), open_again(&openings)));
+        let many = opened_at(0..1_000);
+        assert!(many.0.len() <= MAX_OPENINGS);
+        assert_eq!(many.lost_from(998), Some(Offset(998)), "the newest are exact");
+    }
+
+    #[test]
+    fn a_sync_that_fails_after_a_refusal_was_gone_on_from_is_gone_on_from_at_what_it_has_lost() {
+        for written_late in [false, true] {
+            let mut order = Order::default();
+            let mut first = Some(order.next(of(0), false));
+            let mut write = || first.take().into_iter().for_each(|first| first.appended(Offset(10), LOG));
+            if !written_late {
+                write();
+            }
+            drop(order.next(of(1), false));
+            // It may be refused itself, before what was sent first comes to be written.
+            drop(order.next(of(1), true));
+            write();
+            let again = order.next(of(1), true);
+            assert!(passes(&again, LOG));
+            again.appended(Offset(11), LOG);
+            let behind = order.next(of(2), false);
+
+            let openings = opened_at([10]);
+            let log = open_again(&openings);
+            let error = behind.check(&name(), log).unwrap_err();
+            assert!(error.metadata().contains(&("first_failed_sequence", "0".to_owned())), "{error:?}");
+            drop(behind);
+            assert!(!passes(&order.next(of(1), true), log), "it is not the first that failed");
+            let first = order.next(of(0), true);
+            assert!(passes(&first, log), "{:?}", first.check(&name(), log));
+            first.appended(Offset(10), log);
+            assert!(passes(&order.next(of(1), false), log));
+        }
     }
 }

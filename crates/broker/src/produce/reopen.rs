@@ -18,6 +18,7 @@ use logmill_log::{ErrorKind, Log, LogOptions, LogState};
 use logmill_record::Offset;
 
 use super::lane::{Lane, Shared};
+use super::order::Openings;
 use crate::error::{Error, Reason};
 use crate::exec::Signal;
 
@@ -36,8 +37,8 @@ pub(super) struct Serving {
     pub(super) log: Log,
     /// How often it was opened again.
     pub(super) generation: u64,
-    /// Its end when it was opened the last time.
-    pub(super) opened_at: Offset,
+    /// Its end each time.
+    pub(super) openings: Arc<Openings>,
 }
 
 /// The log is to be opened again.
@@ -199,7 +200,7 @@ impl Shared {
     }
 
     /// Goes on with the log that was opened; only to be read if damage was found.
-    fn serve(&self, log: &Log) {
+    fn serve(self: &Arc<Self>, log: &Log) {
         let damage = match log.stats().state {
             LogState::ReadOnly(error) => Some(error),
             _ => None,
@@ -209,12 +210,18 @@ impl Shared {
             let mut state = self.state.lock();
             if state.refusal.is_none() {
                 let generation = state.serving.generation + 1;
-                state.serving = Serving { log: log.clone(), generation, opened_at };
+                let mut openings = Arc::clone(&state.serving.openings);
+                Arc::make_mut(&mut openings).push(generation, opened_at);
+                state.serving = Serving { log: log.clone(), generation, openings };
                 state.written_end = opened_at;
                 state.failed = damage.is_some();
             }
             state.refusal.clone()
         };
+        if refusal.is_none() {
+            // They may have changed while it was opened with those of before.
+            Lane(Arc::clone(self)).apply_options();
+        }
         match (refusal, damage) {
             // Its topic was deleted meanwhile, and its directory is about to go.
             (Some(refusal), _) if refusal.reason() != Reason::NodeClosing => log.retire(),

@@ -1,16 +1,18 @@
 //! Requests one after another, with the promise that none is stored if one before it is not.
+//!
+//! Lock order: a stream's partitions, then the catalog's lock or a lane's.
 
 use std::collections::HashMap;
 use std::future::Future;
 
 use parking_lot::Mutex;
 
-use super::order::{Order, Place, ProducerSequence};
+use super::order::{Order, Place, ProducerSequence, preceding_failed};
 use super::{Produce, ProduceResult};
 use crate::access::{Operation, authorize};
-use crate::broker::Broker;
+use crate::broker::{Broker, Core};
 use crate::context::RequestContext;
-use crate::error::Error;
+use crate::error::{Error, PartitionName};
 use crate::limits::Limit;
 use crate::names::MAX_TOPIC_NAME_BYTES;
 
@@ -59,7 +61,27 @@ pub const MAX_IN_FLIGHT_BATCHES: usize = logmill_log::REMEMBERED_BATCHES;
 #[derive(Debug)]
 pub struct ProduceStream {
     broker: Broker,
-    orders: Mutex<HashMap<(String, u32), Order>>,
+    orders: Mutex<Orders>,
+}
+
+/// The partitions that a stream has in mind.
+#[derive(Debug, Default)]
+struct Orders {
+    of: HashMap<(String, u32), Order>,
+    /// There was no room for one more, and its request was refused. Which one that was is not known: any that is
+    /// not in mind may have failed.
+    has_turned_away: bool,
+}
+
+impl Orders {
+    /// Forgets the partitions in which nothing is under way and nothing has failed.
+    fn forget_idle(&mut self, core: &Core) {
+        self.of.retain(|(topic, partition), order| {
+            let topic = core.catalog.topic(topic);
+            let lane = topic.as_ref().ok().and_then(|topic| topic.partition(*partition).ok()?.lane().ok());
+            !lane.map_or_else(|| order.is_idle(None), |lane| lane.look(|log| order.is_idle(Some(log))))
+        });
+    }
 }
 
 impl Broker {
@@ -152,15 +174,26 @@ impl Sending<'_> {
             return Err(Error::topic_not_found(topic));
         }
         let mut orders = self.stream.orders.lock();
-        let bounds = &self.stream.broker.core().bounds;
+        let core = self.stream.broker.core();
         let key = (topic.to_owned(), partition);
-        if !orders.contains_key(&key) {
-            if orders.len() >= self.stream.broker.config().limits.max_stream_partitions {
-                orders.retain(|_, order| !order.is_idle());
+        if !orders.of.contains_key(&key) {
+            if orders.has_turned_away && !self.after_failure {
+                let name = PartitionName { topic: topic.into(), partition };
+                return Err(preceding_failed(&name, None));
+            }
+            if orders.of.len() >= core.config.limits.max_stream_partitions {
+                orders.forget_idle(core);
             }
             let doing = || "one partition more on a stream".to_owned();
-            bounds.check(Limit::MaxStreamPartitions, orders.len() + 1, doing, "use several streams")?;
+            let room = core.bounds.check(
+                Limit::MaxStreamPartitions,
+                orders.of.len() + 1,
+                doing,
+                "use several streams",
+            );
+            orders.has_turned_away |= room.is_err();
+            room?;
         }
-        Ok(orders.entry(key).or_default().next(sequence, self.after_failure))
+        Ok(orders.of.entry(key).or_default().next(sequence, self.after_failure))
     }
 }

@@ -3,10 +3,13 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
-use logmill_broker::{Config, Fetch, FetchFrom, Limits, Position, Reason, SettingChange};
+use logmill_broker::{
+    Acks, Config, CreateTopic, Fetch, FetchFrom, Limits, Position, Produce, Reason, SettingChange,
+    TopicSettings,
+};
 use logmill_log::env::Work;
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::Offset;
@@ -38,7 +41,7 @@ fn stalled(dir: &tempfile::TempDir, limits: Limits) -> (Node, Arc<Gate>) {
 #[test]
 fn a_partition_that_stalls_holds_up_itself_alone_and_has_a_bound() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits { max_partition_queued_bytes: 10_000, ..Limits::default() };
+    let limits = Limits { max_partition_queued_bytes: 13_000, ..Limits::default() };
     let (node, gate) = stalled(&dir, limits);
     let big = |partition| records("t", Some(partition), [vec![b'x'; 3_000]]);
     let accepted: Vec<_> = (0..3).map(|_| node.broker.produce(&node.context, big(0))).collect();
@@ -47,7 +50,7 @@ fn a_partition_that_stalls_holds_up_itself_alone_and_has_a_bound() {
     let error = failure(&node, big(0));
     assert_eq!(error.reason(), Reason::LimitExceeded);
     assert!(error.metadata().contains(&("limit", "max_partition_queued_bytes".to_owned())));
-    assert!(error.metadata().contains(&("value", "10000".to_owned())));
+    assert!(error.metadata().contains(&("value", "13000".to_owned())));
     // The other partition and the rest of the node work.
     node.say("t", 1, "past it").unwrap();
     assert_eq!(node.read_all("t", 1).unwrap(), ["past it"]);
@@ -64,7 +67,7 @@ fn a_partition_that_stalls_holds_up_itself_alone_and_has_a_bound() {
 #[test]
 fn the_node_has_a_bound_over_all_partitions() {
     let dir = tempfile::tempdir().unwrap();
-    let (node, gate) = stalled(&dir, Limits { max_queued_bytes: 10_000, ..Limits::default() });
+    let (node, gate) = stalled(&dir, Limits { max_queued_bytes: 13_000, ..Limits::default() });
     let big = |partition| records("t", Some(partition), [vec![b'x'; 3_000]]);
     let accepted: Vec<_> = (0..3).map(|_| node.broker.produce(&node.context, big(0))).collect();
     let error = failure(&node, big(1));
@@ -269,6 +272,57 @@ fn a_partition_that_cannot_be_opened_again_is_tried_with_growing_pauses_and_says
 }
 
 #[test]
+fn an_alteration_while_a_partition_is_opened_again_holds_for_the_log_that_is_opened() {
+    const SYNC_FAILS: u8 = 1;
+    const RECOVERY_WAITS: u8 = 2;
+    const SYNC_WAITS: u8 = 3;
+    let dir = tempfile::tempdir().unwrap();
+    let (opening, syncing) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
+    let stage = Arc::new(AtomicU8::new(0));
+    let hook = {
+        let (opening, syncing, stage) = (Arc::clone(&opening), Arc::clone(&syncing), Arc::clone(&stage));
+        move |call, path: &Path| {
+            let is_0 = path.parent().and_then(Path::file_name) == Some("0".as_ref());
+            match (stage.load(Ordering::SeqCst), call) {
+                (SYNC_FAILS, Call::Sync) if is_0 => {
+                    stage.store(RECOVERY_WAITS, Ordering::SeqCst);
+                    return Err(std::io::Error::other("a fault that this test plants"));
+                }
+                (RECOVERY_WAITS, Call::Read) if is_0 => opening.pass(),
+                (SYNC_WAITS, Call::Sync) if is_0 => syncing.pass(),
+                _ => {}
+            }
+            Ok(())
+        }
+    };
+    let node = Node::open(with_env(&dir, hooked(hook)));
+    let relaxed = TopicSettings::new([("durability", "relaxed")]).unwrap();
+    let create = CreateTopic::new("t").settings(relaxed);
+    node.wait(node.broker.create_topic(&node.context, create)).unwrap();
+    node.create("u", 1).unwrap();
+    stage.store(SYNC_FAILS, Ordering::SeqCst);
+    assert_eq!(node.say("t", 0, "fails").unwrap_err().reason(), Reason::OutcomeUnknown);
+    opening.wait_for_someone();
+    let durable = vec![SettingChange::set("durability", "durable")];
+    node.wait(node.broker.alter_topic(&node.context, "t", durable)).unwrap();
+    // Whoever is to tell the log has come round before that is done.
+    node.delete("u").unwrap();
+    opening.open();
+    while let Err(error) = node.say("t", 0, "synced") {
+        assert_eq!(error.reason(), Reason::PartitionReopening, "{error}");
+        std::thread::yield_now();
+    }
+    let synced = node.read_all("t", 0).unwrap();
+    stage.store(SYNC_WAITS, Ordering::SeqCst);
+    let written = Produce { acks: Acks::Written, ..records("t", Some(0), ["only written"]) };
+    node.produce(written).unwrap().remove(0).outcome.unwrap();
+    let read = node.read_all("t", 0).unwrap();
+    syncing.open();
+    assert_eq!(read, synced, "a durable topic shows what is on disk");
+    node.broker.close().unwrap();
+}
+
+#[test]
 fn readers_go_on_when_their_partition_is_opened_again() {
     let sim = Sim::new(6);
     let node = simulated(&sim);
@@ -383,6 +437,65 @@ fn a_growth_or_an_alteration_that_fails_changes_nothing_and_works_later() {
     let node = simulated(&sim);
     assert_eq!(node.broker.open_report().partitions, 4);
     assert!(node.broker.open_report().failed.is_empty());
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn metadata_whose_roll_failed_is_opened_again() {
+    let sim = Sim::new(6);
+    let node = simulated(&sim);
+    node.create("before", 1).unwrap();
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncDir).path("*/internal/metadata").always());
+    sim.scheduler.run_for(Duration::from_hours(25));
+    sim.fs.clear_rules();
+    let error = node.create("t", 1).unwrap_err();
+    assert_eq!(error.reason(), Reason::IoFailed);
+    assert!(error.message().contains("did not happen: try again"), "{error}");
+    node.create("t", 1).unwrap();
+    node.broker.close().unwrap();
+    let node = simulated(&sim);
+    assert_eq!(node.broker.open_report().topics, 2);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn metadata_whose_failed_write_could_not_be_taken_back_is_opened_again() {
+    let sim = Sim::new(6);
+    let node = simulated(&sim);
+    node.create("before", 1).unwrap();
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::Write).on(Op::SetLen).path("*/metadata/*.log").times(2));
+    assert_eq!(node.create("t", 1).unwrap_err().reason(), Reason::IoFailed);
+    node.create("t", 1).unwrap();
+    // Not at once either.
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::Write).on(Op::SetLen).path("*/metadata/*.log").times(2));
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::Rename).path("/data/set*").always());
+    assert_eq!(node.create("u", 1).unwrap_err().reason(), Reason::OutcomeUnknown);
+    sim.fs.clear_rules();
+    assert_eq!(node.create("u", 1).unwrap_err().reason(), Reason::MetadataFailed);
+    sim.clock.advance(Duration::from_secs(30));
+    node.create("u", 1).unwrap();
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_growth_of_which_the_outcome_is_unknown_keeps_its_directories_however_often_it_is_tried_again() {
+    let mut sim = Sim::new(8);
+    let node = simulated(&sim);
+    node.create("t", 2).unwrap();
+    let grow = |count| node.wait(node.broker.add_partitions(&node.context, "t", count));
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/metadata/*.log"));
+    // The log is not opened afresh, so the record stays in its file.
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::Rename).path("/data/set*").always());
+    assert_eq!(grow(4).unwrap_err().reason(), Reason::OutcomeUnknown);
+    assert_eq!(grow(4).unwrap_err().reason(), Reason::MetadataFailed);
+    assert_eq!(grow(3).unwrap_err().reason(), Reason::MetadataFailed);
+    sim.fs.clear_rules();
+    drop(node);
+    sim.kill();
+    let node = simulated(&sim);
+    assert!(node.broker.open_report().failed.is_empty(), "{:?}", node.broker.open_report());
+    assert_eq!(node.broker.open_report().partitions, 4);
+    node.say("t", 3, "x").unwrap();
     node.broker.close().unwrap();
 }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use logmill_broker::{
-    DeleteRecords, DeletedRecords, Error, Fetch, FetchFrom, Position, Reason, SettingChange, Topic,
+    Config, DeleteRecords, DeletedRecords, Error, Fetch, FetchFrom, Limits, Position, Reason, SettingChange,
+    Topic,
 };
 use logmill_record::Offset;
 
@@ -165,17 +166,19 @@ fn a_deletion_of_records_that_hangs_holds_up_its_own_partition_alone() {
             Ok(())
         }
     };
-    let node = Node::open(with_env(&dir, hooked(stall)));
+    let limits = Limits { max_queued_topic_changes: 1, max_partition_deletions: 3, ..Limits::default() };
+    let node = Node::open(Config { limits, ..with_env(&dir, hooked(stall)) });
     node.create("t", 2).unwrap();
     let hangs = node.broker.produce(&node.context, records("t", Some(0), ["hangs"]));
     gate.wait_for_someone();
-    // More than there are threads to write with.
-    let waiting: Vec<_> = (0..40)
-        .map(|_| {
-            let request = DeleteRecords { topic: "t".into(), partitions: vec![(0, None)] };
-            node.broker.delete_records(&node.context, request)
-        })
-        .collect();
+    let delete = || {
+        let request = DeleteRecords { topic: "t".into(), partitions: vec![(0, None)] };
+        node.broker.delete_records(&node.context, request)
+    };
+    let waiting = [delete(), delete()];
+    // One that nobody waits for any more keeps its place.
+    drop(delete());
+    let refused = [delete(), delete()];
     node.say("t", 1, "past it").unwrap();
     let deleted = delete_before(&node, "t", vec![(1, None)]).unwrap();
     assert_eq!(*deleted[0].outcome.as_ref().unwrap(), Offset(1));
@@ -185,5 +188,12 @@ fn a_deletion_of_records_that_hangs_holds_up_its_own_partition_alone() {
     for deletion in waiting {
         node.wait(deletion).unwrap().remove(0).outcome.unwrap();
     }
+    for deletion in refused {
+        let error = node.wait(deletion).unwrap_err();
+        assert_eq!(error.reason(), Reason::LimitExceeded);
+        assert!(error.metadata().contains(&("limit", "max_partition_deletions".to_owned())), "{error:?}");
+        assert!(error.metadata().contains(&("partition", "0".to_owned())), "{error:?}");
+    }
+    node.wait(delete()).unwrap().remove(0).outcome.unwrap();
     node.broker.close().unwrap();
 }

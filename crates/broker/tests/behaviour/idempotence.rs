@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 
 use logmill_broker::{
-    Acks, Appended, Config, Error, Limits, Payload, Produce, ProduceResult, ProduceStream, ProducerSequence,
-    Reason,
+    Acks, Appended, Config, CreateTopic, Error, Limits, Payload, Produce, ProduceResult, ProduceStream,
+    ProducerSequence, Reason, TopicSettings,
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 
@@ -370,5 +370,49 @@ fn a_stream_has_a_bound_on_the_partitions_that_it_keeps_in_mind() {
     let error = send(0).unwrap_err();
     assert_eq!(error.reason(), Reason::LimitExceeded);
     assert!(error.metadata().contains(&("limit", "max_stream_partitions".to_owned())), "{error:?}");
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn what_a_stream_had_no_room_for_holds_back_those_behind_it_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { max_stream_partitions: 1, ..Limits::default() };
+    let node = Node::open(Config { limits, max_message_bytes: 1_000, ..config(&dir) });
+    node.create("t", 3).unwrap();
+    let stream = node.broker.produce_stream();
+    let say = |partition, value: &str| records("t", Some(partition), [value]);
+    let send = |produce| node.wait(stream.send(&node.context, produce));
+    let again = |produce| node.wait(stream.send_after_failure(&node.context, produce));
+    assert_eq!(outcome(send(say(0, &"x".repeat(2_000)))), Err(Reason::MessageTooLarge));
+    assert_eq!(send(say(1, "first")).unwrap_err().reason(), Reason::LimitExceeded);
+    assert_eq!(outcome(again(say(0, "x"))), Ok((0, false)), "now there is room");
+    assert_eq!(send(say(1, "second")).unwrap_err().reason(), Reason::PrecedingFailed);
+    assert_eq!(outcome(again(say(1, "first"))), Ok((0, false)));
+    assert_eq!(outcome(send(say(1, "second"))), Ok((1, false)));
+    assert_eq!(node.read_all("t", 1).unwrap(), ["first", "second"]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_partition_with_something_that_is_not_on_disk_is_kept_in_mind() {
+    let sim = Sim::new(7);
+    let limits = Limits { max_stream_partitions: 1, ..Limits::default() };
+    let node = Node::open(Config { limits, env: sim.env(), ..small("/data") });
+    let relaxed = TopicSettings::new([("durability", "relaxed"), ("flush.ms", "60000")]).unwrap();
+    let create = CreateTopic::new("t").partitions(2).settings(relaxed);
+    node.wait(node.broker.create_topic(&node.context, create)).unwrap();
+    let stream = node.broker.produce_stream();
+    let send = |produce| node.wait(stream.send(&node.context, produce));
+    let written = Produce { acks: Acks::Written, ..numbered(7, 0, 0, ["lost"]) };
+    assert_eq!(outcome(send(written)), Ok((0, false)));
+    assert_eq!(send(records("t", Some(1), ["x"])).unwrap_err().reason(), Reason::LimitExceeded);
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/0/*.log"));
+    sim.scheduler.run_for(std::time::Duration::from_secs(61));
+    // Nobody has told the node so far.
+    assert_eq!(outcome(send(numbered(7, 0, 1, ["behind"]))), Err(Reason::PartitionReopening));
+    sim.scheduler.run_for(std::time::Duration::from_millis(200));
+    let error = send(numbered(7, 0, 1, ["behind"])).unwrap().remove(0).outcome.unwrap_err();
+    assert_eq!(error.reason(), Reason::PrecedingFailed, "{error}");
+    assert!(error.metadata().contains(&("first_failed_sequence", "0".to_owned())), "{error:?}");
     node.broker.close().unwrap();
 }

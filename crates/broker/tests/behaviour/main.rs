@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod beside_stalls;
 mod by_time;
 mod common;
+mod compacted;
 mod crash;
 mod damage;
 mod faults;

@@ -55,7 +55,7 @@ fn a_directory_without_the_right_to_write_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let denied = hooked(|call, _| match call {
         Call::Lock => Err(io::ErrorKind::PermissionDenied.into()),
-        Call::Read | Call::Write | Call::Sync => Ok(()),
+        Call::Read | Call::Write | Call::Sync | Call::Space => Ok(()),
     });
     let error = refused(with_env(&dir, denied));
     assert_eq!(error.kind(), OpenErrorKind::Denied);

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use logmill_broker::{
-    Acks, Change, Config, CreateTopic, Error, Limits, Payload, Produce, Reason, SettingChange, SettingSource,
-    Topic, TopicSettings, decode,
+    Acks, Appended, Change, Config, CreateTopic, Error, Fetch, FetchFrom, Limits, Payload, Position, Produce,
+    Reason, SettingChange, SettingSource, Topic, TopicSettings, decode,
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::{
@@ -220,6 +220,26 @@ fn the_time_of_append_takes_the_place_of_the_records_own_and_never_goes_back() {
 }
 
 #[test]
+fn the_time_of_append_of_a_duplicate_is_that_of_the_first_also_where_the_write_took_long() {
+    let sim = Sim::new(5);
+    let node = simulated(&sim);
+    create(&node, "t", &[("message.timestamp.type", "LogAppendTime")]).unwrap();
+    let long = Duration::from_secs(5);
+    sim.fs.inject(Rule::new(Fault::Stall(long)).on(Op::Write).path("*/0/*.log"));
+    let sent = batch(["x"]).with_producer(7, 0, 0);
+    let send = || node.produce(produce_batch("t", 0, sent.bytes().clone())).unwrap().remove(0).outcome;
+    let first = send().unwrap();
+    sim.clock.advance(Duration::from_secs(60));
+    assert_eq!(send().unwrap(), Appended { duplicate: true, ..first });
+    let from = FetchFrom::new("t", 0, Position::Earliest);
+    let told = node.fetch(Fetch::new(vec![from])).unwrap().remove(0).chunks[0].appended_at;
+    assert_eq!(told, first.appended_at);
+    let stamp = read_batches(&node, "t", 0)[0].header().max_timestamp;
+    assert_eq!(told.get() - stamp.get(), 5_000, "it was stamped before the write");
+    node.broker.close().unwrap();
+}
+
+#[test]
 fn an_alteration_holds_for_what_is_produced_after_it_and_lives_through_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::open(config(&dir));
@@ -331,7 +351,7 @@ fn an_alteration_reaches_a_busy_partition_without_a_further_record() {
                 match call {
                     Call::Write => gate.pass(),
                     Call::Sync => synced.store(true, Ordering::SeqCst),
-                    Call::Lock | Call::Read => {}
+                    Call::Lock | Call::Read | Call::Space => {}
                 }
             }
             Ok(())

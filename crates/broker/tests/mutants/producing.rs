@@ -35,8 +35,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "preceding-failed-not-enforced",
         breaks: "what is behind a failed request of a stream is stored before it",
         file: "broker/src/produce/order.rs",
-        find: "Some(failed) if failed.ticket < self.here.ticket => Err(preceding_failed(name, failed)),",
-        replace: "Some(failed) if failed.ticket > self.here.ticket => Err(preceding_failed(name, failed)),",
+        find: "Some(failed) if failed.ticket < self.here.ticket => Err(preceding_failed(name, failed.sequence)),",
+        replace: "Some(failed) if failed.ticket > self.here.ticket => Err(preceding_failed(name, failed.sequence)),",
         caught_by: SIMULATION,
     },
     Mutant {
@@ -54,8 +54,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "first-lost-holds-nothing-back",
         breaks: "the first batch that a failed sync has lost does not hold back what was sent behind it",
         file: "broker/src/produce/order.rs",
-        find: "            self.first_offset >= log.opened_at",
-        replace: "            self.first_offset > log.opened_at",
+        find: "is_some_and(|from| self.first_offset >= from)",
+        replace: "is_some_and(|from| self.first_offset > from)",
         caught_by: Catcher::new(
             "behaviour",
             "idempotence::a_failed_sync_holds_back_what_follows_also_when_the_partition_is_open_again",
@@ -76,8 +76,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "reopened-partition-keeps-its-old-lane",
         breaks: "a partition that was opened again is served from the log that has ended",
         file: "broker/src/produce/reopen.rs",
-        find: "state.serving = Serving { log: log.clone(), generation, opened_at };",
-        replace: "state.serving = Serving { log: state.serving.log.clone(), generation, opened_at };",
+        find: "state.serving = Serving { log: log.clone(), generation, openings };",
+        replace: "state.serving = Serving { log: state.serving.log.clone(), generation, openings };",
         caught_by: SIMULATION,
     },
     Mutant {

@@ -5,6 +5,7 @@
 //! once, and under load batches fill while the one before is being synced. No timer delays anything.
 //!
 //! A batch that was sent and did not come through goes back to the front of its queue, as [numbering] says.
+//! One that is to be compressed is so when its turn comes, outside of the lock, as [compress] says.
 //!
 //! Invariants: batches of a partition leave in the order in which they were begun, and a record joins only the
 //! last one; a batch is in `queues` until it is taken, then in `in_flight` until it is answered, fails, runs

@@ -14,6 +14,7 @@ pub(crate) enum Call {
     Read,
     Write,
     Sync,
+    Space,
 }
 
 pub(crate) type Hook = Arc<dyn Fn(Call, &Path) -> io::Result<()> + Send + Sync>;
@@ -67,6 +68,7 @@ impl Fs for HookFs {
     }
 
     fn space(&self, dir: &Path) -> io::Result<Space> {
+        (self.0)(Call::Space, dir)?;
         StdFs.space(dir)
     }
 }

@@ -256,6 +256,27 @@ async fn partition_reads(small: &Small, limit: Limit) -> Outcome {
     Outcome::InReply(refused.partitions[0].error.clone().unwrap())
 }
 
+/// Behind a write that the disk does not answer.
+async fn partition_deletions(small: &Small, limit: Limit) -> Outcome {
+    small.stop_disk(Call::Write);
+    let mut produces = small.served.produces();
+    let written = tokio::spawn(async move { produces.produce(records("t", Some(0), ["x"])).await });
+    let gate = Arc::clone(&small.gate);
+    tokio::task::spawn_blocking(move || gate.wait_for_someone()).await.unwrap();
+    let all = || {
+        let partitions = vec![v1::PartitionDeletion { partition: 0, before_offset: None }];
+        v1::DeleteRecordsRequest { topic: "t".into(), partitions }
+    };
+    let mut topics = small.served.topics();
+    let waits = tokio::spawn(async move { topics.delete_records(all()).await });
+    small.until_used(limit, 1).await;
+    let refused = small.served.topics().delete_records(all()).await.unwrap_err();
+    small.gate.open();
+    written.await.unwrap().unwrap();
+    waits.await.unwrap().unwrap();
+    Outcome::Refused(refused)
+}
+
 async fn topic_changes(small: &Small, limit: Limit) -> Outcome {
     small.stop_disk(Call::Sync);
     let mut topics = small.served.topics();
@@ -324,6 +345,7 @@ async fn pass(small: &Small, limit: Limit) -> Outcome {
             Outcome::Refused(fetch(served, reading(two, 0)).await.unwrap_err())
         }
         Limit::MaxPartitionReads => partition_reads(small, limit).await,
+        Limit::MaxPartitionDeletions => partition_deletions(small, limit).await,
         Limit::MaxPositions => {
             let place = v1::PartitionPosition { partition: 0, position: at_offset(0) };
             let request = v1::ListOffsetsRequest { topic: "t".into(), positions: vec![place, place] };

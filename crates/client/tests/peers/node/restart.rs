@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use logmill_client::{ErrorKind, FetchFrom, Position, ProducerOptions, ProducerRecord};
+use logmill_record::Compression;
 use tokio::time::{sleep, timeout};
 
 use super::hook_fs::{Call, hooked};
@@ -106,7 +107,9 @@ async fn syncs_that_fail_cost_a_producer_nothing_but_time() {
     };
     let node = Node::with(logmill_broker::DEFAULT_MAX_MESSAGE_BYTES, hooked(hook)).await;
     let client = node.client_with_topic(2).await;
-    let options = ProducerOptions { max_batch_bytes: 500, ..ProducerOptions::default() };
+    // Compressed, so that batches that go out again are, too.
+    let (max_batch_bytes, compression) = (500, Compression::Lz4);
+    let options = ProducerOptions { max_batch_bytes, compression, ..ProducerOptions::default() };
     let producer = client.producer(options).unwrap();
     let mut deliveries = Vec::new();
     let mut number = 0_u32;
