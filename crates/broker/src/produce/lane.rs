@@ -34,9 +34,11 @@ const GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// answer, and its part of what is shared by a stream's requests. It counts with the bytes: a request may have next to
 /// none, and stays in the queue when its caller has given up.
 const ENTRY_BYTES: usize = 2 * size_of::<Entry>() + size_of::<Answer>() + 256;
+// The guide says so.
+const _: () = assert!(ENTRY_BYTES < 1024);
 
 /// A smaller load gets bytes of its own. As it comes, it is a slice of the transport's buffer, which is of this size at
-/// least and stays as long as any slice of it.
+/// least and stays as long as any slice of it. What a larger one keeps besides itself is at most about as much again.
 const OWN_BYTES: usize = 8 * 1024;
 
 /// What is to be appended.
