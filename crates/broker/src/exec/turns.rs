@@ -202,9 +202,10 @@ mod tests {
         held = poll(second.as_mut());
         assert!(held.is_some(), "it was given, and left to the next");
         assert!(poll(second.as_mut()).is_none() && poll(first.as_mut()).is_none());
-        drop(held);
+        drop(held.take());
         assert!(poll(second.as_mut()).is_none());
-        assert!(poll(first.as_mut()).is_some(), "it came before the second one");
+        held = poll(first.as_mut());
+        assert!(held.is_some(), "it came before the second one");
         assert!(turns.0.lock().given.is_empty());
     }
 }
