@@ -24,6 +24,9 @@ use crate::{Error, ErrorKind, FetchFrom};
 pub struct PartitionData {
     /// The topic's name.
     pub topic: String,
+    /// The topic's UUID, by which the node tells whether another topic has its name when reading goes on; `None` if
+    /// there is none of that name.
+    pub topic_id: Option<String>,
     /// The partition's number.
     pub partition: u32,
     /// The offset of the first record that is kept.
@@ -66,6 +69,7 @@ impl PartitionData {
         }
         Ok(PartitionData {
             topic: data.topic,
+            topic_id: data.topic_id,
             partition: partition_from(data.partition)?,
             start_offset: offset_from(data.start_offset)?,
             end_offset: offset_from(data.end_offset)?,
@@ -89,12 +93,12 @@ impl PartitionData {
         Records::new(self, self.floor.max(self.start_offset))
     }
 
-    /// Where to read next, and what the node has to know to tell whether the partition still holds what was read
-    /// before.
+    /// Where to read next, and what the node has to know to tell whether the topic is still the same, and the
+    /// partition still holds what was read before.
     #[must_use]
     pub fn go_on(&self) -> FetchFrom {
         let from = FetchFrom::new(self.topic.as_str(), self.partition, self.next_offset);
-        FetchFrom { last_epoch: self.last_epoch, ..from }
+        FetchFrom { last_epoch: self.last_epoch, topic_id: self.topic_id.clone(), ..from }
     }
 
     /// Bytes of stored batches.

@@ -47,13 +47,18 @@ pub struct FetchFrom {
     /// it has. Should the partition have lost that, the answer is [`Truncated`](crate::ErrorKind::Truncated).
     /// [`PartitionData::go_on`] fills it in.
     pub last_epoch: Option<i32>,
+    /// For a reader that goes on: the [`topic_id`](PartitionData::topic_id) that came with what it has. Should that
+    /// topic have been deleted and another created under its name, the answer is
+    /// [`NotFound`](crate::ErrorKind::NotFound). [`PartitionData::go_on`] fills it in.
+    pub topic_id: Option<String>,
 }
 
 impl FetchFrom {
     /// Reads `topic`'s `partition` from `position` on, having read nothing before.
     #[must_use]
     pub fn new(topic: impl Into<String>, partition: u32, position: impl Into<Position>) -> FetchFrom {
-        FetchFrom { topic: topic.into(), partition, position: position.into(), last_epoch: None }
+        let (topic, position) = (topic.into(), position.into());
+        FetchFrom { topic, partition, position, last_epoch: None, topic_id: None }
     }
 
     pub(crate) fn to_proto(&self, max_bytes: i32) -> Result<v1::FetchPartition, Error> {
@@ -63,6 +68,7 @@ impl FetchFrom {
             position: Some(self.position.into()),
             max_bytes,
             last_epoch: self.last_epoch.filter(|_| matches!(self.position, Position::Offset(_))),
+            topic_id: self.topic_id.clone(),
         })
     }
 }

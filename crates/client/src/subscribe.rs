@@ -2,8 +2,9 @@
 //!
 //! A subscription is driven by its reader and has no task of its own: the node may send as many bytes as the
 //! reader has granted, and what was handed out is granted anew when the reader asks for more. Reading goes on
-//! after a break at the offset after the last record handed out, and tells the node the leader epoch there: if the
-//! partition has lost what was handed out, the reader is told so and not given other records in its place.
+//! after a break at the offset after the last record handed out, and tells the node the leader epoch there, and the
+//! topic's id: if the partition has lost what was handed out, or another topic has its name, the reader is told so and
+//! not given other records in its place.
 
 mod places;
 mod requests;

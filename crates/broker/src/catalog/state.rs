@@ -15,7 +15,7 @@ use super::delete_records::Deletions;
 use super::record::Identity;
 use crate::broker::Core;
 use crate::config::Config;
-use crate::error::{Error, PartitionName};
+use crate::error::{Error, PartitionName, Reason};
 use crate::exec::Turns;
 use crate::limits::Limit;
 use crate::produce::Lane;
@@ -187,6 +187,15 @@ impl Partition {
         let doing = format!("another read of {} at the same time", self.name);
         let advice = "the disk does not answer the others; try again, and look at the disk if it stays so";
         self.name.named(Error::limit(Limit::MaxPartitionReads, self.reads.at_once(), &doing, advice))
+    }
+
+    /// Why nobody waits any longer for a search by time.
+    pub(crate) fn search_takes_long(&self) -> Error {
+        let message = format!(
+            "a search by time in {} takes long: try again, and look at the disk if it stays so",
+            self.name
+        );
+        self.name.named(Error::new(Reason::IoFailed, message))
     }
 
     /// Its deletions of records.

@@ -18,6 +18,7 @@ pub(crate) use from_log::{PartitionName, explain_metadata, metadata_failed};
 pub use open::{OpenError, OpenErrorKind};
 pub(crate) use open::{RESTORE, lost_text};
 pub use reason::{Code, Reason};
+use uuid::Uuid;
 
 use crate::limits::Limit;
 
@@ -123,6 +124,15 @@ impl Error {
         let shown = shorten(topic);
         let message = format!("there is no topic {shown:?}: create it, or see which topics there are");
         Self::new(Reason::TopicNotFound, message).with("topic", shown)
+    }
+
+    /// A reader goes on in a topic that was deleted, and another has its name.
+    pub(crate) fn topic_replaced(topic: &str, wanted: Uuid, there: Uuid) -> Self {
+        let message = format!(
+            "the topic {topic:?} with the id {wanted} is gone, and another one has its name, with the id {there}: \
+             offsets of the former mean nothing in it; to read it, begin anew, at its earliest or latest"
+        );
+        Self::new(Reason::TopicNotFound, message).with("topic", topic).with("topic_id", wanted)
     }
 
     pub(crate) fn topic_exists(topic: &str) -> Self {

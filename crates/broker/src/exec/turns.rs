@@ -1,7 +1,7 @@
 //! So many at once; the others come in the order in which they asked, and hold no thread meanwhile: a fair
 //! semaphore.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,8 +21,10 @@ struct State {
     free: usize,
     meter: Arc<Meter>,
     next_id: u64,
-    /// Those who wait, in order; `None` has been given its turn and not come for it yet.
-    waiting: BTreeMap<u64, Option<Waker>>,
+    /// Those who wait, in order.
+    waiting: BTreeMap<u64, Waker>,
+    /// Those who have been given their turn and not come for it yet.
+    given: BTreeSet<u64>,
 }
 
 /// A turn; the next in line gets it when it is dropped.
@@ -32,7 +34,8 @@ pub(crate) struct Turn(Turns);
 impl Turns {
     /// So many at once, counted by `meter`.
     pub(crate) fn new(at_once: usize, meter: Arc<Meter>) -> Self {
-        let state = State { at_once, free: at_once, meter, next_id: 0, waiting: BTreeMap::new() };
+        let (waiting, given) = (BTreeMap::new(), BTreeSet::new());
+        let state = State { at_once, free: at_once, meter, next_id: 0, waiting, given };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -62,13 +65,14 @@ impl Turns {
     fn give_back(&self) {
         let woken = {
             let mut state = self.0.lock();
-            let next = state.waiting.values_mut().find_map(Option::take);
-            if next.is_none() {
-                state.free += 1;
+            let next = state.waiting.pop_first();
+            match &next {
+                Some((id, _)) => _ = state.given.insert(*id),
+                None => state.free += 1,
             }
             next
         };
-        if let Some(waker) = woken {
+        if let Some((_, waker)) = woken {
             waker.wake();
         }
     }
@@ -85,7 +89,24 @@ impl Drop for Turn {
 #[derive(Debug)]
 pub(crate) struct TakeTurn {
     turns: Turns,
+    /// Its place in line, once it has one.
     id: Option<u64>,
+}
+
+impl TakeTurn {
+    /// Gets no turn until it is polled again, and keeps its place in line: who is busy with something else holds
+    /// nobody up.
+    pub(crate) fn step_aside(&mut self) {
+        let Some(id) = self.id else { return };
+        let (waker, was_given) = {
+            let mut state = self.turns.0.lock();
+            (state.waiting.remove(&id), state.given.remove(&id))
+        };
+        drop(waker);
+        if was_given {
+            self.turns.give_back();
+        }
+    }
 }
 
 impl Future for TakeTurn {
@@ -94,39 +115,29 @@ impl Future for TakeTurn {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Turn> {
         let this = &mut *self;
         let mut state = this.turns.0.lock();
-        let Some(id) = this.id else {
-            if let Some(free) = state.free.checked_sub(1) {
-                state.free = free;
-                return Poll::Ready(this.turns.turn(&state));
-            }
-            state.meter.refuse();
-            state.next_id += 1;
-            let id = state.next_id;
-            state.waiting.insert(id, Some(context.waker().clone()));
-            this.id = Some(id);
-            return Poll::Pending;
-        };
-        match state.waiting.get_mut(&id) {
-            Some(Some(waker)) => {
-                waker.clone_from(context.waker());
-                Poll::Pending
-            }
-            _ => {
-                state.waiting.remove(&id);
-                this.id = None;
-                Poll::Ready(this.turns.turn(&state))
-            }
+        let was_given = this.id.is_some_and(|id| state.given.remove(&id));
+        if !was_given {
+            let Some(free) = state.free.checked_sub(1) else {
+                let id = *this.id.get_or_insert_with(|| {
+                    state.meter.refuse();
+                    state.next_id += 1;
+                    state.next_id
+                });
+                let before = state.waiting.insert(id, context.waker().clone());
+                drop(state);
+                drop(before);
+                return Poll::Pending;
+            };
+            state.free = free;
         }
+        this.id = None;
+        Poll::Ready(this.turns.turn(&state))
     }
 }
 
 impl Drop for TakeTurn {
     fn drop(&mut self) {
-        let Some(id) = self.id else { return };
-        let place = self.turns.0.lock().waiting.remove(&id);
-        if matches!(place, Some(None)) {
-            self.turns.give_back();
-        }
+        self.step_aside();
     }
 }
 
@@ -173,5 +184,28 @@ mod tests {
         assert!(poll(last.as_mut()).is_some());
         assert!(turns.try_take().is_some());
         assert!(turns.0.lock().waiting.is_empty());
+    }
+
+    #[test]
+    fn who_steps_aside_gets_no_turn_and_keeps_its_place() {
+        let turns = Turns::new(1, Arc::default());
+        let mut held = turns.try_take();
+        let (mut first, mut second) = (pin!(turns.take()), pin!(turns.take()));
+        assert!(poll(first.as_mut()).is_none() && poll(second.as_mut()).is_none());
+        first.step_aside();
+        drop(held.take());
+        held = poll(second.as_mut());
+        assert!(held.is_some(), "the first one is not there");
+        assert!(poll(second.as_mut()).is_none() && poll(first.as_mut()).is_none());
+        drop(held.take());
+        first.step_aside();
+        held = poll(second.as_mut());
+        assert!(held.is_some(), "it was given, and left to the next");
+        assert!(poll(second.as_mut()).is_none() && poll(first.as_mut()).is_none());
+        drop(held.take());
+        assert!(poll(second.as_mut()).is_none());
+        held = poll(first.as_mut());
+        assert!(held.is_some(), "it came before the second one");
+        assert!(turns.0.lock().given.is_empty());
     }
 }

@@ -1,11 +1,12 @@
-//! A reader of one partition, and one read from it.
+//! A reader of one partition: where it is, and what has been read of it.
 
 use std::future::Future;
 use std::sync::Arc;
 
-use logmill_log::{AbortedTxn, Chunk, ErrorKind, Log, ReadOut};
+use logmill_log::{AbortedTxn, Chunk, ErrorKind, ReadOut};
 
-use super::place::{Place, out_of_range, start_at};
+use super::look::{Look, Looked, Outcome};
+use super::place::Place;
 use super::{FetchFrom, PartitionData};
 use crate::catalog::{OffsetRange, Partition, TopicState};
 use crate::error::{Error, Reason};
@@ -18,7 +19,7 @@ const READ_BYTES: usize = 16 * 1024 * 1024;
 /// Where a reader is in a partition.
 #[derive(Debug)]
 pub(super) struct Cursor {
-    from: FetchFrom,
+    from: Arc<FetchFrom>,
     /// The partition's topic, or why there is none.
     topic: Result<Arc<TopicState>, Error>,
     /// Set once the position asked for has been looked up.
@@ -33,7 +34,9 @@ pub(super) struct Cursor {
     satisfied: bool,
     /// The log has been asked at least once: it may have an error to tell, also at its end.
     tried: bool,
-    /// The right to the next read.
+    /// A look is under way.
+    looking: bool,
+    /// The right to the next look.
     turn: Option<Turn>,
     error: Option<Error>,
     /// Why nothing came this time; there may be more later.
@@ -43,24 +46,28 @@ pub(super) struct Cursor {
 impl Cursor {
     /// Finds its place at once, unless that takes a search.
     pub(super) fn new(from: FetchFrom, topic: Result<Arc<TopicState>, Error>) -> Self {
-        let takes_a_search = matches!(from.position, Position::Time(_)) && topic.is_ok();
-        let mut cursor = Self {
-            from,
+        let (place, error) = match &topic {
+            Ok(_) if matches!(from.position, Position::Time(_)) => (None, None),
+            Ok(topic) => {
+                let (place, error) = Place::find(topic, &from);
+                (Some(place), error)
+            }
+            Err(error) => (Some(Place::default()), Some(error.clone())),
+        };
+        Self {
+            from: Arc::new(from),
             topic,
-            place: None,
+            place,
             chunks: Vec::new(),
             aborted: Vec::new(),
             bytes: 0,
             satisfied: false,
             tried: false,
+            looking: false,
             turn: None,
-            error: None,
+            error,
             not_now: None,
-        };
-        if !takes_a_search {
-            cursor.locate();
         }
-        cursor
     }
 
     fn partition(&self) -> Result<&Partition, Error> {
@@ -77,22 +84,9 @@ impl Cursor {
         self.place.is_some()
     }
 
-    /// Looks up where to start, once. A search blocks.
-    fn locate(&mut self) {
-        if self.is_located() {
-            return;
-        }
-        let found = self.partition().map(|partition| (start_at(partition, &self.from), partition.range()));
-        let (located, OffsetRange { start, end, last_stable }) =
-            found.unwrap_or_else(|error| (Err(error), Default::default()));
-        // Also where nothing can be read: what can be is a part of the answer.
-        let offset = located.unwrap_or_else(|error| {
-            self.error = Some(error);
-            start
-        });
-        let epoch = self.from.last_epoch.filter(|_| matches!(self.from.position, Position::Offset(_)));
-        let (from, next, from_epoch, confirmed) = (offset, offset, epoch, None);
-        self.place = Some(Place { from, next, start, end, last_stable, from_epoch, epoch, confirmed });
+    /// Whether a look is under way.
+    pub(super) fn is_looking(&self) -> bool {
+        self.looking
     }
 
     /// Whether it may read now: so many at once read from the files of a partition, so that one whose disk does
@@ -129,56 +123,45 @@ impl Cursor {
         self.error.is_some() || self.place.is_some_and(|place| place.confirmed.is_some())
     }
 
-    /// Finds that out. Blocks, and gives its turn back.
-    pub(super) fn settle(&mut self) {
-        let _turn = self.turn.take();
-        self.locate();
-        if !self.is_settled()
-            && let Err(error) = self.confirm()
-            // Else the next read finds out.
-            && error.reason() != Reason::PartitionReopening
-        {
-            self.error = Some(error);
-        }
+    /// A look from where it is, with its turn: to read about so much, or only to find out where that is. What it
+    /// brings is to be [accepted](Self::accept), before there is another. There is none where there is no topic.
+    pub(super) fn look(&mut self, max_bytes: Option<usize>) -> Option<Look> {
+        let topic = Arc::clone(self.topic.as_ref().ok()?);
+        let own = |max_bytes| self.own_left().map_or(max_bytes, |own| own.min(max_bytes)).min(READ_BYTES);
+        let max_bytes = max_bytes.map(own);
+        self.looking = true;
+        let (from, place, _turn) = (Arc::clone(&self.from), self.place, self.turn.take());
+        Some(Look { from, topic, place, _turn, max_bytes })
     }
 
-    /// The log to read from, which holds what the reader has.
-    fn confirm(&mut self) -> Result<(Arc<TopicState>, Log), Error> {
-        let topic = self.topic.clone()?;
-        let partition = topic.partition(self.from.partition)?;
-        let (log, generation) = partition.lane()?.serving();
-        self.place.get_or_insert_default().confirm(partition, &log, generation)?;
-        Ok((topic, log))
-    }
-
-    /// Reads on from where it is and returns how many bytes came: about `max_bytes`, but the first batch
-    /// whole if `any_size`. Without that, a batch that is too large is left for another time, and the answer
-    /// is `None`. Blocks, and gives its turn back.
-    pub(super) fn read(&mut self, max_bytes: usize, any_size: bool) -> Option<usize> {
-        let _turn = self.turn.take();
-        self.locate();
-        if self.error.is_some() {
-            return Some(0);
-        }
-        self.tried = true;
-        let wanted = self.own_left().map_or(max_bytes, |own| own.min(max_bytes)).min(READ_BYTES);
-        let (read, aborted) = match self.read_on(wanted) {
-            Ok(read) => read,
+    /// Takes in what a look has brought and returns how many bytes came. Of more than `max_bytes` nothing is taken,
+    /// unless `any_size`: it is left for another time then, and the answer is `None`.
+    pub(super) fn accept(&mut self, looked: Looked, max_bytes: usize, any_size: bool) -> Option<usize> {
+        self.looking = false;
+        self.place = Some(looked.place);
+        self.tried |= !matches!(looked.outcome, Outcome::Settled);
+        match looked.outcome {
+            Outcome::Read(read, aborted) => return self.accept_read(read, aborted, max_bytes, any_size),
+            Outcome::Settled => {}
+            Outcome::Nowhere(error) => self.error = Some(error),
             // Another log takes the place of this one: there is more to see then.
-            Err(error) if error.reason() == Reason::PartitionReopening => {
+            Outcome::Failed(error) if error.reason() == Reason::PartitionReopening => {
                 self.not_now = Some(error);
-                return Some(0);
             }
-            Err(error) => {
-                if self.chunks.is_empty() {
-                    self.error = Some(error);
-                } else {
-                    // What was read before it is still good; the next read meets the error again.
-                    self.satisfied = true;
-                }
-                return Some(0);
-            }
-        };
+            Outcome::Failed(error) if self.chunks.is_empty() => self.error = Some(error),
+            // What was read before it is still good; the next read meets the error again.
+            Outcome::Failed(_) => self.satisfied = true,
+        }
+        Some(0)
+    }
+
+    fn accept_read(
+        &mut self,
+        read: ReadOut,
+        aborted: Vec<AbortedTxn>,
+        max_bytes: usize,
+        any_size: bool,
+    ) -> Option<usize> {
         let bytes = read.chunks.iter().map(|chunk| chunk.batches.len()).sum();
         if bytes > max_bytes && !any_size {
             return None;
@@ -197,24 +180,6 @@ impl Cursor {
         Some(bytes)
     }
 
-    fn read_on(&mut self, wanted: usize) -> Result<(ReadOut, Vec<AbortedTxn>), Error> {
-        let (topic, log) = self.confirm()?;
-        let partition = topic.partition(self.from.partition)?;
-        let place = self.place.get_or_insert_default();
-        let from = place.next;
-        let read = log.read(from, wanted).map_err(|error| match error.kind() {
-            ErrorKind::OutOfRange => out_of_range(partition, from),
-            _ => partition.explain(&error),
-        })?;
-        (place.start, place.end) = (read.start_offset, read.end_offset);
-        place.last_stable = log.last_stable_offset().min(place.end);
-        if !read.chunks.iter().any(|chunk| chunk.transactional) {
-            return Ok((read, Vec::new()));
-        }
-        let aborted = log.aborted(from..read.next_offset).map_err(|error| partition.explain(&error))?;
-        Ok((read, aborted))
-    }
-
     /// What its own limit leaves.
     fn own_left(&self) -> Option<usize> {
         self.from.max_bytes.map(|own| own.saturating_sub(self.bytes))
@@ -229,7 +194,7 @@ impl Cursor {
                 (other || log.end_offset() > place.next) && !lane.is_opening()
             })
         };
-        self.can_have_more() && (!self.tried || self.place.is_none_or(more))
+        self.can_have_more() && !self.looking && (!self.tried || self.place.is_none_or(more))
     }
 
     /// Whether a read may bring something, now or later.
@@ -255,20 +220,32 @@ impl Cursor {
                 _ => partition.name().failed(error),
             },
         );
-        self.error.get_or_insert(ended);
+        self.fail(ended);
     }
 
-    /// Its place was not found in time, because others read from the partition for as long.
+    /// There will never be more, because of `error`.
+    pub(super) fn fail(&mut self, error: Error) {
+        self.looking = false;
+        self.error.get_or_insert(error);
+    }
+
+    /// What a look that is under way will bring comes too late. Without a place nothing can be read then.
     pub(super) fn give_up(&mut self) {
         if !self.is_located() {
-            let busy = self.partition().map_or_else(|error| error, Partition::too_many_reads);
-            self.error.get_or_insert(busy);
+            let (range, why) = match self.partition() {
+                Ok(partition) if self.looking => (partition.range(), partition.search_takes_long()),
+                Ok(partition) => (partition.range(), partition.too_many_reads()),
+                Err(error) => (OffsetRange::default(), error),
+            };
+            self.place = Some(Place::new(range.start, range, None));
+            self.error.get_or_insert(why);
         }
+        self.looking = false;
     }
 
     /// What has been read since the last time.
     pub(super) fn take(&mut self) -> PartitionData {
-        let FetchFrom { topic, partition, .. } = &self.from;
+        let FetchFrom { topic, partition, .. } = &*self.from;
         let place = self.place.unwrap_or_default();
         if let Some(place) = &mut self.place {
             (place.from, place.from_epoch) = (place.next, place.epoch);
@@ -279,6 +256,7 @@ impl Cursor {
         let not_now = self.not_now.take().filter(|_| self.chunks.is_empty());
         PartitionData {
             topic: topic.clone(),
+            topic_id: self.topic.as_ref().ok().map(|topic| topic.id),
             partition: *partition,
             start_offset: place.start,
             end_offset: place.end,

@@ -1,16 +1,19 @@
 //! Records out of partitions: once, or on and on.
 //!
 //! Reads run on the scheduler's threads for reading; waiting costs no thread. A call that is dropped takes
-//! its waiters with it.
+//! its waiters with it. A read that takes long holds up its own partition, and not the others of its request.
 
 mod cursor;
 mod decode;
+mod job;
+mod look;
 mod offsets;
 mod place;
 mod places;
 mod room;
 mod round;
 mod subscribe;
+mod table;
 mod wait;
 
 use std::future::Future;
@@ -19,17 +22,17 @@ use std::time::Duration;
 
 use cursor::Cursor;
 pub use decode::{DecodedRecord, DecodedRecords, decode};
-use logmill_log::env::Work;
 use logmill_log::{AbortedTxn, Chunk};
 use logmill_record::Offset;
 pub(crate) use room::{ReplyPermit, ReplyRoom};
 pub use subscribe::{Credit, Subscribe, Subscription};
+use uuid::Uuid;
 
 use crate::broker::{Broker, Core};
 use crate::budget::Budget;
+use crate::catalog::TopicState;
 use crate::context::RequestContext;
 use crate::error::{Error, Reason, shorten};
-use crate::exec::{Receiver, reply};
 use crate::limits::Limit;
 use crate::topic::Position;
 
@@ -48,7 +51,7 @@ pub struct Fetch {
     pub max_bytes: usize,
     /// Wait for so many bytes.
     pub min_bytes: usize,
-    /// Wait at most so long; zero does not wait.
+    /// Wait at most so long for records; zero does not wait.
     pub max_wait: Duration,
 }
 
@@ -87,13 +90,17 @@ pub struct FetchFrom {
     /// offset: should the partition have lost what was read, the answer is
     /// [`LogTruncated`](Reason::LogTruncated). Of no meaning with another position.
     pub last_epoch: Option<i32>,
+    /// The [`topic_id`](PartitionData::topic_id) of what the reader has, if it comes back: should that topic have
+    /// been deleted and another created under its name, the answer is [`TopicNotFound`](Reason::TopicNotFound).
+    pub topic_id: Option<Uuid>,
 }
 
 impl FetchFrom {
     /// Without a limit of its own, and for a reader that has read nothing before.
     #[must_use]
     pub fn new(topic: impl Into<String>, partition: u32, position: Position) -> Self {
-        Self { topic: topic.into(), partition, position, max_bytes: None, last_epoch: None }
+        let topic = topic.into();
+        Self { topic, partition, position, max_bytes: None, last_epoch: None, topic_id: None }
     }
 }
 
@@ -103,6 +110,9 @@ impl FetchFrom {
 pub struct PartitionData {
     /// The topic's name.
     pub topic: String,
+    /// The topic's UUID, to be [told](FetchFrom::topic_id) when reading goes on; `None` if there is none of that
+    /// name, or not the one that was asked for.
+    pub topic_id: Option<Uuid>,
     /// The partition's number.
     pub partition: u32,
     /// The offset of the first record that is kept.
@@ -143,7 +153,8 @@ impl Broker {
     /// Waits up to `max_wait` for `min_bytes` and answers with what there is, which may be nothing. A
     /// partition that cannot be read says why, and the others are waited for all the same: a reader that comes
     /// back at once would else be answered at once, over and over. Where none can be read there is nothing to
-    /// wait for. Dropping the future leaves nothing behind.
+    /// wait for. A disk that does not answer is waited for a second longer; then its partition only says where it
+    /// starts and ends. Dropping the future leaves nothing behind.
     ///
     /// # Errors
     /// [`RequestInvalid`](crate::Reason::RequestInvalid), [`LimitExceeded`](crate::Reason::LimitExceeded).
@@ -219,23 +230,17 @@ fn cursors(core: &Core, partitions: Vec<FetchFrom>) -> Result<Vec<Cursor>, Error
             .with("partition", partition));
     }
     let cursor = |from: FetchFrom| {
-        let topic = core.catalog.topic(&from.topic);
+        let topic = topic_of(core, &from);
         Cursor::new(from, topic)
     };
     Ok(partitions.into_iter().map(cursor).collect())
 }
 
-/// Runs a blocking step of a reader on a thread for reading.
-fn read<T: Send + 'static>(
-    core: &Core,
-    mut reader: T,
-    step: impl FnOnce(&mut T) + Send + 'static,
-) -> Receiver<T> {
-    let (sender, receiver) = reply();
-    let task = move || {
-        step(&mut reader);
-        sender.send(reader);
-    };
-    core.config.env.scheduler.spawn(Work::Read, Box::new(task));
-    receiver
+/// The topic of that name, if it is the one that the reader means.
+fn topic_of(core: &Core, from: &FetchFrom) -> Result<Arc<TopicState>, Error> {
+    let topic = core.catalog.topic(&from.topic)?;
+    match from.topic_id {
+        Some(wanted) if wanted != topic.id => Err(Error::topic_replaced(&from.topic, wanted, topic.id)),
+        _ => Ok(topic),
+    }
 }

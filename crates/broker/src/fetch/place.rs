@@ -4,7 +4,7 @@ use logmill_log::Log;
 use logmill_record::{Offset, TimestampMs};
 
 use super::FetchFrom;
-use crate::catalog::{OffsetRange, Partition};
+use crate::catalog::{OffsetRange, Partition, TopicState};
 use crate::error::Error;
 use crate::topic::Position;
 
@@ -24,6 +24,28 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// At this offset of a partition that stands so.
+    pub(super) fn new(offset: Offset, range: OffsetRange, epoch: Option<i32>) -> Self {
+        let OffsetRange { start, end, last_stable } = range;
+        let (from, next, from_epoch) = (offset, offset, epoch);
+        Self { from, next, start, end, last_stable, from_epoch, epoch, confirmed: None }
+    }
+
+    /// Where a request begins to read, or why it cannot; how the partition stands is a part of the answer then, too.
+    /// A search by time blocks.
+    pub(super) fn find(topic: &TopicState, from: &FetchFrom) -> (Self, Option<Error>) {
+        let partition = match topic.partition(from.partition) {
+            Ok(partition) => partition,
+            Err(error) => return (Self::default(), Some(error)),
+        };
+        let (found, range) = (start_at(partition, from), partition.range());
+        let epoch = from.last_epoch.filter(|_| matches!(from.position, Position::Offset(_)));
+        match found {
+            Ok(offset) => (Self::new(offset, range, epoch), None),
+            Err(error) => (Self::new(range.start, range, epoch), Some(error)),
+        }
+    }
+
     /// Makes sure that the log holds what the reader has: once, and again when the log was opened again, which
     /// may have lost what was not on disk, and given its offsets to others.
     pub(super) fn confirm(&mut self, partition: &Partition, log: &Log, generation: u64) -> Result<(), Error> {
@@ -55,7 +77,7 @@ fn check_not_truncated(partition: &Partition, log: &Log, offset: Offset, epoch: 
 }
 
 /// Where a request begins to read; a search by time blocks.
-pub(super) fn start_at(partition: &Partition, from: &FetchFrom) -> Result<Offset, Error> {
+fn start_at(partition: &Partition, from: &FetchFrom) -> Result<Offset, Error> {
     match from.position {
         // Past the end is not out of range then, but truncated, which is found out before it is read.
         Position::Offset(offset)

@@ -1,119 +1,151 @@
-//! The places of a subscription. Each of them has something to read, waits for its turn to read it, or waits
-//! for more to come, and what comes for one costs nothing for the others.
+//! The places of a subscription. Each of them has something to read, is being read, or waits for its turn or for more
+//! to come; what comes for one costs nothing for the others.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 
 use super::cursor::Cursor;
+use super::job::{Begun, Job};
+use super::look::Looked;
 use super::{PartitionData, ReplyPermit, ReplyRoom};
+use crate::broker::Core;
 use crate::error::Error;
 use crate::exec::{TakeTurn, Turn, Waits};
+
+/// So many partitions are read at once where reads take long, or turns come: each has room among replies.
+const MOST_READS: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Places {
     cursors: Vec<Cursor>,
+    /// For what is read and not sent.
+    room: ReplyRoom,
     /// Those that have something to read, in the order in which they come to it.
     ready: VecDeque<usize>,
-    /// Those that have, and whose partition is being read by as many others as may.
-    blocked: Vec<usize>,
-    /// The others, unless they failed.
-    waits: Waits<Result<(), logmill_log::Error>>,
-    /// The one that has something to take.
-    came: Option<usize>,
-    /// The room among replies that it takes.
-    held: Option<ReplyPermit>,
-    /// There was none.
-    no_room: bool,
+    /// Those that have, and whose partition is being read by as many others as may. They keep their places in line.
+    blocked: Vec<(usize, TakeTurn)>,
+    /// The others, unless they failed: those that are being read, or wait for more.
+    waits: Waits<Woken>,
+    /// So many are being read.
+    reads: usize,
+    /// The one of them that the others wait for, until it takes long.
+    reading: Option<(usize, Begun)>,
+    /// The one that has something to take, and the room among replies that it takes.
+    came: Option<(usize, Option<ReplyPermit>)>,
+    /// The one that something was taken of the last time.
+    taken: Option<usize>,
 }
 
-/// What the waiting ended with.
+/// What came for one of them.
 #[derive(Debug)]
-pub(super) enum Woken {
-    /// This one may have more.
-    More(usize),
-    /// This one has more, and may read it.
-    Turn(usize, Turn),
-    /// The partition of this one will never have more.
-    Ended(usize, logmill_log::Error),
+enum Woken {
+    /// It may have more; with an error, it never will.
+    More(Result<(), logmill_log::Error>),
+    /// It has more, and may read it.
+    Turn(Turn),
+    /// What was read; an error if the reading panicked.
+    Read(Result<Read, Error>),
+}
+
+#[derive(Debug)]
+struct Read {
+    looked: Looked,
+    room: ReplyPermit,
+    /// The credit that it was read for.
+    credit: usize,
+}
+
+/// What keeps the next read from being begun.
+#[derive(Debug)]
+pub(super) enum Obstacle {
+    /// There is nothing to read, or enough of it is being read.
+    Nothing,
+    /// There is another one under way, which does not take long yet.
+    Reading(Begun),
+    Credit,
+    /// Room among replies.
+    Room(ReplyRoom),
 }
 
 impl Places {
-    pub(super) fn new(cursors: Vec<Cursor>) -> Self {
-        let waits = Waits::new(cursors.len());
-        let (ready, blocked) = (VecDeque::new(), Vec::new());
-        Self { cursors, ready, blocked, waits, came: None, held: None, no_room: false }
-    }
-
-    /// Finds where they are, of those that may read now. Blocks.
-    pub(super) fn settle(&mut self) {
-        for cursor in &mut self.cursors {
-            if !cursor.is_settled() && cursor.has_turn() {
-                cursor.settle();
-            }
-        }
-    }
-
-    /// One whose place is not known yet, and its turn to look for it.
-    pub(super) fn not_located(&self) -> Option<(usize, TakeTurn)> {
-        let index = self.cursors.iter().position(|cursor| !cursor.is_located())?;
-        Some((index, self.cursors[index].turn()?))
-    }
-
-    pub(super) fn set_turn(&mut self, index: usize, turn: Turn) {
-        self.cursors[index].set_turn(turn);
-    }
-
-    /// Where they are, all of them known.
-    pub(super) fn started(&mut self) -> Vec<PartitionData> {
+    /// Of cursors that are where they are, or failed.
+    pub(super) fn new(cursors: Vec<Cursor>, room: ReplyRoom) -> Self {
         let alive = |(index, cursor): (usize, &Cursor)| cursor.error().is_none().then_some(index);
-        self.ready = self.cursors.iter().enumerate().filter_map(alive).collect();
-        self.cursors.iter_mut().map(Cursor::take).collect()
+        let ready = cursors.iter().enumerate().filter_map(alive).collect();
+        let (blocked, waits) = (Vec::new(), Waits::new(cursors.len()));
+        Self { cursors, room, ready, blocked, waits, reads: 0, reading: None, came: None, taken: None }
     }
 
-    pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
-    /// Reads from the first in turn that has something, as far as there is room among replies. Blocks.
-    pub(super) fn read(&mut self, max_bytes: usize, room: &ReplyRoom) {
-        let Ok(mut held) = room.take_up_to(max_bytes) else {
-            // Who waits for room, for as long as its client likes, keeps no turn from those who have some.
-            self.cursors.iter_mut().for_each(Cursor::give_turn_back);
-            self.no_room = true;
-            return;
-        };
-        for _ in 0..self.ready.len() {
-            let Some(index) = self.ready.pop_front() else { return };
-            let cursor = &mut self.cursors[index];
-            if cursor.has_more() {
-                if !cursor.has_turn() {
-                    self.blocked.push(index);
-                    continue;
-                }
-                let came = cursor.read(held.amount(), true).unwrap_or(0);
-                if came > 0 || cursor.error().is_some() {
-                    held.keep(came);
-                    (self.came, self.held) = (Some(index), Some(held));
-                    return;
-                }
-            }
-            self.line_up(index);
+    /// Begins to read from the first in turn that has something, as far as credit and room among replies go, and says
+    /// what keeps the next from being read.
+    pub(super) fn read(&mut self, core: &Core, credit: usize) -> Obstacle {
+        if let Some((_, begun)) = &self.reading {
+            return Obstacle::Reading(begun.clone());
         }
+        if self.reads == MOST_READS {
+            return Obstacle::Nothing;
+        }
+        for _ in 0..self.ready.len() {
+            let Some(index) = self.ready.pop_front() else { break };
+            if !self.cursors[index].has_more() {
+                self.line_up(index);
+            } else if let Some(obstacle) = self.begin(core, index, credit) {
+                return obstacle;
+            }
+        }
+        Obstacle::Nothing
     }
 
-    /// Whether the last read found no room among replies.
-    pub(super) fn had_no_room(&mut self) -> bool {
-        std::mem::take(&mut self.no_room)
+    /// Begins to read from one, unless it has to wait for its turn.
+    fn begin(&mut self, core: &Core, index: usize, credit: usize) -> Option<Obstacle> {
+        let cursor = &mut self.cursors[index];
+        let room = if credit > 0 { self.room.take_up_to(credit).ok() } else { None };
+        let Some(room) = room else {
+            // Others can use it meanwhile.
+            cursor.give_turn_back();
+            self.ready.push_front(index);
+            return Some(if credit > 0 { Obstacle::Room(self.room.clone()) } else { Obstacle::Credit });
+        };
+        if !cursor.has_turn() {
+            self.blocked.push((index, cursor.turn()?));
+            return None;
+        }
+        let look = cursor.look(Some(room.amount()))?;
+        let job = Job::start(core, move || Read { looked: look.run(), room, credit });
+        let (_, begun) = self.reading.get_or_insert((index, job.begun()));
+        let obstacle = Obstacle::Reading(begun.clone());
+        self.waits.set(index, async move { Woken::Read(job.await) });
+        self.reads += 1;
+        Some(obstacle)
+    }
+
+    /// The read that is under way takes long: others need not wait for it.
+    pub(super) fn takes_long(&mut self) {
+        self.reading = None;
     }
 
     /// What was read, if something was, and the room that it takes.
     pub(super) fn take(&mut self) -> Option<(PartitionData, Option<ReplyPermit>)> {
-        let index = self.came.take()?;
-        let data = self.cursors[index].take();
-        self.line_up(index);
-        Some((data, self.held.take()))
+        let (index, held) = self.came.take()?;
+        self.taken = Some(index);
+        Some((self.cursors[index].take(), held))
+    }
+
+    /// There will never be more of the one that something was taken of the last time.
+    #[cfg(feature = "grpc")]
+    pub(super) fn end_last(&mut self, error: Error) {
+        if let Some(index) = self.taken {
+            self.cursors[index].fail(error);
+        }
+    }
+
+    /// The one that something was taken of the last time goes on.
+    pub(super) fn go_on(&mut self) {
+        if let Some(index) = self.taken.take() {
+            self.line_up(index);
+        }
     }
 
     /// Puts one that is not dealt with among those that have something to read, or that wait.
@@ -124,52 +156,112 @@ impl Places {
             return;
         }
         match cursor.more().filter(|_| !cursor.has_more()) {
-            Some(more) => self.waits.set(index, more),
+            Some(more) => self.waits.set(index, async move { Woken::More(more.await) }),
             None => self.ready.push_back(index),
         }
     }
 
-    /// Waits until one of them has something to read. Dropping the future loses nothing.
-    pub(super) async fn wait(&mut self) -> Woken {
-        let turn = |index: &usize| Some((*index, self.cursors[*index].turn()?));
-        let mut turns: Vec<(usize, TakeTurn)> = self.blocked.iter().filter_map(turn).collect();
-        let mut more = self.waits.next();
-        poll_fn(move |context| {
-            if let Poll::Ready((index, more)) = Pin::new(&mut more).poll(context) {
-                return Poll::Ready(match more {
-                    Ok(()) => Woken::More(index),
-                    Err(error) => Woken::Ended(index, error),
-                });
-            }
-            for (index, turn) in &mut turns {
-                if let Poll::Ready(turn) = Pin::new(turn).poll(context) {
-                    return Poll::Ready(Woken::Turn(*index, turn));
+    /// Waits until something has come for one of them, which is dealt with, unless `other` is ready before. There may
+    /// be something to [take](Self::take) then. Dropping the future loses nothing.
+    pub(super) async fn wait<T>(
+        &mut self,
+        core: &Core,
+        credit: usize,
+        other: impl Future<Output = T>,
+    ) -> Option<T> {
+        let can_read = credit > 0 && self.reads < MOST_READS;
+        let came = {
+            let (mut next, mut line) = (self.waits.next(), InLine(&mut self.blocked));
+            let mut other = pin!(other);
+            poll_fn(|context| {
+                if let Poll::Ready(came) = Pin::new(&mut next).poll(context) {
+                    return Poll::Ready(Ok(came));
                 }
+                if can_read && let Poll::Ready((index, turn)) = line.poll(context) {
+                    return Poll::Ready(Ok((index, Woken::Turn(turn))));
+                }
+                other.as_mut().poll(context).map(Err)
+            })
+            .await
+        };
+        match came {
+            Ok((index, woken)) => {
+                self.woken(core, index, woken, credit);
+                None
             }
-            Poll::Pending
-        })
-        .await
+            Err(other) => Some(other),
+        }
     }
 
-    /// Takes note of why the waiting ended.
-    pub(super) fn woken(&mut self, woken: Woken) {
+    fn woken(&mut self, core: &Core, index: usize, woken: Woken, credit: usize) {
         match woken {
-            Woken::More(index) => self.ready.push_back(index),
-            Woken::Turn(index, turn) => {
-                self.blocked.retain(|blocked| *blocked != index);
-                self.cursors[index].set_turn(turn);
-                self.ready.push_back(index);
-            }
-            Woken::Ended(index, error) => {
+            Woken::More(Ok(())) => self.ready.push_back(index),
+            Woken::More(Err(error)) => {
                 self.cursors[index].end(&error);
-                self.came = Some(index);
+                self.came = Some((index, None));
+            }
+            // Used at once, beside others: a reader that has something else to do must not keep it.
+            Woken::Turn(turn) => {
+                self.cursors[index].set_turn(turn);
+                self.begin(core, index, credit);
+            }
+            Woken::Read(read) => {
+                self.reads -= 1;
+                self.reading.take_if(|(reading, _)| *reading == index);
+                self.accept(index, read, credit);
             }
         }
+    }
+
+    /// What comes late may be more than the credit that others have left: it is read again then.
+    fn accept(&mut self, index: usize, read: Result<Read, Error>, credit: usize) {
+        let cursor = &mut self.cursors[index];
+        let (came, room) = match read {
+            Ok(Read { looked, mut room, credit: before }) => {
+                let came = cursor.accept(looked, credit, credit >= before).unwrap_or(0);
+                room.keep(came);
+                (came, Some(room))
+            }
+            Err(error) => {
+                cursor.fail(error);
+                (0, None)
+            }
+        };
+        if came > 0 || cursor.error().is_some() {
+            self.came = Some((index, room));
+        } else {
+            self.line_up(index);
+        }
+    }
+
+    /// Whether there is something to take.
+    pub(super) fn has_come(&self) -> bool {
+        self.came.is_some()
     }
 
     /// The failure of one of them, if none is left to read.
     pub(super) fn all_failed(&self) -> Option<Error> {
         let none_left = self.ready.is_empty() && self.blocked.is_empty() && self.waits.is_empty();
         self.cursors.first().and_then(Cursor::error).filter(|_| none_left).cloned()
+    }
+}
+
+/// Those who wait for their turn, while their reader is there to use it.
+struct InLine<'a>(&'a mut Vec<(usize, TakeTurn)>);
+
+impl InLine<'_> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<(usize, Turn)> {
+        for place in 0..self.0.len() {
+            if let Poll::Ready(turn) = Pin::new(&mut self.0[place].1).poll(context) {
+                return Poll::Ready((self.0.swap_remove(place).0, turn));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        self.0.iter_mut().for_each(|(_, turn)| turn.step_aside());
     }
 }

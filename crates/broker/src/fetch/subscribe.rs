@@ -1,20 +1,20 @@
 //! Reading on and on, against credit.
 
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn, ready};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use parking_lot::Mutex;
 
-use super::places::Places;
-use super::wait::unless_closing;
-use super::{DEFAULT_FETCH_BYTES, FetchFrom, PartitionData, ReplyPermit, ReplyRoom, cursors, read};
+use super::cursor::Cursor;
+use super::places::{Obstacle, Places};
+use super::wait::unless;
+use super::{DEFAULT_FETCH_BYTES, FetchFrom, PartitionData, ReplyPermit, ReplyRoom, cursors, round};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
 use crate::budget::{Budget, Permit};
 use crate::context::RequestContext;
 use crate::error::Error;
-use crate::exec::Receiver;
 
 /// What to read, on and on.
 #[derive(Clone, Debug)]
@@ -29,11 +29,10 @@ pub struct Subscribe {
 #[derive(Debug)]
 pub struct Subscription {
     core: Arc<Core>,
-    reader: Reader,
+    places: Places,
     started: Vec<PartitionData>,
     credit: Credit,
-    room: ReplyRoom,
-    /// What the last records take of it, until the next are asked for.
+    /// The room among replies that the last records take, until the next are asked for.
     held: Option<ReplyPermit>,
     /// Its place among subscriptions.
     _place: Permit,
@@ -50,16 +49,6 @@ pub struct Credit(Arc<Mutex<CreditState>>);
 struct CreditState {
     bytes: i64,
     waker: Option<Waker>,
-}
-
-/// The places, or the read that has them.
-#[derive(Debug)]
-enum Reader {
-    Idle(Places),
-    /// Goes on when the call that started it was dropped; the next call takes what it brings.
-    Reading(Receiver<Places>),
-    /// A read panicked.
-    Lost,
 }
 
 impl Broker {
@@ -117,13 +106,13 @@ impl Broker {
         own: Budget,
     ) -> impl Future<Output = Result<Subscription, Error>> + Send + 'static + use<> {
         let core = Arc::clone(self.core());
-        let places = start(&core, context, request);
+        let opened = start(&core, context, request);
         async move {
-            let (places, credit, place) = places?;
-            let mut reader = Reader::Idle(places);
-            let started = reader.settle(&core).await?.started();
-            let room = ReplyRoom::new(core.replies.clone(), own);
-            Ok(Subscription { core, reader, started, credit, room, held: None, _place: place })
+            let (cursors, credit, place) = opened?;
+            let mut cursors = round::settle(&core, cursors).await?;
+            let started = cursors.iter_mut().map(Cursor::take).collect();
+            let places = Places::new(cursors, ReplyRoom::new(core.replies.clone(), own));
+            Ok(Subscription { core, places, started, credit, held: None, _place: place })
         }
     }
 }
@@ -132,7 +121,7 @@ fn start(
     core: &Core,
     context: &RequestContext,
     request: Subscribe,
-) -> Result<(Places, Credit, Permit), Error> {
+) -> Result<(Vec<Cursor>, Credit, Permit), Error> {
     core.check_open()?;
     let topics = request.partitions.iter().map(|from| from.topic.as_str()).collect();
     authorize(context, &Operation::Subscribe { topics })?;
@@ -141,10 +130,10 @@ fn start(
     }
     let advice = "end another one, or read several partitions with one";
     let place = core.subscriptions.take_for(1, || "one subscription more".to_owned(), advice)?;
-    let places = Places::new(cursors(core, request.partitions)?);
+    let cursors = cursors(core, request.partitions)?;
     let credit = Credit::default();
     credit.grant(request.credit_bytes);
-    Ok((places, credit, place))
+    Ok((cursors, credit, place))
 }
 
 impl Subscription {
@@ -164,68 +153,56 @@ impl Subscription {
     /// Waits for the next records of any partition, in turn, at most 1 MiB of them or one batch. Dropping
     /// the future loses nothing.
     ///
-    /// A partition that can be read no longer says so once, in its data; the others go on.
+    /// A partition that can be read no longer says so once, in its data; the others go on. So they do beside one
+    /// whose disk does not answer.
     ///
     /// # Errors
     /// [`NodeClosing`](crate::Reason::NodeClosing), and when no partition is left to read the failure of
     /// one of them.
     pub async fn next(&mut self) -> Result<PartitionData, Error> {
         self.held = None;
+        self.places.go_on();
         loop {
             self.core.check_open()?;
-            let places = self.reader.idle().await?;
-            if let Some((data, held)) = places.take() {
+            let left = self.credit.left().min(DEFAULT_FETCH_BYTES);
+            // What has come meanwhile goes before the next read: one that always has more would hide the others.
+            while !self.places.has_come() && self.places.wait(&self.core, left, ready(())).await.is_none() {}
+            if let Some((data, held)) = self.places.take() {
                 self.held = held;
                 self.credit.spend(data.size_bytes());
                 return Ok(data);
             }
-            if let Some(error) = places.all_failed() {
+            if let Some(error) = self.places.all_failed() {
                 return Err(error);
             }
-            let closing = self.core.closing.fired();
-            let left = self.credit.left().min(DEFAULT_FETCH_BYTES);
-            if places.had_no_room() {
-                unless_closing(self.room.wait(), closing).await;
-            } else if left == 0 {
-                unless_closing(self.credit.granted(), closing).await;
-            } else if places.has_ready() {
-                let room = self.room.clone();
-                self.reader.start(&self.core, move |places| places.read(left, &room));
-            } else if let Some(woken) = unless_closing(places.wait(), closing).await {
-                places.woken(woken);
+            self.read_or_wait(left).await;
+        }
+    }
+
+    /// Nothing more comes from the partition that the last data came from, because of `error`.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn end_last(&mut self, error: Error) {
+        self.places.end_last(error);
+    }
+
+    /// Begins the next read, if it can be, and waits until something has come or more can be done.
+    async fn read_or_wait(&mut self, left: usize) {
+        let obstacle = self.places.read(&self.core, left);
+        let (core, credit, closing) = (&self.core, &self.credit, self.core.closing.fired());
+        let over = async {
+            match obstacle {
+                Obstacle::Nothing => pending().await,
+                Obstacle::Reading(begun) => {
+                    begun.slow(core).await;
+                    return true;
+                }
+                Obstacle::Credit => credit.granted().await,
+                Obstacle::Room(room) => room.wait().await,
             }
-        }
-    }
-}
-
-impl Reader {
-    /// The places, when the read that has them has ended.
-    async fn idle(&mut self) -> Result<&mut Places, Error> {
-        if let Self::Reading(receiver) = self {
-            *self = receiver.await.map_or(Self::Lost, Self::Idle);
-        }
-        match self {
-            Self::Idle(places) => Ok(places),
-            Self::Reading(_) | Self::Lost => Err(Error::fault("a read")),
-        }
-    }
-
-    /// The places, when it is known where each of them is.
-    async fn settle(&mut self, core: &Core) -> Result<&mut Places, Error> {
-        loop {
-            self.start(core, Places::settle);
-            let places = self.idle().await?;
-            let Some((index, turn)) = places.not_located() else { break };
-            let turn = turn.await;
-            places.set_turn(index, turn);
-        }
-        self.idle().await
-    }
-
-    fn start(&mut self, core: &Core, step: impl FnOnce(&mut Places) + Send + 'static) {
-        match std::mem::replace(self, Self::Lost) {
-            Self::Idle(places) => *self = Self::Reading(read(core, places, step)),
-            other => *self = other,
+            false
+        };
+        if let Some(Some(true)) = unless(self.places.wait(core, left, over), closing).await {
+            self.places.takes_long();
         }
     }
 }

@@ -63,8 +63,12 @@ impl Room {
 pub(super) struct Encoded {
     pub(super) data: v1::PartitionData,
     pub(super) payload: usize,
-    /// The reply was full before all that had been read was in it.
+    /// Not all that had been read is in it: the reply was full, or the next batch cannot be decoded.
     pub(super) cut: bool,
+    /// The offset after the last decoded record in it.
+    behind: Option<Offset>,
+    /// A batch cannot be decoded, and nothing before it is in the reply.
+    pub(super) failed: Option<Error>,
 }
 
 /// The message without records: it is in every reply, so its room is taken first.
@@ -80,19 +84,21 @@ pub(super) fn frame(data: &PartitionData, room: &mut Room) -> v1::PartitionData 
         last_epoch: data.last_epoch,
         last_stable_offset: data.last_stable_offset.into(),
         aborted: Vec::new(),
+        topic_id: data.topic_id.map(|id| id.to_string()),
     };
     room.encoded = room.encoded.saturating_sub(framed.encoded_len() + FRAMING_BYTES);
     framed
 }
 
-/// Puts what was read of a partition into its message, as far as there is room.
+/// Puts what was read of a partition into its message, as far as there is room. What lies before a batch that cannot
+/// be decoded is good: the error comes with the next reply.
 pub(super) fn fill(
     data: &PartitionData,
     framed: v1::PartitionData,
     format: Format,
     room: &mut Room,
 ) -> Encoded {
-    let mut encoded = Encoded { data: framed, payload: 0, cut: false };
+    let mut encoded = Encoded { data: framed, payload: 0, cut: false, behind: None, failed: None };
     for chunk in &data.chunks {
         let made = match format {
             Format::Records => records(chunk.batches.clone(), data.from_offset, room, &mut encoded),
@@ -106,10 +112,10 @@ pub(super) fn fill(
             }),
             Ok(None) => {}
             Err(error) => {
-                encoded.data.chunks.clear();
-                encoded.data.error = Some(error.into());
+                encoded.data.error = Some(error.clone().into());
                 encoded.data.next_offset = data.from_offset.into();
                 encoded.data.last_epoch = data.from_epoch;
+                encoded.failed = Some(error);
                 return encoded;
             }
         }
@@ -134,7 +140,14 @@ fn records(
 ) -> Result<Option<v1::chunk::Data>, Error> {
     let mut records = Vec::new();
     for record in decode(batches, from) {
-        let record = record?;
+        let record = match (record, encoded.behind) {
+            (Ok(record), _) => record,
+            (Err(error), None) => return Err(error),
+            (Err(_), Some(behind)) => {
+                encoded.cut_at(behind);
+                break;
+            }
+        };
         let (offset, payload) = (record.offset, record.size_bytes());
         let record = v1::FetchedRecord::from(record);
         if !room.take(record.encoded_len(), payload) {
@@ -142,6 +155,7 @@ fn records(
             break;
         }
         encoded.payload += payload;
+        encoded.behind = Some(offset.next());
         records.push(record);
     }
     Ok((!records.is_empty()).then_some(v1::chunk::Data::Records(v1::FetchedRecords { records })))

@@ -7,6 +7,7 @@ use logmill_log::env::Work;
 use logmill_proto::v1;
 use logmill_proto::v1::fetch_service_server::FetchService;
 use tonic::{Request, Response, Status, Streaming};
+use uuid::Uuid;
 
 use super::connection::Connection;
 use super::convert::{known, not_negative, partition, position};
@@ -15,7 +16,7 @@ use super::guard::connection;
 use super::sending::{Nothing, fetched, subscription};
 use super::{Services, pieces, subscribe};
 use crate::context::RequestContext;
-use crate::error::Error;
+use crate::error::{Error, shorten};
 use crate::fetch::{DEFAULT_FETCH_BYTES, Fetch, FetchFrom, Fetched, PartitionData};
 
 /// Taking so many bytes of batches apart costs less than a change of threads and back.
@@ -104,9 +105,15 @@ pub(super) fn to_partitions(partitions: Vec<v1::FetchPartition>) -> Result<Vec<F
             position: position(from.position)?,
             max_bytes: (max_bytes > 0).then_some(max_bytes),
             last_epoch: from.last_epoch.map(|epoch| not_negative("last_epoch", epoch)).transpose()?,
+            topic_id: from.topic_id.as_deref().map(topic_id).transpose()?,
         })
     };
     partitions.into_iter().map(convert).collect()
+}
+
+fn topic_id(text: &str) -> Result<Uuid, Error> {
+    let rule = "it is a UUID, such as a reply has it";
+    Uuid::try_parse(text).map_err(|_| Error::field("topic_id", shorten(text), rule))
 }
 
 /// The format asked for. There are no transactions in this version, so that every record is committed and

@@ -101,23 +101,32 @@ impl Sender {
         }
     }
 
-    /// Sends what was read, in as many replies as it takes.
-    async fn send_data(&self, mut data: PartitionData) -> Result<(), Error> {
+    /// Sends what was read, in as many replies as it takes. Of a partition with a batch that cannot be decoded nothing
+    /// comes after the error: who went on would go past it.
+    async fn send_data(&mut self, mut data: PartitionData) -> Result<(), Error> {
         let (format, bytes) = (self.format, data.size_bytes());
         let mut payload = 0;
         loop {
             let encode = move || {
                 let mut room = Room::new(MAX_REPLY_BYTES);
                 let framed = frame(&data, &mut room);
-                let Encoded { data: message, payload, cut } = fill(&data, framed, format, &mut room);
+                let encoded = fill(&data, framed, format, &mut room);
+                let Encoded { data: message, payload, cut, failed, .. } = encoded;
                 let next = Offset::try_from(message.next_offset).ok().filter(|_| cut);
+                let next = failed.map_or(Ok(next.map(|next| (next, message.last_epoch))), Err);
                 (to_pieces(Reply::Data(message)), payload, next, data)
             };
             let (pieces, sent, next, rest) = self.services.encode(format, bytes, encode).await?;
             (data, payload) = (rest, payload + sent);
             self.reply(pieces?).await;
-            let Some(next) = next else { break };
-            data.from_offset = next;
+            match next {
+                Ok(Some(next)) => (data.from_offset, data.from_epoch) = next,
+                Ok(None) => break,
+                Err(error) => {
+                    self.subscription.end_last(error);
+                    break;
+                }
+            }
         }
         // What counts is the chunks as the client sees them, and not what was read: records that were compressed
         // are more, and those before the offset asked for are not there.

@@ -8,6 +8,7 @@ mod raw;
 mod read;
 mod server;
 mod topics;
+mod undecodable;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -136,5 +137,5 @@ fn at_edge(edge: v1::position::Edge) -> Option<v1::Position> {
 }
 
 fn from(topic: &str, partition: i32, position: Option<v1::Position>) -> v1::FetchPartition {
-    v1::FetchPartition { topic: topic.into(), partition, position, max_bytes: 0, last_epoch: None }
+    v1::FetchPartition { topic: topic.into(), partition, position, ..v1::FetchPartition::default() }
 }

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod beside_stalls;
+mod by_time;
 mod common;
+mod compacted;
 mod crash;
 mod damage;
 mod faults;
@@ -14,6 +17,7 @@ mod limits;
 mod metadata;
 mod open;
 mod produce;
+mod replaced;
 mod settings;
 mod stalls;
 mod subscribe;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use logmill_broker::{Config, Fetch, FetchFrom, Position, Subscribe};
+use logmill_broker::{Config, Fetch, FetchFrom, Limits, Position, Subscribe};
 use logmill_log::env::Work;
 use logmill_record::{Offset, TimestampMs};
 
@@ -14,19 +14,23 @@ use crate::common::{Node, records, text, with_env};
 /// More than the threads that there are for reading.
 const READERS: usize = 40;
 
-struct Stalled {
+pub(crate) struct Stalled {
     _dir: tempfile::TempDir,
-    node: Node,
-    gate: Arc<Gate>,
+    pub(crate) node: Node,
+    pub(crate) gate: Arc<Gate>,
 }
 
 impl Stalled {
     /// A node with partitions 0 and 1 of topic `t`, a record in each, of which such calls to the segment files
     /// of partition 0 wait from now on until the gate opens.
-    fn new(calls: Call) -> Self {
+    pub(crate) fn new(calls: Call) -> Self {
+        Self::with_limits(calls, Limits::default())
+    }
+
+    pub(crate) fn with_limits(calls: Call, limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (env, gate) = gated(calls, is_segment_of_0);
-        let node = Node::open(Config { segment_bytes: 1 << 20, ..with_env(&dir, env) });
+        let node = Node::open(Config { segment_bytes: 1 << 20, limits, ..with_env(&dir, env) });
         node.create("t", 2).unwrap();
         node.say("t", 0, "before").unwrap();
         node.say("t", 1, "before").unwrap();
@@ -34,14 +38,14 @@ impl Stalled {
         Self { _dir: dir, node, gate }
     }
 
-    fn end(self) {
+    pub(crate) fn end(self) {
         self.gate.open();
         self.node.broker.close().unwrap();
     }
 }
 
 /// A test that fails does not wait for those who wait at the gate.
-struct Opens<'a>(&'a Gate);
+pub(crate) struct Opens<'a>(pub(crate) &'a Gate);
 
 impl Drop for Opens<'_> {
     fn drop(&mut self) {
@@ -49,7 +53,7 @@ impl Drop for Opens<'_> {
     }
 }
 
-fn from(partition: u32, position: Position) -> FetchFrom {
+pub(crate) fn from(partition: u32, position: Position) -> FetchFrom {
     FetchFrom::new("t", partition, position)
 }
 

@@ -104,6 +104,34 @@ fn a_busy_partition_does_not_shut_out_the_others() {
     node.broker.close().unwrap();
 }
 
+/// One that always has more must not hide what comes for the others.
+#[test]
+fn what_is_new_in_a_partition_comes_before_the_backlog_of_another_is_through() {
+    let sim = Sim::new(11);
+    let node = node_with(Config { env: sim.env(), ..small("/data") }, 2);
+    node.create("u", 1).unwrap();
+    for i in 0..100 {
+        node.say("t", 0, &i.to_string()).unwrap();
+    }
+    let mut partitions = all(2, Position::Earliest);
+    partitions.push(FetchFrom::new("u", 0, Position::Earliest));
+    partitions.iter_mut().for_each(|from| from.max_bytes = Some(1));
+    let mut subscription = subscribe(&node, partitions, 1_000_000).unwrap();
+    let mut next = || node.wait(subscription.next()).unwrap();
+    assert_eq!(text(&next()), ["0"]);
+
+    node.say("t", 1, "news").unwrap();
+    let two = [next(), next()];
+    assert!(two.iter().any(|data| text(data) == ["news"]), "{two:?}");
+
+    node.delete("u").unwrap();
+    sim.scheduler.run_until_idle();
+    let two = [next(), next()];
+    let gone = two.iter().find_map(|data| data.error.as_ref());
+    assert_eq!(gone.map(Error::reason), Some(Reason::TopicNotFound), "{two:?}");
+    node.broker.close().unwrap();
+}
+
 #[test]
 fn a_call_that_is_dropped_loses_nothing_and_leaves_nothing() {
     struct Held;

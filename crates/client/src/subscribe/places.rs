@@ -53,12 +53,12 @@ impl Places {
         Ok(data)
     }
 
-    /// Takes in where a partition stands, of which nothing has come yet: from here on it would be noticed if what
-    /// lies before the place were lost.
+    /// Takes in where a partition stands, of which nothing has come yet: from here on it would be noticed if another
+    /// topic got its name, or what lies before the place were lost.
     pub(super) fn started(&mut self, data: &v1::PartitionData) {
-        if let Some(place) = self.find(&data.topic, data.partition)
-            && place.from.position == Position::Offset(Offset::try_from(data.next_offset).unwrap_or_default())
-        {
+        let Some(place) = self.find(&data.topic, data.partition) else { return };
+        place.from.topic_id = data.topic_id.clone().or(place.from.topic_id.take());
+        if place.from.position == Position::Offset(Offset::try_from(data.next_offset).unwrap_or_default()) {
             place.from.last_epoch = data.last_epoch;
         }
     }

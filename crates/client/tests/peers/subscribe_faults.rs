@@ -281,9 +281,9 @@ async fn partitions_that_cannot_be_read_are_told_of_and_the_others_go_on() {
     assert_eq!(error.kind(), ErrorKind::OutOfRange, "at the start it is the caller who is wrong");
 }
 
-/// The epoch that came last goes with the place, also before any record has come.
+/// The epoch that came last goes with the place, and the topic's id, also before any record has come.
 #[tokio::test]
-async fn the_epoch_of_what_was_read_is_told_when_reading_goes_on() {
+async fn the_epoch_and_the_topic_of_what_was_read_are_told_when_reading_goes_on() {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let script_asked = Arc::clone(&asked);
     let fake = Fake::new().subscribing(move |mut session: SubscribeSession| {
@@ -293,9 +293,10 @@ async fn the_epoch_of_what_was_read_is_told_when_reading_goes_on() {
                 panic!("not a start");
             };
             let of_0 = start.partitions[0].clone();
-            asked.lock().push((of_0.position.and_then(|it| it.at), of_0.last_epoch));
+            asked.lock().push((of_0.position.and_then(|it| it.at), of_0.last_epoch, of_0.topic_id));
             let stands = v1::PartitionData {
                 topic: "t".into(),
+                topic_id: Some("the first".into()),
                 next_offset: 5,
                 last_epoch: of_0.last_epoch.or(Some(3)),
                 ..Default::default()
@@ -311,6 +312,7 @@ async fn the_epoch_of_what_was_read_is_told_when_reading_goes_on() {
                     };
                     let data = v1::PartitionData {
                         topic: "t".into(),
+                        topic_id: Some("the first".into()),
                         next_offset: 6,
                         end_offset: 6,
                         last_epoch: Some(7),
@@ -339,5 +341,6 @@ async fn the_epoch_of_what_was_read_is_told_when_reading_goes_on() {
     assert_eq!((error.kind(), error.diverging_offset()), (ErrorKind::Truncated, Some(Offset(4))));
     assert!(timeout(SOON, subscription.next()).await.unwrap().is_none(), "it is not read any more");
     let at = |offset| Some(At::Offset(offset));
-    assert_eq!(*asked.lock(), [(at(5), None), (at(5), Some(3)), (at(6), Some(7))]);
+    let first = || Some("the first".to_owned());
+    assert_eq!(*asked.lock(), [(at(5), None, None), (at(5), Some(3), first()), (at(6), Some(7), first())]);
 }

@@ -216,6 +216,7 @@ impl Random {
             position: self.position(),
             max_bytes: self.int(),
             last_epoch: self.maybe(Self::int),
+            topic_id: if self.one_in(4) { Some(self.topic()) } else { None },
         }
     }
 

@@ -102,6 +102,7 @@ async fn fields_that_make_no_sense_are_named() {
         (partition(|from| from.partition = -1), "partition"),
         (partition(|from| from.max_bytes = -1), "max_bytes"),
         (partition(|from| from.last_epoch = Some(-1)), "last_epoch"),
+        (partition(|from| from.topic_id = Some("t".into())), "topic_id"),
         (partition(|from| from.position = None), "position"),
         (partition(|from| from.position = at_offset(i64::MIN)), "offset"),
         (partition(|from| from.position = at_edge(Edge::Unspecified)), "edge"),

@@ -31,6 +31,22 @@ async fn first_offset(client: &Client, at: impl Into<Position>) -> Option<u64> {
 }
 
 #[tokio::test]
+async fn a_reader_of_a_topic_that_was_made_again_is_told_and_skips_nothing_of_the_new_one() {
+    let node = Node::start().await;
+    let client = node.client_with_topic(1).await;
+    fill(&client, 50).await;
+    let seen = client.fetch(FetchFrom::new("t", 0, Position::Earliest).into()).await.unwrap().remove(0);
+    assert_eq!(seen.next_offset, Offset(50));
+    assert!(client.fetch(seen.go_on().into()).await.unwrap()[0].error.is_none());
+    client.delete_topic("t").await.unwrap();
+    let client = node.client_with_topic(1).await;
+    fill(&client, 100).await;
+    let again = client.fetch(seen.go_on().into()).await.unwrap().remove(0);
+    assert_eq!(again.error.as_ref().map(Error::kind), Some(ErrorKind::NotFound));
+    assert_eq!(client.subscribe(seen.go_on().into()).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
 async fn reading_starts_exactly_where_it_was_asked_to() {
     let node = Node::start().await;
     let client = node.client_with_topic(1).await;
