@@ -190,8 +190,12 @@ impl Cursor {
         let more = |place: Place| {
             self.partition().and_then(Partition::lane).is_ok_and(|lane| {
                 let (log, generation) = lane.serving();
-                let other = place.confirmed.is_some_and(|confirmed| confirmed != generation);
-                (other || log.end_offset() > place.next) && !lane.is_opening()
+                if place.confirmed == Some(generation) {
+                    log.end_offset() > place.next && !lane.is_opening()
+                } else {
+                    // While it is being opened again, nobody can say whether it holds what the reader has.
+                    !lane.is_reopening()
+                }
             })
         };
         self.can_have_more() && !self.looking && (!self.tried || self.place.is_none_or(more))

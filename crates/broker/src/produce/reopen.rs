@@ -63,6 +63,11 @@ impl Lane {
         self.0.reopening()
     }
 
+    /// Whether it is being opened again.
+    pub(crate) fn is_reopening(&self) -> bool {
+        self.0.state.lock().reopening.is_some()
+    }
+
     /// Whether its log can be asked nothing now, because another is about to take its place.
     pub(crate) fn is_opening(&self) -> bool {
         self.0.state.lock().reopening.as_ref().is_some_and(|reopening| reopening.is_opening)
@@ -101,7 +106,10 @@ impl Lane {
                 }
                 let (log, generation) = lane.serving();
                 if seen != Some(generation) {
-                    return Ok(());
+                    // Nor can it be asked what it holds before it is open again.
+                    let Some(opened) = lane.reopened(|_| true) else { return Ok(()) };
+                    opened.fired().await;
+                    continue;
                 }
                 let Err(error) = log.beyond(offset).await else { return Ok(()) };
                 if !lane.has_ended(generation, &error) {
