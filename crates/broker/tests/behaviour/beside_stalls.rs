@@ -1,7 +1,10 @@
 //! Partitions whose reads stall, and those that are read by the same fetch or subscription.
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
@@ -12,8 +15,8 @@ use logmill_broker::{
 };
 use logmill_record::{Offset, TimestampMs};
 
-use crate::common::hook_fs::Call;
-use crate::common::{Node, records, text};
+use crate::common::hook_fs::{Call, Gate, hooked};
+use crate::common::{Node, records, text, with_env};
 use crate::stalls::{Opens, Stalled, from};
 
 fn subscribe(node: &Node, partitions: Vec<FetchFrom>) -> Subscription {
@@ -45,6 +48,39 @@ fn a_fetch_of_several_partitions_brings_what_there_is_beside_one_whose_reads_sta
     drop(opens);
     assert_eq!(node.read_all("t", 0).unwrap(), ["before"]);
     stalled.end();
+}
+
+/// It begins no more reads than it may have at once, and does not ask for turns that it cannot use.
+#[test]
+fn a_fetch_of_which_every_partition_stalls_says_where_they_stand() {
+    let dir = tempfile::tempdir().unwrap();
+    let (gate, armed) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
+    let hook = {
+        let (gate, armed) = (Arc::clone(&gate), Arc::clone(&armed));
+        move |call, path: &Path| {
+            let is_data = path.extension() == Some("log".as_ref());
+            if call == Call::Read && is_data && armed.load(Ordering::SeqCst) {
+                gate.pass();
+            }
+            Ok(())
+        }
+    };
+    let node = Node::open(with_env(&dir, hooked(hook)));
+    node.create("t", 8).unwrap();
+    for partition in 0..8 {
+        node.say("t", partition, "before").unwrap();
+    }
+    armed.store(true, Ordering::SeqCst);
+    {
+        let _opens = Opens(&gate);
+        let all = (0..8).map(|partition| from(partition, Position::Earliest)).collect();
+        let data = node.fetch(Fetch::new(all).max_wait(Duration::from_secs(1))).unwrap();
+        assert!(data.iter().all(|data| data.error.is_none() && data.chunks.is_empty()));
+        assert!(data.iter().all(|data| data.end_offset == Offset(1)));
+        let LimitStats { used, peak, .. } = stands(&node, Limit::MaxPartitionReads);
+        assert_eq!((used, peak), (4, 1));
+    }
+    node.broker.close().unwrap();
 }
 
 #[test]
