@@ -13,6 +13,9 @@ use crate::exec::Turns;
 
 const MIB: usize = 1024 * 1024;
 
+/// So many logs of a broker are opened again at once: a disk that hangs must not take all the threads.
+const REOPENINGS: usize = 4;
+
 /// What a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -233,11 +236,14 @@ impl Meter {
 pub(crate) struct Bounds {
     limits: Limits,
     meters: Vec<Arc<Meter>>,
+    /// Turns of logs that are opened again.
+    pub(crate) reopenings: Turns,
 }
 
 impl Bounds {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, meters: Limit::ALL.iter().map(|_| Arc::default()).collect() }
+        let meters = Limit::ALL.iter().map(|_| Arc::default()).collect();
+        Self { limits, meters, reopenings: Turns::new(REOPENINGS, Arc::default()) }
     }
 
     fn meter(&self, limit: Limit) -> &Arc<Meter> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use logmill_record::Offset;
 
 use super::event::Event;
-use super::{Ack, Anomaly, Cut, Id, Kind, Place, Report, Sending, Session, Visible};
+use super::{Ack, Anomaly, Cut, Id, Kind, Place, Report, Sending, Session, To, Visible};
 
 /// A record where it is; `None` if it is none of the test's.
 type Record = (Offset, Option<Id>);
@@ -23,12 +23,14 @@ pub(super) fn check(events: &[Event], sending: &[Sending]) -> Report {
     }
     let told = Told::of(events);
     for (place, partition) in &told.partitions {
-        let (found, gone) = (BTreeSet::new(), BTreeMap::new());
-        let mut check = Check { told: &told, place, partition, sending, found, gone };
+        let mut check = Check::new(&told, place, partition, sending);
         check.contents();
         check.answers();
         check.readers();
         check.order();
+        if check.superseded > 0 {
+            *report.operations.entry("compacted away").or_default() += check.superseded;
+        }
         let anomaly = |(kind, what)| Anomaly { kind, place: (*place).clone(), what };
         report.anomalies.extend(check.found.into_iter().map(anomaly));
     }
@@ -40,7 +42,8 @@ pub(super) fn check(events: &[Event], sending: &[Sending]) -> Report {
 struct Told<'a> {
     partitions: BTreeMap<&'a Place, Partition<'a>>,
     /// To where each record was sent, and when.
-    sent: HashMap<Id, (&'a Place, usize)>,
+    sent: HashMap<Id, (&'a To, usize)>,
+    compacted: HashSet<&'a Arc<str>>,
     refused: HashSet<Id>,
     power_cuts: Vec<usize>,
     /// Since when which visibility was in force.
@@ -95,9 +98,14 @@ impl<'a> Told<'a> {
 
     fn take(&mut self, at: usize, event: &'a Event) {
         match event {
-            Event::Sent { place, id } => {
-                self.partition(place);
-                self.sent.insert(*id, (place, at));
+            Event::Sent { to, id } => {
+                if let To::Partition(place) = to {
+                    self.partition(place);
+                }
+                self.sent.insert(*id, (to, at));
+            }
+            Event::Compacted { topic } => {
+                self.compacted.insert(topic);
             }
             Event::Acknowledged { place, id, offset, ack } => {
                 let answer = Answer { at, id: *id, offset: *offset, ack: *ack };
@@ -157,9 +165,32 @@ struct Check<'a> {
     found: BTreeSet<(Kind, String)>,
     /// What firm answers and readers say of offsets that the contents do not speak for.
     gone: BTreeMap<Offset, Id>,
+    /// Of a compacted topic, where the last record of each key is.
+    newest: HashMap<String, Offset>,
+    /// So many were acknowledged and have given way to a later one.
+    superseded: u64,
 }
 
 impl<'a> Check<'a> {
+    fn new(
+        told: &'a Told<'a>,
+        place: &'a Place,
+        partition: &'a Partition<'a>,
+        sending: &'a [Sending],
+    ) -> Self {
+        let (found, gone, newest) = (BTreeSet::new(), BTreeMap::new(), HashMap::new());
+        let mut check = Self { told, place, partition, sending, found, gone, newest, superseded: 0 };
+        if told.compacted.contains(&place.topic) {
+            check.newest = check.there().into_iter().map(|(offset, id)| (id.key(), offset)).collect();
+        }
+        check
+    }
+
+    /// Whether a compacted topic has let go of the record for a later one.
+    fn is_superseded(&self, offset: Offset, id: Id) -> bool {
+        self.newest.get(&id.key()).is_some_and(|newest| *newest > offset)
+    }
+
     /// What is there was sent there, and is not refused; offsets rise.
     fn contents(&mut self) {
         let Some((_, records)) = self.partition.contents else { return };
@@ -178,6 +209,8 @@ impl<'a> Check<'a> {
         for Answer { id, offset, .. } in self.firm_answers() {
             if !self.covers(*offset) {
                 self.compare(*offset, *id, Kind::WrongOffset);
+            } else if !there.contains_key(offset) && self.is_superseded(*offset, *id) {
+                self.superseded += 1;
             } else if there.get(offset) != Some(id) {
                 let what = format!("record {id}, acknowledged at offset {offset}, is ");
                 match places.get(id) {
@@ -240,6 +273,7 @@ impl<'a> Check<'a> {
             Some(other) => {
                 self.say(Kind::Changed, format!("offset {offset} was read as record {id}, and is {other}"));
             }
+            None if self.is_superseded(offset, id) => {}
             None => self.say(Kind::Vanished, format!("record {id}, read at offset {offset}, is not there")),
         }
     }
@@ -289,9 +323,10 @@ impl<'a> Check<'a> {
             return self.say(Kind::Invented, format!("no record of the test's is at offset {offset}"));
         };
         match self.told.sent.get(&id) {
-            Some((place, _)) if *place == self.place => {}
-            Some((place, _)) => {
-                self.say(Kind::Invented, format!("record {id} at offset {offset} was sent to {place}"));
+            Some((To::Partition(place), _)) if place == self.place => {}
+            Some((To::Topic(topic), _)) if *topic == self.place.topic => {}
+            Some((to, _)) => {
+                self.say(Kind::Invented, format!("record {id} at offset {offset} was sent to {to}"));
             }
             None => self.say(Kind::Invented, format!("record {id} at offset {offset} was never sent")),
         }

@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use logmill_record::Offset;
 
-use super::{Ack, Cut, Id, Place, Session, Visible};
+use super::{Ack, Cut, Id, Place, Session, To, Visible};
 
 /// One thing that was done or came.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
     Visible { topic: Arc<str>, visible: Visible },
-    Sent { place: Place, id: Id },
+    Compacted { topic: Arc<str> },
+    Sent { to: To, id: Id },
     Acknowledged { place: Place, id: Id, offset: Offset, ack: Ack },
-    Refused { place: Place, id: Id },
-    Unknown { place: Place, id: Id },
+    Refused { to: To, id: Id },
+    Unknown { to: To, id: Id },
     Session { place: Place, session: Session, from: Offset },
     Read { session: Session, offset: Offset, id: Option<Id> },
     Cut { cut: Cut },
@@ -28,6 +29,7 @@ impl Event {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Visible { .. } => "visibility changed",
+            Self::Compacted { .. } => "topics compacted",
             Self::Sent { .. } => "sent",
             Self::Acknowledged { ack: Ack::Durable, .. } => "acknowledged durable",
             Self::Acknowledged { ack: Ack::Written, .. } => "acknowledged written",
@@ -54,8 +56,9 @@ impl fmt::Display for Event {
         let name = self.name();
         match self {
             Self::Visible { topic, visible } => write!(f, "{name}: {topic} to {visible:?}"),
-            Self::Sent { place, id } | Self::Refused { place, id } | Self::Unknown { place, id } => {
-                write!(f, "{name}: {place}: {id}")
+            Self::Compacted { topic } => write!(f, "{name}: {topic}"),
+            Self::Sent { to, id } | Self::Refused { to, id } | Self::Unknown { to, id } => {
+                write!(f, "{name}: {to}: {id}")
             }
             Self::Acknowledged { place, id, offset, .. } => write!(f, "{name}: {place}: {id} at {offset}"),
             Self::Session { place, session, from } => write!(f, "session {}: {place} from {from}", session.0),

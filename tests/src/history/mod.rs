@@ -13,7 +13,9 @@
 //! - a producer that promises each record once ([`Sending::Once`]) has it once, in the order sent, of what
 //!   is there at one time: with its last records a producer may be forgotten;
 //! - what was refused, or never sent there, is nowhere;
-//! - a reader sees offsets rise and leaves none out, and what it saw is what is there in the end.
+//! - a reader sees offsets rise and leaves none out, and what it saw is what is there in the end;
+//! - where a topic is [compacted](History::compacted), a record may be gone for a later one with its [`Id::key`]
+//!   that is there, and for no other reason.
 //!
 //! Records that were neither acknowledged nor refused may be there or not.
 //!
@@ -60,6 +62,15 @@ pub struct Place {
     pub topic: Arc<str>,
     /// The partition's number.
     pub partition: u32,
+}
+
+/// Where a record is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum To {
+    /// To a partition that the sender names.
+    Partition(Place),
+    /// To a topic, of which the broker chooses the partition.
+    Topic(Arc<str>),
 }
 
 /// Which record it is, unique in a history: what its value begins with.
@@ -142,11 +153,38 @@ impl fmt::Display for Place {
     }
 }
 
+impl From<&Place> for To {
+    fn from(place: &Place) -> Self {
+        Self::Partition(place.clone())
+    }
+}
+
+impl From<&Self> for To {
+    fn from(to: &Self) -> Self {
+        to.clone()
+    }
+}
+
+impl fmt::Display for To {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Partition(place) => place.fmt(f),
+            Self::Topic(topic) => topic.fmt(f),
+        }
+    }
+}
+
 impl Id {
     /// A record's value that begins with it: `filler` makes it longer, to any length.
     #[must_use]
     pub fn value(self, filler: &str) -> String {
         format!("{self} {filler}")
+    }
+
+    /// The record's key, if it has one: every fourth of a producer has the same.
+    #[must_use]
+    pub fn key(self) -> String {
+        format!("{} {}", self.producer, self.number % 4)
     }
 
     /// What a value begins with; `None` if no [`value`](Self::value) made it.
@@ -187,17 +225,23 @@ impl History {
         u32::try_from(told.producers.len() - 1).expect("a test has fewer producers")
     }
 
-    /// The next record of a producer is about to be sent to `place`; to be told in the order in which they
-    /// are sent.
+    /// The topic is compacted, from before anything is sent there: its records have the key [`Id::key`].
+    pub fn compacted(&self, topic: &str) {
+        self.tell(Event::Compacted { topic: topic.into() });
+    }
+
+    /// The next record of a producer is about to be sent there; to be told in the order in which they are sent.
+    /// One of which the broker chooses the partition is to be sent once: the checker looks into each partition by
+    /// itself for what is doubled.
     ///
     /// # Panics
     /// If there is no such producer.
-    pub fn sent(&self, place: &Place, producer: u32) -> Id {
+    pub fn sent(&self, to: impl Into<To>, producer: u32) -> Id {
         let mut told = self.lock();
         let next = &mut told.producers[producer as usize].1;
         let id = Id { producer, number: *next };
         *next += 1;
-        told.events.push(Event::Sent { place: place.clone(), id });
+        told.events.push(Event::Sent { to: to.into(), id });
         id
     }
 
@@ -207,14 +251,14 @@ impl History {
     }
 
     /// The broker said that the record is not stored, and it is not sent again.
-    pub fn refused(&self, place: &Place, id: Id) {
-        self.tell(Event::Refused { place: place.clone(), id });
+    pub fn refused(&self, to: impl Into<To>, id: Id) {
+        self.tell(Event::Refused { to: to.into(), id });
     }
 
     /// Nobody will ever know whether the record is stored. Only counted: a record of which nothing was
     /// told is the same.
-    pub fn unknown(&self, place: &Place, id: Id) {
-        self.tell(Event::Unknown { place: place.clone(), id });
+    pub fn unknown(&self, to: impl Into<To>, id: Id) {
+        self.tell(Event::Unknown { to: to.into(), id });
     }
 
     /// A reader is about to read `place` from `from` on. One that connects again, or is told to start

@@ -9,13 +9,14 @@ use logmill_client::{
     Acks, Client, Error, ErrorKind, Fetch, FetchFrom, Position, Producer, ProducerOptions, ProducerRecord,
     SettingChange, Subscribe, Subscription,
 };
-use logmill_record::{BatchBuilder, NewRecord, TimestampMs};
+use logmill_record::{Batch, BatchBuilder, NewRecord, TimestampMs};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::older::older_node;
 use crate::proxy::{Cut, Pace, Proxy, Weather};
 use crate::server::Server;
 use crate::{LIMIT, logmill};
@@ -59,17 +60,24 @@ impl Visitor {
         Self { client, producer, subscription }
     }
 
-    /// Makes every call, all at once, and gives the kind of error that each ended with.
-    async fn call_all(self, away: Away) -> Vec<(&'static str, ErrorKind)> {
+    /// Calls until what answers now is heard of, on a connection of its own.
+    async fn meet(&self) {
+        let met = async { while self.client.describe_node().await.is_err() {} };
+        timeout(LIMIT, met).await.expect("what has come answers that");
+    }
+
+    /// Makes every call, all at once, and gives the kind of error that each ended with, if it was one.
+    async fn call_all(self, away: Away) -> Vec<(&'static str, Option<ErrorKind>)> {
         let mut calls = JoinSet::new();
         let all = one_shot(&self.client).into_iter().chain(lasting(self));
-        // A subscription may wait for records as long as it likes, where the node is only slow.
-        for (name, call) in all.filter(|(name, _)| away != Away::Slow || *name != SUBSCRIPTION) {
+        // A subscription may wait for records as long as it likes, where the node is only slow, or full.
+        let waits = matches!(away, Away::Slow | Away::Full);
+        for (name, call) in all.filter(|(name, _)| !waits || *name != SUBSCRIPTION) {
             calls.spawn(async move {
                 let limit = if name == SUBSCRIPTION { LIMIT } else { LATEST };
                 let ended = timeout(limit, call).await;
                 let answer = ended.unwrap_or_else(|_| panic!("{away:?}: {name} hangs"));
-                (name, answer.expect_err(name).kind())
+                (name, answer.err().map(|error| error.kind()))
             });
         }
         calls.join_all().await
@@ -89,12 +97,15 @@ macro_rules! calls {
     };
 }
 
-/// The calls with one answer.
-fn one_shot(client: &Client) -> Vec<(&'static str, Call)> {
+fn batch() -> Batch {
     let mut builder = BatchBuilder::new();
     let record = NewRecord { timestamp: TimestampMs(1), key: None, value: Some(b"x"), headers: &[] };
     builder.push(&record).unwrap();
-    let batch = builder.build().unwrap();
+    builder.build().unwrap()
+}
+
+/// The calls with one answer.
+fn one_shot(client: &Client) -> Vec<(&'static str, Call)> {
     let fetch = Fetch { max_wait: DEADLINE, ..FetchFrom::new("t", 0, Position::Latest).into() };
     calls! { client:
         "connect" => connect(client.url()),
@@ -111,7 +122,7 @@ fn one_shot(client: &Client) -> Vec<(&'static str, Call)> {
         "fetch by time" => client.fetch(FetchFrom::new("t", 0, Position::Time(TimestampMs(1))).into()),
         "subscribe" => client.subscribe(FetchFrom::new("t", 0, Position::Earliest).into()),
         "subscribe at the end" => client.subscribe(FetchFrom::new("t", 0, Position::Latest).into()),
-        "produce_batch" => client.produce_batch("t", 0, batch, Acks::Durable),
+        "produce_batch" => client.produce_batch("t", 0, batch(), Acks::Durable),
     }
 }
 
@@ -139,6 +150,8 @@ fn lasting(visitor: Visitor) -> Vec<(&'static str, Call)> {
 /// A node, and the ways to it.
 struct Site {
     _dir: tempfile::TempDir,
+    /// Somebody else.
+    other: Option<Client>,
     server: Server,
     target: watch::Sender<Option<SocketAddr>>,
     proxy: Proxy,
@@ -155,7 +168,17 @@ enum Away {
     Gone,
     /// A web server of HTTP/1 has taken its place.
     Replaced,
+    /// A node that knows hardly any of the calls has taken its place.
+    Older,
+    /// It came back, on a disk without room for records.
+    Full,
+    /// It came back, and somebody else has the only connection that it takes.
+    Busy,
 }
+
+/// More than any disk has.
+const NO_ROOM: [&str; 2] = ["--low-space-bytes", "9000000000000000000"];
+const ONE_CONNECTION: [&str; 2] = ["--limit", "max_connections=1"];
 
 impl Site {
     async fn new() -> Self {
@@ -163,13 +186,13 @@ impl Site {
         let server = Server::start(logmill(), &dir.path().join("data")).await;
         let target = watch::Sender::new(*server.target().borrow());
         let proxy = Proxy::start(target.subscribe()).await;
-        Self { _dir: dir, server, target, proxy }
+        Self { _dir: dir, other: None, server, target, proxy }
     }
 
     async fn visitor(&self, away: Away) -> Visitor {
         match away {
             Away::Paused | Away::Gone => Visitor::new(self.server.url()).await,
-            Away::Silent | Away::Slow | Away::Replaced => Visitor::new(&self.proxy.url()).await,
+            _ => Visitor::new(&self.proxy.url()).await,
         }
     }
 
@@ -179,21 +202,49 @@ impl Site {
             Away::Silent => self.proxy.set(Weather::HELD),
             Away::Slow => {
                 let slow = Pace::Slow(LATEST);
-                self.proxy.set(Weather { to_node: slow, to_client: slow, cut: None });
+                self.proxy.set(Weather { to_node: slow, to_client: slow, ..Weather::default() });
             }
             Away::Gone => self.server.kill(),
-            Away::Replaced => {
-                self.target.send_replace(Some(web_server().await));
-                self.proxy.set(Weather::cut(Cut::Now));
-                let cut = async {
-                    while self.proxy.cuts() == 0 {
-                        tokio::task::yield_now().await;
-                    }
-                };
-                timeout(LIMIT, cut).await.unwrap();
-                self.proxy.set(Weather::default());
+            Away::Replaced => self.replace(web_server().await).await,
+            Away::Older => self.replace(older_node().await).await,
+            Away::Full => {
+                let node = self.restart(&NO_ROOM).await;
+                let is_full =
+                    async { while node.produce_batch("t", 0, batch(), Acks::Durable).await.is_ok() {} };
+                timeout(LIMIT, is_full).await.expect("it looks at the space that is left");
+                self.open_the_way();
+            }
+            Away::Busy => {
+                self.other = Some(self.restart(&ONE_CONNECTION).await);
+                self.open_the_way();
             }
         }
+    }
+
+    /// Stops the node and starts it with these arguments; its clients cannot reach it yet. Gives one that can.
+    async fn restart(&mut self, args: &[&str]) -> Client {
+        self.target.send_replace(None);
+        assert_eq!(self.server.terminate().await, 0);
+        self.server.set_args(args);
+        self.server.resume().await;
+        connect(self.server.url()).await.unwrap()
+    }
+
+    fn open_the_way(&self) {
+        self.target.send_replace(*self.server.target().borrow());
+    }
+
+    /// Another one is where the node was.
+    async fn replace(&self, other: SocketAddr) {
+        self.target.send_replace(Some(other));
+        self.proxy.set(Weather::cut(Cut::Now));
+        let cut = async {
+            while self.proxy.cuts() == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LIMIT, cut).await.unwrap();
+        self.proxy.set(Weather::default());
     }
 }
 
@@ -225,12 +276,46 @@ async fn every_call_to_a_node_that_is_away_ends_with_an_error() {
             let mut site = Site::new().await;
             let visitor = site.visitor(away).await;
             site.go(away).await;
-            for (name, kind) in visitor.call_all(away).await {
+            for (name, ended) in visitor.call_all(away).await {
+                let kind = ended.unwrap_or_else(|| panic!("{away:?}: {name} succeeds"));
                 assert!(expected(away, name).contains(&kind), "{away:?}: {name}: {kind:?}");
             }
         });
     }
     sites.join_all().await;
+}
+
+/// What such a node can do it does, and it says of all else that it cannot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_to_a_node_that_is_full_busy_or_older_ends_with_what_it_can_do_or_an_error() {
+    let mut sites = JoinSet::new();
+    for away in [Away::Full, Away::Busy, Away::Older] {
+        sites.spawn(async move {
+            let mut site = Site::new().await;
+            let visitor = site.visitor(away).await;
+            site.go(away).await;
+            if away != Away::Busy {
+                visitor.meet().await;
+            }
+            let mut wrong = visitor.call_all(away).await;
+            wrong.retain(|(name, ended)| !can_or_says_so(away, name).contains(ended));
+            assert!(wrong.is_empty(), "{away:?}: {wrong:?}");
+        });
+    }
+    sites.join_all().await;
+}
+
+fn can_or_says_so(away: Away, call: &str) -> &'static [Option<ErrorKind>] {
+    use ErrorKind::{Exhausted, NotFound, Timeout, Unsupported};
+    match (away, call) {
+        (Away::Full, PRODUCER | NEW_PRODUCER | "produce_batch") => &[Some(Exhausted)],
+        (Away::Full, "delete_topic") => &[Some(NotFound)],
+        (Away::Full, _) | (Away::Older, "connect" | "describe_node") => &[None],
+        // They try again as long as they have time.
+        (Away::Busy, PRODUCER | NEW_PRODUCER) => &[Some(Exhausted), Some(Timeout)],
+        (Away::Busy, _) => &[Some(Exhausted)],
+        _ => &[Some(Unsupported)],
+    }
 }
 
 fn expected(away: Away, call: &str) -> Vec<ErrorKind> {

@@ -11,8 +11,10 @@ use crate::LIMIT;
 use crate::proxy::{Cut, Pace, Proxy, Way, Weather};
 use crate::server::Server;
 
-/// How long a cut waits for something to cut.
+/// How long a cut waits for something to cut, and a duplication for a connection that begins.
 const CUT_LIMIT: Duration = Duration::from_millis(500);
+/// How much later at least something is said for the second time: see [`Twin`](crate::twin::Twin).
+const LAG: Duration = Duration::from_millis(50);
 
 /// One of them.
 #[derive(Clone, Copy, Debug)]
@@ -79,15 +81,16 @@ impl Faults<'_> {
         let slow = Pace::Slow(time / 40);
         let few = usize::try_from(self.random.below(400)).unwrap();
         let (free, held) = (Weather::default(), Pace::Held);
-        let (name, weather) = match self.random.below(10) {
+        let (name, weather) = match self.random.below(12) {
             0 => ("connections cut", Weather::cut(Cut::Now)),
             1 => ("requests cut in mid-frame", Weather::cut(Cut::InData(Way::ToNode, 1 + few))),
             2 => ("replies cut in mid-frame", Weather::cut(Cut::InData(Way::ToClient, 1 + few / 10))),
             3 | 4 => ("replies cut", Weather::cut(Cut::InData(Way::ToClient, 0))),
-            5 => ("bytes delayed", Weather { to_node: slow, to_client: slow, cut: None }),
+            5 => ("bytes delayed", Weather { to_node: slow, to_client: slow, ..free }),
             6 => ("replies delayed", Weather { to_client: slow, ..free }),
             7 => ("connections held", Weather::HELD),
             8 => ("requests held", Weather { to_node: held, ..free }),
+            9 | 10 => ("connections duplicated", Weather::duplicate(LAG + time / 8)),
             _ => ("replies held", Weather { to_client: held, ..free }),
         };
         Fault::OnTheWay { name, weather, time }
@@ -145,31 +148,37 @@ impl Faults<'_> {
         let chosen = usize::try_from(self.random.below(2 * self.proxies.len() as u64)).unwrap();
         let proxies = self.proxies.get(chosen..=chosen).unwrap_or(self.proxies);
         if weather.cut.is_some() {
-            self.cut(name, proxies, weather).await;
+            self.count(name, proxies, Proxy::cuts, weather).await;
+        } else if weather.duplicate.is_some() {
+            // From their first bytes on, so clients have to connect again.
+            self.count("connections cut", proxies, Proxy::cuts, Weather::cut(Cut::Now)).await;
+            self.count(name, proxies, Proxy::duplicated, weather).await;
+            sleep(time).await;
         } else {
             self.history.fault(name);
             proxies.iter().for_each(|proxy| proxy.set(weather));
             sleep(time).await;
             // What was held comes to nothing, as often as not.
             if weather.to_node == Pace::Held && self.random.one_in(2) {
-                self.cut("connections cut", proxies, Weather { cut: Some(Cut::Now), ..weather }).await;
+                let cut = Weather { cut: Some(Cut::Now), ..weather };
+                self.count("connections cut", proxies, Proxy::cuts, cut).await;
             }
         }
         self.clear_up();
     }
 
-    /// Waits until a connection is cut, or there was nothing to cut for a while.
-    async fn cut(&self, name: &'static str, proxies: &[Proxy], weather: Weather) {
-        let cuts = || proxies.iter().map(Proxy::cuts).sum::<u64>();
-        let before = cuts();
+    /// Waits until the weather has met a connection as `met` counts them, or there was none for a while.
+    async fn count(&self, name: &'static str, proxies: &[Proxy], met: fn(&Proxy) -> u64, weather: Weather) {
+        let all = || proxies.iter().map(met).sum::<u64>();
+        let before = all();
         proxies.iter().for_each(|proxy| proxy.set(weather));
-        let cut = async {
-            while cuts() == before {
+        let meeting = async {
+            while all() == before {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        let _ = timeout(CUT_LIMIT, cut).await;
-        (before..cuts()).for_each(|_| self.history.fault(name));
+        let _ = timeout(CUT_LIMIT, meeting).await;
+        (before..all()).for_each(|_| self.history.fault(name));
     }
 
     fn clear_up(&self) {

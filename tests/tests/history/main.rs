@@ -1,5 +1,5 @@
 //! What clients of a node see while everything goes wrong: real processes, real sockets, and a proxy that cuts,
-//! delays and holds connections. The checker of `logmill_tests::history` then looks for what must never be.
+//! delays, holds and duplicates connections. The checker of `logmill_tests::history` then looks for what must never be.
 //!
 //! A seed chooses the faults, their order and what producers do; the machine chooses the rest, so a seed that
 //! failed may have to run a few times until it fails again.
@@ -7,8 +7,10 @@
 #![expect(clippy::disallowed_methods, reason = "these files are a person's, not the node's")]
 
 mod deadlines;
+mod disk;
 mod faults;
 mod frames;
+mod older;
 mod planted;
 mod producers;
 mod proxy;
@@ -16,6 +18,7 @@ mod readers;
 mod run;
 mod server;
 mod stop;
+mod twin;
 
 use std::time::Duration;
 
@@ -44,7 +47,7 @@ async fn run_seeds(seeds: impl IntoIterator<Item = (u64, Plan)>) -> Tally {
 async fn clients_lose_double_and_reorder_nothing_whatever_happens_to_node_and_network() {
     let plan = Plan { faults: 16, longest: Duration::from_millis(800) };
     // Together they have every kind of fault. Most of their time they wait, so one does beside the other.
-    let (mut tally, other) = tokio::join!(run_seeds([(401, plan)]), run_seeds([(2_950, plan)]));
+    let (mut tally, other) = tokio::join!(run_seeds([(1_283, plan)]), run_seeds([(3_901, plan)]));
     tally.merge(&other);
     println!("{tally}");
 }

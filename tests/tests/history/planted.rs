@@ -3,15 +3,17 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use logmill_client::{Acks, Client, ErrorKind};
-use logmill_record::{Batch, BatchBuilder, NewRecord, TimestampMs};
+use logmill_record::{Batch, BatchBuilder, NewRecord, Offset, TimestampMs};
 use logmill_tests::history::{Ack, Cut as CutOff, Id, Kind, Place, Report, Sending};
+use tokio::time::timeout;
 
-use crate::logmill;
 use crate::proxy::{Cut, Way, Weather};
 use crate::run::Scene;
 use crate::server::Server;
+use crate::{LIMIT, logmill};
 
 fn batch(id: Id) -> Batch {
     let value = id.value("");
@@ -51,6 +53,28 @@ async fn a_client_that_sends_again_without_numbers_is_caught_doubling() {
     proxy.set(Weather::default());
     let again = client.produce_batch(&place.topic, 0, batch(id), Acks::Durable).await.unwrap();
     scene.history.acknowledged(place, id, again.offset, Ack::Durable);
+
+    let report = scene.check(&mut server).await;
+    assert_eq!(kinds(&report), BTreeSet::from([Kind::Doubled]), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_client_without_numbers_is_caught_doubling_when_its_connection_is_duplicated() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(logmill(), &dir.path().join("data")).await;
+    let scene = Scene::create(server.url()).await;
+    let proxy = server.proxy().await;
+    proxy.set(Weather::duplicate(Duration::ZERO));
+    let client = Client::connect(&proxy.url()).await.unwrap();
+    let place = &scene.places[0];
+    let me = scene.history.producer(Sending::Once);
+    send(&client, &scene, place, me).await;
+    let direct = Client::connect(server.url()).await.unwrap();
+    let twice = async {
+        while direct.describe_topic(&place.topic).await.unwrap().partitions[0].end_offset < Offset(2) {}
+    };
+    timeout(LIMIT, twice).await.expect("the node hears it twice");
+    assert!(proxy.duplicated() > 0);
 
     let report = scene.check(&mut server).await;
     assert_eq!(kinds(&report), BTreeSet::from([Kind::Doubled]), "{report:?}");

@@ -3,6 +3,7 @@
 //! Each direction of a connection is a task of its own, as in a network: what a client sent before it gave a
 //! connection up still arrives when a held connection is let go.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,8 +14,10 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 use crate::frames::Frames;
+use crate::twin::{Said, Twin};
 
 /// Where connections go; `None` while nobody is there.
 pub(crate) type Target = watch::Receiver<Option<SocketAddr>>;
@@ -25,6 +28,8 @@ pub(crate) struct Weather {
     pub(crate) to_node: Pace,
     pub(crate) to_client: Pace,
     pub(crate) cut: Option<Cut>,
+    /// What clients say on connections that begin is said twice to the node, the second time so much later.
+    pub(crate) duplicate: Option<Duration>,
 }
 
 /// How bytes go in one direction.
@@ -58,15 +63,27 @@ pub(crate) enum Way {
 pub(crate) struct Proxy {
     address: SocketAddr,
     weather: watch::Sender<Weather>,
-    cuts: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     accepting: JoinHandle<()>,
 }
 
+/// Of how many connections.
+#[derive(Debug, Default)]
+struct Counts {
+    cut: AtomicU64,
+    duplicated: AtomicU64,
+}
+
 impl Weather {
-    pub(crate) const HELD: Self = Self { to_node: Pace::Held, to_client: Pace::Held, cut: None };
+    pub(crate) const HELD: Self =
+        Self { to_node: Pace::Held, to_client: Pace::Held, cut: None, duplicate: None };
 
     pub(crate) fn cut(cut: Cut) -> Self {
         Self { cut: Some(cut), ..Self::default() }
+    }
+
+    pub(crate) fn duplicate(lag: Duration) -> Self {
+        Self { duplicate: Some(lag), ..Self::default() }
     }
 
     fn pace(&self, way: Way) -> Pace {
@@ -82,9 +99,9 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (weather, seen) = watch::channel(Weather::default());
-        let cuts = Arc::new(AtomicU64::new(0));
-        let accepting = tokio::spawn(accept(listener, target, seen, Arc::clone(&cuts)));
-        Self { address, weather, cuts, accepting }
+        let counts = Arc::<Counts>::default();
+        let accepting = tokio::spawn(accept(listener, target, seen, Arc::clone(&counts)));
+        Self { address, weather, counts, accepting }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -97,7 +114,12 @@ impl Proxy {
 
     /// How many connections were cut so far.
     pub(crate) fn cuts(&self) -> u64 {
-        self.cuts.load(Ordering::SeqCst)
+        self.counts.cut.load(Ordering::SeqCst)
+    }
+
+    /// How many connections were duplicated so far.
+    pub(crate) fn duplicated(&self) -> u64 {
+        self.counts.duplicated.load(Ordering::SeqCst)
     }
 }
 
@@ -111,14 +133,14 @@ async fn accept(
     listener: TcpListener,
     target: Target,
     weather: watch::Receiver<Weather>,
-    cuts: Arc<AtomicU64>,
+    counts: Arc<Counts>,
 ) {
     let mut links = JoinSet::new();
     loop {
         let (client, _) = listener.accept().await.unwrap();
         while links.try_join_next().is_some() {}
         let Some(node) = *target.borrow() else { continue };
-        links.spawn(link(client, node, weather.clone(), Arc::clone(&cuts)));
+        links.spawn(link(client, node, weather.clone(), Arc::clone(&counts)));
     }
 }
 
@@ -128,19 +150,35 @@ struct CutOff;
 
 async fn link(
     client: TcpStream,
-    node: SocketAddr,
-    mut weather: watch::Receiver<Weather>,
-    cuts: Arc<AtomicU64>,
+    address: SocketAddr,
+    weather: watch::Receiver<Weather>,
+    counts: Arc<Counts>,
 ) {
     // A node that is gone is gone for the client as well.
-    let Ok(node) = TcpStream::connect(node).await else { return };
+    let Ok(node) = TcpStream::connect(address).await else { return };
+    let duplicate = weather.borrow().duplicate;
+    let Some(lag) = duplicate else { return pass_on(client, node, weather, &counts, None).await };
+    counts.duplicated.fetch_add(1, Ordering::SeqCst);
+    let (said, twin) = Twin::new(lag);
+    tokio::join!(pass_on(client, node, weather, &counts, Some(said)), twin.run(address));
+}
+
+async fn pass_on(
+    client: TcpStream,
+    node: TcpStream,
+    mut weather: watch::Receiver<Weather>,
+    counts: &Counts,
+    twin: Option<Said>,
+) {
     for stream in [&client, &node] {
         let _ = stream.set_nodelay(true);
     }
     let (from_client, to_client) = client.into_split();
     let (from_node, to_node) = node.into_split();
-    let requests = Pump { from: from_client, to: to_node, way: Way::ToNode, frames: Frames::of_client() };
-    let replies = Pump { from: from_node, to: to_client, way: Way::ToClient, frames: Frames::of_node() };
+    let (way, frames) = (Way::ToNode, Frames::of_client());
+    let requests = Pump { from: from_client, to: to_node, way, frames, twin };
+    let (way, frames) = (Way::ToClient, Frames::of_node());
+    let replies = Pump { from: from_node, to: to_client, way, frames, twin: None };
     let (seen, also_seen) = (weather.clone(), weather.clone());
     let flowing = async { tokio::try_join!(requests.run(seen), replies.run(also_seen)) };
     let was_cut = tokio::select! {
@@ -148,7 +186,7 @@ async fn link(
         cut = weather.wait_for(|weather| weather.cut == Some(Cut::Now)) => cut.is_ok(),
     };
     if was_cut {
-        cuts.fetch_add(1, Ordering::SeqCst);
+        counts.cut.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -157,6 +195,8 @@ struct Pump {
     to: OwnedWriteHalf,
     way: Way,
     frames: Frames,
+    /// Who hears it too.
+    twin: Option<Said>,
 }
 
 impl Pump {
@@ -169,14 +209,23 @@ impl Pump {
             if let (Some(Cut::InData(way, after)), Some(data)) = (cut, data)
                 && way == self.way
             {
-                let _ = self.to.write_all(&buffer[..len.min(data + after)]).await;
+                let _ = self.pass(&buffer[..len.min(data + after)]).await;
                 return Err(CutOff);
             }
-            if self.to.write_all(&buffer[..len]).await.is_err() {
+            if self.pass(&buffer[..len]).await.is_err() {
                 break;
             }
         }
         let _ = self.to.shutdown().await;
+        Ok(())
+    }
+
+    async fn pass(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.to.write_all(bytes).await?;
+        if let Some(twin) = &self.twin {
+            // It may have lost its own connection.
+            let _ = twin.send((Instant::now(), bytes.to_vec()));
+        }
         Ok(())
     }
 

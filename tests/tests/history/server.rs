@@ -3,6 +3,7 @@
 //! Clients keep their address through it all, the proxy's; each start takes a free port, so that nobody else
 //! can have it.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,6 +20,8 @@ use crate::proxy::{Proxy, Target};
 pub(crate) struct Server {
     program: Program,
     data: PathBuf,
+    args: Vec<String>,
+    stderr: Option<PathBuf>,
     node: Option<Node>,
     address: watch::Sender<Option<SocketAddr>>,
 }
@@ -26,13 +29,28 @@ pub(crate) struct Server {
 impl Server {
     /// A node over `data`.
     pub(crate) async fn start(program: Program, data: &Path) -> Self {
-        let mut server =
-            Self { program, data: data.to_owned(), node: None, address: watch::Sender::new(None) };
+        let mut server = Self::new(program, data);
         server.resume().await;
         server
     }
 
-    /// Starts it again.
+    /// One that is not started yet.
+    pub(crate) fn new(program: Program, data: &Path) -> Self {
+        let (data, address) = (data.to_owned(), watch::Sender::new(None));
+        Self { program, data, args: Vec::new(), stderr: None, node: None, address }
+    }
+
+    /// What it is told besides, from its next start on.
+    pub(crate) fn set_args(&mut self, args: &[&str]) {
+        self.args = args.iter().map(ToString::to_string).collect();
+    }
+
+    /// Where what it says on standard error goes, from its next start on.
+    pub(crate) fn set_stderr(&mut self, path: PathBuf) {
+        self.stderr = Some(path);
+    }
+
+    /// Starts it, for the first time or again.
     pub(crate) async fn resume(&mut self) {
         let command = self.command();
         let node = spawn_blocking(move || Node::from_command(command)).await.unwrap();
@@ -51,7 +69,10 @@ impl Server {
 
     fn command(&self) -> Command {
         let mut command = self.program.command(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
-        command.arg(&self.data).env("LOGMILL_LOG", "warn");
+        command.arg(&self.data).args(&self.args).env("LOGMILL_LOG", "warn");
+        if let Some(path) = &self.stderr {
+            command.stderr(File::create(path).unwrap());
+        }
         command
     }
 
@@ -82,6 +103,16 @@ impl Server {
         let code = spawn_blocking(move || node.terminate()).await.unwrap();
         self.address.send_replace(None);
         code
+    }
+
+    /// SIGTERM, and nothing is waited for.
+    pub(crate) fn ask_to_stop(&self) {
+        self.running().signal(Signal::TERM);
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.running().pid()
     }
 
     /// SIGSTOP: it is there, and does nothing.

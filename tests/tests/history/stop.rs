@@ -1,14 +1,18 @@
 //! SIGTERM under load: what was acknowledged is there, and the next start has nothing to recover.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use logmill_log::sim::SimRandom;
 use logmill_log::{LogOptions, LogSet, Recovered, SetOptions};
+use logmill_tests::history::Cut;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 
+use crate::disk::Disk;
 use crate::producers::{HABITS, produce};
 use crate::proxy::{Pace, Proxy, Weather};
 use crate::readers::subscribe;
@@ -49,7 +53,10 @@ struct Busy {
 
 impl Busy {
     async fn start(data: &Path) -> Self {
-        let server = Server::start(logmill(), data).await;
+        Self::of(Server::start(logmill(), data).await).await
+    }
+
+    async fn of(server: Server) -> Self {
         let scene = Scene::create(server.url()).await;
         let (stop, stopping) = watch::channel(false);
         let mut busy = Self { server, scene, proxies: Vec::new(), clients: JoinSet::new(), stop };
@@ -98,6 +105,45 @@ async fn clients_that_take_nothing_keep_no_node_from_a_clean_stop() {
     assert_eq!(recovery(&data).await, (0, Recovered::default()));
     reading.abort();
     busy.proxies.iter().for_each(|proxy| proxy.set(Weather::default()));
+    busy.check().await;
+}
+
+/// What a process says last, once it has ended but for threads that the kernel does not let go of.
+async fn last_words(pid: u32, stderr: &Path) -> String {
+    let ended = async {
+        // Its first thread is a zombie.
+        while !std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") Z ") {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(LIMIT, ended).await.expect("it ends while its disk hangs");
+    std::fs::read_to_string(stderr).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_disk_hangs_when_it_is_stopped_under_load_ends_in_time_says_so_and_loses_nothing() {
+    let Some(disk) = Disk::ext4() else {
+        // Past the capture of output: nobody is to believe that this was tested.
+        let what = "NOT TESTED: a disk that hangs; it takes root, `mount` and `fsfreeze`\n";
+        return std::io::stderr().write_all(what.as_bytes()).unwrap();
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let (data, stderr) = (disk.path().join("data"), dir.path().join("stderr"));
+    let mut server = Server::new(logmill(), &data);
+    server.set_args(&["--stop-timeout-ms", "300"]);
+    server.set_stderr(stderr.clone());
+    server.resume().await;
+    let mut busy = Busy::of(server).await;
+
+    let frozen = disk.freeze();
+    busy.server.ask_to_stop();
+    let said = last_words(busy.server.pid(), &stderr).await;
+    let sentence = said.lines().last().unwrap();
+    assert!(sentence.starts_with("logmill: ") && sentence.contains("could not be closed cleanly"), "{said}");
+    assert!(sentence.contains("the disk has not answered for partition"), "{said}");
+    drop(frozen);
+    busy.scene.history.cut(&Cut::Kill);
+    assert_eq!(busy.server.terminate().await, 1);
     busy.check().await;
 }
 

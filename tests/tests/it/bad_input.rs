@@ -2,13 +2,15 @@
 //! what kind of mistake it is, and nothing is lost.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use logmill_tests::{Node, Outcome, finish, free_port};
+use logmill_tests::{Node, Outcome, Program, finish, free_port};
+use tempfile::TempDir;
 
+use crate::older::older_node;
 use crate::{logmill, node};
 
 fn serve(dir: &Path) -> Outcome {
@@ -242,6 +244,49 @@ fn a_server_that_does_not_answer() {
     node.signal(rustix::process::Signal::CONT);
     assert!(matches!(outcome.code, 3 | 124), "{outcome:?}");
     assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+}
+
+/// A node with a topic `t` that is told this besides.
+fn node_with(args: &[&str]) -> (TempDir, Node, Program) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = logmill().command(["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
+    command.arg(dir.path().join("data")).args(args);
+    let node = Node::from_command(command);
+    let program = logmill().at(node.url());
+    program.ok(["topic", "create", "t"]);
+    (dir, node, program)
+}
+
+#[test]
+fn a_server_on_a_full_disk() {
+    let (_dir, _node, program) = node_with(&["--low-space-bytes", "9000000000000000000"]);
+    let outcome = loop {
+        // It takes a moment until it has looked at the disk.
+        let outcome = program.run_with(["produce", "t"], b"x\n");
+        if outcome.code != 0 {
+            break outcome;
+        }
+    };
+    says(outcome.refused(1), &["9000000000000000000 bytes left", "free some space"]);
+    assert!(program.ok(["topic", "list"]).contains('t'), "what can be done is done");
+}
+
+#[test]
+fn a_server_of_which_a_limit_is_used_up() {
+    let (_dir, _node, program) = node_with(&["--limit", "max_topics=1"]);
+    says(program.run(["topic", "create", "u"]).refused(1), &["max_topics", "1"]);
+    let (_dir, node, program) = node_with(&["--limit", "max_connections=1"]);
+    let _other = TcpStream::connect(node.url().strip_prefix("http://").unwrap()).unwrap();
+    says(program.run(["topic", "list"]).refused(1), &["max_connections", "1"]);
+}
+
+#[test]
+fn a_server_of_another_version() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let program = logmill().at(&format!("http://{}", runtime.block_on(older_node())));
+    for args in [&["topic", "list"][..], &["topic", "create", "t"], &["consume", "t"], &["produce", "t"]] {
+        says(program.run_with(args, b"x\n").refused(1), &["version"]);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The checker of histories: each anomaly is reported from a history that has it, and none from a good one.
 
 use logmill_record::Offset;
-use logmill_tests::history::{Ack, Cut, History, Id, Kind, Place, Sending, Tally, Visible};
+use logmill_tests::history::{Ack, Cut, History, Id, Kind, Place, Sending, Tally, To, Visible};
 
 /// A partition, and a producer that promises each record once.
 fn begin() -> (History, Place, u32) {
@@ -208,6 +208,37 @@ fn records_may_go_from_the_front_only_where_that_was_asked_for() {
     // What two were told of a place that is gone still has to agree.
     history.acknowledged(&place, ids[0], Offset(1), Ack::Durable);
     assert_eq!(anomalies(&history), [Kind::WrongOffset]);
+}
+
+#[test]
+fn a_compacted_topic_lets_go_of_a_record_for_a_later_one_of_its_key_and_of_no_other() {
+    let (history, place, producer) = begin();
+    history.compacted("t");
+    let ids = stored(&history, &place, producer, 6);
+    let reader = history.session(&place, Offset(0));
+    history.read(reader, Offset(0), Some(ids[0]));
+    let left = |from: usize| (from..6).map(|n| (Offset(n as u64), Some(ids[n]))).collect::<Vec<_>>();
+    assert!(ids[0].key() == ids[4].key() && ids[1].key() == ids[5].key());
+    history.contents(&place, Offset(0), left(2));
+    let report = history.check();
+    assert!(report.anomalies.is_empty(), "{report:?}");
+    assert_eq!(report.operations["compacted away"], 2);
+    history.contents(&place, Offset(0), left(3));
+    assert_eq!(anomalies(&history), [Kind::Lost]);
+    // The one that it gave way to has to be there, behind it.
+    history.contents(&place, Offset(0), left(2).into_iter().filter(|(_, id)| *id != Some(ids[4])).collect());
+    assert_eq!(anomalies(&history), [Kind::Lost, Kind::Lost, Kind::Vanished]);
+}
+
+#[test]
+fn a_record_of_which_the_broker_chooses_the_partition_may_be_in_any_of_its_topic() {
+    let history = History::new();
+    let producer = history.producer(Sending::Once);
+    let id = history.sent(To::Topic("t".into()), producer);
+    ends_with(&history, &Place::new("t", 3), 0, &[id]);
+    assert_eq!(anomalies(&history), []);
+    ends_with(&history, &Place::new("u", 3), 0, &[id]);
+    assert_eq!(anomalies(&history), [Kind::Invented]);
 }
 
 #[test]

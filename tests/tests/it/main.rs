@@ -13,6 +13,8 @@ mod hostile;
 mod json;
 mod log;
 mod memory;
+#[path = "../history/older.rs"]
+mod older;
 mod power_cut;
 mod quickstart;
 mod quickstart_feeds;

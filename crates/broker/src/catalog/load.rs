@@ -294,7 +294,8 @@ impl Opener {
     pub(super) fn serve(&self, name: PartitionName, log: Log, plan: &Plan) -> Partition {
         let scheduler = Arc::clone(&self.set.env().scheduler);
         let queued = self.bounds.budget(Limit::MaxPartitionQueuedBytes);
-        let lane = Lane::new(name.clone(), log, scheduler, Arc::clone(&plan.rules), plan.options, queued);
+        let (rules, reopenings) = (Arc::clone(&plan.rules), self.bounds.reopenings.clone());
+        let lane = Lane::new(name.clone(), log, scheduler, rules, plan.options, queued, reopenings);
         Partition::new(name, Ok(lane), self.reads())
     }
 }

@@ -78,7 +78,7 @@ const CALLS: &[Call] = &[
     unary("/logmill.v1.TopicService/CreateTopic", &[Part { field: 3, most: Most::Settings, of: &[] }]),
     unary(
         "/logmill.v1.TopicService/DeleteRecords",
-        &[Part { field: 2, most: Most::Limit(Limit::MaxQueuedTopicChanges, "partitions"), of: &[] }],
+        &[Part { field: 2, most: Most::Limit(Limit::MaxPartitionsPerTopic, "partitions"), of: &[] }],
     ),
     unary(
         "/logmill.v1.TopicService/ListOffsets",

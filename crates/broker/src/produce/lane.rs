@@ -1,104 +1,27 @@
 //! One partition's way in: a queue of what was accepted, and at most one task that checks and writes it.
 //!
-//! Whatever waits when the task comes round is checked and appended as one group: one write, one sync. A
-//! group that has to wait, for room in the log or for a roll, holds no thread meanwhile.
-//!
-//! A group that the log refuses because of one of its batches, or because it has some of them already, is
-//! appended entry by entry: each then gets its own answer. What the log had already is answered as the first
-//! time, and only when that is on disk, whatever the request asked for.
+//! Whatever waits when the task comes round is one [`group`].
 //!
 //! Lock order: the queue's lock is a leaf.
+
+mod group;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
+pub(super) use group::{Answer, Load, Refused, Written};
+use group::{ENTRY_BYTES, Entry, OWN_BYTES};
 use logmill_log::env::{Scheduler, Work};
-use logmill_log::{ErrorKind, Log, LogOptions, OnDisk, Receipt, Step};
-use logmill_record::{Batch, Inflater, Offset, TimestampMs};
+use logmill_log::{ErrorKind, Log, LogOptions};
+use logmill_record::{Offset, TimestampMs};
 use parking_lot::Mutex;
 
-use super::order::{Openings, Place, ProducerSequence, Standing};
+use super::order::{Openings, Place, Standing};
 use super::reopen::{Reopening, Serving};
-use super::{ProduceRecord, ingest};
 use crate::budget::{Budget, Permit};
 use crate::error::{Error, PartitionName};
-use crate::exec::{Receiver, Sender, drive, reply};
+use crate::exec::{Receiver, Turns, drive, reply};
 use crate::settings::Rules;
-
-/// A group takes no further entry once it has so many bytes: enough to make the write worth its call, and
-/// less than a log takes unsynced.
-const GROUP_BYTES: usize = 4 * 1024 * 1024;
-
-/// What an entry takes in memory besides its load: twice itself, since the queue grows by doubling, the slot for its
-/// answer, and its part of what is shared by a stream's requests. It counts with the bytes: a request may have next to
-/// none, and stays in the queue when its caller has given up.
-const ENTRY_BYTES: usize = 2 * size_of::<Entry>() + size_of::<Answer>() + 256;
-// The guide says so.
-const _: () = assert!(ENTRY_BYTES < 1024);
-
-/// A smaller load gets bytes of its own. As it comes, it is a slice of the transport's buffer, which is of this size at
-/// least and stays as long as any slice of it. What a larger one keeps besides itself is at most about as much again.
-const OWN_BYTES: usize = 8 * 1024;
-
-/// What is to be appended.
-#[derive(Debug)]
-pub(crate) enum Load {
-    /// A batch that a producer made, not checked yet.
-    Batch(Bytes),
-    /// Plain records, and the time of those that have none.
-    Records(Vec<ProduceRecord>, TimestampMs),
-    /// Plain records of an idempotent producer, and the time of those that have none.
-    Numbered(ProducerSequence, Vec<ProduceRecord>, TimestampMs),
-}
-
-impl Load {
-    /// What it takes while it waits.
-    fn size_bytes(&self) -> usize {
-        match self {
-            Self::Batch(bytes) => bytes.len(),
-            Self::Records(records, _) | Self::Numbered(_, records, _) => ingest::size_of_records(records),
-        }
-    }
-
-    /// Lets go of what its bytes lie in.
-    fn into_own(self) -> Self {
-        match self {
-            Self::Batch(bytes) => Self::Batch(Bytes::copy_from_slice(&bytes)),
-            Self::Records(records, now) => Self::Records(ingest::into_own(records), now),
-            Self::Numbered(sequence, records, now) => {
-                Self::Numbered(sequence, ingest::into_own(records), now)
-            }
-        }
-    }
-
-    fn into_batches(self, rules: &Rules, inflater: &mut Inflater) -> Result<Vec<Batch>, Error> {
-        match self {
-            Self::Batch(bytes) => ingest::check(bytes, rules, inflater).map(|batch| vec![batch]),
-            Self::Records(records, now) => ingest::build(&records, now, rules),
-            Self::Numbered(sequence, records, now) => {
-                ingest::build_one(sequence, &records, now, rules).map(|batch| vec![batch])
-            }
-        }
-    }
-}
-
-/// Where an entry's records were written.
-#[derive(Debug)]
-pub(crate) struct Written {
-    pub(crate) first_offset: Offset,
-    pub(crate) last_offset: Offset,
-    pub(crate) appended_at: TimestampMs,
-    /// The log had them already: they are those of the first time.
-    pub(crate) duplicate: bool,
-    /// Resolves when they are on disk.
-    pub(crate) durable: OnDisk,
-    /// Which of the partition's logs they were written to.
-    pub(crate) generation: u64,
-}
-
-/// The answer to an entry.
-pub(crate) type Answer = Result<Written, Error>;
 
 /// See the module. A clone is the same lane.
 #[derive(Clone, Debug)]
@@ -110,6 +33,8 @@ pub(super) struct Shared {
     pub(super) scheduler: Arc<dyn Scheduler>,
     /// Bytes of this partition that were accepted and are not yet written.
     queued: Budget,
+    /// Turns to open a log again, which all partitions share.
+    pub(super) reopenings: Turns,
     pub(super) state: Mutex<State>,
 }
 
@@ -135,53 +60,6 @@ pub(super) struct State {
     pub(super) failed: bool,
 }
 
-#[derive(Debug)]
-struct Entry {
-    load: Load,
-    bytes: usize,
-    /// On a stream, its place in it.
-    place: Option<Place>,
-    answer: Sender<Answer>,
-    _held: [Permit; 2],
-}
-
-/// What is checked and written at once.
-struct Group {
-    entries: Vec<Entry>,
-    rules: Arc<Rules>,
-    stamp: Option<TimestampMs>,
-}
-
-/// An entry whose load has been checked.
-struct Ready {
-    batches: Vec<Batch>,
-    place: Option<Place>,
-    answer: Sender<Answer>,
-    _held: [Permit; 2],
-}
-
-impl Ready {
-    fn appended(self, log: Standing<'_>, first_offset: Offset, last_offset: Offset, receipt: &Receipt) {
-        if let Some(place) = self.place {
-            place.appended(first_offset, log);
-        }
-        self.answer.send(Ok(Written {
-            first_offset,
-            last_offset,
-            appended_at: receipt.appended_at(),
-            duplicate: receipt.is_duplicate(),
-            durable: receipt.on_disk(last_offset),
-            generation: log.generation,
-        }));
-    }
-
-    fn refuse(self, error: Error) {
-        // Before the answer: who hears of a failure may rely on those behind it failing.
-        drop(self.place);
-        self.answer.send(Err(error));
-    }
-}
-
 impl Lane {
     pub(crate) fn new(
         name: PartitionName,
@@ -190,6 +68,7 @@ impl Lane {
         rules: Arc<Rules>,
         log_options: LogOptions,
         queued: Budget,
+        reopenings: Turns,
     ) -> Self {
         let written_end = log.end_offset();
         let openings = Arc::new(Openings::default());
@@ -206,7 +85,7 @@ impl Lane {
             refusal: None,
             failed: false,
         };
-        Self(Arc::new(Shared { name, scheduler, queued, state: Mutex::new(state) }))
+        Self(Arc::new(Shared { name, scheduler, queued, reopenings, state: Mutex::new(state) }))
     }
 
     /// Works by these rules and options from the next group on, and soon if there is none. Never waits for
@@ -251,7 +130,7 @@ impl Lane {
             if let Some(refusal) = &state.refusal {
                 return Err(refusal.clone());
             }
-            state.queue.push_back(Entry { load, bytes, place, answer, _held: held });
+            state.queue.push_back(Entry { load, bytes, place, answer, held });
             !std::mem::replace(&mut state.running, true)
         };
         if start {
@@ -321,164 +200,6 @@ impl Drop for Next<'_> {
 }
 
 impl Shared {
-    async fn run_group(self: &Arc<Self>) {
-        let (serving, options) = {
-            let mut state = self.state.lock();
-            (state.serving.clone(), state.options.take())
-        };
-        if let Some(options) = options {
-            serving.log.set_options(options);
-        }
-        let group = self.admit(self.check(self.take_group()), &serving);
-        let batches: Vec<Batch> = group.iter().flat_map(|ready| &ready.batches).cloned().collect();
-        if batches.is_empty() {
-            return;
-        }
-        match append(&serving.log, &batches).await {
-            Ok(receipt) => {
-                self.note_written(&receipt, &serving);
-                self.answer(group, &receipt, &serving);
-            }
-            Err(error) if group.len() > 1 && concerns_one_batch(&error) => {
-                drop(batches);
-                for ready in group {
-                    // One before it may have failed meanwhile.
-                    for ready in self.admit(vec![ready], &serving) {
-                        self.append_alone(ready, &serving).await;
-                    }
-                }
-            }
-            Err(error) => {
-                let error = self.refused(&error, &serving);
-                for ready in group {
-                    ready.refuse(error.clone());
-                }
-            }
-        }
-    }
-
-    async fn append_alone(self: &Arc<Self>, ready: Ready, serving: &Serving) {
-        match append(&serving.log, &ready.batches).await {
-            Ok(receipt) => {
-                self.note_written(&receipt, serving);
-                let (first, last) = (receipt.first_offset(), receipt.last_offset());
-                ready.appended(self.standing(serving), first, last, &receipt);
-            }
-            Err(error) => ready.refuse(self.refused(&error, serving)),
-        }
-    }
-
-    fn note_written(&self, receipt: &Receipt, serving: &Serving) {
-        let mut state = self.state.lock();
-        if state.serving.generation == serving.generation {
-            state.written_end = state.written_end.max(receipt.last_offset().next());
-        }
-    }
-
-    /// Those that no failure before them on their stream holds back; the others are answered.
-    fn admit(&self, group: Vec<Ready>, serving: &Serving) -> Vec<Ready> {
-        if group.iter().all(|ready| ready.place.is_none()) {
-            return group;
-        }
-        let standing = self.standing(serving);
-        let mut admitted = Vec::with_capacity(group.len());
-        for ready in group {
-            match ready.place.as_ref().map_or(Ok(()), |place| place.check(&self.name, standing)) {
-                Ok(()) => admitted.push(ready),
-                Err(error) => ready.refuse(error),
-            }
-        }
-        admitted
-    }
-
-    fn standing<'a>(&self, serving: &'a Serving) -> Standing<'a> {
-        let Serving { log, generation, openings } = serving;
-        let state = self.state.lock();
-        Standing {
-            generation: *generation,
-            openings,
-            durable_end: log.durable_end(),
-            poisoned: state.serving.generation > *generation || state.reopening.is_some(),
-        }
-    }
-
-    fn take_group(&self) -> Group {
-        let mut state = self.state.lock();
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        while let Some(entry) = state.queue.pop_front() {
-            bytes += entry.bytes;
-            entries.push(entry);
-            if bytes >= GROUP_BYTES {
-                break;
-            }
-        }
-        let rules = Arc::clone(&state.rules);
-        let stamp = rules.append_time.then(|| {
-            state.last_stamp = state.serving.log.env().clock.now().max(state.last_stamp);
-            state.last_stamp
-        });
-        Group { entries, rules, stamp }
-    }
-
-    /// The batches of those entries that may be stored; the others are answered.
-    fn check(&self, Group { entries, rules, stamp }: Group) -> Vec<Ready> {
-        let mut group = Vec::with_capacity(entries.len());
-        // Given back with the group: what thousands of lanes kept would be too much.
-        let mut inflater = Inflater::default();
-        for Entry { load, place, answer, _held, .. } in entries {
-            match load.into_batches(&rules, &mut inflater) {
-                Ok(mut batches) => {
-                    if let Some(at) = stamp {
-                        batches = batches.into_iter().map(|batch| batch.into_log_append_time(at)).collect();
-                    }
-                    group.push(Ready { batches, place, answer, _held });
-                }
-                Err(error) => {
-                    let named = error.with("topic", &self.name.topic).with("partition", self.name.partition);
-                    // Before the answer: who hears of a failure may rely on those behind it failing.
-                    drop(place);
-                    answer.send(Err(named));
-                }
-            }
-        }
-        group
-    }
-
-    fn answer(&self, group: Vec<Ready>, receipt: &Receipt, serving: &Serving) {
-        let standing = self.standing(serving);
-        let mut first_offset = receipt.first_offset();
-        for ready in group {
-            let records = ready.batches.iter().map(|batch| u64::from(batch.header().record_count)).sum();
-            let next = first_offset.saturating_add(records);
-            let last_offset = Offset(next.get().saturating_sub(1));
-            ready.appended(standing, first_offset, last_offset, receipt);
-            first_offset = next;
-        }
-    }
-
-    /// What an append that failed with `error` means to the producer, and to the partition.
-    fn refused(self: &Arc<Self>, error: &logmill_log::Error, serving: &Serving) -> Error {
-        if self.has_ended(serving.generation, error) {
-            return match error.kind() {
-                ErrorKind::OutcomeUnknown => self.name.explain(error),
-                _ => self.reopening().unwrap_or_else(|| self.name.reopened(error)),
-            };
-        }
-        match error.kind() {
-            // Damage was found when the log was opened. That it can be read does not help here.
-            ErrorKind::Corrupt => {
-                self.state.lock().failed = true;
-                self.name.failed(error)
-            }
-            ErrorKind::ReadOnly => {
-                self.state.lock().failed = true;
-                self.explain(error)
-            }
-            _ => self.explain(error),
-        }
-    }
-
     fn explain(&self, error: &logmill_log::Error) -> Error {
         // A log is closed because its topic or the node goes, and that is the answer; or to be opened again.
         let refusal = || self.state.lock().refusal.clone();
@@ -496,25 +217,4 @@ impl Shared {
             .take_for(bytes, doing, advice)
             .map_err(|error| error.with("topic", &self.name.topic).with("partition", self.name.partition))
     }
-}
-
-async fn append(log: &Log, batches: &[Batch]) -> Result<Receipt, logmill_log::Error> {
-    loop {
-        match log.try_append(batches)? {
-            Step::Done(receipt) => return Ok(receipt),
-            Step::Wait(wait) => wait.await,
-        }
-    }
-}
-
-/// Whether the log refused a group because of one of its batches, and would take the others without it.
-fn concerns_one_batch(error: &logmill_log::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::OutOfSequence
-            | ErrorKind::SequenceForgotten
-            | ErrorKind::Fenced
-            | ErrorKind::Invalid
-            | ErrorKind::Limit
-    )
 }

@@ -39,15 +39,16 @@ pub(super) struct Order {
 pub(super) struct Run {
     /// How many there were before.
     number: u64,
-    failed: Mutex<Option<Failed>>,
+    /// The first that has failed.
+    failed: Mutex<Option<Request>>,
     all: Arc<Mutex<AllRuns>>,
 }
 
 /// What all runs of a stream's requests for a partition have written.
 #[derive(Debug, Default)]
 struct AllRuns {
-    /// What may not be on disk yet, in order.
-    unconfirmed: VecDeque<Written>,
+    /// In the order written.
+    unconfirmed: VecDeque<Unconfirmed>,
     /// The number of the newest run of which a request was appended or has failed.
     begun: u64,
     /// What a sync has lost first.
@@ -58,20 +59,21 @@ struct AllRuns {
 /// and is asked whether it is this one.
 #[derive(Clone, Copy, Debug)]
 struct Lost {
-    what: Failed,
+    request: Request,
     last_run: u64,
 }
 
-/// The first failure of a run.
+/// One request of a stream for the partition.
 #[derive(Clone, Copy, Debug)]
-struct Failed {
+struct Request {
     ticket: u64,
     sequence: Option<ProducerSequence>,
 }
 
+/// A request that was written and may not be on disk yet.
 #[derive(Clone, Copy, Debug)]
-struct Written {
-    what: Failed,
+struct Unconfirmed {
+    request: Request,
     first_offset: Offset,
     /// Which time the log had been opened.
     generation: u64,
@@ -123,7 +125,7 @@ pub(super) struct Place {
     run: Arc<Run>,
     /// The run in which a request failed of which this one knows.
     after: Option<Arc<Run>>,
-    here: Failed,
+    here: Request,
     appended: bool,
 }
 
@@ -135,7 +137,7 @@ impl Order {
             let next = Arc::new(self.run.next());
             std::mem::replace(&mut self.run, next)
         });
-        let here = Failed { ticket: self.last_ticket, sequence };
+        let here = Request { ticket: self.last_ticket, sequence };
         Place { run: Arc::clone(&self.run), after, here, appended: false }
     }
 
@@ -153,7 +155,7 @@ impl Run {
         Self { number: self.number + 1, failed: Mutex::default(), all: Arc::clone(&self.all) }
     }
 
-    fn fail(&self, failed: Failed) {
+    fn fail(&self, failed: Request) {
         let mut first = self.failed.lock();
         if first.is_none_or(|first| failed.ticket < first.ticket) {
             *first = Some(failed);
@@ -161,14 +163,14 @@ impl Run {
     }
 
     /// The first failure that somebody has noticed.
-    fn failed(&self) -> Option<Failed> {
-        let lost = self.all.lock().lost.filter(|lost| self.number <= lost.last_run).map(|lost| lost.what);
+    fn failed(&self) -> Option<Request> {
+        let lost = self.all.lock().lost.filter(|lost| self.number <= lost.last_run).map(|lost| lost.request);
         let failed = *self.failed.lock();
         failed.into_iter().chain(lost).min_by_key(|failed| failed.ticket)
     }
 
     /// The first failure, also if it is of a sync and nobody has told.
-    fn first_failure(&self, log: Standing<'_>) -> Option<Failed> {
+    fn first_failure(&self, log: Standing<'_>) -> Option<Request> {
         self.all.lock().settle(log);
         self.failed()
     }
@@ -179,7 +181,7 @@ impl AllRuns {
     fn settle(&mut self, log: Standing<'_>) {
         self.forget(log);
         if let Some(first) = self.unconfirmed.front().filter(|first| first.is_lost(log)) {
-            self.lost = Some(Lost { what: first.what, last_run: self.begun });
+            self.lost = Some(Lost { request: first.request, last_run: self.begun });
             self.unconfirmed.clear();
         }
     }
@@ -192,7 +194,7 @@ impl AllRuns {
     }
 }
 
-impl Written {
+impl Unconfirmed {
     fn is_lost(&self, log: Standing<'_>) -> bool {
         if self.generation < log.generation {
             log.openings.lost_from(self.generation).is_some_and(|from| self.first_offset >= from)
@@ -215,7 +217,7 @@ impl Place {
             && !self.here.goes_on_from(failed)
         {
             // The failure is this run's as well: it still has to be gone on from.
-            self.run.fail(Failed { ticket: self.here.ticket, ..failed });
+            self.run.fail(Request { ticket: self.here.ticket, ..failed });
             return Err(preceding_failed(name, failed.sequence));
         }
         match self.run.first_failure(log) {
@@ -230,14 +232,14 @@ impl Place {
         let mut all = self.run.all.lock();
         all.forget(log);
         let generation = log.generation;
-        all.unconfirmed.push_back(Written { what: self.here, first_offset, generation });
+        all.unconfirmed.push_back(Unconfirmed { request: self.here, first_offset, generation });
     }
 }
 
-impl Failed {
+impl Request {
     /// Whether a request that knows of the failure is the right one: of a producer's batches the one that failed,
     /// or the first of a newer epoch.
-    fn goes_on_from(&self, failed: Failed) -> bool {
+    fn goes_on_from(&self, failed: Request) -> bool {
         let Some(first) = failed.sequence else { return true };
         self.sequence.is_some_and(|next| {
             next.id != first.id || next == first || (next.epoch > first.epoch && next.base_sequence == 0)

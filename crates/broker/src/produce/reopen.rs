@@ -9,7 +9,6 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -26,10 +25,6 @@ use crate::exec::Signal;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// For a disk that somebody has to look at.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// So many logs are opened again at once in a process: a disk that hangs must not take all the threads.
-const AT_ONCE: usize = 4;
-
-static OPENING: AtomicUsize = AtomicUsize::new(0);
 
 /// The log that the partition is served from.
 #[derive(Clone, Debug)]
@@ -179,7 +174,7 @@ impl Shared {
     }
 
     fn reopen(self: &Arc<Self>) {
-        let Some(_turn) = Turn::take() else { return self.reopen_after(FIRST_PAUSE) };
+        let Some(_turn) = self.reopenings.try_take() else { return self.reopen_after(FIRST_PAUSE) };
         let (log, options) = {
             let mut state = self.state.lock();
             if state.refusal.is_some() {
@@ -261,20 +256,4 @@ fn open_again(log: &Log, options: LogOptions) -> Result<Log, logmill_log::Error>
     let set = log.set();
     let path = log.dir().strip_prefix(set.dir()).expect("a log lies in its set's directory");
     set.open_log(path, options)
-}
-
-/// A place among those that are opened again at once.
-struct Turn;
-
-impl Turn {
-    fn take() -> Option<Self> {
-        let next = |opening| (opening < AT_ONCE).then_some(opening + 1);
-        OPENING.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).ok().map(|_| Self)
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        OPENING.fetch_sub(1, Ordering::AcqRel);
-    }
 }

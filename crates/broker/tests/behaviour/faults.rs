@@ -1,5 +1,6 @@
 //! Files that stall, disks that fill up, syncs that fail: what it does to producers, and what it does not.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,34 +8,23 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use logmill_broker::{
-    Acks, Config, CreateTopic, Fetch, FetchFrom, Limits, Position, Produce, Reason, SettingChange,
+    Acks, Config, CreateTopic, Fetch, FetchFrom, Limits, Payload, Position, Produce, Reason, SettingChange,
     TopicSettings,
 };
 use logmill_log::env::Work;
 use logmill_log::sim::{Fault, Op, Rule, Sim};
-use logmill_record::Offset;
+use logmill_record::{Offset, murmur2_partition};
+use parking_lot::Mutex;
 
-use crate::common::hook_fs::{Call, Gate, hooked};
-use crate::common::{Node, failure, records, small, with_env};
+use crate::common::hook_fs::{Call, Gate, gated, hooked, is_segment, is_segment_of_0};
+use crate::common::{Node, failure, keyed, read_batches, records, small, with_env};
 
 /// A node of which the segment files of partition 0 cannot be written until the gate opens.
 fn stalled(dir: &tempfile::TempDir, limits: Limits) -> (Node, Arc<Gate>) {
-    let gate = Arc::new(Gate::default());
-    let stall = {
-        let gate = Arc::clone(&gate);
-        move |call, path: &Path| {
-            let partition = path.parent().and_then(Path::file_name);
-            if call == Call::Write
-                && partition == Some("0".as_ref())
-                && path.extension() == Some("log".as_ref())
-            {
-                gate.pass();
-            }
-            Ok(())
-        }
-    };
-    let node = Node::open(Config { limits, ..with_env(dir, hooked(stall)) });
+    let (env, gate) = gated(Call::Write, is_segment_of_0);
+    let node = Node::open(Config { limits, ..with_env(dir, env) });
     node.create("t", 2).unwrap();
+    gate.arm();
     (node, gate)
 }
 
@@ -61,6 +51,40 @@ fn a_partition_that_stalls_holds_up_itself_alone_and_has_a_bound() {
         node.wait(call).unwrap().remove(0).outcome.unwrap();
     }
     node.produce(big(0)).unwrap().remove(0).outcome.unwrap();
+    node.broker.close().unwrap();
+}
+
+/// A key whose records go to that partition of two.
+fn key_of(partition: u32) -> String {
+    let is_there = |key: &String| murmur2_partition(key.as_bytes(), 2) == partition;
+    (0..).map(|n: u32| n.to_string()).find(is_there).unwrap()
+}
+
+#[test]
+fn what_one_partition_refuses_at_once_is_told_also_where_nobody_waits_for_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { max_partition_queued_bytes: 13_000, ..Limits::default() };
+    let (node, gate) = stalled(&dir, limits);
+    let big = "x".repeat(3_000);
+    let accepted: Vec<_> =
+        (0..3).map(|_| node.broker.produce(&node.context, records("t", Some(0), [&big]))).collect();
+    gate.wait_for_someone();
+    let send = |partitions: &[u32]| {
+        let records_to = partitions.iter().map(|partition| keyed(&key_of(*partition), &big)).collect();
+        let payload = Payload::Records(records_to);
+        node.produce(Produce { payload, acks: Acks::None, ..records::<&str>("t", None, []) })
+    };
+    let results = send(&[1, 0, 1]).unwrap();
+    assert_eq!((results.len(), results[0].partition, &*results[0].record_indexes), (1, 0, &[1][..]));
+    assert_eq!(results[0].outcome.as_ref().unwrap_err().reason(), Reason::LimitExceeded);
+    assert_eq!(send(&[0]).unwrap_err().reason(), Reason::LimitExceeded, "all of it");
+    node.say("t", 1, "behind it").unwrap();
+    assert_eq!(node.end("t", 1), Offset(3), "the other partition took its part");
+    gate.open();
+    for call in accepted {
+        node.wait(call).unwrap().remove(0).outcome.unwrap();
+    }
+    assert_eq!(node.end("t", 0), Offset(3));
     node.broker.close().unwrap();
 }
 
@@ -229,6 +253,97 @@ fn a_failed_sync_is_an_unknown_outcome_and_then_the_partition_is_opened_again() 
     let node = simulated(&sim);
     assert_eq!(node.read_all("t", 0).unwrap(), ["before", "again"]);
     node.broker.close().unwrap();
+}
+
+/// The epoch of the newest batch of a partition.
+fn stamped(node: &Node, partition: u32) -> i32 {
+    read_batches(node, "t", partition).last().unwrap().header().leader_epoch
+}
+
+#[test]
+fn a_partition_that_is_open_again_has_a_new_epoch_that_is_on_disk_and_the_others_keep_theirs() {
+    for seed in 0..16 {
+        let mut sim = Sim::new(seed);
+        let node = simulated(&sim);
+        node.create("t", 2).unwrap();
+        for partition in 0..2 {
+            node.say("t", partition, "before").unwrap();
+        }
+        let before = stamped(&node, 0);
+        let epochs = |node: &Node| {
+            let described = node.wait(node.broker.describe_topic(&node.context, "t")).unwrap();
+            [0, 1].map(|partition| described.partitions[partition].leader_epoch)
+        };
+        assert_eq!(epochs(&node), [before; 2]);
+        sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/0/*.log"));
+        assert_eq!(node.say("t", 0, "during").unwrap_err().reason(), Reason::OutcomeUnknown);
+        // As long as the new epoch is not on disk, nobody is served in it.
+        sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("/data/set*"));
+        sim.scheduler.run_for(Duration::from_millis(150));
+        assert_eq!(node.say("t", 0, "early").unwrap_err().reason(), Reason::PartitionReopening);
+        sim.scheduler.run_for(Duration::from_millis(500));
+        for partition in 0..2 {
+            node.say("t", partition, "after").unwrap();
+        }
+        let after = stamped(&node, 0);
+        assert!(after > before, "{after} follows {before}");
+        assert_eq!((stamped(&node, 1), epochs(&node)), (before, [after, before]), "seed {seed}");
+        drop(node);
+        sim.crash();
+        let node = simulated(&sim);
+        let [next, other] = epochs(&node);
+        assert!(next > after && next == other, "seed {seed}: {next} and {other} follow {after}");
+        node.broker.close().unwrap();
+    }
+}
+
+/// A node with a topic of which the next sync of each partition fails, and every call to its segment file after
+/// that waits until the gate opens.
+fn breaks_and_hangs(dir: &tempfile::TempDir, partitions: u32) -> (Node, Arc<Gate>) {
+    let (gate, failed) = (Arc::new(Gate::default()), Mutex::new(BTreeSet::new()));
+    gate.open();
+    let at = Arc::clone(&gate);
+    let hook = move |call, path: &Path| {
+        if !is_segment(path) || !path.components().any(|part| part.as_os_str() == "topics") {
+            return Ok(());
+        }
+        if call == Call::Sync && !at.is_open() && failed.lock().insert(path.to_owned()) {
+            return Err(std::io::Error::other("a fault that this test plants"));
+        }
+        if failed.lock().contains(path) {
+            at.pass();
+        }
+        Ok(())
+    };
+    let node = Node::open(with_env(dir, hooked(hook)));
+    node.create("t", partitions).unwrap();
+    gate.arm();
+    (node, gate)
+}
+
+#[test]
+fn partitions_that_hang_when_they_are_opened_again_keep_no_other_broker_of_the_process_from_it() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    // As many as are opened at once.
+    let (hangs, gate) = breaks_and_hangs(&dirs[0], 4);
+    for partition in 0..4 {
+        assert_eq!(hangs.say("t", partition, "lost").unwrap_err().reason(), Reason::OutcomeUnknown);
+    }
+    gate.wait_for(4);
+    // So that a broker that waits for them fails this test, and does not hang it.
+    let late = Arc::clone(&gate);
+    let scheduler = Arc::clone(&hangs.broker.config().env.scheduler);
+    scheduler.spawn_after(Work::Read, Duration::from_secs(10), Box::new(move || late.open()));
+
+    let (other, its_gate) = breaks_and_hangs(&dirs[1], 1);
+    assert_eq!(other.say("t", 0, "lost").unwrap_err().reason(), Reason::OutcomeUnknown);
+    its_gate.open();
+    while let Err(error) = other.say("t", 0, "after") {
+        assert_eq!(error.reason(), Reason::PartitionReopening, "{error}");
+        assert!(!gate.is_open(), "it waited for those of the other broker");
+    }
+    other.broker.close().unwrap();
+    gate.open();
 }
 
 #[test]

@@ -2,16 +2,13 @@
 
 #![expect(clippy::disallowed_methods, reason = "the operator's hands")]
 
-use std::path::Path;
-use std::sync::Arc;
-
 use logmill_broker::{
     Config, DeleteRecords, DeletedRecords, Error, Fetch, FetchFrom, Limits, Position, Reason, SettingChange,
     Topic,
 };
 use logmill_record::Offset;
 
-use crate::common::hook_fs::{Call, Gate, hooked};
+use crate::common::hook_fs::{Call, gated, is_segment_of_0};
 use crate::common::{Node, config, failure, records, with_env};
 
 fn grow(node: &Node, name: &str, count: u32) -> Result<Topic, Error> {
@@ -156,19 +153,11 @@ fn a_wrong_deletion_of_records_deletes_nothing() {
 #[test]
 fn a_deletion_of_records_that_hangs_holds_up_its_own_partition_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let gate = Arc::new(Gate::default());
-    let stall = {
-        let gate = Arc::clone(&gate);
-        move |call, path: &Path| {
-            if call == Call::Write && path.ends_with("0/00000000000000000000.log") {
-                gate.pass();
-            }
-            Ok(())
-        }
-    };
+    let (env, gate) = gated(Call::Write, is_segment_of_0);
     let limits = Limits { max_queued_topic_changes: 1, max_partition_deletions: 3, ..Limits::default() };
-    let node = Node::open(Config { limits, ..with_env(&dir, hooked(stall)) });
+    let node = Node::open(Config { limits, ..with_env(&dir, env) });
     node.create("t", 2).unwrap();
+    gate.arm();
     let hangs = node.broker.produce(&node.context, records("t", Some(0), ["hangs"]));
     gate.wait_for_someone();
     let delete = || {

@@ -1,10 +1,8 @@
 //! Batches that come again, come too early, or come from a producer that was replaced.
 
 use std::future::Future;
-use std::path::Path;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 
 use logmill_broker::{
@@ -13,7 +11,7 @@ use logmill_broker::{
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 
-use crate::common::hook_fs::{Call, Gate, hooked};
+use crate::common::hook_fs::{Call, Gate, gated, is_segment};
 use crate::common::{Node, batch, config, produce_batch, record, records, small, with_env};
 
 /// A batch of an idempotent producer, one record per value.
@@ -95,19 +93,10 @@ fn sequences_go_on_at_zero_after_the_largest() {
 
 /// A node that holds up these calls for the partition's segment files, until the gate opens.
 pub(crate) fn held_up(dir: &tempfile::TempDir, held: Call) -> (Node, Arc<Gate>) {
-    let (gate, armed) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
-    let hook = {
-        let (gate, armed) = (Arc::clone(&gate), Arc::clone(&armed));
-        move |call, path: &Path| {
-            if call == held && path.extension() == Some("log".as_ref()) && armed.load(Ordering::SeqCst) {
-                gate.pass();
-            }
-            Ok(())
-        }
-    };
-    let node = Node::open(with_env(dir, hooked(hook)));
+    let (env, gate) = gated(held, is_segment);
+    let node = Node::open(with_env(dir, env));
     node.create("t", 1).unwrap();
-    armed.store(true, Ordering::SeqCst);
+    gate.arm();
     (node, gate)
 }
 
@@ -155,10 +144,47 @@ fn a_duplicate_is_answered_only_when_the_first_is_on_disk_whatever_was_asked_for
     let mut again = pin!(node.broker.produce(&node.context, written(0, "a")));
     // Its turn came before this one's.
     assert_eq!(placed(&send(&node, written(1, "b")).unwrap()), (1, false));
-    assert!(again.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let waits = again.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
     gate.open();
+    assert!(waits, "the sync has not ended");
     assert_eq!(outcome(node.wait(again)), Ok((0, true)));
     node.broker.close().unwrap();
+}
+
+/// One more than the log knows again, and one.
+const FORGOTTEN: i32 = 66;
+
+#[test]
+fn what_is_forgotten_is_answered_only_when_it_is_on_disk_whatever_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, gate) = held_up(&dir, Call::Sync);
+    let written = |sequence| Produce { acks: Acks::Written, ..numbered(7, 0, sequence, ["x"]) };
+    for sequence in 0..FORGOTTEN {
+        send(&node, written(sequence)).unwrap();
+    }
+    gate.wait_for_someone();
+    let mut again = pin!(node.broker.produce(&node.context, written(0)));
+    // Its turn came before this one's.
+    send(&node, written(FORGOTTEN)).unwrap();
+    let waits = again.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+    gate.open();
+    assert!(waits, "the sync has not ended");
+    assert_eq!(outcome(node.wait(again)), Err(Reason::SequenceForgotten));
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn what_a_failed_sync_took_is_not_said_to_be_stored_and_forgotten() {
+    let sim = Sim::new(5);
+    let node = Node::open(Config { env: sim.env(), ..small("/data") });
+    node.create("t", 1).unwrap();
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/0/*.log"));
+    let call = |sequence| node.broker.produce(&node.context, numbered(7, 0, sequence, ["x"]));
+    let calls: Vec<_> = (0..FORGOTTEN).map(call).collect();
+    let again = call(0);
+    for call in calls.into_iter().chain([again]) {
+        assert_eq!(outcome(node.wait(call)), Err(Reason::OutcomeUnknown));
+    }
 }
 
 #[test]

@@ -172,6 +172,59 @@ fn while_replies_take_all_the_room_a_fetch_is_refused_and_a_subscription_waits()
 }
 
 #[test]
+fn who_waits_for_room_among_replies_keeps_no_turn_to_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (gate, armed) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
+    let stall = {
+        let (gate, armed) = (Arc::clone(&gate), Arc::clone(&armed));
+        move |call, path: &Path| {
+            let is_0 = path.parent().and_then(Path::file_name) == Some("0".as_ref());
+            if call == Call::Read && is_0 && armed.load(Ordering::SeqCst) {
+                gate.pass();
+            }
+            Ok(())
+        }
+    };
+    let limits = Limits { max_reply_bytes: 5_000, max_partition_reads: 1, ..Limits::default() };
+    let node = Node::open(Config { limits, ..with_env(&dir, hooked(stall)) });
+    node.create("t", 2).unwrap();
+    for partition in [0, 1] {
+        node.produce(records("t", Some(partition), [vec![b'x'; 6_000]])).unwrap().remove(0).outcome.unwrap();
+    }
+    let subscribe = |partition| {
+        let partitions = vec![FetchFrom::new("t", partition, Position::Earliest)];
+        let subscribe = Subscribe { partitions, credit_bytes: 1_000_000 };
+        node.wait(node.broker.subscribe(&node.context, subscribe)).unwrap()
+    };
+    let (mut holder, mut waits) = (subscribe(1), subscribe(0));
+    armed.store(true, Ordering::SeqCst);
+    let search = || {
+        let by_time = vec![(0, Position::Time(logmill_record::TimestampMs(0)))];
+        node.wait(node.broker.list_offsets(&node.context, "t", by_time)).unwrap()
+    };
+    std::thread::scope(|scope| {
+        // It has the turn, and the subscription is next in line.
+        let first = scope.spawn(search);
+        gate.wait_for_someone();
+        let waiting = scope.spawn(|| node.wait(waits.next()).unwrap().size_bytes());
+        while counts(&node, Limit::MaxPartitionReads).2 == 0 {
+            std::thread::yield_now();
+        }
+        assert!(node.wait(holder.next()).unwrap().size_bytes() > 5_000);
+        gate.open();
+        first.join().unwrap();
+        while counts(&node, Limit::MaxReplyBytes).2 == 0 {
+            std::thread::yield_now();
+        }
+        search();
+        drop(holder);
+        assert!(waiting.join().unwrap() > 0);
+    });
+    drop(waits);
+    node.broker.close().unwrap();
+}
+
+#[test]
 fn a_fetch_that_finds_nothing_takes_no_room_and_one_that_has_some_answers_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let node = limited(&dir, Limits { max_reply_bytes: 1, ..Limits::default() });

@@ -165,6 +165,10 @@ fn what_was_appended_survives_without_a_clean_close_and_a_bad_batch_harms_only_i
     assert_eq!(outcomes[1].as_ref().unwrap_err().reason(), Reason::BatchInvalid);
     assert_eq!(outcomes[2].as_ref().unwrap().first_offset.get(), 1);
     assert_eq!(node.read_all("t", 0).unwrap(), ["a", "b"]);
+    // As a killed process leaves it.
+    drop(node);
+    let node = Node::open(config(&dir));
+    assert_eq!(node.read_all("t", 0).unwrap(), ["a", "b"]);
     node.broker.close().unwrap();
 }
 

@@ -8,14 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use logmill_broker::{
     Acks, Appended, Change, Config, CreateTopic, Error, Fetch, FetchFrom, Limits, Payload, Position, Produce,
-    Reason, SettingChange, SettingSource, Topic, TopicSettings, decode,
+    ProduceRecord, Reason, SettingChange, SettingSource, Topic, TopicSettings, decode,
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::{
     Batch, BatchBuilder, BatchOptions, Compression, NewRecord, Offset, TimestampMs, TimestampType,
 };
 
-use crate::common::hook_fs::{Call, Gate, hooked};
+use crate::common::hook_fs::{Call, Gate, gated, hooked, is_segment_of_0};
 use crate::common::{
     Node, batch, config, failure, keyed, produce_batch, read_batches, record, records, small, with_env,
 };
@@ -219,6 +219,45 @@ fn the_time_of_append_takes_the_place_of_the_records_own_and_never_goes_back() {
     node.broker.close().unwrap();
 }
 
+/// Also of batches whose producers had other times in them, long ago or far away.
+#[test]
+fn records_with_the_time_of_append_are_found_by_it() {
+    let sim = Sim::new(5);
+    let node = simulated(&sim);
+    create(&node, "t", &[("message.timestamp.type", "LogAppendTime")]).unwrap();
+    let first = node.produce(produce_batch("t", 0, batch(["a", "b"]).bytes().clone())).unwrap().remove(0);
+    sim.clock.jump(60_000);
+    let far = TimestampMs(i64::MAX / 2);
+    let payload = Payload::Records(vec![ProduceRecord { timestamp: Some(far), ..record("c") }]);
+    let second = Produce { payload, ..records::<&str>("t", Some(0), []) };
+    let second = node.produce(second).unwrap().remove(0);
+    let [first, second] = [first, second].map(|result| result.outcome.unwrap().appended_at);
+    assert!(first < second);
+
+    let later = |at: TimestampMs| TimestampMs(at.get() + 1);
+    let check = || {
+        for (at, offset, found) in [
+            (first, 0, Some(first)),
+            (later(first), 2, Some(second)),
+            (second, 2, Some(second)),
+            (later(second), 3, None),
+        ] {
+            let places = vec![(0, Position::Time(at))];
+            let told = node.wait(node.broker.list_offsets(&node.context, "t", places)).unwrap().remove(0);
+            assert_eq!((told.offset, told.timestamp), (Offset(offset), found), "{at:?}");
+            let from = FetchFrom::new("t", 0, Position::Time(at));
+            let data = node.fetch(Fetch::new(vec![from])).unwrap().remove(0);
+            assert_eq!(data.from_offset, Offset(offset), "{at:?}");
+        }
+    };
+    check();
+    // The same from the index of a sealed segment.
+    alter(&node, "t", &[("segment.ms", "1000")]).unwrap();
+    sim.scheduler.run_for(Duration::from_secs(60));
+    check();
+    node.broker.close().unwrap();
+}
+
 #[test]
 fn the_time_of_append_of_a_duplicate_is_that_of_the_first_also_where_the_write_took_long() {
     let sim = Sim::new(5);
@@ -290,22 +329,10 @@ fn retention_that_is_set_later_reaches_what_is_there() {
 #[test]
 fn an_alteration_waits_for_no_partition() {
     let dir = tempfile::tempdir().unwrap();
-    let gate = Arc::new(Gate::default());
-    let stall = {
-        let gate = Arc::clone(&gate);
-        move |call, path: &Path| {
-            let partition = path.parent().and_then(Path::file_name);
-            if call == Call::Write
-                && partition == Some("0".as_ref())
-                && path.extension() == Some("log".as_ref())
-            {
-                gate.pass();
-            }
-            Ok(())
-        }
-    };
-    let node = Node::open(with_env(&dir, hooked(stall)));
+    let (env, gate) = gated(Call::Write, is_segment_of_0);
+    let node = Node::open(with_env(&dir, env));
     node.create("t", 2).unwrap();
+    gate.arm();
     let hangs = node.broker.produce(&node.context, records("t", Some(0), ["hangs"]));
     gate.wait_for_someone();
     alter(&node, "t", &[("max.message.bytes", "200")]).unwrap();

@@ -1,8 +1,6 @@
 //! Files of one partition whose disk does not answer: what goes on meanwhile.
 
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +8,7 @@ use logmill_broker::{Config, Fetch, FetchFrom, Limits, Position, Subscribe};
 use logmill_log::env::Work;
 use logmill_record::{Offset, TimestampMs};
 
-use crate::common::hook_fs::{Call, Gate, hooked};
+use crate::common::hook_fs::{Call, Gate, gated, is_segment_of_0};
 use crate::common::{Node, records, text, with_env};
 
 /// More than the threads that there are for reading.
@@ -20,7 +18,6 @@ pub(crate) struct Stalled {
     _dir: tempfile::TempDir,
     pub(crate) node: Node,
     pub(crate) gate: Arc<Gate>,
-    armed: Arc<AtomicBool>,
 }
 
 impl Stalled {
@@ -32,31 +29,16 @@ impl Stalled {
 
     pub(crate) fn with_limits(calls: Call, limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (gate, armed) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
-        let hook = {
-            let (gate, armed) = (Arc::clone(&gate), Arc::clone(&armed));
-            move |call, path: &Path| {
-                let is_0 = path.parent().and_then(Path::file_name) == Some("0".as_ref());
-                if is_0
-                    && call == calls
-                    && path.extension() == Some("log".as_ref())
-                    && armed.load(Ordering::SeqCst)
-                {
-                    gate.pass();
-                }
-                Ok(())
-            }
-        };
-        let node = Node::open(Config { segment_bytes: 1 << 20, limits, ..with_env(&dir, hooked(hook)) });
+        let (env, gate) = gated(calls, is_segment_of_0);
+        let node = Node::open(Config { segment_bytes: 1 << 20, limits, ..with_env(&dir, env) });
         node.create("t", 2).unwrap();
         node.say("t", 0, "before").unwrap();
         node.say("t", 1, "before").unwrap();
-        armed.store(true, Ordering::SeqCst);
-        Self { _dir: dir, node, gate, armed }
+        gate.arm();
+        Self { _dir: dir, node, gate }
     }
 
     pub(crate) fn end(self) {
-        self.armed.store(false, Ordering::SeqCst);
         self.gate.open();
         self.node.broker.close().unwrap();
     }
@@ -147,21 +129,12 @@ fn a_read_that_stalls_leaves_threads_to_those_who_read_elsewhere() {
 #[test]
 fn a_file_system_that_does_not_say_its_space_holds_up_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
-    let (gate, armed) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
-    let hook = {
-        let (gate, armed) = (Arc::clone(&gate), Arc::clone(&armed));
-        move |call, _: &Path| {
-            if call == Call::Space && armed.load(Ordering::SeqCst) {
-                gate.pass();
-            }
-            Ok(())
-        }
-    };
-    let node = Node::open(with_env(&dir, hooked(hook)));
+    let (env, gate) = gated(Call::Space, |_| true);
+    let node = Node::open(with_env(&dir, env));
     node.create("t", 1).unwrap();
     let describe = || node.wait(node.broker.describe_node(&node.context)).unwrap();
     let before = describe();
-    armed.store(true, Ordering::SeqCst);
+    gate.arm();
     // So that whatever waits for the space fails this test, and does not hang it.
     let late = Arc::clone(&gate);
     let scheduler = Arc::clone(&node.broker.config().env.scheduler);

@@ -23,7 +23,7 @@ static SUITE: Suite = Suite {
     dir: "crates/broker",
     features: &[],
     crates: &["crates/record", "crates/log", "crates/proto", "crates/broker"],
-    besides: &["proto", "tests/src/history"],
+    besides: &["docs", "proto", "tests/src/history"],
     mutants: &[producing::MUTANTS],
 };
 

@@ -16,12 +16,27 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "duplicate-of-what-is-lost-acknowledged",
         breaks: "a batch that is sent again is acknowledged although the sync of the first time has failed",
         file: "broker/src/produce/mod.rs",
-        find: "durable.await.map_err(|error| self.lane.not_confirmed(generation, &error))?;",
-        replace: "let on_disk = durable.await;
-            if !duplicate {
-                on_disk.map_err(|error| self.lane.not_confirmed(generation, &error))?;
-            }",
+        find: "durable.confirm(&self.lane).await?;
+                }
+                Ok(",
+        replace: "let on_disk = durable.confirm(&self.lane).await;
+                    if !duplicate {
+                        on_disk?;
+                    }
+                }
+                Ok(",
         caught_by: SIMULATION,
+    },
+    Mutant {
+        name: "forgotten-answered-before-durable",
+        breaks: "a producer is told that a batch was stored that a power cut can still take",
+        file: "broker/src/produce/mod.rs",
+        find: "if let Some(durable) = stored {",
+        replace: "if let Some(durable) = stored.filter(|_| acks == Acks::None) {",
+        caught_by: Catcher::new(
+            "behaviour",
+            "idempotence::what_is_forgotten_is_answered_only_when_it_is_on_disk_whatever_was_asked_for",
+        ),
     },
     Mutant {
         name: "acknowledged-at-written",
@@ -42,7 +57,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "preceding-failed-not-seen-in-a-group",
         breaks: "a failure in a group does not hold back what is behind it in the same group",
-        file: "broker/src/produce/lane.rs",
+        file: "broker/src/produce/lane/group.rs",
         find: "for ready in self.admit(vec![ready], &serving) {",
         replace: "for ready in [ready] {",
         caught_by: Catcher::new(
@@ -83,7 +98,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "offset-of-another-record",
         breaks: "the second batch of a group is answered with an offset of the first",
-        file: "broker/src/produce/lane.rs",
+        file: "broker/src/produce/lane/group.rs",
         find: "            first_offset = next;",
         replace: "            first_offset = last_offset;",
         caught_by: SIMULATION,
@@ -99,6 +114,26 @@ pub(crate) const MUTANTS: &[Mutant] = &[
             "        state.producers.apply_all(group.batches, &group.notes, first, self.env.clock.now());
         match self.write(&mut state, group.batches) {
             Ok(appended_at) => {",
+        caught_by: SIMULATION,
+    },
+    Mutant {
+        name: "refused-for-all-and-stored-in-part",
+        breaks: "a request of which one partition refuses its part fails as a whole, and the others store theirs",
+        file: "broker/src/produce/mod.rs",
+        find: "            && let Some(error) = parts.first().and_then(|part| part.answer.as_ref().err())
+            && parts.iter().all(|part| part.answer.is_err())",
+        replace: "            && let Some(error) = parts.iter().find_map(|part| part.answer.as_ref().err())",
+        caught_by: Catcher::new(
+            "behaviour",
+            "faults::what_one_partition_refuses_at_once_is_told_also_where_nobody_waits_for_the_rest",
+        ),
+    },
+    Mutant {
+        name: "truncation-not-told",
+        breaks: "a reader of a relaxed topic goes on behind records that were lost, and keeps those",
+        file: "broker/src/fetch/place.rs",
+        find: "before.is_none_or(|before| before <= epoch)",
+        replace: "before.is_none_or(|before| before <= epoch.max(before))",
         caught_by: SIMULATION,
     },
     Mutant {

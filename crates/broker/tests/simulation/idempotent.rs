@@ -7,7 +7,7 @@ use logmill_broker::{
     Acks, Appended, Code, Error, Payload, Produce, ProduceResult, ProduceStream, ProducerSequence, Reason,
 };
 
-use crate::batch::{built, records};
+use crate::batch::Like;
 use crate::history::{Ack, Id, Place, Sending};
 use crate::numbering::Numbering;
 use crate::world::{Call, World, answer};
@@ -36,7 +36,7 @@ struct Queue {
 
 struct Batch {
     ids: Vec<Id>,
-    filler: usize,
+    like: Like,
     /// Of one that may be stored: the sequence that it was sent under.
     sequence: Option<i32>,
 }
@@ -103,8 +103,8 @@ impl Producer {
             in_flight: BTreeMap::new(),
         });
         let ids = (0..=world.below(3)).map(|_| world.history.sent(&place, self.number)).collect();
-        let filler = world.index(if world.one_in(4) { 900 } else { 60 });
-        queue.waiting.insert(queue.begun, Batch { ids, filler, sequence: None });
+        let like = Like::any(world, &place.topic);
+        queue.waiting.insert(queue.begun, Batch { ids, like, sequence: None });
         queue.begun += 1;
     }
 
@@ -202,10 +202,10 @@ impl Producer {
 
 fn request(world: &World, place: &Place, acks: Acks, whose: ProducerSequence, batch: &Batch) -> Produce {
     let payload = if world.one_in(3) {
-        Payload::Numbered(whose, records(&batch.ids, batch.filler))
+        Payload::Numbered(whose, batch.like.records(&batch.ids))
     } else {
         let ProducerSequence { id, epoch, base_sequence } = whose;
-        let built = built(&batch.ids, batch.filler).with_producer(id, epoch, base_sequence);
+        let built = batch.like.batch(&batch.ids).with_producer(id, epoch, base_sequence);
         Payload::Batch(built.bytes().clone())
     };
     Produce { topic: place.topic.to_string(), partition: Some(place.partition), payload, acks, sent_at: None }
@@ -236,6 +236,7 @@ impl Batch {
 impl Queue {
     fn refuse(&mut self, world: &World, place: &Place, ticket: u64, it: InFlight, error: &Error) {
         let refused = Refused::by(error);
+        world.note(error);
         if !matches!(refused, Refused::Unknown | Refused::Lost) {
             self.in_flight.range_mut(ticket..).for_each(|(_, behind)| behind.doomed = true);
         }

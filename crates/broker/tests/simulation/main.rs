@@ -65,9 +65,6 @@ fn verdict(seed: u64, outcome: &Result<Report, Failure>, run: &Run) -> Result<()
     Err(format!("LOGMILL_SIMULATION_SEED={seed}: {what}its last operations:\n{last}"))
 }
 
-/// More would share the bound on logs that a process opens again at once, and one seed be more than one run.
-const MOST_THREADS: usize = 4;
-
 /// Runs each seed on as many threads as there are cores: each has a machine of its own.
 fn in_parallel(seeds: &[u64]) -> Result<Tally, Failure> {
     let next = AtomicUsize::new(0);
@@ -81,7 +78,7 @@ fn in_parallel(seeds: &[u64]) -> Result<Tally, Failure> {
         }
         Ok::<_, Failure>(tally)
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let mut total = Tally::default();

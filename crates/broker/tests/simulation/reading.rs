@@ -1,11 +1,13 @@
 //! Readers: some fetch, some subscribe, each from several partitions at once.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use logmill_broker::{
     Broker, Credit, Error, Fetch, FetchFrom, PartitionData, Position, Reason, RequestContext, Subscribe,
     Subscription, decode,
 };
 use logmill_record::Offset;
-use std::time::Duration;
 
 use crate::history::{Id, Place, Session};
 use crate::world::{Call, World, answer};
@@ -18,6 +20,48 @@ pub(crate) struct At {
     place: Place,
     next: Position,
     session: Option<Session>,
+    /// What it has, if it tells the broker the epoch of that, and is told what is lost of it.
+    held: Option<Held>,
+}
+
+/// All that a reader has of a partition, but for what it was told is lost.
+#[derive(Default)]
+struct Held {
+    since: Option<Offset>,
+    records: BTreeMap<Offset, Option<Id>>,
+    /// Where it has been since, with the epochs that it was given there.
+    places: BTreeMap<Offset, i32>,
+}
+
+impl Held {
+    fn add(&mut self, data: &PartitionData, found: &[Found]) {
+        self.since.get_or_insert(data.from_offset);
+        if let Some(epoch) = data.last_epoch {
+            self.places.insert(data.next_offset, epoch);
+        }
+        for (offset, id) in found {
+            if let Some(other) = self.records.insert(*offset, *id) {
+                assert_eq!(*id, other, "{}: what is before the diverging offset is there", data.topic);
+            }
+        }
+    }
+
+    /// What is from there on is lost. Where to go on: at a place before it of which the epoch is known.
+    fn take_back(&mut self, diverging: Offset) -> Position {
+        self.records.split_off(&diverging);
+        self.places.retain(|place, _| *place <= diverging);
+        match self.places.last_key_value() {
+            Some((place, _)) => Position::Offset(*place),
+            None => {
+                *self = Self::default();
+                Position::Earliest
+            }
+        }
+    }
+
+    fn last_epoch(&self) -> Option<i32> {
+        self.places.last_key_value().map(|(_, epoch)| *epoch)
+    }
 }
 
 pub(crate) enum Reader {
@@ -33,30 +77,56 @@ pub(crate) enum Stage {
 }
 
 impl At {
-    fn new(place: Place) -> Self {
-        Self { place, next: Position::Earliest, session: None }
+    fn new(place: Place, held: Option<Held>) -> Self {
+        Self { place, next: Position::Earliest, session: None, held }
     }
 
     fn from(&self) -> FetchFrom {
-        FetchFrom::new(&*self.place.topic, self.place.partition, self.next)
+        let from = FetchFrom::new(&*self.place.topic, self.place.partition, self.next);
+        FetchFrom { last_epoch: self.held.as_ref().and_then(Held::last_epoch), ..from }
+    }
+
+    fn restart(&mut self) {
+        (self.next, self.session) = (Position::Earliest, None);
+        self.held = self.held.take().map(|_| Held::default());
     }
 
     /// Takes what came; false if it was an error.
     fn take(&mut self, world: &World, data: &PartitionData) -> bool {
         if let Some(error) = &data.error {
-            if error.reason() == Reason::OffsetOutOfRange {
-                (self.next, self.session) = (Position::Earliest, None);
+            world.note(error);
+            match error.reason() {
+                Reason::OffsetOutOfRange => self.restart(),
+                Reason::LogTruncated => {
+                    // A subscription itself knows the epoch of what it has sent.
+                    let diverging = diverging(error);
+                    self.next = match &mut self.held {
+                        Some(held) => held.take_back(diverging),
+                        None => Position::Offset(diverging),
+                    };
+                    self.session = None;
+                }
+                _ => {}
             }
             return false;
         }
         let begin = || world.history.session(&self.place, data.from_offset);
         let session = *self.session.get_or_insert_with(begin);
-        for (offset, id) in identified(data) {
-            world.history.read(session, offset, id);
+        let found = identified(data);
+        for (offset, id) in &found {
+            world.history.read(session, *offset, *id);
+        }
+        if let Some(held) = &mut self.held {
+            held.add(data, &found);
         }
         self.next = Position::Offset(data.next_offset);
         true
     }
+}
+
+fn diverging(error: &Error) -> Offset {
+    let found = error.metadata().iter().find(|(name, _)| *name == "diverging_offset");
+    Offset(found.expect("it says where").1.parse().unwrap())
 }
 
 /// The records that came, by whom they say sent them.
@@ -73,7 +143,9 @@ impl Reader {
         while places.len() > 1 && world.one_in(2) {
             places.remove(world.index(places.len()));
         }
-        let places = places.into_iter().map(At::new).collect();
+        let tells = world.one_in(2);
+        let at = |place| At::new(place, tells.then(Held::default));
+        let places = places.into_iter().map(at).collect();
         if world.one_in(2) { Self::Fetching(places, None) } else { Self::Subscribing(places, Stage::None) }
     }
 
@@ -83,7 +155,7 @@ impl Reader {
             Self::Fetching(places, call @ None) => {
                 if world.one_in(12) {
                     // Starts again: what was there is still there.
-                    places.iter_mut().for_each(|at| (at.next, at.session) = (Position::Earliest, None));
+                    places.iter_mut().for_each(At::restart);
                 }
                 let mut fetch = Fetch::new(places.iter().map(At::from).collect());
                 fetch.max_bytes = world.index(3_000);
@@ -119,6 +191,30 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// Reads a partition to its end, nothing failing any more: then a reader that was told of what was lost has
+    /// what is there.
+    pub(crate) fn compare(&mut self, world: &World, place: &Place, start: Offset, there: &[Found]) {
+        let (Self::Fetching(places, _) | Self::Subscribing(places, _)) = self;
+        let Some(at) = places.iter_mut().find(|at| at.place == *place) else { return };
+        if at.held.is_none() {
+            return;
+        }
+        at.read_to_end(world);
+        let held = at.held.as_ref().expect("it was there");
+        let from = start.max(held.since.expect("it has read to the end"));
+        let mut has: BTreeMap<Offset, Option<Id>> =
+            held.records.range(from..).map(|(at, id)| (*at, *id)).collect();
+        let there: BTreeMap<Offset, Option<Id>> =
+            there.iter().copied().filter(|(at, _)| *at >= from).collect();
+        if world.topic(&place.topic).compacted {
+            has.retain(|offset, _| there.contains_key(offset));
+        }
+        assert!(
+            has == there,
+            "{place}: a reader that was told what is lost has {has:?}, and there is {there:?}"
+        );
     }
 
     /// The connection is gone. It goes on where it was, as a new session.
@@ -189,9 +285,26 @@ impl Stage {
     }
 }
 
+impl At {
+    fn read_to_end(&mut self, world: &World) {
+        loop {
+            let fetch = world.broker.fetch(&world.context, Fetch::new(vec![self.from()]));
+            let data = world.wait(fetch).unwrap().remove(0);
+            if self.take(world, &data) {
+                if data.next_offset == data.end_offset {
+                    return;
+                }
+            } else {
+                let reason = data.error.expect("it was not taken").reason();
+                assert!(matches!(reason, Reason::OffsetOutOfRange | Reason::LogTruncated), "{reason}");
+            }
+        }
+    }
+}
+
 /// Everything that a partition holds, and where it starts.
 pub(crate) fn read_all(world: &World, place: &Place) -> Result<(Offset, Vec<Found>), Error> {
-    let mut at = At::new(place.clone());
+    let mut at = At::new(place.clone(), None);
     let (mut start, mut records) = (None, Vec::new());
     loop {
         let fetch = world.broker.fetch(&world.context, Fetch::new(vec![at.from()]));

@@ -12,6 +12,9 @@ use crate::world::World;
 /// So many steps are enough for everything that waits, when nothing fails any more.
 const STEPS_TO_END: usize = 20_000;
 
+/// By then all logs have been looked after once.
+const MAINTENANCE: Duration = Duration::from_secs(11);
+
 /// Once cut off, once met by what is broken, and then nothing is.
 const TRIES_TO_OPEN: usize = 5;
 
@@ -57,6 +60,9 @@ impl Run {
         for place in self.world.places() {
             let (start, records) =
                 read_all(&self.world, &place).unwrap_or_else(|error| panic!("{place}: {error}"));
+            for reader in &mut self.readers {
+                reader.compare(&self.world, &place, start, &records);
+            }
             self.world.history.contents(&place, start, records);
         }
         self.world.history.check()
@@ -99,6 +105,8 @@ impl Run {
             62 if world.one_in(4) => world.any(&mut self.producers).time_out(world),
             63 => world.any(&mut self.readers).cut_off(),
             64 => world.pass(Duration::from_millis(150)),
+            // The logs are looked after, also compacted, and the space that is left.
+            65 if world.one_in(3) => world.pass(MAINTENANCE),
             _ => drop(world.step()),
         }
     }
@@ -181,6 +189,7 @@ impl Run {
 
     /// Nothing fails any more: everything is answered.
     fn finish(&mut self) {
+        self.world.pass(MAINTENANCE);
         for _ in 0..STEPS_TO_END {
             self.producers.iter_mut().for_each(|producer| producer.send(&self.world, 3));
             self.readers.iter_mut().for_each(|reader| reader.go_on(&self.world));

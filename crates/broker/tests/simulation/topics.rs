@@ -17,17 +17,24 @@ pub(crate) enum Change {
     Other(Call<()>),
 }
 
-/// The topics that are used: one shows what is durable, one what is written.
+/// The topics that are used: one shows what is durable, one what is written, and one is compacted.
 pub(crate) fn create(world: &mut World) {
-    for (name, durability) in [("sure", "durable"), ("quick", "relaxed")] {
+    let compact = [("cleanup.policy", "compact"), ("segment.ms", "1000")];
+    for (name, settings) in
+        [("sure", &[][..]), ("quick", &[("durability", "relaxed")][..]), ("keyed", &compact[..])]
+    {
         let partitions = 1 + u32::try_from(world.below(3)).unwrap();
-        if durability == "relaxed" {
+        let compacted = settings.contains(&compact[0]);
+        if compacted {
+            world.history.compacted(name);
+        }
+        if settings.contains(&("durability", "relaxed")) {
             world.history.visible(name, Visible::Written);
         }
-        let settings = TopicSettings::new([("durability", durability)]).unwrap();
+        let settings = TopicSettings::new(settings.iter().copied()).unwrap();
         let topic = CreateTopic::new(name).partitions(partitions).settings(settings);
         let topic = world.wait(world.broker.create_topic(&world.context, topic)).unwrap();
-        world.topics.push(world::Topic { name, id: topic.id, partitions });
+        world.topics.push(world::Topic { name, id: topic.id, partitions, compacted });
     }
 }
 
@@ -38,6 +45,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("message.timestamp.type", "LogAppendTime"),
     ("message.timestamp.type", "CreateTime"),
     ("compression.type", "uncompressed"),
+    ("compression.type", "gzip"),
+    ("compression.type", "zstd"),
     ("compression.type", "producer"),
     ("retention.bytes", "9000"),
     ("retention.bytes", "-1"),

@@ -12,7 +12,7 @@ impl World {
         let dir = self.dir(&place);
         let data = format!("{dir}/*.log");
         let broken = |op| Rule::new(Fault::Io).on(op).nth(1 + self.below(3));
-        let (what, rule) = match self.below(18) {
+        let (what, rule) = match self.below(20) {
             0..3 => ("failing sync", broken(Op::SyncData).path(data)),
             3 => ("syncs that go on failing", Rule::new(Fault::Io).on(Op::SyncData).path(data).always()),
             4 => ("failing write", broken(Op::Write).path(data)),
@@ -48,7 +48,11 @@ impl World {
                 self.sim.clock.jump(by);
                 return self.history.fault("clock set");
             }
-            _ => return self.sim.fs.clear_rules(),
+            17 => return self.take_space(),
+            _ => {
+                self.give_space_back();
+                return self.sim.fs.clear_rules();
+            }
         };
         self.history.fault(what);
         self.suspects.insert(place);
@@ -59,6 +63,7 @@ impl World {
     pub(crate) fn calm(&mut self) {
         self.sim.fs.power_off_at(u64::MAX);
         self.sim.fs.clear_rules();
+        self.give_space_back();
         self.tell_of_faults();
     }
 }

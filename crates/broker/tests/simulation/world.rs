@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use logmill_broker::{Broker, Config, RequestContext, Uuid};
+use logmill_broker::{Broker, Config, Error, Reason, RequestContext, Uuid};
 use logmill_log::env::{Env, block_on};
 use logmill_log::sim::{Sim, SimRandom};
 
@@ -37,6 +37,8 @@ pub(crate) struct World {
     failed: BTreeSet<Place>,
     /// How many faults had struck when that was told last.
     struck: u64,
+    /// The disk has hardly more space than what is on it takes.
+    is_tight: bool,
 }
 
 /// What is known of a topic.
@@ -44,14 +46,20 @@ pub(crate) struct Topic {
     pub(crate) name: &'static str,
     pub(crate) id: Uuid,
     pub(crate) partitions: u32,
+    pub(crate) compacted: bool,
 }
+
+/// Appends are refused while the disk has less.
+const LOW_SPACE_BYTES: u64 = 20_000;
+/// A disk that nothing fills: what a simulated one has unless it is told otherwise.
+const ALL_BYTES: u64 = 1 << 40;
 
 /// No topic gets more partitions.
 pub(crate) const MOST_PARTITIONS: u32 = 4;
 
 fn config(env: &Env) -> Config {
     // Segments of a few batches, so that rolls and sealed segments are part of it.
-    let without = Config { reserve_bytes: 0, low_space_bytes: 0, ..Config::new("/data") };
+    let without = Config { reserve_bytes: 0, low_space_bytes: LOW_SPACE_BYTES, ..Config::new("/data") };
     Config { env: env.clone(), segment_bytes: 3_000, ..without }
 }
 
@@ -73,6 +81,7 @@ impl World {
             suspects: BTreeSet::new(),
             failed: BTreeSet::new(),
             struck: 0,
+            is_tight: false,
         }
     }
 
@@ -81,7 +90,8 @@ impl World {
         let broker = Broker::open(config(&self.env)).ok()?;
         let failed = &broker.open_report().failed;
         if !failed.is_empty() {
-            assert!(self.sim.fs.faults() > self.struck || self.sim.fs.is_off(), "{failed:?}");
+            let fails = self.sim.fs.faults() > self.struck || self.sim.fs.is_off() || self.is_tight;
+            assert!(fails, "{failed:?}");
             return None;
         }
         Some(broker)
@@ -103,6 +113,33 @@ impl World {
         &mut of[self.index(of.len())]
     }
 
+    pub(crate) fn topic(&self, name: &str) -> &Topic {
+        self.topics.iter().find(|topic| topic.name == name).expect("it is used")
+    }
+
+    /// Counts what somebody was told, of which a run is to have some.
+    pub(crate) fn note(&self, error: &Error) {
+        match error.reason() {
+            Reason::DiskFull => self.history.fault("told: disk full"),
+            Reason::LogTruncated => self.history.fault("told: log truncated"),
+            _ => {}
+        }
+    }
+
+    /// Leaves the disk little space, often less than appends are taken with.
+    pub(crate) fn take_space(&mut self) {
+        let Ok(space) = self.env.fs.space("/data".as_ref()) else { return };
+        let used = space.total_bytes - space.available_bytes;
+        self.sim.fs.set_capacity_bytes(used + self.below(2 * LOW_SPACE_BYTES));
+        self.is_tight = true;
+        self.history.fault("little space");
+    }
+
+    pub(crate) fn give_space_back(&mut self) {
+        self.sim.fs.set_capacity_bytes(ALL_BYTES);
+        self.is_tight = false;
+    }
+
     /// Any partition.
     pub(crate) fn place(&self) -> Place {
         let topic = &self.topics[self.index(self.topics.len())];
@@ -120,8 +157,7 @@ impl World {
 
     /// Where the files of a partition are.
     pub(crate) fn dir(&self, place: &Place) -> String {
-        let topic = self.topics.iter().find(|topic| *topic.name == *place.topic).unwrap();
-        format!("/data/topics/{}/{}", topic.id, place.partition)
+        format!("/data/topics/{}/{}", self.topic(&place.topic).id, place.partition)
     }
 
     pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {

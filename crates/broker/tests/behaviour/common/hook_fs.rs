@@ -114,34 +114,77 @@ impl File for HookFile {
     }
 }
 
+/// The machine, on which such calls for the files that `which` names wait at a gate from when it is armed.
+pub(crate) fn gated(held: Call, which: impl Fn(&Path) -> bool + Send + Sync + 'static) -> (Env, Arc<Gate>) {
+    let gate = Arc::new(Gate::default());
+    gate.open();
+    let at = Arc::clone(&gate);
+    let stall = move |call, path: &Path| {
+        if call == held && which(path) {
+            at.pass();
+        }
+        Ok(())
+    };
+    (hooked(stall), gate)
+}
+
+/// Whether it is a segment's file.
+pub(crate) fn is_segment(path: &Path) -> bool {
+    path.extension() == Some("log".as_ref())
+}
+
+/// Whether it is a segment's file of partition 0.
+pub(crate) fn is_segment_of_0(path: &Path) -> bool {
+    is_segment(path) && path.parent().and_then(Path::file_name) == Some("0".as_ref())
+}
+
 /// A gate that calls wait at until it is opened.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    state: parking_lot::Mutex<(bool, usize)>,
+    state: parking_lot::Mutex<GateState>,
     changed: parking_lot::Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    open: bool,
+    /// How many came while it was not.
+    came: usize,
 }
 
 impl Gate {
     /// Waits until the gate is open.
     pub(crate) fn pass(&self) {
         let mut state = self.state.lock();
-        state.1 += 1;
-        self.changed.notify_all();
-        self.changed.wait_while(&mut state, |(open, _)| !*open);
+        if !state.open {
+            state.came += 1;
+            self.changed.notify_all();
+            self.changed.wait_while(&mut state, |state| !state.open);
+        }
+    }
+
+    /// Shuts it.
+    pub(crate) fn arm(&self) {
+        self.state.lock().open = false;
     }
 
     pub(crate) fn open(&self) {
-        self.state.lock().0 = true;
+        self.state.lock().open = true;
         self.changed.notify_all();
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.state.lock().0
+        self.state.lock().open
     }
 
     /// Waits until somebody waits at the gate.
     pub(crate) fn wait_for_someone(&self) {
+        self.wait_for(1);
+    }
+
+    /// Waits until so many have come.
+    pub(crate) fn wait_for(&self, count: usize) {
         let mut state = self.state.lock();
-        self.changed.wait_while(&mut state, |(_, waiting)| *waiting == 0);
+        self.changed.wait_while(&mut state, |state| state.came < count);
     }
 }
