@@ -1,10 +1,7 @@
 //! Partitions whose reads stall, and those that are read by the same fetch or subscription.
 
 use std::future::Future;
-use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
@@ -15,7 +12,7 @@ use logmill_broker::{
 };
 use logmill_record::{Offset, TimestampMs};
 
-use crate::common::hook_fs::{Call, Gate, hooked};
+use crate::common::hook_fs::{Call, gated, is_segment};
 use crate::common::{Node, records, text, with_env};
 use crate::stalls::{Opens, Stalled, from};
 
@@ -54,23 +51,13 @@ fn a_fetch_of_several_partitions_brings_what_there_is_beside_one_whose_reads_sta
 #[test]
 fn a_fetch_of_which_every_partition_stalls_says_where_they_stand() {
     let dir = tempfile::tempdir().unwrap();
-    let (gate, armed) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
-    let hook = {
-        let (gate, armed) = (Arc::clone(&gate), Arc::clone(&armed));
-        move |call, path: &Path| {
-            let is_data = path.extension() == Some("log".as_ref());
-            if call == Call::Read && is_data && armed.load(Ordering::SeqCst) {
-                gate.pass();
-            }
-            Ok(())
-        }
-    };
-    let node = Node::open(with_env(&dir, hooked(hook)));
+    let (env, gate) = gated(Call::Read, is_segment);
+    let node = Node::open(with_env(&dir, env));
     node.create("t", 8).unwrap();
     for partition in 0..8 {
         node.say("t", partition, "before").unwrap();
     }
-    armed.store(true, Ordering::SeqCst);
+    gate.arm();
     {
         let _opens = Opens(&gate);
         let all = (0..8).map(|partition| from(partition, Position::Earliest)).collect();
