@@ -87,7 +87,9 @@ impl Round {
             if enough {
                 until = None;
             }
-            let waited = self.table.lock().waited(until.is_some());
+            // Who can begin no more has no use for a turn.
+            let can_begin = self.jobs.len() < MOST_JOBS;
+            let waited = if can_begin { self.table.lock().waited(until.is_some()) } else { Vec::new() };
             let over = match &mut until {
                 Some(until) => {
                     if waiting.is_none() {

@@ -12,8 +12,8 @@ use logmill_broker::{
 };
 use logmill_record::{Offset, TimestampMs};
 
-use crate::common::hook_fs::Call;
-use crate::common::{Node, records, text};
+use crate::common::hook_fs::{Call, gated, is_segment};
+use crate::common::{Node, records, text, with_env};
 use crate::stalls::{Opens, Stalled, from};
 
 fn subscribe(node: &Node, partitions: Vec<FetchFrom>) -> Subscription {
@@ -45,6 +45,29 @@ fn a_fetch_of_several_partitions_brings_what_there_is_beside_one_whose_reads_sta
     drop(opens);
     assert_eq!(node.read_all("t", 0).unwrap(), ["before"]);
     stalled.end();
+}
+
+/// It begins no more reads than it may have at once, and does not ask for turns that it cannot use.
+#[test]
+fn a_fetch_of_which_every_partition_stalls_says_where_they_stand() {
+    let dir = tempfile::tempdir().unwrap();
+    let (env, gate) = gated(Call::Read, is_segment);
+    let node = Node::open(with_env(&dir, env));
+    node.create("t", 8).unwrap();
+    for partition in 0..8 {
+        node.say("t", partition, "before").unwrap();
+    }
+    gate.arm();
+    {
+        let _opens = Opens(&gate);
+        let all = (0..8).map(|partition| from(partition, Position::Earliest)).collect();
+        let data = node.fetch(Fetch::new(all).max_wait(Duration::from_secs(1))).unwrap();
+        assert!(data.iter().all(|data| data.error.is_none() && data.chunks.is_empty()));
+        assert!(data.iter().all(|data| data.end_offset == Offset(1)));
+        let LimitStats { used, peak, .. } = stands(&node, Limit::MaxPartitionReads);
+        assert_eq!((used, peak), (4, 1));
+    }
+    node.broker.close().unwrap();
 }
 
 #[test]

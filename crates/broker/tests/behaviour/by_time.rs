@@ -1,8 +1,5 @@
 //! Reading from a time on: what it finds, and that a fetch which looks for it comes to an end.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +10,9 @@ use logmill_broker::{
 use logmill_log::sim::Sim;
 use logmill_record::{BatchBuilder, NewRecord, Offset, TimestampMs};
 
-use crate::common::hook_fs::{Call, Gate, hooked};
+use crate::common::hook_fs::{Call, gated, is_segment};
 use crate::common::{Node, config, produce_batch, records, small, text, with_env};
+use crate::stalls::Opens;
 
 fn at(time: i64) -> Position {
     Position::Time(TimestampMs(time))
@@ -113,21 +111,12 @@ fn a_fetch_by_time_keeps_to_its_limits() {
 #[test]
 fn a_time_that_only_lies_in_what_is_not_on_disk_is_not_found() {
     let dir = tempfile::tempdir().unwrap();
-    let (gate, armed) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
-    let hook = {
-        let (gate, armed) = (Arc::clone(&gate), Arc::clone(&armed));
-        move |call, path: &Path| {
-            let is_data = path.extension() == Some("log".as_ref());
-            if call == Call::Sync && is_data && armed.load(Ordering::SeqCst) {
-                gate.pass();
-            }
-            Ok(())
-        }
-    };
-    let node = Node::open(with_env(&dir, hooked(hook)));
+    let (env, gate) = gated(Call::Sync, is_segment);
+    let node = Node::open(with_env(&dir, env));
     node.create("t", 1).unwrap();
     say_at(&node, 1_000, "on disk");
-    armed.store(true, Ordering::SeqCst);
+    let opens = Opens(&gate);
+    gate.arm();
     let accepted = node.broker.produce(&node.context, produce_batch("t", 0, of_time(2_000, "not yet")));
     gate.wait_for_someone();
     assert_eq!(
@@ -138,7 +127,7 @@ fn a_time_that_only_lies_in_what_is_not_on_disk_is_not_found() {
     let data = read(&node, 1_001);
     assert!(data.chunks.is_empty() && data.error.is_none());
     assert_eq!((data.from_offset, data.end_offset), (Offset(1), Offset(1)));
-    gate.open();
+    drop(opens);
     node.wait(accepted).unwrap().remove(0).outcome.unwrap();
     assert_eq!(
         (find(&node, 1_001).offset, find(&node, 1_001).timestamp),
