@@ -73,7 +73,8 @@ impl Disk {
     /// From now on everything goes on.
     fn let_go(&self) {
         let mut state = self.state.lock();
-        (state.holds.clear(), state.refuses.clear());
+        state.holds.clear();
+        state.refuses.clear();
         self.changed.notify_all();
     }
 
@@ -135,7 +136,8 @@ fn a_log_that_is_opened_again_starts_where_it_was_told_to_meanwhile() {
     let (dir, (disk, env)) = (tempfile::tempdir().unwrap(), Disk::new());
     let set = LogSet::open(dir.path(), SetOptions::new(env)).unwrap();
     let a = set.create("a", b"", LogOptions::default()).unwrap();
-    (append(&a), append(&a));
+    append(&a);
+    append(&a);
     let rename = (Call::Change, "/a/meta");
     disk.hold(rename);
     disk.refuse((Call::Sync, "/a/00000000000000000000.log"));
