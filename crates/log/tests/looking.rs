@@ -154,6 +154,40 @@ fn a_repair_leaves_alone_what_lies_in_a_directory_that_somebody_has_open() {
     }
 }
 
+/// Whoever has a directory below open has another lock than the one of the directory that was named.
+#[test]
+fn a_data_directory_below_is_not_looked_into() {
+    for is_data_directory in [false, true] {
+        let above = tempfile::tempdir().unwrap();
+        if is_data_directory {
+            closed(above.path(), &["own"]);
+        }
+        let below = above.path().join("par/a");
+        fs::create_dir_all(&below).unwrap();
+        closed(&below, &["log"]);
+        damage(&below, "log");
+        let set = LogSet::open(&below, SetOptions::default()).unwrap();
+        let log = set.open_log("log", LogOptions::default()).unwrap();
+        let bytes = fs::read(data(&below, "log")).unwrap();
+        if is_data_directory {
+            assert!(repair(above.path()).is_empty());
+            let found = findings(above.path());
+            assert!(
+                found.len() == 1 && found[0].to_string().contains("data directory of its own"),
+                "{found:?}"
+            );
+        } else {
+            let error = plan_repair(&Env::real(), above.path(), &mut |_| ()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().contains(&below.display().to_string()), "{error}");
+            assert!(!above.path().join("set").exists());
+        }
+        assert_eq!(fs::read(data(&below, "log")).unwrap(), bytes);
+        drop(log);
+        set.close().unwrap();
+    }
+}
+
 #[test]
 fn a_name_that_is_not_utf8_is_a_note_and_stops_nobody() {
     let dir = tempfile::tempdir().unwrap();

@@ -16,6 +16,8 @@ use crate::exec::{Receiver, reply};
 
 /// A disk that answers later takes long: others do not wait for it.
 const SLOW: Duration = Duration::from_millis(100);
+/// So often it is asked whether a job has begun.
+const MOST_PAUSES: usize = 5;
 
 /// A piece of blocking work that is under way. Ready with what it brings.
 #[derive(Debug)]
@@ -53,9 +55,10 @@ impl<T: Send + 'static> Job<T> {
 }
 
 impl Begun {
-    /// Ready when the job takes long. One that has no thread yet would not get it sooner by having company.
+    /// Ready when the job takes long. One that has no thread yet would not get it sooner by having company, but whoever
+    /// waits for it has other things to wait for too.
     pub(super) async fn slow(self, core: &Core) {
-        loop {
+        for _ in 0..MOST_PAUSES {
             core.timer.sleep(SLOW).await;
             if self.0.load(Ordering::Relaxed) {
                 return;

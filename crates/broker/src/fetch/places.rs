@@ -84,8 +84,10 @@ impl Places {
         if let Some((_, begun)) = &self.reading {
             return Obstacle::Reading(begun.clone());
         }
+        // Those in line for their turn are not asked then.
+        let for_credit = credit == 0 && !self.blocked.is_empty();
         if self.reads == MOST_READS {
-            return Obstacle::Nothing;
+            return if for_credit { Obstacle::Credit } else { Obstacle::Nothing };
         }
         for _ in 0..self.ready.len() {
             let Some(index) = self.ready.pop_front() else { break };
@@ -95,7 +97,7 @@ impl Places {
                 return obstacle;
             }
         }
-        Obstacle::Nothing
+        if for_credit { Obstacle::Credit } else { Obstacle::Nothing }
     }
 
     /// Begins to read from one, unless it has to wait for its turn.

@@ -1,9 +1,9 @@
 //! `FetchService`: what both of its rpcs do with a request, and the unary one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use logmill_log::env::Work;
 use logmill_proto::v1;
 use logmill_proto::v1::fetch_service_server::FetchService;
 use tonic::{Request, Response, Status, Streaming};
@@ -77,9 +77,14 @@ impl Services {
         if format == Format::Batches || bytes <= ENCODE_AT_ONCE_BYTES {
             return Ok(encode());
         }
-        // Closed never.
-        let _turn = self.encoders.acquire().await;
-        self.broker.core().run(Work::Read, "the making of a reply", |_| Ok(encode())).await
+        // Closed never. It is kept as long as the making goes on, also when whoever wants the reply has gone.
+        let turn = Arc::clone(&self.encoders).acquire_owned().await;
+        let encode = move || {
+            let _turn = turn;
+            encode()
+        };
+        // Not on the threads for reading, all of which may wait for a disk.
+        tokio::task::spawn_blocking(encode).await.map_err(|_| Error::fault("the making of a reply"))
     }
 }
 

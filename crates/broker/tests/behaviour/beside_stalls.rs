@@ -176,6 +176,27 @@ fn a_partition_whose_turn_has_come_is_read_before_the_backlog_of_another_is_thro
     stalled.end();
 }
 
+/// The credit was used up when the other partition came to its turn: who grants more hears of that partition too.
+#[test]
+fn credit_that_comes_later_is_used_by_a_partition_that_waited_for_its_turn() {
+    let stalled = with_its_turn_taken();
+    let node = &stalled.node;
+    {
+        let _opens = Opens(&stalled.gate);
+        let partitions = [0, 1].map(|number| from(number, Position::Earliest)).to_vec();
+        let subscribe = Subscribe { partitions, credit_bytes: 1 };
+        let mut subscription = node.wait(node.broker.subscribe(&node.context, subscribe)).unwrap();
+        let credit = subscription.credit();
+        assert_eq!(node.wait(subscription.next()).unwrap().partition, 1);
+        let mut next = pin!(subscription.next());
+        assert!(next.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        credit.grant(1_000);
+        stalled.gate.open();
+        assert_eq!(node.wait(next).unwrap().partition, 0);
+    }
+    stalled.end();
+}
+
 #[test]
 fn a_subscription_that_is_not_asked_for_more_keeps_no_turn_from_others() {
     let stalled = with_its_turn_taken();

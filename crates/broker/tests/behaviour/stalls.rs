@@ -12,7 +12,7 @@ use crate::common::hook_fs::{Call, Gate, gated, is_segment_of_0};
 use crate::common::{Node, records, text, with_env};
 
 /// More than the threads that there are for reading.
-const READERS: usize = 40;
+const READERS: usize = 70;
 
 pub(crate) struct Stalled {
     _dir: tempfile::TempDir,

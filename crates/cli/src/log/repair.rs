@@ -98,7 +98,9 @@ impl<'a> Outcome<'a> {
         }
         let count = counted(self.steps.len() as u64, "step", "steps");
         match (self.steps.len(), self.executed) {
-            (0, _) if self.not_mended.is_empty() => output.line("there is nothing to repair"),
+            (0, _) if self.not_mended.is_empty() && self.misplaced.is_empty() => {
+                output.line("there is nothing to repair")
+            }
             (0, _) => output.line("there is nothing that can be repaired"),
             (_, true) => output.line(format_args!("did {count}; 'logmill log verify' says how it stands")),
             (_, false) => output.line(format_args!(

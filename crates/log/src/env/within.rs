@@ -15,7 +15,7 @@ struct Outcome<T> {
     caller: Option<Waker>,
 }
 
-/// Runs `work` on the background workers and returns what it did, or nothing if that takes longer
+/// Runs `work` on the workers that sync, of which there are many, and returns what it did, or nothing if that takes longer
 /// than `timeout`: then it goes on by itself.
 pub(crate) fn within<T: Send + 'static>(
     scheduler: &dyn Scheduler,
@@ -35,7 +35,7 @@ pub(crate) fn within<T: Send + 'static>(
             caller.into_iter().for_each(Waker::wake);
         }
     };
-    scheduler.spawn(Work::Background, Box::new(task));
+    scheduler.spawn(Work::Sync, Box::new(task));
     let mut timeout = pin!(sleep(scheduler, timeout));
     let either = poll_fn(|context| {
         {

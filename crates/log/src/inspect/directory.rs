@@ -35,7 +35,7 @@ impl Directory {
         let lock = if holds(LOCK) { Some(take_lock(fs, path)?) } else { None };
         let found = logs_in(fs, path)?;
         if !holds(SET) {
-            refuse_foreign(fs, path, &found.logs)?;
+            refuse_foreign(fs, path, &found)?;
         }
         Ok(Self { path: path.to_owned(), found, _lock: lock })
     }
@@ -72,7 +72,7 @@ fn cannot_list(fs: &dyn Fs, path: &Path, error: io::Error) -> Error {
 }
 
 /// A directory without `set` is a damaged data directory, a part of one, or somebody's photographs.
-fn refuse_foreign(fs: &dyn Fs, path: &Path, logs: &[PathBuf]) -> Result<(), Error> {
+fn refuse_foreign(fs: &dyn Fs, path: &Path, found: &Found) -> Result<(), Error> {
     let above = path.ancestors().skip(1).take(LEVELS_ABOVE);
     let holds_set = |dir: &&Path| fs.open(&dir.join(SET), OpenMode::Read).is_ok();
     let data_dir = above.filter(|dir| !dir.as_os_str().is_empty()).find(holds_set);
@@ -82,7 +82,12 @@ fn refuse_foreign(fs: &dyn Fs, path: &Path, logs: &[PathBuf]) -> Result<(), Erro
             path.display(),
             data_dir.display()
         ),
-        None if logs.is_empty() => format!(
+        None if found.logs.is_empty() && !found.foreign.is_empty() => format!(
+            "{} is not a data directory, and holds some: give one of them, such as {}",
+            path.display(),
+            path.join(&found.foreign[0]).display()
+        ),
+        None if found.logs.is_empty() => format!(
             "{} is not a data directory: it holds neither a file named {SET:?} nor a log; check the path",
             path.display()
         ),
@@ -105,7 +110,7 @@ pub(crate) struct Found {
     pub(crate) strays: Vec<PathBuf>,
     /// Directories that their owner is done with.
     pub(crate) left_alone: Vec<PathBuf>,
-    /// Links into data directories of their own: whoever has those open has another lock.
+    /// Data directories of their own, and links into them: whoever has those open has another lock.
     pub(crate) foreign: Vec<PathBuf>,
 }
 
@@ -119,9 +124,10 @@ pub(crate) fn logs_in(fs: &dyn Fs, root: &Path) -> Result<Found, Error> {
     while let Some(Link { path, levels, left }) = search.links.pop_front() {
         search.follow(path, &resolved, levels, left)?;
     }
-    let Found { logs, strays, .. } = &mut search.found;
+    let Found { logs, strays, foreign, .. } = &mut search.found;
     logs.sort();
     strays.sort();
+    foreign.sort();
     Ok(search.found)
 }
 
@@ -150,7 +156,8 @@ impl Search<'_> {
         let dir = self.root.join(below);
         let entries = self.fs.list(&dir).map_err(|error| Error::io("list", &dir, error))?;
         let (is_root, is_log) = (below.as_os_str().is_empty(), is_log(&entries));
-        if !is_root && links < MOST_LINKS && entries.iter().any(|entry| entry.name == SET) {
+        if !is_root && entries.iter().any(|entry| !entry.is_dir && [SET, LOCK].contains(&entry.name.as_str()))
+        {
             self.found.foreign.push(below.to_owned());
             return Ok(());
         }

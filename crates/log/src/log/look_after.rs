@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::LogInner;
 use crate::env::Work;
 
+/// So long it is waited for those who write, who can be many.
+const LONG_WRITE: Duration = Duration::from_secs(1);
+
 impl LogInner {
-    /// Does what is due, in a task of its own. Nothing where the last one has not ended, or somebody writes to the log
-    /// just now: a file that hangs costs no more than one thread, and a write that hangs none.
+    /// Does what is due, in a task of its own. Nothing where the last one has not ended, or a write to the log takes
+    /// long just now: a file that hangs costs no more than one thread, and a write that hangs none.
     pub(crate) fn look_after(self: &Arc<Self>) {
         if self.is_looked_after.swap(true, Ordering::AcqRel) {
             return;
@@ -18,7 +22,7 @@ impl LogInner {
     }
 
     fn do_what_is_due(self: &Arc<Self>) {
-        if self.state.try_lock().is_none() {
+        if !self.state.is_free_within(LONG_WRITE) {
             return;
         }
         self.roll_if_old();

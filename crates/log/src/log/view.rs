@@ -9,6 +9,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::time::Duration;
 
 use logmill_record::{Offset, TimestampMs};
 use parking_lot::{Mutex, MutexGuard};
@@ -73,6 +74,11 @@ impl Watched {
     pub(super) fn try_lock(&self) -> Option<Guard<'_>> {
         let state = self.state.try_lock()?;
         Some(Guard { state, view: &self.view, touched: false })
+    }
+
+    /// Whether nobody has the state, or gives it back so soon.
+    pub(super) fn is_free_within(&self, timeout: Duration) -> bool {
+        self.state.try_lock_for(timeout).is_some()
     }
 
     /// Waits for nothing.

@@ -4,7 +4,6 @@
 //! where all threads wait for files that hang, the caller closes what is left.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 
 use parking_lot::Mutex;
@@ -17,8 +16,9 @@ use crate::log::LogInner;
 const BESIDE: usize = 7;
 
 struct Closing {
-    logs: Vec<Arc<LogInner>>,
-    next: AtomicUsize,
+    /// Those that nobody closes yet, with their numbers; the last is closed next. Who has closed one lets go of it
+    /// before it counts as done: a log holds maps of its files.
+    logs: Mutex<Vec<(usize, Arc<LogInner>)>>,
     results: Mutex<Results>,
 }
 
@@ -33,7 +33,8 @@ struct Results {
 /// Closes them all. The failure of the first that has one; the others are closed all the same.
 pub(super) fn close_all(scheduler: &dyn Scheduler, logs: Vec<Arc<LogInner>>) -> Result<(), Error> {
     let total = logs.len();
-    let closing = Arc::new(Closing { logs, next: AtomicUsize::new(0), results: Mutex::default() });
+    let logs = logs.into_iter().enumerate().rev().collect();
+    let closing = Arc::new(Closing { logs: Mutex::new(logs), results: Mutex::default() });
     for _ in 0..BESIDE.min(total.saturating_sub(1)) {
         let closing = Arc::clone(&closing);
         scheduler.spawn(Work::Background, Box::new(move || closing.run()));
@@ -58,10 +59,11 @@ impl Closing {
     /// Closes one that nobody closes yet, and then the next one.
     fn run(&self) {
         loop {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(log) = self.logs.get(number) else { return };
+            let next = self.logs.lock().pop();
+            let Some((number, log)) = next else { return };
             let mut one = One { closing: self, number, outcome: Err(panicked()) };
             one.outcome = log.close();
+            drop(log);
         }
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn note_strays(directory: &Directory, findings: &mut Vec<Finding>) {
         note(path, what, "it is left alone");
     }
     for path in &found.foreign {
-        let what = "it leads into a data directory of its own, and was not looked into";
+        let what = "it is a data directory of its own, or leads into one, and was not looked into";
         note(path, what, "look at that one by itself");
     }
 }
