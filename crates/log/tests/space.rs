@@ -284,7 +284,9 @@ fn a_reserve_whose_release_was_not_synced_is_written_again() {
     let log = set.create("a", b"", LogOptions::default()).unwrap();
     sim.scheduler.run_for(Duration::from_secs(3));
     log.append(&[batch(&[b"x"])]).unwrap().wait().unwrap();
-    sim.fs.inject(Rule::new(Fault::NoSpace).on(Op::Write).path("*meta.tmp"));
+    for _ in 0..2 {
+        sim.fs.inject(Rule::new(Fault::NoSpace).on(Op::Write).path("*meta.tmp"));
+    }
     sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncDir).path("/data"));
     log.set_start_offset(Offset(1)).unwrap_err();
     sim.fs.clear_rules();

@@ -312,7 +312,10 @@ fn a_partition_that_is_not_where_it_belongs_is_damage() {
     let report = &documents(&run(&logmill(), "verify", &data, &["--json"]).stdout)[0];
     assert_eq!((&report["damaged"], &report["misplaced"][0]["path"]), (&json!(true), &json!(name)));
     let plan = ok("repair", &data, &[]);
-    assert!(plan.contains("not mended: ") && plan.contains("there is nothing that can be repaired"), "{plan}");
+    assert!(
+        plan.contains("not mended: ") && plan.contains("there is nothing that can be repaired"),
+        "{plan}"
+    );
     fs::rename(&aside, &one).unwrap();
     assert!(ok("verify", &data, &[]).contains("nothing is damaged"));
 }

@@ -168,6 +168,12 @@ pub trait Fs: fmt::Debug + Send + Sync {
     fn make_room(&self) -> bool {
         false
     }
+
+    /// Whether what was held back has been freed already, so that a write that found no space at that moment may be
+    /// tried once more.
+    fn has_made_room(&self) -> bool {
+        false
+    }
 }
 
 /// A held lock; dropping it gives it back.

@@ -33,7 +33,8 @@ pub(crate) fn write_and_rename(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> Result
         written
     };
     match write() {
-        Err(error) if error.kind() == ErrorKind::Full && fs.make_room() => write(),
+        // Somebody else may have made room a moment ago.
+        Err(error) if error.kind() == ErrorKind::Full && (fs.make_room() || fs.has_made_room()) => write(),
         written => written,
     }
 }

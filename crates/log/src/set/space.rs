@@ -138,7 +138,7 @@ impl Spare {
         }
     }
 
-    /// Removes the reserve; says whether that has made room, or somebody else has who needed it too.
+    /// Removes the reserve; says whether that has made room.
     fn release(&self, fs: &dyn Fs) -> bool {
         if self.reserve_bytes == 0 {
             return false;
@@ -153,7 +153,7 @@ impl Spare {
         if let Err(error) = removed.and_then(|()| fs.sync_dir(&self.dir)) {
             // While the set is being opened nobody has looked yet whether an earlier one left it.
             if !self.held.load(Ordering::Relaxed) && error.kind() == io::ErrorKind::NotFound {
-                return self.spent.load(Ordering::Relaxed);
+                return false;
             }
             tracing::error!(dir = %self.dir.display(), %error, "cannot release the reserve of space");
             return false;
@@ -296,6 +296,10 @@ impl WithReserve {
 impl Fs for WithReserve {
     fn make_room(&self) -> bool {
         self.spare.release(&*self.fs)
+    }
+
+    fn has_made_room(&self) -> bool {
+        self.spare.spent.load(Ordering::Relaxed)
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
