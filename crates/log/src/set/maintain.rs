@@ -1,8 +1,8 @@
 //! Looking after the logs: once every maintenance interval, while any log is open.
 //!
-//! One task, which sets itself again and never blocks; it holds the set only weakly. What is due in a
-//! log is decided and done by that log, in a task of its own: a file that hangs keeps nothing from the
-//! others.
+//! One task on the background workers, which sets itself again; it holds the set only weakly. What
+//! is due in a log is decided and done by that log, in a task of its own: a file that hangs keeps
+//! nothing from the others.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,11 +33,11 @@ impl SetInner {
                 set.spawn_maintenance();
             }
         };
-        self.env.scheduler.spawn_after(Work::Wake, self.maintenance_interval, Box::new(tick));
+        self.env.scheduler.spawn_after(Work::Background, self.maintenance_interval, Box::new(tick));
     }
 
     /// Looks after every open log once; false if there is none.
-    fn maintain(self: &Arc<Self>) -> bool {
+    fn maintain(&self) -> bool {
         let logs: Vec<_> = {
             let logs = self.logs.lock();
             if logs.is_empty() || self.closed.load(Ordering::Acquire) {
@@ -47,7 +47,7 @@ impl SetInner {
             }
             logs.values().cloned().collect()
         };
-        self.look_at_space_soon();
+        self.look_at_space();
         for log in logs {
             if self.closed.load(Ordering::Acquire) {
                 break;
