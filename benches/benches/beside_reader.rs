@@ -24,7 +24,9 @@ const AIM: Aim = Aim::AtMost(3.0);
 
 fn main() {
     let run = Run::begin("writers beside a reader", Path::new(env!("CARGO_TARGET_TMPDIR")), 6 << 30);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("it starts");
+    // Its worker ends connections when nobody waits for it: a node that stops waits for them.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("it starts");
     let dir = run.directory();
     let data = dir.path().join("data");
     let backlog = run.pick(5 << 30, 4 << 20) / RECORD_LEN;

@@ -22,8 +22,9 @@ const IDLE: Duration = Duration::from_secs(6);
 
 fn main() {
     let run = Run::begin("a node with many partitions", Path::new(env!("CARGO_TARGET_TMPDIR")), 1 << 30);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+    // Its worker ends connections when nobody waits for it: a node that stops waits for them.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime starts");
     let count = run.pick(10_000, 20);
     let clock = SystemClock::new();
     let many = fill(&run, &runtime, count);
