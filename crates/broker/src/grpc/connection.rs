@@ -78,11 +78,11 @@ enum Place {
     Refused(#[expect(dead_code, reason = "given back when it is dropped")] OwnedSemaphorePermit),
 }
 
-/// Since when a connection keeps parts of the memory that all share, on the monotonic clock.
+/// Parts of the memory that all share which a connection keeps: of which limit, and since when on the monotonic clock.
 #[derive(Debug, Default)]
 struct Parts {
     next_id: u64,
-    since: BTreeMap<u64, Duration>,
+    since: BTreeMap<u64, (Limit, Duration)>,
 }
 
 /// A part of the memory that all connections share, in the hand of one, and of its own part.
@@ -91,6 +91,7 @@ pub(super) struct Held {
     all: Permit,
     own: Permit,
     connection: Connection,
+    of: Limit,
     id: u64,
 }
 
@@ -148,17 +149,20 @@ impl Connections {
         ];
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            if shared.each_mut().map(|watched| watched.lacks(core)).contains(&true) {
-                self.cut_older_than(core.config.stall_timeout);
+            for watched in &mut shared {
+                if watched.lacks(core) {
+                    self.cut_older_than(core.config.stall_timeout, watched.limit);
+                }
             }
         }
     }
 
-    fn cut_older_than(&self, most: Duration) {
+    /// Cuts those who have kept something of that limit for longer.
+    fn cut_older_than(&self, most: Duration, limit: Limit) {
         let now = self.0.core.config.env.clock.monotonic();
         let open: Vec<_> = self.0.open.lock().connections.values().filter_map(Weak::upgrade).collect();
         for connection in open {
-            let since = connection.held.lock().since.first_key_value().map(|(_, since)| *since);
+            let since = connection.held.lock().since.values().find(|(of, _)| *of == limit).map(|(_, at)| *at);
             if since.is_some_and(|since| now.saturating_sub(since) >= most) && !connection.cut.has_fired() {
                 let peer = connection.peer.map(tracing::field::display);
                 tracing::warn!(
@@ -235,33 +239,35 @@ impl Connection {
 
     /// Memory for a reply, which is there already.
     pub(super) fn hold_reply(&self, bytes: usize) -> Held {
-        self.hold(self.0.all.core.replies.overdraw(bytes), self.0.replies.overdraw(bytes))
+        let (all, own) = (self.0.all.core.replies.overdraw(bytes), self.0.replies.overdraw(bytes));
+        self.hold(all, own, Limit::MaxReplyBytes)
     }
 
-    /// Memory for a reply that is to come.
+    /// Memory for a reply, which was taken before it was there.
     pub(super) fn hold_answer(&self, permit: ReplyPermit) -> Held {
         let (all, own) = permit.into_parts();
-        self.hold(all, own)
+        self.hold(all, own, Limit::MaxReplyBytes)
     }
 
     /// Memory for a request that has begun to arrive, of this connection's part and of that of all.
     pub(super) fn hold_request(&self, bytes: usize) -> Result<Held, Error> {
         let (doing, advice) = (|| format!("{bytes} bytes more of a request"), "send fewer requests at once");
         let own = self.0.requests.take_for(bytes, doing, advice)?;
-        Ok(self.hold(self.0.all.requests.take_for(bytes, doing, advice)?, own))
+        let all = self.0.all.requests.take_for(bytes, doing, advice)?;
+        Ok(self.hold(all, own, Limit::MaxRequestBytes))
     }
 
-    fn hold(&self, all: Permit, own: Permit) -> Held {
-        Held { all, own, connection: self.clone(), id: self.note_held() }
+    fn hold(&self, all: Permit, own: Permit, of: Limit) -> Held {
+        Held { all, own, connection: self.clone(), of, id: self.note_held(of) }
     }
 
     /// From now on it keeps something more.
-    fn note_held(&self) -> u64 {
+    fn note_held(&self, of: Limit) -> u64 {
         let now = self.0.all.core.config.env.clock.monotonic();
         let mut held = self.0.held.lock();
         held.next_id += 1;
         let id = held.next_id;
-        held.since.insert(id, now);
+        held.since.insert(id, (of, now));
         id
     }
 }
@@ -292,7 +298,7 @@ impl Held {
     pub(super) fn keep(&mut self, bytes: usize) {
         self.own.keep(bytes);
         self.all.keep(bytes);
-        let id = self.connection.note_held();
+        let id = self.connection.note_held(self.of);
         self.connection.0.held.lock().since.remove(&std::mem::replace(&mut self.id, id));
     }
 }

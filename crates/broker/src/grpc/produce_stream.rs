@@ -154,8 +154,8 @@ impl ProduceStream {
     /// Hands a request to the broker, and its answer to the stream when it is there.
     fn accept(&self, asked: Asked, produce: Result<Produce, Error>, room: Room) {
         let Asked { correlation_id, partition, after_failure } = asked;
-        let Room { unanswered, answer } = room;
-        let mut held = self.connection.hold_answer(answer);
+        let Room { unanswered, answer: mut room } = room;
+        let connection = self.connection.clone();
         let context = RequestContext { request_id: self.services.next_request_id(), ..self.context.clone() };
         let produced = produce.map(|produce| self.ordered.produce(&context, produce, after_failure));
         let answers = self.answers.clone();
@@ -165,8 +165,9 @@ impl ProduceStream {
                 Err(error) => Err(error),
             };
             let results = to_results(results, partition);
-            // From here on it waits for nobody but the client.
-            held.keep(REQUEST_OVERHEAD_BYTES.max(results.iter().map(memory_of).sum()));
+            room.keep(REQUEST_OVERHEAD_BYTES.max(results.iter().map(memory_of).sum()));
+            // From here on it waits for nobody but the client. Before, it is the disk that may take long.
+            let held = connection.hold_answer(room);
             let answer = v1::ProduceStreamAnswer { correlation_id, results };
             let answer = Ok(reply(v1::produce_stream_response::Reply::Answer(answer)));
             let _ = answers.send((answer, held)).await;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use h2::SendStream;
 use h2::client::{ResponseFuture, SendRequest};
 use logmill_broker::{Limit, LimitStats, Limits};
+use logmill_log::env::{Clock as _, SystemClock};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -13,7 +14,8 @@ use tonic::Streaming;
 use v1::position::Edge;
 
 use super::*;
-use crate::common::config;
+use crate::common::hook_fs::{Call, gated, is_segment_of_0};
+use crate::common::{config, with_env};
 
 pub(super) async fn limited(dir: &tempfile::TempDir, limits: Limits) -> Served {
     Served::start(Config { limits, stall_timeout: Duration::from_millis(300), ..config(dir) }).await
@@ -266,6 +268,44 @@ async fn answers_that_nobody_reads_hold_back_their_own_connection_and_no_other()
 }
 
 /// Whether it has the last of the eight records.
+/// Its answers are in nobody's hand yet, and the client reads them as soon as they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_answers_while_the_disk_takes_long_is_not_cut_for_the_room_they_take() {
+    const STALL_TIMEOUT: Duration = Duration::from_millis(100);
+    let dir = tempfile::tempdir().unwrap();
+    let (env, gate) = gated(Call::Write, is_segment_of_0);
+    let limits = Limits { max_reply_bytes: 4 * 1024, ..Limits::default() };
+    let config = Config { limits, stall_timeout: STALL_TIMEOUT, ..with_env(&dir, env) };
+    let served = Served::start(config).await;
+    served.create("t", 2).await;
+    served.say("t", 1, "x").await;
+    gate.arm();
+    let requests = (0..4).map(|correlation_id| {
+        let request = Some(records("t", Some(0), ["x"]));
+        v1::ProduceStreamRequest { correlation_id, request, after_failure: false }
+    });
+    let requests = tokio_stream::iter(requests.collect::<Vec<_>>());
+    let mut produces = Produces::new(connect(served.address).await);
+    let mut answers = produces.produce_stream(requests).await.unwrap().into_inner();
+    while counts(&served, Limit::MaxReplyBytes).0 < 4 * 1024 {
+        tokio::task::yield_now().await;
+    }
+    // Others are refused for it, for longer than it takes to find those who keep room from them.
+    let clock = SystemClock::new();
+    while clock.monotonic() < 20 * STALL_TIMEOUT {
+        let partitions = vec![from("t", 1, at_edge(Edge::Earliest))];
+        let refused = served.fetches().fetch(v1::FetchRequest { partitions, ..Default::default() }).await;
+        is_over(&refused.unwrap_err(), Limit::MaxReplyBytes);
+    }
+    gate.open();
+    // That it has begun, and the answers.
+    for _ in 0..5 {
+        answers.message().await.unwrap().unwrap();
+    }
+    assert!(answers.message().await.unwrap().is_none());
+    served.stop().await;
+}
+
 fn is_last(reply: &v1::SubscribeResponse) -> bool {
     match &reply.reply {
         Some(v1::subscribe_response::Reply::Data(data)) => data.next_offset == 8,
