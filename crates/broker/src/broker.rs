@@ -213,10 +213,9 @@ impl Core {
         if self.closing.has_fired() { Err(Error::closing()) } else { Ok(()) }
     }
 
-    /// Runs a job that may block on the threads for that work.
-    pub(crate) fn run<T, F>(
+    /// Runs a job that may block, on the threads for reading.
+    pub(crate) fn read<T, F>(
         self: &Arc<Self>,
-        work: Work,
         doing: &'static str,
         job: F,
     ) -> impl Future<Output = Result<T, Error>> + Send + 'static + use<T, F>
@@ -231,7 +230,7 @@ impl Core {
             drop(core);
             sender.send(outcome);
         };
-        self.config.env.scheduler.spawn(work, Box::new(task));
+        self.config.env.scheduler.spawn(Work::Read, Box::new(task));
         async move { receiver.await.unwrap_or_else(|_| Err(Error::fault(doing))) }
     }
 

@@ -169,18 +169,23 @@ fn what_compaction_took_out_is_no_damage_when_the_index_is_lost() {
     assert_eq!(check(&open(&sim, small()), &model), least(&model));
 }
 
-/// A roll that failed left the file; what was in front of it has been compacted since, and lost its index.
-#[test]
-fn an_empty_segment_file_inside_a_compacted_segment_without_an_index_takes_no_record() {
-    let sim = Sim::new(3);
-    let log = open(&sim, LogOptions::default().compaction(Some(CompactionOptions::default())));
+/// A log that was closed, with a sealed and compacted segment in front of an empty one, and where that begins.
+fn one_compacted_segment(sim: &Sim) -> (Records, Offset) {
+    let log = open(sim, LogOptions::default().compaction(Some(CompactionOptions::default())));
     let mut model = Records::new();
     fill(&log, &mut model, &sim.random(), 60, 12);
     log.roll().unwrap();
     let end = log.end_offset();
     log.compact().unwrap();
     log.set().close().unwrap();
-    drop(log);
+    (model, end)
+}
+
+/// A roll that failed left the file; what was in front of it has been compacted since, and lost its index.
+#[test]
+fn an_empty_segment_file_inside_a_compacted_segment_without_an_index_takes_no_record() {
+    let sim = Sim::new(3);
+    let (model, end) = one_compacted_segment(&sim);
     let stray = format!("/data/{:020}.log", end.0 / 2);
     sim.fs.write_file(&stray, b"").unwrap();
     sim.fs.mount().remove_file("/data/00000000000000000000.index".as_ref()).unwrap();
@@ -197,14 +202,7 @@ fn an_empty_segment_file_inside_a_compacted_segment_without_an_index_takes_no_re
 fn a_compacted_segment_that_lost_the_one_behind_it_is_whole() {
     for lost in [&["meta"][..], &[]] {
         let sim = Sim::new(3);
-        let log = open(&sim, LogOptions::default().compaction(Some(CompactionOptions::default())));
-        let mut model = Records::new();
-        fill(&log, &mut model, &sim.random(), 60, 12);
-        log.roll().unwrap();
-        let end = log.end_offset();
-        log.compact().unwrap();
-        log.set().close().unwrap();
-        drop(log);
+        let (model, end) = one_compacted_segment(&sim);
         let newest = format!("{:020}.log", end.0);
         for file in lost.iter().copied().chain([newest.as_str()]) {
             sim.fs.mount().remove_file(format!("/data/{file}").as_ref()).unwrap();

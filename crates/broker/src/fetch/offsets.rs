@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use logmill_log::env::Work;
 use logmill_record::{Offset, TimestampMs};
 
 use super::place::locate;
@@ -66,5 +65,5 @@ async fn find(
         let _turn = turn;
         locate(topic.partition(number)?, position)
     };
-    core.run(Work::Read, "a search for offsets", search).await
+    core.read("a search for offsets", search).await
 }

@@ -21,6 +21,7 @@ mod replaced;
 mod settings;
 mod stalls;
 mod subscribe;
+mod topic_faults;
 mod topics;
 mod truncation;
 

@@ -14,11 +14,7 @@ use logmill_log::inspect::plan_repair;
 use logmill_log::sim::Sim;
 use logmill_log::{LogOptions, LogSet, SetOptions};
 
-use crate::common::{Node, config, small};
-
-fn simulated(sim: &Sim) -> Node {
-    Node::open(Config { env: sim.env(), ..small("/data") })
-}
+use crate::common::{Node, config, simulated, small};
 
 fn metadata_bytes(sim: &Sim) -> usize {
     let files = sim.fs.files().into_iter().filter(|file| {

@@ -17,12 +17,8 @@ use logmill_record::{
 
 use crate::common::hook_fs::{Call, Gate, gated, hooked, is_segment_of_0};
 use crate::common::{
-    Node, batch, config, failure, keyed, produce_batch, read_batches, record, records, small, with_env,
+    Node, batch, config, failure, keyed, produce_batch, read_batches, record, records, simulated, with_env,
 };
-
-fn simulated(sim: &Sim) -> Node {
-    Node::open(Config { env: sim.env(), ..small("/data") })
-}
 
 fn create(node: &Node, name: &str, settings: &[(&str, &str)]) -> Result<Topic, Error> {
     let settings = TopicSettings::new(settings.iter().copied())?;

@@ -12,6 +12,7 @@ use logmill_broker::{
     Produce, ProduceRecord, ProduceResult, RequestContext, Topic, decode,
 };
 use logmill_log::env::{Env, Scheduler, block_on};
+use logmill_log::sim::Sim;
 use logmill_record::{Batch, BatchBuilder, NewRecord, Offset, TimestampMs};
 
 /// A broker and the means to wait for it.
@@ -104,6 +105,11 @@ pub(crate) fn text(data: &PartitionData) -> Vec<String> {
 /// The defaults, but for what is held back of the disk: 16 MiB are written for each node that has it.
 pub(crate) fn small(dir: impl Into<PathBuf>) -> Config {
     Config { reserve_bytes: 0, low_space_bytes: 0, ..Config::new(dir) }
+}
+
+/// A node on a simulated machine.
+pub(crate) fn simulated(sim: &Sim) -> Node {
+    Node::open(Config { env: sim.env(), ..small("/data") })
 }
 
 pub(crate) fn config(dir: &tempfile::TempDir) -> Config {
