@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::failure::{Exit, Failure};
 use crate::{bench, consume, log, produce, quickstart, serve, topic};
@@ -128,6 +129,13 @@ fn start_tracing(default: &str) -> Result<(), Failure> {
         Ok(filter) if !filter.is_empty() => filter,
         _ => default.to_owned(),
     };
+    if let Some(word) = no_level(&filter) {
+        let message = format!(
+            "{VARIABLE} is '{filter}', and there is no level '{word}': use off, error, warn, info, debug or trace, or \
+             TARGET=LEVEL"
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let filter = EnvFilter::try_new(&filter).map_err(|error| {
         Failure::new(Exit::Usage, format!("{VARIABLE} is '{filter}', which is no filter: {error}"))
     })?;
@@ -141,6 +149,15 @@ fn start_tracing(default: &str) -> Result<(), Failure> {
         .log_internal_errors(false)
         .try_init();
     Ok(())
+}
+
+/// A word alone in a filter that was meant for a level. It would be taken for the name of a module, which nobody has,
+/// and everything else would be silent, errors too.
+fn no_level(filter: &str) -> Option<&str> {
+    let is_module =
+        |word: &str| word.starts_with("logmill") || word.contains(['=', ':', '_', '[', ']', '{', '}']);
+    let words = filter.split(',').map(str::trim).filter(|word| !word.is_empty());
+    words.filter(|word| !is_module(word)).find(|word| word.parse::<LevelFilter>().is_err())
 }
 
 /// Runs a command to its end on a runtime of its own.
@@ -157,6 +174,18 @@ fn block_on(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Fa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_not_taken_for_a_module() {
+        for wrong in ["warning", "erorr", "info,verbose", "logmill=debug, inof"] {
+            assert!(no_level(wrong).is_some(), "{wrong}");
+        }
+        for good in
+            ["warn", "INFO", "off", "logmill_log=trace", "logmill", "info,h2=debug", "a::b", "error,", "3"]
+        {
+            assert_eq!(no_level(good), None, "{good}");
+        }
+    }
 
     fn told(line: &str) -> (String, Option<Exit>) {
         let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();

@@ -2,11 +2,12 @@
 //! what kind of mistake it is, and nothing is lost.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use logmill_client::Client;
 use logmill_tests::{Node, Outcome, Program, finish, free_port};
 use tempfile::TempDir;
 
@@ -276,8 +277,20 @@ fn a_server_of_which_a_limit_is_used_up() {
     let (_dir, _node, program) = node_with(&["--limit", "max_topics=1"]);
     says(program.run(["topic", "create", "u"]).refused(1), &["max_topics", "1"]);
     let (_dir, node, program) = node_with(&["--limit", "max_connections=1"]);
-    let _other = TcpStream::connect(node.url().strip_prefix("http://").unwrap()).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _other = runtime.block_on(the_only_client(node.url()));
     says(program.run(["topic", "list"]).refused(1), &["max_connections", "1"]);
+}
+
+/// A client that has the node's only place for a connection: the one before it may not have given it back yet.
+async fn the_only_client(url: &str) -> Client {
+    loop {
+        let client = Client::connect(url).await;
+        match client.map_err(|error| error.reason().to_owned()) {
+            Ok(client) => return client,
+            Err(reason) => assert_eq!(reason, "LIMIT_EXCEEDED"),
+        }
+    }
 }
 
 #[test]

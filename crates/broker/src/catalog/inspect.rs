@@ -242,7 +242,10 @@ impl TopicList {
             if self.deleted.contains(&id) {
                 return None;
             }
-            return unused("the list of topics has no topic of this identity");
+            let what = "it holds records, and the list of topics has no topic of this identity".to_owned();
+            let advice = "if the list has lost it, 'logmill log rebuild-topics' makes the list anew; else put it back \
+                          where it belongs: the node leaves it alone";
+            return if log.records > 0 { misplaced(what, advice) } else { None };
         };
         let name = &identity.name;
         if number >= identity.partition_count {

@@ -96,6 +96,7 @@ fn records_that_no_topic_owns_are_named() {
     for number in ["0", "1", "2"] {
         assert!(has(at(&foreign, number), "no topic of this identity"), "{found:?}");
     }
+    assert!(look(&dir).1.iter().any(|it| it.advice.contains("logmill log rebuild-topics")));
     assert!(has(at(&t, "7"), "has 3 partitions") && has(at(&t, "2"), "is not there"), "{found:?}");
     assert_eq!(found.len(), 5, "what holds no records the next start takes away: {found:?}");
     let report = look(&dir).0;
