@@ -45,6 +45,18 @@ pub(crate) enum Operation<'a> {
     Subscribe {
         topics: Vec<&'a str>,
     },
+    /// To begin and end transactions. What is written in them needs the right to write to its topic, too.
+    WriteTransactions {
+        transactional_id: &'a str,
+    },
+    /// To end another's.
+    AbortTransaction {
+        transactional_id: &'a str,
+    },
+    DescribeTransaction {
+        transactional_id: &'a str,
+    },
+    ListTransactions,
 }
 
 /// What can be granted.
@@ -62,6 +74,7 @@ pub(crate) enum Access {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resource<'a> {
     Topic(&'a str),
+    TransactionalId(&'a str),
     Node,
 }
 
@@ -80,7 +93,18 @@ impl<'a> Operation<'a> {
             }
             // An id alone lets nobody write: what carries it needs the right to write to its topic.
             Self::InitProducerId => vec![(Access::Describe, Resource::Node)],
-            Self::ListTopics | Self::DescribeNode => vec![(Access::Describe, Resource::Node)],
+            Self::WriteTransactions { transactional_id } => {
+                vec![(Access::Write, Resource::TransactionalId(transactional_id))]
+            }
+            Self::AbortTransaction { transactional_id } => {
+                vec![(Access::Alter, Resource::TransactionalId(transactional_id))]
+            }
+            Self::DescribeTransaction { transactional_id } => {
+                vec![(Access::Describe, Resource::TransactionalId(transactional_id))]
+            }
+            Self::ListTopics | Self::ListTransactions | Self::DescribeNode => {
+                vec![(Access::Describe, Resource::Node)]
+            }
             Self::Produce { topic } => vec![(Access::Write, Resource::Topic(topic))],
             Self::Fetch { topics } | Self::Subscribe { topics } => {
                 topics.iter().map(|topic| (Access::Read, Resource::Topic(topic))).collect()

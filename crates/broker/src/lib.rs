@@ -67,11 +67,14 @@ mod exec;
 mod fetch;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+mod internal;
 mod limits;
 mod names;
+mod offsets;
 mod produce;
 mod settings;
 mod topic;
+mod transaction;
 
 pub use broker::{Broker, BrokerStats};
 pub use catalog::{
@@ -99,5 +102,9 @@ pub use settings::{Change, SettingChange, SettingName, TopicSettings};
 pub use topic::{
     CreateTopic, ListTopics, NodeDescription, PartitionInfo, PartitionOffset, Position, Setting,
     SettingSource, Topic, TopicDescription, TopicPage,
+};
+pub use transaction::{
+    DEFAULT_TRANSACTION_TIMEOUT, InitTransactions, ListTransactions, MAX_TRANSACTION_TIMEOUT, Outcome,
+    ProducerEpoch, TransactionInfo, TransactionPage, TransactionState,
 };
 pub use uuid::Uuid;

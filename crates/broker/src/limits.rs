@@ -158,6 +158,8 @@ limits! {
     MaxPositions max_positions, Count, 10_000;
     /// Partitions in which one stream of produce requests has something that is not on disk, or a request failed.
     MaxStreamPartitions max_stream_partitions, Count, 10_000;
+    /// Transactional ids. Each takes a few hundred bytes.
+    MaxTransactionalIds max_transactional_ids, Count, 10_000;
     /// Changes of topics that wait for their turn.
     MaxQueuedTopicChanges max_queued_topic_changes, Count, 1_000;
 }

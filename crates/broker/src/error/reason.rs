@@ -127,6 +127,12 @@ pub enum Reason {
     SequenceForgotten,
     /// A request before this one on its stream failed, and this one has to wait for that one.
     PrecedingFailed,
+    /// There is no such transactional id, or none that has the producer.
+    TransactionNotFound,
+    /// The transaction is being ended, and takes nothing more.
+    TransactionEnding,
+    /// The node has aborted the transaction, and its producer has to send it again.
+    TransactionAborted,
     /// One of the node's own limits is reached.
     LimitExceeded,
     /// The file system of the data directory is full, or has less space left than
@@ -153,7 +159,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 32] = [
         Self::RequestInvalid,
         Self::RpcUnknown,
         Self::EncodingUnsupported,
@@ -173,6 +179,9 @@ impl Reason {
         Self::ProducerFenced,
         Self::SequenceForgotten,
         Self::PrecedingFailed,
+        Self::TransactionNotFound,
+        Self::TransactionEnding,
+        Self::TransactionAborted,
         Self::LimitExceeded,
         Self::DiskFull,
         Self::PartitionReopening,
@@ -197,14 +206,14 @@ impl Reason {
             | Self::RecordRefused
             | Self::MessageTooLarge => Code::InvalidArgument,
             Self::TopicExists | Self::SequenceForgotten => Code::AlreadyExists,
-            Self::TopicNotFound | Self::PartitionNotFound => Code::NotFound,
+            Self::TopicNotFound | Self::PartitionNotFound | Self::TransactionNotFound => Code::NotFound,
             Self::OffsetOutOfRange | Self::LogTruncated => Code::OutOfRange,
             Self::RpcUnknown | Self::EncodingUnsupported | Self::BatchUnsupported => Code::Unimplemented,
             Self::LimitExceeded | Self::DiskFull => Code::ResourceExhausted,
             Self::OutOfSequence | Self::ProducerFenced | Self::PartitionFailed | Self::MetadataFailed => {
                 Code::FailedPrecondition
             }
-            Self::PrecedingFailed => Code::Aborted,
+            Self::PrecedingFailed | Self::TransactionEnding | Self::TransactionAborted => Code::Aborted,
             Self::OutcomeUnknown => Code::Unknown,
             Self::DataCorrupt => Code::DataLoss,
             Self::IoFailed | Self::InternalFault => Code::Internal,
@@ -235,6 +244,9 @@ impl Reason {
             Self::ProducerFenced => "PRODUCER_FENCED",
             Self::SequenceForgotten => "SEQUENCE_FORGOTTEN",
             Self::PrecedingFailed => "PRECEDING_FAILED",
+            Self::TransactionNotFound => "TRANSACTION_NOT_FOUND",
+            Self::TransactionEnding => "TRANSACTION_ENDING",
+            Self::TransactionAborted => "TRANSACTION_ABORTED",
             Self::LimitExceeded => "LIMIT_EXCEEDED",
             Self::DiskFull => "DISK_FULL",
             Self::PartitionReopening => "PARTITION_REOPENING",

@@ -6,6 +6,7 @@ use logmill_record::{
     TimestampMs, TimestampType,
 };
 
+use super::lane::StepPart;
 use super::{Payload, ProduceRecord, ProducerSequence};
 use crate::error::{Error, Reason};
 use crate::limits::{Bounds, Limit};
@@ -28,7 +29,14 @@ pub(crate) fn check_counts(records: usize, headers: usize, bounds: &Bounds) -> R
 
 /// Checks a batch that a producer made, whole: header, CRC, every record, as far as they may be inflated.
 /// And by the rules of its topic.
-pub(super) fn check(bytes: Bytes, rules: &Rules, inflater: &mut Inflater) -> Result<Batch, Error> {
+///
+/// One of a transaction has to be `admitted` by it.
+pub(super) fn check(
+    bytes: Bytes,
+    rules: &Rules,
+    admitted: bool,
+    inflater: &mut Inflater,
+) -> Result<Batch, Error> {
     check_size(bytes.len(), rules.max_message_bytes)?;
     let batch = Batch::parse(bytes).map_err(refuse)?;
     let header = batch.header();
@@ -36,10 +44,8 @@ pub(super) fn check(bytes: Bytes, rules: &Rules, inflater: &mut Inflater) -> Res
     if attributes.is_control() {
         return Err(invalid("it is a control batch, which only the node itself writes: send data batches"));
     }
-    if attributes.is_transactional() {
-        return Err(unsupported(
-            "it is part of a transaction, and this version has none: send it outside one",
-        ));
+    if attributes.is_transactional() != admitted {
+        return Err(invalid("it is part of a transaction in a place that takes none: clear attribute bit 4"));
     }
     let numbered = header.producer_id >= 0;
     if numbered != (header.producer_epoch >= 0) || numbered != (header.base_sequence >= 0) {
@@ -131,6 +137,45 @@ pub(super) fn build_one(
             Err(too_large(message, bytes, max_message_bytes))
         }
     }
+}
+
+/// Makes the batches that a step appends to a partition: numbered one after the other, and in its transaction.
+pub(super) fn build_step(
+    sequence: ProducerSequence,
+    parts: Vec<StepPart>,
+    now: TimestampMs,
+    rules: &Rules,
+    inflater: &mut Inflater,
+) -> Result<Vec<Batch>, Error> {
+    let mut batches = Vec::with_capacity(parts.len());
+    for part in parts {
+        match part {
+            StepPart::Records(records) => batches.extend(build(&records, now, rules)?),
+            StepPart::Batch(bytes) => {
+                let batch = check(bytes, rules, false, inflater)?;
+                if batch.header().producer_id >= 0 {
+                    return Err(invalid(
+                        "it has a producer id, and the node numbers the batches of a step: set -1",
+                    ));
+                }
+                batches.push(batch);
+            }
+        }
+    }
+    let ProducerSequence { id, epoch, mut base_sequence } = sequence;
+    let number = |batch: Batch| {
+        let records = batch.header().last_offset_delta + 1;
+        let batch = batch.with_producer(id, epoch, base_sequence).into_transactional();
+        base_sequence = sequence_after(base_sequence, records);
+        batch
+    };
+    Ok(batches.into_iter().map(number).collect())
+}
+
+/// The sequence that comes so many records later: after 2³¹ − 1 comes 0.
+fn sequence_after(sequence: i32, records: u32) -> i32 {
+    let sum = i64::from(sequence) + i64::from(records);
+    i32::try_from(sum & i64::from(i32::MAX)).expect("it has 31 bits")
 }
 
 /// Makes a batch of the records from `start` on, as many as fit; returns where the next one starts.
@@ -262,7 +307,9 @@ impl Payload {
     pub(crate) fn size_bytes(&self) -> usize {
         match self {
             Self::Batch(bytes) => bytes.len(),
-            Self::Records(records) | Self::Numbered(_, records) => size_of_records(records),
+            Self::Records(records) | Self::Numbered(_, records) | Self::InTransaction(_, records) => {
+                size_of_records(records)
+            }
         }
     }
 }

@@ -31,6 +31,7 @@ use crate::catalog::Partition;
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::exec::Receiver;
+use crate::transaction::TouchedId;
 
 impl Broker {
     /// Appends records to a topic's partitions.
@@ -121,13 +122,17 @@ impl Broker {
         let mut named = partition.map(place).transpose()?.flatten();
         authorize(context, &Operation::Produce { topic: &name })?;
         let topic = core.catalog.topic(&name)?;
+        let transaction = payload.transaction();
         let shares = partitioning::shares(core, &topic, partition, payload)?;
         let push = |Share { partition, record_indexes, load }| {
             let placed = named.take().map_or_else(|| place(partition), |place| Ok(Some(place)));
             let lane = topic.partition(partition).and_then(Partition::lane);
             let answer = placed.and_then(|place| {
                 let lane = lane?.clone();
-                Ok(Waiting { answer: lane.push(load, place, &core.queued)?, lane })
+                let at = TouchedId { topic: topic.id, partition };
+                let admit = |producer| core.transactions.admit(core, producer, at, &lane);
+                let admitted = transaction.map(admit).transpose()?;
+                Ok(Waiting { answer: lane.push(load, place, admitted, &core.queued)?, lane })
             });
             Part { partition, record_indexes, answer }
         };

@@ -101,7 +101,7 @@ impl Openings {
     }
 
     /// From where on what was written in that generation is gone.
-    fn lost_from(&self, generation: u64) -> Option<Offset> {
+    pub(super) fn lost_from(&self, generation: u64) -> Option<Offset> {
         self.0.iter().find(|(opened, _)| *opened > generation).map(|(_, at)| *at)
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn shares(
             check(core, &records)?;
             of_records(topic, partition, records, now())
         }
-        Payload::Numbered(sequence, records) => {
+        Payload::Numbered(sequence, records) | Payload::InTransaction(sequence, records) => {
             let partition = named(topic, partition)?;
             check(core, &records)?;
             sequence.check()?;

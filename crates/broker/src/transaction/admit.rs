@@ -1,0 +1,57 @@
+//! Records on their way into a transaction.
+
+use std::sync::Arc;
+
+use logmill_record::Offset;
+use parking_lot::Mutex;
+
+use super::TouchedId;
+use crate::budget::Permit;
+use crate::error::Error;
+use crate::produce::Lane;
+
+/// A partition that a transaction has touched, and what it has written there.
+#[derive(Debug)]
+pub(crate) struct Touched {
+    pub(super) topic: Arc<str>,
+    pub(super) lane: Lane,
+    /// The last of its records, and in which of the partition's logs.
+    written: Mutex<Option<(u64, Offset)>>,
+}
+
+/// The right to append to a partition as a part of a transaction, which does not end before it is given back.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(super) touched: Arc<Touched>,
+    pub(super) _under_way: Permit,
+}
+
+impl Touched {
+    pub(super) fn new(topic: Arc<str>, lane: Lane) -> Arc<Self> {
+        Arc::new(Self { topic, lane, written: Mutex::default() })
+    }
+
+    /// The last record that was written.
+    pub(super) fn last(&self) -> Option<Offset> {
+        self.written.lock().map(|(_, last)| last)
+    }
+
+    /// Resolves when all that was written is on disk; with an error if it is not, and never will be.
+    pub(super) async fn durable(&self) -> Result<(), Error> {
+        let Some((generation, last)) = *self.written.lock() else { return Ok(()) };
+        self.lane.confirm(generation, last).await
+    }
+}
+
+impl Admitted {
+    /// The records were written, up to this one, in that one of the partition's logs.
+    pub(crate) fn written(self, generation: u64, last: Offset) {
+        let mut written = self.touched.written.lock();
+        if written.is_none_or(|before| before < (generation, last)) {
+            *written = Some((generation, last));
+        }
+    }
+}
+
+/// What a step or a client's transaction has touched, by partition.
+pub(super) type AllTouched = std::collections::BTreeMap<TouchedId, Arc<Touched>>;
