@@ -292,7 +292,7 @@ fn a_directory_that_has_lost_its_logs_is_damaged_and_not_served() {
     let outcome = run(&logmill(), "verify", &data, &[]);
     assert!(outcome.refused(7).contains("is damaged"), "{outcome:?}");
     assert!(
-        outcome.stdout.contains("its checkpoint speaks of 3 logs, and none is there"),
+        outcome.stdout.contains("its checkpoint speaks of 5 logs, and none is there"),
         "{}",
         outcome.stdout
     );

@@ -45,7 +45,10 @@ pub(super) fn check(
         return Err(invalid("it is a control batch, which only the node itself writes: send data batches"));
     }
     if attributes.is_transactional() != admitted {
-        return Err(invalid("it is part of a transaction in a place that takes none: clear attribute bit 4"));
+        return Err(invalid(
+            "its attributes say that it is part of a transaction, and it has no producer id, or is part of a step, \
+             which is a transaction by itself: clear attribute bit 4, or set the producer's id, epoch and sequence",
+        ));
     }
     let numbered = header.producer_id >= 0;
     if numbered != (header.producer_epoch >= 0) || numbered != (header.base_sequence >= 0) {
@@ -265,10 +268,6 @@ fn refuse(error: BatchError) -> Error {
 
 fn invalid(why: &str) -> Error {
     Error::new(Reason::BatchInvalid, format!("the record batch was refused: {why}"))
-}
-
-fn unsupported(why: &str) -> Error {
-    Error::new(Reason::BatchUnsupported, format!("the record batch was refused: {why}"))
 }
 
 impl ProduceRecord {

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub(super) use group::Refused;
-pub(crate) use group::{Answer, Durable, Load, StepPart, Written};
+pub(crate) use group::{Answer, Load, StepPart, Written};
 use group::{ENTRY_BYTES, Entry, OWN_BYTES};
 use logmill_log::env::{Scheduler, Work};
 use logmill_log::{ErrorKind, Log, LogOptions};

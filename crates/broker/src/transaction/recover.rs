@@ -140,10 +140,10 @@ impl<'a> Unfinished<'a> {
             core.transactions.table.lock().set_ending(name, outcome, known.started_at);
         }
         let (again, touched) = (Arc::clone(core), self.touched);
-        core.carry_on("the end of a transaction", async move {
+        drop(core.carry_on("the end of a transaction", async move {
             mark_all(&again, &touched, ending.next.markers, outcome).await?;
             ending.note(&again).await
-        });
+        }));
     }
 
     /// What is to be written of it; nothing where that would say nothing new.

@@ -309,6 +309,8 @@ impl Table {
         let Some(entry) = self.by_name.get_mut(name) else { return };
         let before = std::mem::replace(&mut entry.producer, producer);
         (entry.timeout, entry.updated_at) = (timeout, now);
+        // Whoever wrote the last one is not told who writes now.
+        entry.last = None;
         self.replace_producer(name, before, producer);
     }
 

@@ -23,6 +23,7 @@ mod stalls;
 mod subscribe;
 mod topic_faults;
 mod topics;
+mod transactions;
 mod truncation;
 
 #[cfg(feature = "grpc")]
