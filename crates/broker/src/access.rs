@@ -57,6 +57,11 @@ pub(crate) enum Operation<'a> {
         transactional_id: &'a str,
     },
     ListTransactions,
+    /// What a unit of a group has made of what it has read.
+    CommitStep {
+        group: &'a str,
+        topics: Vec<&'a str>,
+    },
 }
 
 /// What can be granted.
@@ -75,6 +80,7 @@ pub(crate) enum Access {
 pub(crate) enum Resource<'a> {
     Topic(&'a str),
     TransactionalId(&'a str),
+    Group(&'a str),
     Node,
 }
 
@@ -106,6 +112,10 @@ impl<'a> Operation<'a> {
                 vec![(Access::Describe, Resource::Node)]
             }
             Self::Produce { topic } => vec![(Access::Write, Resource::Topic(topic))],
+            Self::CommitStep { group, topics } => {
+                let topics = topics.iter().map(|topic| (Access::Write, Resource::Topic(topic)));
+                topics.chain([(Access::Read, Resource::Group(group))]).collect()
+            }
             Self::Fetch { topics } | Self::Subscribe { topics } => {
                 topics.iter().map(|topic| (Access::Read, Resource::Topic(topic))).collect()
             }

@@ -78,6 +78,8 @@ pub(crate) struct Core {
     pub(crate) queued: Budget,
     /// Bytes of records that were read for replies and not yet sent.
     pub(crate) replies: Budget,
+    /// Bytes of steps that have begun to arrive.
+    pub(crate) steps: Budget,
     pub(crate) subscriptions: Budget,
     /// Fetches that wait for records.
     pub(crate) waiting_fetches: Budget,
@@ -154,6 +156,7 @@ impl Broker {
             background: Budget::unbounded(),
             queued: bounds.budget(Limit::MaxQueuedBytes),
             replies: bounds.budget(Limit::MaxReplyBytes),
+            steps: bounds.budget(Limit::MaxStepBytes),
             subscriptions: bounds.budget(Limit::MaxSubscriptions),
             waiting_fetches: bounds.budget(Limit::MaxWaitingFetches),
             bounds,

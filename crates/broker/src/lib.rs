@@ -93,6 +93,7 @@ pub use fetch::{
 };
 pub use limits::{Limit, LimitStats, LimitUnit, Limits};
 pub use logmill_log::Chunk;
+pub use offsets::OffsetToCommit;
 pub use names::{MAX_PARTITIONS, MAX_TOPIC_NAME_BYTES, check_topic_name};
 pub use produce::{
     Acks, Appended, MAX_IN_FLIGHT_BATCHES, Payload, Produce, ProduceRecord, ProduceResult, ProduceStream,
@@ -105,6 +106,7 @@ pub use topic::{
 };
 pub use transaction::{
     DEFAULT_TRANSACTION_TIMEOUT, InitTransactions, ListTransactions, MAX_TRANSACTION_TIMEOUT, Outcome,
-    ProducerEpoch, TransactionInfo, TransactionPage, TransactionState,
+    ProducerEpoch, Step, StepAppend, StepCommitted, StepHeader, TransactionInfo, TransactionPage,
+    TransactionState,
 };
 pub use uuid::Uuid;

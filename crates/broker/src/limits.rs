@@ -158,6 +158,11 @@ limits! {
     MaxPositions max_positions, Count, 10_000;
     /// Partitions in which one stream of produce requests has something that is not on disk, or a request failed.
     MaxStreamPartitions max_stream_partitions, Count, 10_000;
+    /// Bytes of steps that have begun to arrive and are not committed yet, all together. A single one cannot have more
+    /// either.
+    MaxStepBytes max_step_bytes, Bytes, 256 * MIB;
+    /// Topics, partitions and offsets that one step touches.
+    MaxStepPartitions max_step_partitions, Count, 1_000;
     /// Transactional ids. Each takes a few hundred bytes.
     MaxTransactionalIds max_transactional_ids, Count, 10_000;
     /// Changes of topics that wait for their turn.
@@ -252,7 +257,6 @@ impl Bounds {
         &self.meters[limit as usize]
     }
 
-    #[cfg(feature = "grpc")]
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }

@@ -133,6 +133,12 @@ pub enum Reason {
     TransactionEnding,
     /// The node has aborted the transaction, and its producer has to send it again.
     TransactionAborted,
+    /// The step is not the one that follows on the last one of its unit.
+    StepOutOfSequence,
+    /// There is no such group.
+    GroupNotFound,
+    /// The unit is another's now, or was never the caller's: its epoch is over.
+    StaleAssignment,
     /// One of the node's own limits is reached.
     LimitExceeded,
     /// The file system of the data directory is full, or has less space left than
@@ -159,7 +165,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 35] = [
         Self::RequestInvalid,
         Self::RpcUnknown,
         Self::EncodingUnsupported,
@@ -182,6 +188,9 @@ impl Reason {
         Self::TransactionNotFound,
         Self::TransactionEnding,
         Self::TransactionAborted,
+        Self::StepOutOfSequence,
+        Self::GroupNotFound,
+        Self::StaleAssignment,
         Self::LimitExceeded,
         Self::DiskFull,
         Self::PartitionReopening,
@@ -206,13 +215,19 @@ impl Reason {
             | Self::RecordRefused
             | Self::MessageTooLarge => Code::InvalidArgument,
             Self::TopicExists | Self::SequenceForgotten => Code::AlreadyExists,
-            Self::TopicNotFound | Self::PartitionNotFound | Self::TransactionNotFound => Code::NotFound,
+            Self::TopicNotFound
+            | Self::PartitionNotFound
+            | Self::TransactionNotFound
+            | Self::GroupNotFound => Code::NotFound,
             Self::OffsetOutOfRange | Self::LogTruncated => Code::OutOfRange,
             Self::RpcUnknown | Self::EncodingUnsupported | Self::BatchUnsupported => Code::Unimplemented,
             Self::LimitExceeded | Self::DiskFull => Code::ResourceExhausted,
-            Self::OutOfSequence | Self::ProducerFenced | Self::PartitionFailed | Self::MetadataFailed => {
-                Code::FailedPrecondition
-            }
+            Self::OutOfSequence
+            | Self::ProducerFenced
+            | Self::StepOutOfSequence
+            | Self::StaleAssignment
+            | Self::PartitionFailed
+            | Self::MetadataFailed => Code::FailedPrecondition,
             Self::PrecedingFailed | Self::TransactionEnding | Self::TransactionAborted => Code::Aborted,
             Self::OutcomeUnknown => Code::Unknown,
             Self::DataCorrupt => Code::DataLoss,
@@ -247,6 +262,9 @@ impl Reason {
             Self::TransactionNotFound => "TRANSACTION_NOT_FOUND",
             Self::TransactionEnding => "TRANSACTION_ENDING",
             Self::TransactionAborted => "TRANSACTION_ABORTED",
+            Self::StepOutOfSequence => "STEP_OUT_OF_SEQUENCE",
+            Self::GroupNotFound => "GROUP_NOT_FOUND",
+            Self::StaleAssignment => "STALE_ASSIGNMENT",
             Self::LimitExceeded => "LIMIT_EXCEEDED",
             Self::DiskFull => "DISK_FULL",
             Self::PartitionReopening => "PARTITION_REOPENING",

@@ -180,7 +180,7 @@ pub(crate) async fn append_until_durable(
 
 /// Appends `batch` to the lane's log and resolves when it is on disk, with its first offset.
 pub(crate) async fn append_durable(lane: &Lane, batch: Batch) -> Result<Offset, Error> {
-    let answer = lane.push_own(vec![batch])?.await;
+    let answer = lane.push_own(vec![batch], None)?.await;
     let answer = answer.map_err(|_| lane.refusal().unwrap_or_else(|| Error::fault("an append")))?;
     let written = answer.map_err(|refused| refused.error)?;
     written.durable.confirm(lane).await?;

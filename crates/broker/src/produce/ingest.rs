@@ -176,7 +176,7 @@ pub(super) fn build_step(
 }
 
 /// The sequence that comes so many records later: after 2³¹ − 1 comes 0.
-fn sequence_after(sequence: i32, records: u32) -> i32 {
+pub(crate) fn sequence_after(sequence: i32, records: u32) -> i32 {
     let sum = i64::from(sequence) + i64::from(records);
     i32::try_from(sum & i64::from(i32::MAX)).expect("it has 31 bits")
 }
@@ -271,11 +271,16 @@ fn invalid(why: &str) -> Error {
 }
 
 impl ProduceRecord {
-    /// What the record takes while it waits.
-    pub(super) fn size_bytes(&self) -> usize {
+    /// The bytes of key, value and headers.
+    fn data_bytes(&self) -> usize {
         let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
         let headers: usize = self.headers.iter().map(|(key, value)| key.len() + len(value)).sum();
-        RECORD_BYTES + len(&self.key) + len(&self.value) + headers + self.headers.capacity() * HEADER_BYTES
+        len(&self.key) + len(&self.value) + headers
+    }
+
+    /// What the record takes while it waits.
+    pub(super) fn size_bytes(&self) -> usize {
+        RECORD_BYTES + self.data_bytes() + self.headers.capacity() * HEADER_BYTES
     }
 }
 
@@ -301,6 +306,17 @@ pub(super) fn size_of_records(records: &Vec<ProduceRecord>) -> usize {
 }
 
 impl Payload {
+    /// The bytes of batches, or of keys, values and headers of plain records.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::Batch(bytes) => bytes.len(),
+            Self::Records(records) | Self::Numbered(_, records) | Self::InTransaction(_, records) => {
+                records.iter().map(ProduceRecord::data_bytes).sum()
+            }
+        };
+        bytes as u64
+    }
+
     /// What it takes in memory.
     #[cfg(feature = "grpc")]
     pub(crate) fn size_bytes(&self) -> usize {

@@ -114,7 +114,7 @@ impl Lane {
 
     /// Takes `load` as the last in the queue. `node` is the budget of all partitions together. Where it is part of a
     /// transaction, that has `admitted` it.
-    pub(super) fn push(
+    pub(crate) fn push(
         &self,
         load: Load,
         place: Option<Place>,
@@ -133,14 +133,18 @@ impl Lane {
 
     /// Takes what the node itself writes, which counts for no limit: what there is at once is bounded by those on
     /// whose behalf it is. Also while the node is closing, since what has begun is finished first.
-    pub(crate) fn push_own(&self, batches: Vec<Batch>) -> Result<Receiver<Answer>, Error> {
+    pub(crate) fn push_own(
+        &self,
+        batches: Vec<Batch>,
+        admitted: Option<Admitted>,
+    ) -> Result<Receiver<Answer>, Error> {
         if let Some(error) = self.0.reopening() {
             return Err(error);
         }
         let load = Load::Own(batches);
         let bytes = load.size_bytes();
         self.enqueue(
-            |answer| Entry { load, bytes, place: None, admitted: None, answer, _held: None },
+            |answer| Entry { load, bytes, place: None, admitted, answer, _held: None },
             |refusal| refusal.reason() != Reason::NodeClosing,
         )
     }

@@ -15,8 +15,10 @@ use std::future::Future;
 use std::sync::Arc;
 
 pub(crate) use ingest::check_counts;
-pub(crate) use lane::Lane;
-use lane::{Answer, Refused, Written};
+pub(crate) use ingest::sequence_after as next_sequence;
+pub(crate) use lane::{Answer, Lane, Load, StepPart};
+use lane::{Refused, Written};
+pub(crate) use partitioning::step_parts;
 use logmill_log::env::Clock;
 use logmill_record::TimestampMs;
 pub use order::ProducerSequence;

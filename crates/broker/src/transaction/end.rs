@@ -97,7 +97,7 @@ impl Decision {
         known.status = Status::Complete(self.outcome);
         known.touched.clear();
         // Nobody waits for it: a start that does not find it writes the markers once more.
-        drop(log.lane().push_own(vec![batch_about(name, &known)]));
+        drop(log.lane().push_own(vec![batch_about(name, &known)], None));
         Ok(())
     }
 }
@@ -109,7 +109,7 @@ pub(super) fn batch_about(name: &str, known: &Known) -> Batch {
 }
 
 /// Resolves when all that was written is on disk.
-async fn all_durable(touched: &AllTouched) -> Result<(), Error> {
+pub(super) async fn all_durable(touched: &AllTouched) -> Result<(), Error> {
     let mut waits = Waits::new(touched.len());
     for (number, at) in touched.values().enumerate() {
         let at = Arc::clone(at);

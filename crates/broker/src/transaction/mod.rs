@@ -40,6 +40,7 @@ pub use operations::{
 use parking_lot::Mutex;
 use record::Known;
 pub(crate) use recover::recover;
+pub use step::{Step, StepAppend, StepCommitted, StepHeader};
 
 use table::Table;
 use uuid::Uuid;

@@ -8,6 +8,7 @@ use logmill_record::TimestampMs;
 
 use super::admit::{Admitted, AllTouched, Touched};
 use super::record::{Known, Status, StepRecord, TouchedName};
+use super::step::StepAppend;
 use super::{AllKnown, Outcome, ProducerEpoch, TouchedId};
 use crate::budget::Budget;
 use crate::error::{Error, Reason};
@@ -34,7 +35,10 @@ pub(super) struct Entry {
     pub(super) state: State,
     /// How the last transaction ended.
     pub(super) last: Option<Last>,
+    /// The last step, of an id that is a unit's.
     pub(super) step: Option<StepRecord>,
+    /// The epoch of the unit whose owner writes with the producer's epoch.
+    unit_epoch: i32,
     pub(super) updated_at: TimestampMs,
     /// One change of it at a time.
     pub(super) turn: Turns,
@@ -85,7 +89,6 @@ impl Ongoing {
 pub(super) struct Ending {
     /// Who wrote it.
     pub(super) producer: ProducerEpoch,
-    pub(super) outcome: Outcome,
     pub(super) why: Option<String>,
     pub(super) started_at: TimestampMs,
     pub(super) timeout: Duration,
@@ -102,6 +105,15 @@ pub(super) enum Asks {
     Node(String),
     /// Its time, which is this long, is over.
     TimedOut(ProducerEpoch, Duration),
+}
+
+/// What is to be done about a step.
+#[derive(Debug)]
+pub(super) enum StepCheck {
+    /// It was committed before, and this is its answer.
+    Repeated(Vec<StepAppend>),
+    /// It is the next, by this producer.
+    Fresh(ProducerEpoch),
 }
 
 /// What is to be done to end a transaction.
@@ -136,7 +148,8 @@ impl Next {
 impl Entry {
     fn new(producer: ProducerEpoch, timeout: Duration, updated_at: TimestampMs) -> Self {
         let turn = Turns::new(1, Arc::default());
-        Self { producer, timeout, state: State::Empty, last: None, step: None, updated_at, turn }
+        let (state, unit_epoch) = (State::Empty, 0);
+        Self { producer, timeout, state, last: None, step: None, unit_epoch, updated_at, turn }
     }
 
     fn restored(known: &Known) -> Self {
@@ -144,6 +157,7 @@ impl Entry {
         let next = Next { markers: known.producer, next_id: known.next_id };
         let mut entry = Self::new(next.producer(), timeout, known.updated_at);
         entry.step.clone_from(&known.step);
+        entry.unit_epoch = known.step.as_ref().map_or(0, |step| step.unit_epoch);
         let before = known.producer.epoch.checked_sub(1).filter(|epoch| *epoch >= 0);
         if let (Status::Decided(outcome) | Status::Complete(outcome), Some(epoch), None) =
             (known.status, before, &known.step)
@@ -212,6 +226,53 @@ impl Table {
         turn
     }
 
+    /// The turn of a unit to commit a step, with an id for its producer, by which nobody else can write.
+    pub(super) fn step_turn(&mut self, name: &Arc<str>) -> Turns {
+        let new = || Entry::new(ProducerEpoch { id: -1, epoch: -1 }, Duration::ZERO, TimestampMs::NONE);
+        self.by_name.entry(Arc::clone(name)).or_insert_with(new).turn.clone()
+    }
+
+    /// Whether a step of the owner of a unit comes next, and by which producer: its epoch moves with the owner.
+    pub(super) fn check_step(
+        &mut self,
+        name: &str,
+        unit_epoch: i32,
+        sequence: i64,
+        fresh: impl FnOnce() -> i64,
+    ) -> Result<StepCheck, Error> {
+        let entry = self.get_mut(name)?;
+        if matches!(entry.state, State::Ending { .. }) {
+            return Err(is_ending(name));
+        }
+        let last = entry.step.as_ref();
+        if let Some(step) = last.filter(|step| (step.sequence, step.unit_epoch) == (sequence, unit_epoch)) {
+            return Ok(StepCheck::Repeated(step.appended.clone()));
+        }
+        let expected = last.map_or(0, |step| step.sequence.saturating_add(1));
+        if sequence != expected {
+            return Err(step_out_of_sequence(sequence, expected));
+        }
+        if entry.producer.id < 0 {
+            entry.producer = ProducerEpoch { id: fresh(), epoch: 0 };
+        } else if unit_epoch != entry.unit_epoch {
+            entry.producer = Next::after(entry.producer, fresh).producer();
+        }
+        entry.unit_epoch = unit_epoch;
+        Ok(StepCheck::Fresh(entry.producer))
+    }
+
+    /// A step was committed.
+    pub(super) fn step_ended(&mut self, name: &str, step: Option<StepRecord>, now: TimestampMs) {
+        if let Some(entry) = self.by_name.get_mut(name) {
+            (entry.step, entry.updated_at) = (step, now);
+        }
+    }
+
+    /// The number of the last step of a unit.
+    pub(super) fn last_step(&self, name: &str) -> Option<i64> {
+        self.by_name.get(name)?.step.as_ref().map(|step| step.sequence)
+    }
+
     /// Takes a part of a transaction that is going on, or of one that begins with it; then its liveness too, for
     /// its time-out.
     pub(super) fn admit(
@@ -273,7 +334,7 @@ impl Table {
             State::Ongoing(Ongoing { started_at, under_way, touched, .. }) => {
                 entry.state = State::Ending { outcome, started_at };
                 let (producer, timeout) = (entry.producer, entry.timeout);
-                Ok(ToEnd::Ends(Ending { producer, outcome, why, started_at, timeout, under_way, touched }))
+                Ok(ToEnd::Ends(Ending { producer, why, started_at, timeout, under_way, touched }))
             }
             ending @ State::Ending { .. } => {
                 entry.state = ending;
@@ -320,6 +381,20 @@ impl Table {
             && let Some(entry) = self.by_name.remove(name)
         {
             self.by_producer.remove(&entry.producer.id);
+        }
+    }
+}
+
+impl Ending {
+    /// Of a step, which nobody but the node writes.
+    pub(super) fn of_step(under_way: Budget) -> Self {
+        Self {
+            producer: ProducerEpoch { id: -1, epoch: -1 },
+            why: None,
+            started_at: TimestampMs::NONE,
+            timeout: Duration::ZERO,
+            under_way,
+            touched: AllTouched::new(),
         }
     }
 }
@@ -373,6 +448,16 @@ pub(super) fn aborted(name: &str, why: &str) -> Error {
          InitTransactions, and send them again"
     );
     Error::new(Reason::TransactionAborted, message).with("transactional_id", name)
+}
+
+fn step_out_of_sequence(sequence: i64, expected: i64) -> Error {
+    let message = format!(
+        "the step has the sequence {sequence}, and {expected} follows on the last one that was committed: what was \
+         committed is not done again, and nothing is left out; go on from the last sequence and the offsets that the \
+         assignment says"
+    );
+    let error = Error::new(Reason::StepOutOfSequence, message);
+    error.with("sequence", sequence).with("expected_sequence", expected)
 }
 
 fn is_ending(name: &str) -> Error {
