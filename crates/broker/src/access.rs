@@ -49,6 +49,11 @@ pub(crate) enum Operation<'a> {
     WriteTransactions {
         transactional_id: &'a str,
     },
+    /// To commit what a group has read with what was made of it.
+    AddOffsets {
+        transactional_id: &'a str,
+        group: &'a str,
+    },
     /// To end another's.
     AbortTransaction {
         transactional_id: &'a str,
@@ -57,6 +62,23 @@ pub(crate) enum Operation<'a> {
         transactional_id: &'a str,
     },
     ListTransactions,
+    JoinGroup {
+        group: &'a str,
+        topics: Vec<&'a str>,
+    },
+    /// Lists the groups that the caller may describe.
+    ListGroups,
+    DescribeGroup {
+        group: &'a str,
+    },
+    ResetOffsets {
+        group: &'a str,
+        topics: Vec<&'a str>,
+    },
+    /// Of all that it has, or of what it has committed for a topic.
+    DeleteGroup {
+        group: &'a str,
+    },
     /// What a unit of a group has made of what it has read.
     CommitStep {
         group: &'a str,
@@ -102,13 +124,23 @@ impl<'a> Operation<'a> {
             Self::WriteTransactions { transactional_id } => {
                 vec![(Access::Write, Resource::TransactionalId(transactional_id))]
             }
+            Self::AddOffsets { transactional_id, group } => vec![
+                (Access::Write, Resource::TransactionalId(transactional_id)),
+                (Access::Read, Resource::Group(group)),
+            ],
             Self::AbortTransaction { transactional_id } => {
                 vec![(Access::Alter, Resource::TransactionalId(transactional_id))]
             }
             Self::DescribeTransaction { transactional_id } => {
                 vec![(Access::Describe, Resource::TransactionalId(transactional_id))]
             }
-            Self::ListTopics | Self::ListTransactions | Self::DescribeNode => {
+            Self::JoinGroup { group, topics } | Self::ResetOffsets { group, topics } => {
+                let topics = topics.iter().map(|topic| (Access::Read, Resource::Topic(topic)));
+                topics.chain([(Access::Read, Resource::Group(group))]).collect()
+            }
+            Self::DescribeGroup { group } => vec![(Access::Describe, Resource::Group(group))],
+            Self::DeleteGroup { group } => vec![(Access::Delete, Resource::Group(group))],
+            Self::ListGroups | Self::ListTopics | Self::ListTransactions | Self::DescribeNode => {
                 vec![(Access::Describe, Resource::Node)]
             }
             Self::Produce { topic } => vec![(Access::Write, Resource::Topic(topic))],

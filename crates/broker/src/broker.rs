@@ -13,6 +13,7 @@ use crate::catalog::{self, Catalog, MetadataLog, OpenReport, Opening, SpaceLeft}
 use crate::config::Config;
 use crate::error::{Error, OpenError};
 use crate::exec::{Serial, Signal, Timer, drive, reply};
+use crate::group::Groups;
 use crate::internal::{InternalLog, Which};
 use crate::limits::{Bounds, Limit, LimitStats};
 use crate::offsets::Offsets;
@@ -86,6 +87,7 @@ pub(crate) struct Core {
     pub(crate) timer: Timer,
     pub(crate) transactions: Transactions,
     pub(crate) offsets: Offsets,
+    pub(crate) groups: Groups,
     pub(crate) space: SpaceLeft,
     /// Fires when the broker begins to close.
     pub(crate) closing: Signal,
@@ -148,6 +150,7 @@ impl Broker {
             set,
             transactions,
             offsets: Offsets::new(offsets),
+            groups: Groups::default(),
             catalog: loaded.catalog,
             metadata: loaded.metadata,
             changes: Serial::new(Arc::clone(&config.env.scheduler), Work::Append),
@@ -169,9 +172,10 @@ impl Broker {
         }));
         transaction::recover(&broker.0, &decided);
         // What groups have committed is read when it is known which transactions have.
-        broker.0.offsets.read_all().inspect_err(|_| {
+        let owners = broker.0.offsets.read_all().inspect_err(|_| {
             let _ = broker.0.set.close();
         })?;
+        broker.0.groups.restore(&broker.0, owners);
         for leftover in loaded.leftovers {
             catalog::take_away(&broker.0, leftover);
         }

@@ -163,6 +163,10 @@ limits! {
     MaxStepBytes max_step_bytes, Bytes, 256 * MIB;
     /// Topics, partitions and offsets that one step touches.
     MaxStepPartitions max_step_partitions, Count, 1_000;
+    /// Groups that have or had members, since the node was started.
+    MaxGroups max_groups, Count, 20_000;
+    /// Members of one group.
+    MaxGroupMembers max_group_members, Count, 1_000;
     /// Transactional ids. Each takes a few hundred bytes.
     MaxTransactionalIds max_transactional_ids, Count, 10_000;
     /// Changes of topics that wait for their turn.

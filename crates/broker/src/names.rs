@@ -49,8 +49,13 @@ pub(crate) fn check_transactional_id(id: &str) -> Result<(), Error> {
     check_text("transactional_id", id)
 }
 
+/// Checks the name of a group: 1 to 249 bytes, no control characters.
+pub(crate) fn check_group(group: &str) -> Result<(), Error> {
+    check_text("group", group)
+}
+
 /// Checks a name that is only a name: 1 to 249 bytes, no control characters.
-fn check_text(field: &'static str, text: &str) -> Result<(), Error> {
+pub(crate) fn check_text(field: &'static str, text: &str) -> Result<(), Error> {
     let rule = if text.is_empty() {
         "it has at least one character"
     } else if text.len() > MAX_TOPIC_NAME_BYTES {

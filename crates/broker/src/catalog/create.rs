@@ -75,7 +75,9 @@ pub(super) fn create(core: &Core, request: CreateTopic) -> Result<Topic, Error> 
     }
     let state = plan.state(serve(core, &plan, 0, logs));
     let topic = state.describe(&core.config);
+    let made = Arc::clone(&state);
     core.catalog.insert(state).map_err(|topic| Error::topic_exists(&topic.identity.name))?;
+    core.groups.topic_exists(core, &made);
     tracing::info!(topic = topic.name, id = %id, partitions = partition_count, "created a topic");
     Ok(topic)
 }

@@ -51,6 +51,7 @@ pub(super) fn add_partitions(core: &Core, name: &str, count: u32) -> Result<Topi
     let partitions = topic.partitions.iter().cloned().chain(serve(core, &plan, before, logs));
     let grown = plan.state(partitions.collect());
     core.catalog.replace(Arc::clone(&grown));
+    core.groups.topic_exists(core, &grown);
     tracing::info!(topic = name, id = %topic.id, partitions = count, "added partitions to a topic");
     Ok(grown.describe(&core.config))
 }

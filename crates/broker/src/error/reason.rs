@@ -139,6 +139,14 @@ pub enum Reason {
     GroupNotFound,
     /// The unit is another's now, or was never the caller's: its epoch is over.
     StaleAssignment,
+    /// The member is none, or not any more, and has to join again.
+    MemberUnknown,
+    /// The group is divided in another way than the member comes for.
+    GroupMismatch,
+    /// The group has members, who would not notice.
+    GroupNotEmpty,
+    /// The offset lies before what was committed in the same assignment.
+    CommitWentBack,
     /// One of the node's own limits is reached.
     LimitExceeded,
     /// The file system of the data directory is full, or has less space left than
@@ -165,7 +173,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 39] = [
         Self::RequestInvalid,
         Self::RpcUnknown,
         Self::EncodingUnsupported,
@@ -191,6 +199,10 @@ impl Reason {
         Self::StepOutOfSequence,
         Self::GroupNotFound,
         Self::StaleAssignment,
+        Self::MemberUnknown,
+        Self::GroupMismatch,
+        Self::GroupNotEmpty,
+        Self::CommitWentBack,
         Self::LimitExceeded,
         Self::DiskFull,
         Self::PartitionReopening,
@@ -226,6 +238,10 @@ impl Reason {
             | Self::ProducerFenced
             | Self::StepOutOfSequence
             | Self::StaleAssignment
+            | Self::MemberUnknown
+            | Self::GroupMismatch
+            | Self::GroupNotEmpty
+            | Self::CommitWentBack
             | Self::PartitionFailed
             | Self::MetadataFailed => Code::FailedPrecondition,
             Self::PrecedingFailed | Self::TransactionEnding | Self::TransactionAborted => Code::Aborted,
@@ -265,6 +281,10 @@ impl Reason {
             Self::StepOutOfSequence => "STEP_OUT_OF_SEQUENCE",
             Self::GroupNotFound => "GROUP_NOT_FOUND",
             Self::StaleAssignment => "STALE_ASSIGNMENT",
+            Self::MemberUnknown => "MEMBER_UNKNOWN",
+            Self::GroupMismatch => "GROUP_MISMATCH",
+            Self::GroupNotEmpty => "GROUP_NOT_EMPTY",
+            Self::CommitWentBack => "COMMIT_WENT_BACK",
             Self::LimitExceeded => "LIMIT_EXCEEDED",
             Self::DiskFull => "DISK_FULL",
             Self::PartitionReopening => "PARTITION_REOPENING",

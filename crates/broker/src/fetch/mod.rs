@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cursor::Cursor;
+pub(crate) use place::locate;
 pub use decode::{DecodedRecord, DecodedRecords, decode};
 use logmill_log::{AbortedTxn, Chunk};
 use logmill_record::Offset;

@@ -90,7 +90,7 @@ fn start_at(partition: &Partition, from: &FetchFrom) -> Result<Offset, Error> {
 }
 
 /// The offset at a position, and the timestamp there if it was found by time, for which it blocks.
-pub(super) fn locate(
+pub(crate) fn locate(
     partition: &Partition,
     position: Position,
 ) -> Result<(Offset, Option<TimestampMs>), Error> {

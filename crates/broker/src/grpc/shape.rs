@@ -263,7 +263,7 @@ mod tests {
             partition: Some(3),
             payload: Some(payload),
             sent_at_ms: Some(-1),
-            producer: Some(v1::ProducerState { id: 1, epoch: 2, base_sequence: 3 }),
+            producer: Some(v1::ProducerState { id: 1, epoch: 2, base_sequence: 3, transactional: true }),
             ..Default::default()
         };
         v1::ProduceStreamRequest { correlation_id: u64::MAX, request: Some(request), after_failure: true }

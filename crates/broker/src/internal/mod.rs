@@ -21,9 +21,9 @@ use uuid::Uuid;
 
 use crate::budget::Budget;
 use crate::error::{Error, OpenError, PartitionName, Reason};
-use crate::exec::{Signal, Timer};
+use crate::exec::{Receiver, Signal, Timer};
 use crate::limits::Bounds;
-use crate::produce::Lane;
+use crate::produce::{Answer, Lane, Written};
 use crate::settings::Rules;
 use crate::transaction::TouchedId;
 
@@ -180,11 +180,21 @@ pub(crate) async fn append_until_durable(
 
 /// Appends `batch` to the lane's log and resolves when it is on disk, with its first offset.
 pub(crate) async fn append_durable(lane: &Lane, batch: Batch) -> Result<Offset, Error> {
-    let answer = lane.push_own(vec![batch], None)?.await;
-    let answer = answer.map_err(|_| lane.refusal().unwrap_or_else(|| Error::fault("an append")))?;
-    let written = answer.map_err(|refused| refused.error)?;
+    confirmed(lane, lane.push_own(vec![batch], None)?).await
+}
+
+/// Resolves when what waits in the lane is on disk, with its first offset.
+pub(crate) async fn confirmed(lane: &Lane, answer: Receiver<Answer>) -> Result<Offset, Error> {
+    let written = written(lane, answer).await?;
     written.durable.confirm(lane).await?;
     Ok(written.first_offset)
+}
+
+/// Resolves when what waits in the lane is written.
+pub(crate) async fn written(lane: &Lane, answer: Receiver<Answer>) -> Result<Written, Error> {
+    let answer = answer.await;
+    let answer = answer.map_err(|_| lane.refusal().unwrap_or_else(|| Error::fault("an append")))?;
+    answer.map_err(|refused| refused.error)
 }
 
 /// A batch of records, each of which says how something stands now.

@@ -40,8 +40,8 @@ impl OffsetToCommit {
 /// A commit that may be made.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolved {
-    pub(super) key: Key,
-    pub(super) committed: Committed,
+    pub(crate) key: Key,
+    pub(crate) committed: Committed,
 }
 
 impl Resolved {

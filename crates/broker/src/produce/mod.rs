@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 pub(crate) use ingest::check_counts;
 pub(crate) use ingest::sequence_after as next_sequence;
-pub(crate) use lane::{Answer, Lane, Load, StepPart};
-use lane::{Refused, Written};
+use lane::Refused;
+pub(crate) use lane::{Answer, Lane, Load, StepPart, Written};
 pub(crate) use partitioning::step_parts;
 use logmill_log::env::Clock;
 use logmill_record::TimestampMs;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use logmill_record::Offset;
+use logmill_record::{Batch, Offset, TimestampMs};
 use parking_lot::Mutex;
 
-use super::TouchedId;
+use super::{ProducerEpoch, TouchedId};
 use crate::budget::Permit;
 use crate::error::Error;
-use crate::produce::Lane;
+use crate::offsets::Resolved;
+use crate::produce::{Lane, ProducerSequence, next_sequence};
 
 /// A partition that a transaction has touched, and what it has written there.
 #[derive(Debug)]
@@ -51,6 +52,20 @@ impl Admitted {
             *written = Some((generation, last));
         }
     }
+}
+
+/// The sequence of the next batch that the node itself writes for a producer.
+pub(super) fn next_of(lane: &Lane, producer: ProducerEpoch) -> ProducerSequence {
+    let ProducerEpoch { id, epoch } = producer;
+    let known = lane.log().producer(id).filter(|known| known.epoch == epoch);
+    let last = known.and_then(|known| known.last_sequence);
+    ProducerSequence { id, epoch, base_sequence: last.map_or(0, |last| next_sequence(last, 1)) }
+}
+
+/// What a group has committed, as a part of the producer's transaction.
+pub(super) fn offsets_batch(lane: &Lane, producer: ProducerEpoch, offsets: &[Resolved], at: TimestampMs) -> Batch {
+    let ProducerSequence { id, epoch, base_sequence } = next_of(lane, producer);
+    Resolved::batch(offsets, at).with_producer(id, epoch, base_sequence).into_transactional()
 }
 
 /// What a step or a client's transaction has touched, by partition.

@@ -6,7 +6,7 @@ use logmill_record::{Batch, ControlRecord, ControlType, TimestampMs};
 
 use super::admit::{AllTouched, Touched};
 use super::record::{self, Known, Status, StepRecord};
-use super::table::{Asks, Ending, Last, Next, ToEnd, aborted, names};
+use super::table::{AddedOffsets, Asks, Ending, Last, Next, ToEnd, aborted, names};
 use super::{Outcome, ProducerEpoch};
 use crate::broker::Core;
 use crate::error::{Error, Reason};
@@ -48,6 +48,11 @@ pub(super) async fn end_in_turn(
     let decision = Decision { outcome, next, step: None };
     let ended = decision.carry_out(core, name, &ending).await;
     ended.map_err(|error| not_known(name, &error))?;
+    if outcome == Outcome::Commit {
+        for AddedOffsets { at, commits, held } in &ending.offsets {
+            core.offsets.apply(*at, Some(held.epoch()), commits.clone());
+        }
+    }
 
     let why = lost.as_ref().map(ToString::to_string).or_else(|| ending.why.clone());
     let last = Last { producer: ending.producer, outcome, why };

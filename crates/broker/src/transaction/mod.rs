@@ -20,6 +20,7 @@
 //!
 //! Lock order: the table's lock, then a lane's. It is never held while waiting.
 
+mod add_offsets;
 mod admit;
 mod end;
 mod operations;
@@ -32,6 +33,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+pub use add_offsets::AddOffsets;
 pub(crate) use admit::Admitted;
 pub use operations::{
     DEFAULT_TRANSACTION_TIMEOUT, InitTransactions, ListTransactions, MAX_TRANSACTION_TIMEOUT,

@@ -10,6 +10,7 @@ use logmill_record::TimestampMs;
 use super::admit::Admitted;
 use super::end::{batch_about, end, end_in_turn};
 use super::record::{Known, Status};
+use super::step::step_name;
 use super::table::{Asks, Begun, Entry, Next, State};
 use super::{Outcome, ProducerEpoch, TouchedId, Transactions};
 use crate::access::{Operation, authorize};
@@ -302,6 +303,11 @@ async fn take_over(core: &Arc<Core>, name: &Arc<str>, timeout: Duration) -> Resu
 }
 
 impl Transactions {
+    /// The sequence of the last step of a unit.
+    pub(crate) fn last_step(&self, group: &str, unit: &str) -> Option<i64> {
+        self.table.lock().last_step(&step_name(group, unit))
+    }
+
     /// Takes a part of the producer's transaction, or of one that begins with it.
     pub(crate) fn admit(
         &self,

@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use logmill_record::{Batch, Offset, TimestampMs};
+use logmill_record::{Offset, TimestampMs};
 
-use super::admit::{Admitted, AllTouched, Touched};
+use super::admit::{Admitted, AllTouched, Touched, next_of, offsets_batch};
 use super::end::{Decision, all_durable};
 use super::record::StepRecord;
 use super::table::{Ending, Next, StepCheck};
@@ -27,10 +27,10 @@ use crate::context::RequestContext;
 use crate::error::{Error, shorten};
 use crate::exec::Receiver;
 use crate::group::Held;
-use crate::internal::OFFSETS_ID;
+use crate::internal::{OFFSETS_ID, written};
 use crate::limits::Limit;
 use crate::offsets::{OffsetToCommit, Resolved};
-use crate::produce::{Answer, Lane, Load, Payload, ProducerSequence, StepPart, next_sequence, step_parts};
+use crate::produce::{Answer, Lane, Load, Payload, StepPart, step_parts};
 
 /// What a step is, and all that it touches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl Broker {
             }
         }
         // Fails early: it may be another's by the time that all has come.
-        drop(core.groups.hold(&header.group, &header.unit, header.unit_epoch)?);
+        drop(core.groups.hold(core, &header.group, &header.unit, header.unit_epoch)?);
         let room = core.take_step_room(header.total_bytes)?;
         Ok(Step { core: Arc::clone(core), header, topics, parts: BTreeMap::new(), bytes: 0, room })
     }
@@ -189,10 +189,10 @@ impl Step {
 
     async fn run(self) -> Result<StepCommitted, Error> {
         let Self { core, header, parts, room: _room, .. } = self;
-        let name: Arc<str> = format!("{}\0{}", header.group, header.unit).into();
+        let name: Arc<str> = step_name(&header.group, &header.unit).into();
         let turn = core.transactions.table.lock().step_turn(&name);
         let _turn = turn.take().await;
-        let held = core.groups.hold(&header.group, &header.unit, header.unit_epoch)?;
+        let held = core.groups.hold(&core, &header.group, &header.unit, header.unit_epoch)?;
         let offsets = core.offsets.resolve(&core, &held, &header.offsets)?;
         let checked = {
             let mut table = core.transactions.table.lock();
@@ -205,6 +205,11 @@ impl Step {
         let run = Run { core, name, header, producer, _held: held };
         run.commit(parts, offsets).await
     }
+}
+
+/// Under what name the steps of a unit are known among transactional ids, which have no control characters.
+pub(super) fn step_name(group: &str, unit: &str) -> String {
+    format!("{group}\0{unit}")
 }
 
 /// A step that is being written.
@@ -277,29 +282,19 @@ impl Run {
     ) -> Result<(), Error> {
         let now = self.core.config.env.clock.now();
         for (id, Part { lane, parts }) in parts {
-            let load = Load::Step(self.sequence(&lane), parts, now);
+            let load = Load::Step(next_of(&lane, self.producer), parts, now);
             let admitted = Some(written.admit(id, &lane, under_way)?);
             let answer = lane.push(load, None, admitted, &self.core.queued)?;
             written.answers.push((id, lane, answer));
         }
         if !offsets.is_empty() {
             let lane = self.core.offsets.lane().clone();
-            let ProducerSequence { id, epoch, base_sequence } = self.sequence(&lane);
-            let batch: Batch = Resolved::batch(offsets, now);
-            let batch = batch.with_producer(id, epoch, base_sequence).into_transactional();
+            let batch = offsets_batch(&lane, self.producer, offsets, now);
             let admitted = Some(written.admit(OFFSETS_ID, &lane, under_way)?);
             let answer = lane.push_own(vec![batch], admitted)?;
             written.answers.push((OFFSETS_ID, lane, answer));
         }
         Ok(())
-    }
-
-    /// Of its next batch in a partition.
-    fn sequence(&self, lane: &Lane) -> ProducerSequence {
-        let ProducerEpoch { id, epoch } = self.producer;
-        let known = lane.log().producer(id).filter(|known| known.epoch == epoch);
-        let last = known.and_then(|known| known.last_sequence);
-        ProducerSequence { id, epoch, base_sequence: last.map_or(0, |last| next_sequence(last, 1)) }
     }
 
     fn record(&self, appended: &[StepAppend]) -> StepRecord {
@@ -329,11 +324,7 @@ impl Written {
     ) -> (AllTouched, Result<BTreeMap<TouchedId, StepAppend>, Error>) {
         let mut outcome = pushed.map(|()| BTreeMap::new());
         for (id, lane, answer) in self.answers {
-            let answer = match answer.await {
-                Ok(answer) => answer.map_err(|refused| refused.error),
-                Err(_) => Err(lane.refusal().unwrap_or_else(|| Error::fault("an append"))),
-            };
-            match (answer, &mut outcome) {
+            match (written(&lane, answer).await, &mut outcome) {
                 (Ok(at), Ok(appends)) => {
                     let append = StepAppend {
                         topic: lane.name().topic.to_string(),

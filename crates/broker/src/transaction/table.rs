@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use logmill_record::TimestampMs;
+use logmill_record::{Offset, TimestampMs};
 
 use super::admit::{Admitted, AllTouched, Touched};
 use super::record::{Known, Status, StepRecord, TouchedName};
@@ -13,6 +13,8 @@ use super::{AllKnown, Outcome, ProducerEpoch, TouchedId};
 use crate::budget::Budget;
 use crate::error::{Error, Reason};
 use crate::exec::Turns;
+use crate::group::Held;
+use crate::offsets::Resolved;
 use crate::produce::Lane;
 
 /// The last epoch of a producer that a transaction can have: the markers have the one after it, and the next
@@ -74,6 +76,17 @@ pub(super) struct Ongoing {
     pub(super) alive: Arc<()>,
     under_way: Budget,
     touched: AllTouched,
+    offsets: Vec<AddedOffsets>,
+}
+
+/// What a group has read, as a part of a transaction.
+#[derive(Debug)]
+pub(super) struct AddedOffsets {
+    /// Where the log of offsets has them.
+    pub(super) at: Offset,
+    pub(super) commits: Vec<Resolved>,
+    /// Their unit stays with its owner until the transaction has ended.
+    pub(super) held: Held,
 }
 
 impl Ongoing {
@@ -94,6 +107,7 @@ pub(super) struct Ending {
     pub(super) timeout: Duration,
     pub(super) under_way: Budget,
     pub(super) touched: AllTouched,
+    pub(super) offsets: Vec<AddedOffsets>,
 }
 
 /// Who asks for a transaction to be ended.
@@ -169,7 +183,7 @@ impl Entry {
     }
 
     /// Refuses who is not, or no longer, the one who writes under the id.
-    fn check(&self, name: &str, producer: ProducerEpoch) -> Result<(), Error> {
+    pub(super) fn check(&self, name: &str, producer: ProducerEpoch) -> Result<(), Error> {
         if producer == self.producer {
             return Ok(());
         }
@@ -293,6 +307,7 @@ impl Table {
                 alive: Arc::default(),
                 under_way: Budget::unbounded(),
                 touched: AllTouched::new(),
+                offsets: Vec::new(),
             };
             let (alive, timeout) = (Arc::clone(&ongoing.alive), entry.timeout);
             begun = Some(Begun { name: Arc::clone(&name), producer, alive, timeout });
@@ -303,6 +318,28 @@ impl Table {
         let touched = Arc::clone(ongoing.touched.entry(at).or_insert_with(new));
         let under_way = ongoing.under_way.take(1).ok_or_else(|| Error::fault("a transaction"))?;
         Ok((Admitted { touched, _under_way: under_way }, begun))
+    }
+
+    /// The transaction has what a group has read.
+    pub(super) fn add_offsets(&mut self, name: &str, added: AddedOffsets) -> Result<(), Error> {
+        match &mut self.get_mut(name)?.state {
+            State::Ongoing(ongoing) => {
+                ongoing.offsets.push(added);
+                Ok(())
+            }
+            State::Empty | State::Ending { .. } => Err(is_ending(name)),
+        }
+    }
+
+    /// The transactions that hold a unit with its owner.
+    pub(super) fn holding(&self, group: &str, unit: &str) -> Vec<Arc<str>> {
+        let holds = |entry: &Entry| match &entry.state {
+            State::Ongoing(ongoing) => {
+                ongoing.offsets.iter().any(|it| (it.held.group(), it.held.unit()) == (group, unit))
+            }
+            State::Empty | State::Ending { .. } => false,
+        };
+        self.by_name.iter().filter(|(_, entry)| holds(entry)).map(|(name, _)| Arc::clone(name)).collect()
     }
 
     /// Begins to end the transaction of an id: from here on it takes nothing.
@@ -331,10 +368,11 @@ impl Table {
         };
         match std::mem::replace(&mut entry.state, State::Empty) {
             State::Empty => Ok(ToEnd::Nothing(entry.producer)),
-            State::Ongoing(Ongoing { started_at, under_way, touched, .. }) => {
+            State::Ongoing(Ongoing { started_at, under_way, touched, offsets, .. }) => {
                 entry.state = State::Ending { outcome, started_at };
                 let (producer, timeout) = (entry.producer, entry.timeout);
-                Ok(ToEnd::Ends(Ending { producer, why, started_at, timeout, under_way, touched }))
+                let ending = Ending { producer, why, started_at, timeout, under_way, touched, offsets };
+                Ok(ToEnd::Ends(ending))
             }
             ending @ State::Ending { .. } => {
                 entry.state = ending;
@@ -395,6 +433,7 @@ impl Ending {
             timeout: Duration::ZERO,
             under_way,
             touched: AllTouched::new(),
+            offsets: Vec::new(),
         }
     }
 }

@@ -34,6 +34,21 @@ impl Group {
         }
     }
 
+    /// The unit's partitions, as it is declared now.
+    pub(crate) fn partitions_of(&self, unit: &UnitId) -> Vec<TopicPartition> {
+        let Some(known) = self.units.get(unit) else { return Vec::new() };
+        match unit {
+            UnitId::Partition(only) => vec![*only],
+            UnitId::Named(_) => known.declared.as_deref().unwrap_or_default().to_vec(),
+        }
+    }
+
+    /// The units that were ever assigned.
+    pub(crate) fn assigned_units(&self) -> Vec<UnitId> {
+        let assigned = self.units.iter().filter(|(_, unit)| unit.was_ever_assigned());
+        assigned.map(|(id, _)| id.clone()).collect()
+    }
+
     /// Whether the partition is one of the unit's, as it is declared now.
     pub(crate) fn covers(&self, unit: &UnitId, partition: &TopicPartition) -> bool {
         let Some(known) = self.units.get(unit) else { return false };

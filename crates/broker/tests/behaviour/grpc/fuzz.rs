@@ -198,7 +198,12 @@ impl Random {
     }
 
     fn producer(&mut self) -> v1::ProducerState {
-        v1::ProducerState { id: self.long(), epoch: self.int(), base_sequence: self.int() }
+        v1::ProducerState {
+            id: self.long(),
+            epoch: self.int(),
+            base_sequence: self.int(),
+            transactional: self.one_in(2),
+        }
     }
 
     fn produce_stream(&mut self) -> v1::ProduceStreamRequest {
