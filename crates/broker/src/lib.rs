@@ -95,13 +95,14 @@ pub use fetch::{
 };
 pub use group::{
     AssignedPartition, Assignment, CommittedOffset, DEFAULT_REBALANCE_TIMEOUT, DEFAULT_SESSION_TIMEOUT,
-    GroupDescription, GroupEvent, GroupInterest, GroupMember, GroupOffset, GroupPage, GroupState, GroupSummary,
-    GroupUnit, JoinGroup, ListGroups, LostUnit, Member, MemberHandle, OffsetReset, ResetOffsets,
+    GroupDescription, GroupEvent, GroupInterest, GroupMember, GroupOffset, GroupPage, GroupState,
+    GroupSummary, GroupUnit, JoinGroup, ListGroups, LostUnit, Member, MemberHandle, OffsetReset,
+    ResetOffsets,
 };
 pub use limits::{Limit, LimitStats, LimitUnit, Limits};
 pub use logmill_log::Chunk;
-pub use offsets::{MAX_COMMIT_METADATA_BYTES, OffsetToCommit};
 pub use names::{MAX_PARTITIONS, MAX_TOPIC_NAME_BYTES, check_topic_name};
+pub use offsets::{MAX_COMMIT_METADATA_BYTES, OffsetToCommit};
 pub use produce::{
     Acks, Appended, MAX_IN_FLIGHT_BATCHES, Payload, Produce, ProduceRecord, ProduceResult, ProduceStream,
     ProducerSequence,
@@ -112,8 +113,8 @@ pub use topic::{
     SettingSource, Topic, TopicDescription, TopicPage,
 };
 pub use transaction::{
-    AddOffsets, DEFAULT_TRANSACTION_TIMEOUT, InitTransactions, ListTransactions, MAX_TRANSACTION_TIMEOUT, Outcome,
-    ProducerEpoch, Step, StepAppend, StepCommitted, StepHeader, TransactionInfo, TransactionPage,
+    AddOffsets, DEFAULT_TRANSACTION_TIMEOUT, InitTransactions, ListTransactions, MAX_TRANSACTION_TIMEOUT,
+    Outcome, ProducerEpoch, Step, StepAppend, StepCommitted, StepHeader, TransactionInfo, TransactionPage,
     TransactionState,
 };
 pub use uuid::Uuid;

@@ -20,7 +20,7 @@ use crate::topic::Topic;
 
 /// Gives the topic more partitions, `count` in all; they are on disk when this returns. Runs alone among the
 /// changes of topics.
-pub(super) fn add_partitions(core: &Core, name: &str, count: u32) -> Result<Topic, Error> {
+pub(super) fn add_partitions(core: &Arc<Core>, name: &str, count: u32) -> Result<Topic, Error> {
     let topic = core.catalog.topic(name)?;
     let before = topic.identity.partition_count;
     if count <= before {

@@ -21,10 +21,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cursor::Cursor;
-pub(crate) use place::locate;
 pub use decode::{DecodedRecord, DecodedRecords, decode};
 use logmill_log::{AbortedTxn, Chunk};
 use logmill_record::Offset;
+pub(crate) use place::locate;
 pub(crate) use room::{ReplyPermit, ReplyRoom};
 pub use subscribe::{Credit, Subscribe, Subscription};
 use uuid::Uuid;

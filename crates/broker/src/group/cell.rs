@@ -72,8 +72,12 @@ impl State {
                     self.holds.remove(&unit);
                     later.forget.push(unit);
                 }
-                Action::Assign { to, unit, epoch } => self.post(&to, super::member::Post::Assign(unit, epoch)),
-                Action::Revoke { to, unit, epoch } => self.post(&to, super::member::Post::Revoke(unit, epoch)),
+                Action::Assign { to, unit, epoch } => {
+                    self.post(&to, super::member::Post::Assign(unit, epoch))
+                }
+                Action::Revoke { to, unit, epoch } => {
+                    self.post(&to, super::member::Post::Revoke(unit, epoch))
+                }
                 Action::WarmUp { to, unit } => self.post(&to, super::member::Post::WarmUp(unit)),
                 Action::CancelWarmUp { to, unit } => self.post(&to, super::member::Post::CancelWarmUp(unit)),
                 Action::Lost { to, unit, epoch, why } => {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::cell::Cell;
 use super::machine::{Stale, TopicPartition, UnitEpoch, UnitId};
-use crate::budget::Permit;
 use crate::broker::Core;
+use crate::budget::Permit;
 use crate::error::{Error, Reason, shorten};
 
 /// The right of a unit's owner to something that has to be done before another owns it. It is given back when this is
@@ -64,7 +64,8 @@ impl Cell {
              was taken away does not count, and is done by whoever has it now",
             self.name
         );
-        let error = Error::new(Reason::StaleAssignment, message).with("group", &self.name).with("unit", shown);
+        let error =
+            Error::new(Reason::StaleAssignment, message).with("group", &self.name).with("unit", shown);
         match owner {
             Some((_, current)) => error.with("current_epoch", current),
             None => error,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::cell::Cell;
 use super::hold::name_of;
 use super::machine::{
-    CloseWhy, Interest, InstanceId, Join, JoinError, LostWhy, MemberId, MemberStream, NotMember, Topic,
+    CloseWhy, InstanceId, Interest, Join, JoinError, LostWhy, MemberId, MemberStream, NotMember, Topic,
     TopicPartition, UnitEpoch, UnitId,
 };
 use super::{DEFAULT_REBALANCE_TIMEOUT, DEFAULT_SESSION_TIMEOUT};
@@ -285,7 +285,7 @@ impl Broker {
     ) -> Result<Member, Error> {
         let core = self.core();
         core.check_open()?;
-        let topics = request.topics();
+        let topics = request.named_topics();
         authorize(context, &Operation::JoinGroup { group: &request.group, topics })?;
         request.check()?;
         let cell = core.groups.get_or_make(core, &request.group)?;
@@ -300,7 +300,12 @@ impl Broker {
             if !state.machine.has_member(&member) {
                 let count = state.machine.member_count() + 1;
                 let doing = || format!("one member more in group {:?}", request.group);
-                core.bounds.check(Limit::MaxGroupMembers, count, doing, "use more groups, or fewer members")?;
+                core.bounds.check(
+                    Limit::MaxGroupMembers,
+                    count,
+                    doing,
+                    "use more groups, or fewer members",
+                )?;
             }
             let join = Join {
                 member,
@@ -325,7 +330,7 @@ impl Broker {
 }
 
 impl JoinGroup {
-    fn topics(&self) -> Vec<&str> {
+    fn named_topics(&self) -> Vec<&str> {
         let topics: BTreeSet<&str> = match &self.interest {
             GroupInterest::Topics(topics) => topics.iter().map(String::as_str).collect(),
             GroupInterest::Units(units) => {
@@ -547,7 +552,9 @@ impl MemberHandle {
         let (member, group) = (self.stream.member.to_string(), &self.cell.name);
         let message = match why {
             CloseWhy::Replaced => {
-                format!("the member {member:?} of group {group:?} has come on another stream, and this one ends")
+                format!(
+                    "the member {member:?} of group {group:?} has come on another stream, and this one ends"
+                )
             }
             CloseWhy::InstanceTaken => format!(
                 "another member of group {group:?} has come with the instance id of {member:?}: give each process an \
@@ -561,4 +568,3 @@ impl MemberHandle {
         Error::new(Reason::MemberUnknown, message).with("group", group)
     }
 }
-

@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use cell::Cell;
 pub(crate) use hold::Held;
-pub(crate) use machine::{Restored, TopicChange, UnitId};
 use machine::{ConnectionId, Topic};
+pub(crate) use machine::{Restored, TopicChange, UnitId};
 pub use member::{
     AssignedPartition, Assignment, CommittedOffset, GroupEvent, GroupInterest, JoinGroup, LostUnit, Member,
     MemberHandle,

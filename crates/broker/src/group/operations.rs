@@ -179,8 +179,8 @@ impl Broker {
         context: &RequestContext,
         group: &str,
     ) -> impl Future<Output = Result<GroupDescription, Error>> + Send + 'static + use<> {
-        let allowed = authorize(context, &Operation::DescribeGroup { group })
-            .and_then(|()| self.core().check_open());
+        let allowed =
+            authorize(context, &Operation::DescribeGroup { group }).and_then(|()| self.core().check_open());
         let group = group.to_owned();
         // The time of the next record is looked up in files.
         self.core().read("a description", move |core| {
@@ -271,7 +271,8 @@ impl Broker {
                 again.groups.check_empty(&group)?;
                 let all = again.offsets.all_of(&group);
                 let meant = |key: &Key| topic.as_ref().is_none_or(|topic| key.topic == *topic);
-                let gone = all.into_iter().filter(|(key, _)| meant(key)).map(|(key, _)| (key, None)).collect();
+                let gone =
+                    all.into_iter().filter(|(key, _)| meant(key)).map(|(key, _)| (key, None)).collect();
                 again.offsets.rewrite(&again, gone).await?;
                 if topic.is_none() {
                     again.groups.forget(&again, &group).await?;

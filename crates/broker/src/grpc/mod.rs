@@ -202,7 +202,9 @@ fn routes(services: &Services, max_message_bytes: usize) -> Routes {
         .add_service(guarded!(v1::produce_service_server::ProduceServiceServer::new(services.clone())))
         .add_service(guarded!(v1::fetch_service_server::FetchServiceServer::new(services.clone())))
         .add_service(guarded!(v1::node_service_server::NodeServiceServer::new(services.clone())))
-        .add_service(guarded!(v1::transaction_service_server::TransactionServiceServer::new(services.clone())))
+        .add_service(guarded!(v1::transaction_service_server::TransactionServiceServer::new(
+            services.clone()
+        )))
         .add_service(guarded!(reflection().build_v1().expect(made)))
         .add_service(guarded!(reflection().build_v1alpha().expect(made)));
     let router = routes.axum_router_mut();

@@ -15,8 +15,8 @@ use crate::error::Error;
 use crate::offsets::OffsetToCommit;
 use crate::produce::Payload;
 use crate::transaction::{
-    AddOffsets, DEFAULT_TRANSACTION_TIMEOUT, InitTransactions, ListTransactions, Outcome, ProducerEpoch, Step,
-    StepAppend, StepHeader, TransactionInfo, TransactionState,
+    AddOffsets, DEFAULT_TRANSACTION_TIMEOUT, InitTransactions, ListTransactions, Outcome, ProducerEpoch,
+    Step, StepAppend, StepHeader, TransactionInfo, TransactionState,
 };
 
 #[tonic::async_trait]
@@ -88,7 +88,8 @@ impl TransactionService for Services {
         request: Request<v1::DescribeTransactionRequest>,
     ) -> Result<Response<v1::DescribeTransactionResponse>, Status> {
         let context = self.context(&request);
-        let described = self.broker.describe_transaction(&context, &request.get_ref().transactional_id).await?;
+        let described =
+            self.broker.describe_transaction(&context, &request.get_ref().transactional_id).await?;
         Ok(Response::new(v1::DescribeTransactionResponse { transaction: Some(described.into()) }))
     }
 
@@ -171,8 +172,8 @@ pub(super) fn to_unit(unit: Option<v1::UnitEpoch>) -> Result<(String, i32), Erro
 pub(super) fn to_offsets(offsets: Vec<v1::OffsetToCommit>) -> Result<Vec<OffsetToCommit>, Error> {
     let to_offset = |sent: v1::OffsetToCommit| {
         let v1::OffsetToCommit { topic, partition: number, offset, last_epoch, metadata } = sent;
-        let offset =
-            Offset::try_from(offset).map_err(|_| Error::field("offset", offset, "an offset is at least 0"))?;
+        let offset = Offset::try_from(offset)
+            .map_err(|_| Error::field("offset", offset, "an offset is at least 0"))?;
         Ok(OffsetToCommit { topic, partition: partition(number)?, offset, last_epoch, metadata })
     };
     offsets.into_iter().map(to_offset).collect()
@@ -180,7 +181,10 @@ pub(super) fn to_offsets(offsets: Vec<v1::OffsetToCommit>) -> Result<Vec<OffsetT
 
 fn to_producer(producer: Option<v1::ProducerEpoch>) -> Result<ProducerEpoch, Error> {
     let Some(v1::ProducerEpoch { id, epoch }) = producer else {
-        return Err(Error::missing("producer", "it is the one that InitTransactions or EndTransaction answered"));
+        return Err(Error::missing(
+            "producer",
+            "it is the one that InitTransactions or EndTransaction answered",
+        ));
     };
     Ok(ProducerEpoch { id, epoch: to_epoch(epoch)? })
 }

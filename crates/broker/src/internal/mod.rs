@@ -75,7 +75,6 @@ pub(crate) struct InternalLog {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stored<'a> {
     pub(crate) offset: Offset,
-    pub(crate) timestamp: TimestampMs,
     pub(crate) key: &'a [u8],
     /// `None` says that nothing is known of the key any more.
     pub(crate) value: Option<&'a [u8]>,
@@ -249,12 +248,7 @@ fn apply(
 ) -> Result<(), Unreadable> {
     for record in batch.records()? {
         let record = record?;
-        each(Stored {
-            offset: record.offset,
-            timestamp: record.timestamp,
-            key: record.key.unwrap_or_default(),
-            value: record.value,
-        })?;
+        each(Stored { offset: record.offset, key: record.key.unwrap_or_default(), value: record.value })?;
     }
     Ok(())
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use logmill_record::{Batch, Offset, TimestampMs};
 
-use super::record::{Committed, Key};
 use super::Offsets;
+use super::record::{Committed, Key};
 use crate::broker::Core;
 use crate::error::{Error, Reason, shorten};
 use crate::group::Held;

@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
-pub use commit::{MAX_COMMIT_METADATA_BYTES, OffsetToCommit};
 pub(crate) use commit::Resolved;
+pub use commit::{MAX_COMMIT_METADATA_BYTES, OffsetToCommit};
 use logmill_record::Offset;
 use parking_lot::Mutex;
 pub(crate) use record::{Committed, Key};
@@ -108,8 +108,11 @@ impl Offsets {
     pub(crate) fn all_of(&self, group: &str) -> Vec<(Key, Committed)> {
         let state = self.state.lock();
         let Some(of) = state.groups.get(group) else { return Vec::new() };
-        let key = |topic: &str, partition| Key { group: group.to_owned(), topic: topic.to_owned(), partition };
-        of.iter().map(|((topic, partition), entry)| (key(topic, *partition), entry.committed.clone())).collect()
+        let key =
+            |topic: &str, partition| Key { group: group.to_owned(), topic: topic.to_owned(), partition };
+        of.iter()
+            .map(|((topic, partition), entry)| (key(topic, *partition), entry.committed.clone()))
+            .collect()
     }
 
     /// The groups that have committed something, in order.
@@ -159,9 +162,8 @@ impl Offsets {
         let state = self.state.lock();
         let place = (key.topic.clone(), key.partition);
         let before = state.groups.get(&key.group).and_then(|of| of.get(&place));
-        let before = before.filter(|it| {
-            it.unit_epoch == Some(unit_epoch) && it.committed.topic_id == committed.topic_id
-        });
+        let before = before
+            .filter(|it| it.unit_epoch == Some(unit_epoch) && it.committed.topic_id == committed.topic_id);
         match before.filter(|before| committed.offset < before.committed.offset) {
             Some(before) => Err(went_back(key, committed.offset, before.committed.offset)),
             None => Ok(()),

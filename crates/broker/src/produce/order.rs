@@ -121,7 +121,7 @@ pub(super) struct Standing<'a> {
 
 /// The place of a request in its run. One that is dropped has failed.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     run: Arc<Run>,
     /// The run in which a request failed of which this one knows.
     after: Option<Arc<Run>>,

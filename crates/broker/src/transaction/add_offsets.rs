@@ -82,7 +82,9 @@ impl Transactions {
     pub(crate) async fn abort_those_that_hold(&self, core: &Arc<Core>, group: &str, unit: &str) {
         let names = self.table.lock().holding(group, unit);
         for name in names {
-            let why = format!("the unit {unit:?} of group {group:?}, whose offsets it has, was taken from its owner");
+            let why = format!(
+                "the unit {unit:?} of group {group:?}, whose offsets it has, was taken from its owner"
+            );
             let ended = end(Arc::clone(core), name, Asks::Node(why), Outcome::Abort).await;
             if let Err(error) = ended {
                 tracing::warn!(%error, "a transaction of a former owner could not be aborted");

@@ -63,7 +63,12 @@ pub(super) fn next_of(lane: &Lane, producer: ProducerEpoch) -> ProducerSequence 
 }
 
 /// What a group has committed, as a part of the producer's transaction.
-pub(super) fn offsets_batch(lane: &Lane, producer: ProducerEpoch, offsets: &[Resolved], at: TimestampMs) -> Batch {
+pub(super) fn offsets_batch(
+    lane: &Lane,
+    producer: ProducerEpoch,
+    offsets: &[Resolved],
+    at: TimestampMs,
+) -> Batch {
     let ProducerSequence { id, epoch, base_sequence } = next_of(lane, producer);
     Resolved::batch(offsets, at).with_producer(id, epoch, base_sequence).into_transactional()
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use logmill_broker::{
-    Assignment, Config, Error, GroupEvent, GroupState, JoinGroup, ListGroups, LostUnit, Member, OffsetToCommit,
-    Position, Reason, ResetOffsets,
+    Assignment, Config, Error, GroupEvent, GroupState, JoinGroup, ListGroups, LostUnit, Member,
+    OffsetToCommit, Position, Reason, ResetOffsets,
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::Offset;
@@ -69,7 +69,10 @@ fn units_are_shared_and_move_with_what_their_owners_committed() {
     let node = node(&sim, 2);
     let mut first = subscriber(&node);
     let both = [assigned(&node, &mut first), assigned(&node, &mut first)];
-    assert_eq!(both.each_ref().map(|it| (&*it.unit, it.epoch, committed(it))), [("t/0", 1, None), ("t/1", 1, None)]);
+    assert_eq!(
+        both.each_ref().map(|it| (&*it.unit, it.epoch, committed(it))),
+        [("t/0", 1, None), ("t/1", 1, None)]
+    );
     for of in &both {
         commit(&node, &first, of, 2).unwrap();
     }
@@ -90,7 +93,9 @@ fn units_are_shared_and_move_with_what_their_owners_committed() {
     let back = assigned(&node, &mut first);
     assert_eq!((&back.unit, back.epoch, committed(&back)), (&unit, 3, Some(3)));
     node.broker.close().unwrap();
-    assert!(matches!(next(&node, &mut first), GroupEvent::Closed(error) if error.reason() == Reason::NodeClosing));
+    assert!(
+        matches!(next(&node, &mut first), GroupEvent::Closed(error) if error.reason() == Reason::NodeClosing)
+    );
 }
 
 #[test]
@@ -160,7 +165,8 @@ fn an_epoch_never_comes_again_whenever_the_power_goes() {
                 sim.scheduler.run_for(Duration::from_secs(40));
                 let mut event = std::pin::pin!(member.next());
                 let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-                if let std::task::Poll::Ready(GroupEvent::Assigned(mine)) = event.as_mut().poll(&mut context) {
+                if let std::task::Poll::Ready(GroupEvent::Assigned(mine)) = event.as_mut().poll(&mut context)
+                {
                     assert!(mine.epoch > seen, "round {round}: {} came after {seen}", mine.epoch);
                     seen = mine.epoch;
                 }
@@ -255,10 +261,10 @@ fn an_operator_sees_how_far_a_group_is_behind_and_has_it_go_on_elsewhere() {
     member.handle().leave().unwrap();
     sim.scheduler.run_for(Duration::from_secs(1));
     let plan = reset(true).unwrap();
-    assert_eq!(plan.iter().map(|it| (it.partition, it.from, it.to)).collect::<Vec<_>>(), [
-        (0, Some(Offset(1)), Offset(0)),
-        (1, None, Offset(0)),
-    ]);
+    assert_eq!(
+        plan.iter().map(|it| (it.partition, it.from, it.to)).collect::<Vec<_>>(),
+        [(0, Some(Offset(1)), Offset(0)), (1, None, Offset(0)),]
+    );
     assert_eq!(describe().offsets.len(), 1, "a plan changes nothing");
     assert_eq!(reset(false).unwrap(), plan);
     assert_eq!(describe().offsets.iter().map(|it| it.offset).collect::<Vec<_>>(), [Offset(0), Offset(0)]);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use logmill_broker::{
-    AddOffsets, Assignment, Config, Error, GroupEvent, InitTransactions, JoinGroup, Member,
-    OffsetToCommit, Outcome, Payload, ProduceRecord, Reason, StepCommitted, StepHeader,
+    AddOffsets, Assignment, Config, Error, GroupEvent, InitTransactions, JoinGroup, Member, OffsetToCommit,
+    Outcome, Payload, ProduceRecord, Reason, StepCommitted, StepHeader,
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::Offset;
@@ -159,7 +159,10 @@ fn what_makes_no_sense_is_refused_and_nothing_is_done() {
     let whole = || header(epoch, 0, "a", 1);
     assert_eq!(begin(StepHeader { topics: vec!["nowhere".into()], ..whole() }), Reason::TopicNotFound);
     assert_eq!(begin(StepHeader { topics: vec!["__offsets".into()], ..whole() }), Reason::TopicNotFound);
-    assert_eq!(begin(StepHeader { topics: vec!["out".into(), "out".into()], ..whole() }), Reason::RequestInvalid);
+    assert_eq!(
+        begin(StepHeader { topics: vec!["out".into(), "out".into()], ..whole() }),
+        Reason::RequestInvalid
+    );
     assert_eq!(begin(StepHeader { group: "nobody".into(), ..whole() }), Reason::GroupNotFound);
     assert_eq!(begin(StepHeader { unit: "in/1".into(), ..whole() }), Reason::StaleAssignment);
     assert_eq!(begin(StepHeader { unit_epoch: 7, ..whole() }), Reason::StaleAssignment);
@@ -191,7 +194,9 @@ fn offsets_of_a_clients_transaction_count_when_it_is_committed_and_only_then() {
     let mine = assigned(&node, &mut member);
     let init = node.broker.init_transactions(&node.context, InitTransactions::new("x"));
     let mut producer = node.wait(init).unwrap();
-    for (offset, outcome, expected) in [(3, Outcome::Commit, 3), (5, Outcome::Abort, 3), (4, Outcome::Commit, 4)] {
+    for (offset, outcome, expected) in
+        [(3, Outcome::Commit, 3), (5, Outcome::Abort, 3), (4, Outcome::Commit, 4)]
+    {
         let add = AddOffsets {
             transactional_id: "x".into(),
             producer,
