@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use logmill_client::{
-    Client, Fetch, FetchFrom, FetchedRecord, PartitionData, PartitionInfo, Position, Subscribe,
+    Client, Fetch, FetchFrom, FetchedRecord, Isolation, PartitionData, PartitionInfo, Position, Subscribe,
 };
 use logmill_record::Offset;
 use tokio::sync::mpsc;
@@ -50,6 +50,11 @@ pub(crate) struct Args {
     #[arg(long)]
     follow: bool,
 
+    /// Print also records of transactions that are open or were aborted. Without it, an open one holds back what was
+    /// appended behind its first record
+    #[arg(long)]
+    read_uncommitted: bool,
+
     /// End after so many records
     #[arg(short = 'n', long = "count", value_name = "N")]
     count: Option<u64>,
@@ -68,7 +73,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut output = Output::stdout();
     let printer = Printer { json: args.json, sanitize: output.is_terminal(), topic: &args.topic };
     let mut left = args.count.unwrap_or(u64::MAX);
-    let mut incoming = subscribe(&client, &from, args.server.timeout);
+    let mut incoming = subscribe(&client, &from, args.isolation(), args.server.timeout);
     while left > 0 && !ends.is_empty() {
         let data = next_data(&mut incoming, &mut output).await?;
         // What comes after a partition's end was reached is not asked for any more.
@@ -127,6 +132,12 @@ struct Plan {
     suspects: Vec<FetchFrom>,
 }
 
+impl Args {
+    fn isolation(&self) -> Isolation {
+        if self.read_uncommitted { Isolation::ReadUncommitted } else { Isolation::ReadCommitted }
+    }
+}
+
 async fn plan(client: &Client, args: &Args) -> Result<Plan, Failure> {
     let topic = &args.topic;
     let mut partitions = client.describe_topic(topic).await?.partitions;
@@ -151,22 +162,33 @@ async fn plan(client: &Client, args: &Args) -> Result<Plan, Failure> {
     let mut plan = Plan { from: Vec::new(), ends: HashMap::new(), suspects };
     for partitions in partitions.chunks(PARTITIONS_AT_ONCE) {
         let asked: Vec<_> = partitions.iter().map(|info| (info.partition, position)).collect();
-        let starts = client.list_offsets(topic, &asked).await?;
-        for (PartitionInfo { partition, end_offset, .. }, start) in partitions.iter().zip(starts) {
-            if args.follow || start.offset < *end_offset {
-                plan.from.push(FetchFrom::new(topic.as_str(), *partition, start.offset));
-                plan.ends.insert(*partition, if args.follow { Offset::MAX } else { *end_offset });
-            }
+        let starts = client.list_offsets_with(topic, &asked, args.isolation()).await?;
+        let ends = ends(client, args, partitions).await?;
+        for (start, end) in starts.iter().zip(ends).filter(|(start, end)| start.offset < *end) {
+            plan.from.push(FetchFrom::new(topic.as_str(), start.partition, start.offset));
+            plan.ends.insert(start.partition, end);
         }
     }
     Ok(plan)
 }
 
+/// Before which offsets to stop: the end of what can be read now. What lies behind an open transaction cannot, and
+/// nobody knows when.
+async fn ends(client: &Client, args: &Args, partitions: &[PartitionInfo]) -> Result<Vec<Offset>, Failure> {
+    if args.follow {
+        return Ok(vec![Offset::MAX; partitions.len()]);
+    }
+    let latest: Vec<_> = partitions.iter().map(|info| (info.partition, Position::Latest)).collect();
+    let ends = client.list_offsets_with(&args.topic, &latest, args.isolation()).await?;
+    Ok(ends.into_iter().map(|end| end.offset).collect())
+}
+
 /// Data of all partitions as it arrives; dropping the receiver ends it.
-fn subscribe(client: &Client, from: &[FetchFrom], patience: Duration) -> Incoming {
+fn subscribe(client: &Client, from: &[FetchFrom], isolation: Isolation, patience: Duration) -> Incoming {
     let (sender, receiver) = mpsc::channel(2);
     for partitions in from.chunks(PARTITIONS_AT_ONCE) {
-        let request = Subscribe { reconnect_timeout: patience, ..Subscribe::from(partitions.to_vec()) };
+        let subscribe = Subscribe::from(partitions.to_vec());
+        let request = Subscribe { reconnect_timeout: patience, isolation, ..subscribe };
         let (client, sender) = (client.clone(), sender.clone());
         tokio::spawn(async move {
             let mut subscription = match client.subscribe(request).await {

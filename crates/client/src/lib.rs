@@ -21,6 +21,7 @@
 //! * Records of one [`Producer`] for one partition are appended in the order sent.
 //! * Memory is bounded: a producer makes its callers wait while its buffer is full, and a subscription lets the
 //!   node send only as much as it has granted.
+//! * A reader sees committed records only, unless it asks for [all](Isolation::ReadUncommitted).
 //! * Every call has a deadline. Connections that broke come back by themselves, with growing pauses.
 //! * Errors have a [kind](Error::kind) for programs and a sentence for people.
 //!
@@ -65,6 +66,7 @@ mod data;
 mod endpoint;
 mod error;
 mod fetch;
+mod isolation;
 mod node;
 mod position;
 mod produce;
@@ -78,6 +80,7 @@ pub use client::Client;
 pub use data::{Chunk, FetchedRecord, PartitionData, Records};
 pub use error::{Error, ErrorKind};
 pub use fetch::{Fetch, FetchFrom};
+pub use isolation::Isolation;
 pub use node::NodeInfo;
 pub use position::{PartitionOffset, Position};
 pub use produce::{Acks, Delivered};

@@ -9,7 +9,9 @@ use parking_lot::Mutex;
 use super::cursor::Cursor;
 use super::places::{Obstacle, Places};
 use super::wait::unless;
-use super::{DEFAULT_FETCH_BYTES, FetchFrom, PartitionData, ReplyPermit, ReplyRoom, cursors, round};
+use super::{
+    DEFAULT_FETCH_BYTES, FetchFrom, Isolation, PartitionData, ReplyPermit, ReplyRoom, cursors, round,
+};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
 use crate::budget::{Budget, Permit};
@@ -23,6 +25,22 @@ pub struct Subscribe {
     pub partitions: Vec<FetchFrom>,
     /// Bytes of batches that may be sent at once.
     pub credit_bytes: u64,
+    /// Which records of transactions to read.
+    pub isolation: Isolation,
+}
+
+impl Subscribe {
+    /// Committed records of these partitions, and so many bytes of batches at once.
+    #[must_use]
+    pub fn new(partitions: Vec<FetchFrom>, credit_bytes: u64) -> Self {
+        Self { partitions, credit_bytes, isolation: Isolation::default() }
+    }
+
+    /// The same with another say on transactions.
+    #[must_use]
+    pub fn isolation(self, isolation: Isolation) -> Self {
+        Self { isolation, ..self }
+    }
 }
 
 /// Records of some partitions as they come. See [`Broker::subscribe`].
@@ -72,10 +90,8 @@ impl Broker {
     /// let context = RequestContext::embedded();
     /// block_on(&*scheduler, broker.create_topic(&context, CreateTopic::new("readings")))?;
     ///
-    /// let subscribe = Subscribe {
-    ///     partitions: vec![FetchFrom::new("readings", 0, Position::Earliest)],
-    ///     credit_bytes: 1024 * 1024,
-    /// };
+    /// let from = FetchFrom::new("readings", 0, Position::Earliest);
+    /// let subscribe = Subscribe::new(vec![from], 1024 * 1024);
     /// let mut subscription = block_on(&*scheduler, broker.subscribe(&context, subscribe))?;
     ///
     /// let record = ProduceRecord { value: Some("21.5".into()), ..ProduceRecord::default() };
@@ -130,7 +146,7 @@ fn start(
     }
     let advice = "end another one, or read several partitions with one";
     let place = core.subscriptions.take_for(1, || "one subscription more".to_owned(), advice)?;
-    let cursors = cursors(core, request.partitions)?;
+    let cursors = cursors(core, request.partitions, request.isolation)?;
     let credit = Credit::default();
     credit.grant(request.credit_bytes);
     Ok((cursors, credit, place))

@@ -4,6 +4,7 @@ use logmill_proto::v1;
 use logmill_record::{Offset, TimestampMs, TimestampType};
 
 use crate::error::Error;
+use crate::fetch::Isolation;
 use crate::topic::{Position, Setting, SettingSource, Topic};
 
 /// A number that cannot be negative.
@@ -37,6 +38,14 @@ pub(super) fn position(position: Option<v1::Position>) -> Result<Position, Error
         },
         None => Err(Error::missing("position", RULE)),
     }
+}
+
+/// Which records of transactions a reader sees.
+pub(super) fn to_isolation(value: i32) -> Result<Isolation, Error> {
+    Ok(match known("isolation", value)? {
+        v1::Isolation::Unspecified | v1::Isolation::ReadCommitted => Isolation::ReadCommitted,
+        v1::Isolation::ReadUncommitted => Isolation::ReadUncommitted,
+    })
 }
 
 /// A count of bytes or files: no disk holds more than an `i64` can say.

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::connection::{Connection, Held};
+use super::convert::to_isolation;
 use super::encode::{Encoded, Format, MAX_REPLY_BYTES, Room, fill, frame};
 use super::fetch::{to_format, to_partitions};
 use super::status::with_reason;
@@ -39,10 +40,10 @@ pub(super) async fn start(
         return Err(Error::missing("start", "the first message of a subscription says what to read").into());
     };
     let v1::SubscribeStart { partitions, format, isolation, credit_bytes } = start;
-    let format = to_format(format, isolation)?;
+    let (format, isolation) = (to_format(format)?, to_isolation(isolation)?);
     let partitions = to_partitions(partitions)?;
     let credit_bytes = positive("credit_bytes", credit_bytes)?;
-    let (subscribe, own) = (Subscribe { partitions, credit_bytes }, connection.replies().clone());
+    let (subscribe, own) = (Subscribe { partitions, credit_bytes, isolation }, connection.replies().clone());
     let subscription = services.broker.subscribe_within(context, subscribe, own).await?;
 
     let (replies, waiting) = mpsc::channel(REPLIES);

@@ -1,5 +1,6 @@
 //! The services over a real connection, through the generated client stubs.
 
+mod committed;
 mod every_limit;
 mod fuzz;
 mod limits;

@@ -348,7 +348,8 @@ async fn pass(small: &Small, limit: Limit) -> Outcome {
         Limit::MaxPartitionDeletions => partition_deletions(small, limit).await,
         Limit::MaxPositions => {
             let place = v1::PartitionPosition { partition: 0, position: at_offset(0) };
-            let request = v1::ListOffsetsRequest { topic: "t".into(), positions: vec![place, place] };
+            let request =
+                v1::ListOffsetsRequest { topic: "t".into(), positions: vec![place, place], isolation: 0 };
             Outcome::Refused(served.topics().list_offsets(request).await.unwrap_err())
         }
         Limit::MaxStreamPartitions => stream_partitions(small).await,

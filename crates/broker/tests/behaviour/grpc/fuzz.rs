@@ -165,7 +165,7 @@ impl Random {
     fn list_offsets(&mut self) -> v1::ListOffsetsRequest {
         let positions = self
             .many(|random| v1::PartitionPosition { partition: random.int(), position: random.position() });
-        v1::ListOffsetsRequest { topic: self.topic(), positions }
+        v1::ListOffsetsRequest { topic: self.topic(), positions, isolation: self.pick(&[0, 1, 2, -1]) }
     }
 
     fn record(&mut self) -> v1::Record {

@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use logmill_client::{
-    Client, Error, ErrorKind, Fetch, FetchFrom, Position, ProducerOptions, ProducerRecord, Subscribe,
+    Client, Error, ErrorKind, Fetch, FetchFrom, Isolation, PartitionData, Position, ProducerOptions,
+    ProducerRecord, Subscribe,
 };
-use logmill_record::{Offset, TimestampMs};
+use logmill_log::{LogOptions, LogSet, SetOptions};
+use logmill_record::{
+    Batch, BatchBuilder, BatchOptions, ControlRecord, ControlType, NewRecord, Offset, TimestampMs,
+};
 use tokio::time::{Instant, timeout};
 
 use super::{Node, SOON};
@@ -164,4 +168,93 @@ async fn a_deleted_topic_ends_its_subscription_with_the_reason() {
     };
     assert_eq!((last.kind(), last.reason()), (ErrorKind::NotFound, "TOPIC_NOT_FOUND"));
     assert!(timeout(SOON, subscription.next()).await.unwrap().is_none());
+}
+
+/// A node whose topic `t` has these batches: producers append no transactions themselves yet.
+async fn holding(batches: Vec<Batch>) -> (Node, Client) {
+    let mut node = Node::start().await;
+    let id = node.client().await.create_topic("t", Some(1)).await.unwrap().topic_id;
+    node.stop().await;
+    let dir = node.dir.path().to_owned();
+    let append = move || {
+        let set = LogSet::open(dir, SetOptions::default()).unwrap();
+        let log = set.open_log(format!("topics/{id}/0"), LogOptions::default()).unwrap();
+        log.append(&batches).unwrap().wait().unwrap();
+        set.close().unwrap();
+    };
+    tokio::task::spawn_blocking(append).await.unwrap();
+    node.resume().await;
+    let client = node.client().await;
+    (node, client)
+}
+
+fn in_transaction(producer: i64, sequence: i32, value: &str) -> Batch {
+    let options = BatchOptions::new().producer(producer, 0, sequence).transactional();
+    let mut builder = BatchBuilder::with_options(options, 0);
+    let value = Some(value.as_bytes());
+    builder.push(&NewRecord { timestamp: TimestampMs(5), key: None, value, headers: &[] }).unwrap();
+    builder.build().unwrap()
+}
+
+fn ended(producer: i64, kind: ControlType) -> Batch {
+    ControlRecord { kind, coordinator_epoch: 1 }.batch(producer, 0, TimestampMs(6)).unwrap()
+}
+
+fn texts(data: &PartitionData) -> Vec<String> {
+    let value = |value: Option<bytes::Bytes>| String::from_utf8(value.unwrap().to_vec()).unwrap();
+    data.records().map(|record| value(record.unwrap().value)).collect()
+}
+
+#[tokio::test]
+async fn a_reader_sees_what_is_committed_unless_it_asks_for_all() {
+    let (_node, client) = holding(vec![
+        in_transaction(1, 0, "aborted"),
+        in_transaction(2, 0, "committed"),
+        in_transaction(1, 1, "aborted too"),
+        ended(1, ControlType::Abort),
+        ended(2, ControlType::Commit),
+        in_transaction(1, 2, "committed later"),
+        ended(1, ControlType::Commit),
+        in_transaction(2, 1, "open"),
+        in_transaction(1, 3, "behind it"),
+        ended(1, ControlType::Commit),
+    ])
+    .await;
+    let from = |at: Position| FetchFrom::new("t", 0, at);
+    let all = Isolation::ReadUncommitted;
+
+    let data = client.fetch(from(Position::Earliest).into()).await.unwrap().remove(0);
+    assert_eq!(texts(&data), ["committed", "committed later"]);
+    assert_eq!(
+        (data.next_offset, data.last_stable_offset, data.end_offset),
+        (Offset(7), Offset(7), Offset(10))
+    );
+    let batches = data.chunks.iter().flat_map(logmill_client::Chunk::batches).map(Result::unwrap);
+    let aborted =
+        batches.filter(|batch| data.is_aborted(batch.header())).map(|it| it.header().base_offset.get());
+    assert_eq!(aborted.collect::<Vec<_>>(), [0, 2]);
+
+    let fetch = Fetch { isolation: all, ..from(Position::Earliest).into() };
+    let data = client.fetch(fetch).await.unwrap().remove(0);
+    let six = ["aborted", "committed", "aborted too", "committed later", "open", "behind it"];
+    assert_eq!((texts(&data), data.next_offset), (six.map(str::to_owned).to_vec(), Offset(10)));
+
+    let mut subscription = client.subscribe(from(Position::Earliest).into()).await.unwrap();
+    let data = timeout(SOON, subscription.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!((texts(&data).len(), data.next_offset), (2, Offset(7)));
+    let nothing = timeout(Duration::from_millis(200), subscription.next()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    let subscribe = Subscribe { isolation: all, ..from(Position::Earliest).into() };
+    let mut subscription = client.subscribe(subscribe).await.unwrap();
+    let data = timeout(SOON, subscription.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(texts(&data), six);
+}
+
+#[tokio::test]
+async fn the_latest_place_is_the_end_of_what_the_reader_sees() {
+    let (_node, client) = holding(vec![in_transaction(1, 0, "open")]).await;
+    let latest = [(0, Position::Latest)];
+    assert_eq!(client.list_offsets("t", &latest).await.unwrap()[0].offset, Offset(0));
+    let found = client.list_offsets_with("t", &latest, Isolation::ReadUncommitted).await.unwrap();
+    assert_eq!(found[0].offset, Offset(1));
 }
