@@ -228,10 +228,10 @@ impl Group {
         }
     }
 
-    /// What was said on a former stream and is not answered yet.
+    /// What was said on a former stream and is not over yet.
     fn tell_again(&mut self, to: &MemberStream) {
         for (id, unit) in &self.units {
-            if unit.warming.as_ref().is_some_and(|warming| warming.member == to.member && !warming.done) {
+            if unit.warming.as_ref().is_some_and(|warming| warming.member == to.member) {
                 self.actions.push(Action::WarmUp { to: to.clone(), unit: id.clone() });
             }
             if matches!(&unit.stage, Stage::Owned { member, revoking: true } if *member == to.member) {

@@ -485,6 +485,7 @@ impl World {
                 }
                 self.warmed(at);
             }
+            self.check();
             self.now += Duration::from_millis(500);
             self.tick();
             self.check();
