@@ -53,19 +53,19 @@ impl Watch {
     }
 
     pub(super) fn joins(&mut self, now: Duration, join: &Join) {
-        let former = self.members.iter().find(|(id, seen)| {
-            **id != join.member && seen.instance.is_some() && seen.instance == join.instance
-        });
-        if let Some(former) = former.map(|(id, _)| id.clone()) {
-            self.leaves(&former);
-        }
         if let Interest::Units(units) = &join.interest {
-            let before = self.declared.replace(units.clone()).unwrap_or_default();
+            let before = self.declared.take().unwrap_or_default();
             for (name, partitions) in before {
                 if units.get(&name) != Some(&partitions) {
                     self.fence(&UnitId::Named(name));
                 }
             }
+        }
+        let former = self.members.iter().find(|(id, seen)| {
+            **id != join.member && seen.instance.is_some() && seen.instance == join.instance
+        });
+        if let Some(former) = former.map(|(id, _)| id.clone()) {
+            self.leaves(&former);
         }
         let seen = Seen {
             connection: Some(join.connection),
@@ -76,6 +76,9 @@ impl Watch {
             due: now + join.session_timeout,
         };
         self.members.insert(join.member.clone(), seen);
+        if let Interest::Units(units) = &join.interest {
+            self.declared = Some(units.clone());
+        }
     }
 
     /// What the join has answered: no less than it owned, and else only what is on disk for it.
