@@ -8,7 +8,7 @@
 //!
 //! Units stay where they are unless such a chain asks for them. A chain is the shortest that there is, it begins at the
 //! member with the most and ends at the one with the least, so that where all may have all, no assignment that is
-//! balanced has fewer moves. Of what a member could give, what it does not have yet goes first.
+//! balanced has fewer moves. What a member does not have yet goes before what it works on.
 //!
 //! Every chain lowers the sum of the squares of the counts, so this ends; it has no choice that is not made by order.
 
@@ -152,39 +152,36 @@ impl Balance<'_> {
         let takers = (0..self.load.len()).filter(|member| self.takers[*member]);
         let Some(least) = takers.map(|member| self.load[member]).min() else { return false };
         let mut givers: Vec<usize> = (0..self.load.len()).filter(|m| self.load[*m] >= least + 2).collect();
-        givers.sort_by_key(|member| Reverse(self.load[*member]));
+        givers.sort_by_cached_key(|member| (Reverse(self.load[*member]), self.cost(*member)));
         for giver in givers {
-            if let Some((steps, to)) = self.chain(giver) {
+            if let Some((steps, to)) = self.chain(giver, least) {
                 return self.hand_over(giver, &steps, to).is_some();
             }
         }
         false
     }
 
-    /// The shortest chain to a member with at least two units less: to the one with the least of those as near.
-    /// How each member is reached, and which one is the last.
-    fn chain(&self, giver: usize) -> Option<(Vec<Option<Step>>, usize)> {
+    /// The shortest chain to a member with at least two units less: to the one with the least of those as near, which is
+    /// no less than `least`. How each member is reached, and which one is the last.
+    fn chain(&self, giver: usize, least: usize) -> Option<(Vec<Option<Step>>, usize)> {
         let mut steps: Vec<Option<Step>> = vec![None; self.load.len()];
-        let mut unseen = (0..self.load.len()).filter(|m| self.takers[*m] && *m != giver).count();
         let mut nearest = vec![giver];
         while !nearest.is_empty() {
             let mut next = Vec::new();
-            'nearest: for from in nearest {
-                for class in self.cheapest_first(from) {
-                    if unseen == 0 {
-                        break 'nearest;
+            for (from, class) in self.cheapest_first(&nearest) {
+                for to in self.classes[class].eligible.iter().copied() {
+                    if !self.takers[to] || to == giver || steps[to].is_some() {
+                        continue;
                     }
-                    for to in self.classes[class].eligible.iter().copied() {
-                        if self.takers[to] && to != giver && steps[to].is_none() {
-                            steps[to] = Some(Step { from, class });
-                            unseen -= 1;
-                            next.push(to);
-                        }
+                    steps[to] = Some(Step { from, class });
+                    if self.load[to] == least {
+                        return Some((steps, to));
                     }
+                    next.push(to);
                 }
             }
-            let least = next.iter().copied().min_by_key(|member| self.load[*member]);
-            if let Some(to) = least.filter(|to| self.load[*to] + 2 <= self.load[giver]) {
+            let fewest = next.iter().copied().min_by_key(|member| self.load[*member]);
+            if let Some(to) = fewest.filter(|to| self.load[*to] + 2 <= self.load[giver]) {
                 return Some((steps, to));
             }
             nearest = next;
@@ -192,11 +189,19 @@ impl Balance<'_> {
         None
     }
 
-    fn cheapest_first(&self, member: usize) -> Vec<usize> {
-        let mut classes: Vec<(u8, usize)> =
-            self.held[member].iter().map(|(class, held)| (held.cost(), *class)).collect();
-        classes.sort_unstable();
-        classes.into_iter().map(|(_, class)| class).collect()
+    /// What the cheapest of its units costs.
+    fn cost(&self, member: usize) -> Option<u8> {
+        self.held[member].values().map(Held::cost).min()
+    }
+
+    /// What these members could give, and of what class.
+    fn cheapest_first<'a>(&'a self, members: &'a [usize]) -> impl Iterator<Item = (usize, usize)> + 'a {
+        (0..3).flat_map(move |cost| {
+            members.iter().flat_map(move |member| {
+                let at_cost = self.held[*member].iter().filter(move |(_, held)| held.cost() == cost);
+                at_cost.map(move |(class, _)| (*member, *class))
+            })
+        })
     }
 
     /// From the end of the chain to its beginning, so that nobody gives on what it has just got. `None` if the chain

@@ -98,6 +98,7 @@ impl Group {
     ///   other is no member any more; its units get new epochs.
     pub(crate) fn join(&mut self, now: Duration, join: Join) -> Result<Joined, JoinError> {
         self.admit(&join)?;
+        self.end_former_stream(&join);
         self.succeed_instance(&join);
         let Join { member, connection, instance, interest, session_timeout, rebalance_timeout, warms_up } =
             join;
@@ -108,12 +109,7 @@ impl Group {
         }
         let presence = Presence::Connected(connection);
         let joined = Member { presence, instance, wants, session_timeout, rebalance_timeout, warms_up };
-        let before = self.members.insert(member.clone(), joined);
-        if let Some(to) =
-            before.and_then(|before| before.stream(&member)).filter(|s| s.connection != connection)
-        {
-            self.actions.push(Action::Close { to, why: CloseWhy::Replaced });
-        }
+        self.members.insert(member.clone(), joined);
         self.deadlines.arm(Due::Session(member.clone()), now.saturating_add(session_timeout));
         self.tell_again(&MemberStream { member: member.clone(), connection });
         self.rebalance(now);
@@ -190,6 +186,17 @@ impl Group {
         }
     }
 
+    /// Nothing more is told there: what the member has is in the answer to its join. It may also join on the same stream
+    /// again, which then goes on.
+    fn end_former_stream(&mut self, join: &Join) {
+        let Some(member) = self.members.get_mut(&join.member) else { return };
+        let former = member.stream(&join.member).filter(|stream| stream.connection != join.connection);
+        if let Some(to) = former {
+            self.actions.push(Action::Close { to, why: CloseWhy::Replaced });
+        }
+        member.presence = Presence::Lost;
+    }
+
     /// Who had the instance id is no member any more. What it owned is fenced, and what was meant for it is meant for
     /// the one who has come.
     fn succeed_instance(&mut self, join: &Join) {
@@ -221,10 +228,10 @@ impl Group {
         }
     }
 
-    /// What was said on a former stream and is not answered yet.
+    /// What was said on a former stream and is not over yet.
     fn tell_again(&mut self, to: &MemberStream) {
         for (id, unit) in &self.units {
-            if unit.warming.as_ref().is_some_and(|warming| warming.member == to.member && !warming.done) {
+            if unit.warming.as_ref().is_some_and(|warming| warming.member == to.member) {
                 self.actions.push(Action::WarmUp { to: to.clone(), unit: id.clone() });
             }
             if matches!(&unit.stage, Stage::Owned { member, revoking: true } if *member == to.member) {

@@ -14,10 +14,6 @@ impl MemberId {
     pub(crate) fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
     }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 impl fmt::Display for MemberId {
@@ -34,9 +30,11 @@ impl InstanceId {
     pub(crate) fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
     }
+}
 
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::names::TopicPartition;
-
 /// A topic as the catalog has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Topic {
@@ -59,13 +57,5 @@ impl Topics {
 
     pub(super) fn name(&self, id: Uuid) -> Option<&Arc<str>> {
         self.names.get(&id)
-    }
-
-    /// Every partition there is.
-    pub(super) fn partitions(&self) -> impl Iterator<Item = TopicPartition> {
-        self.by_name.values().flat_map(|topic| {
-            let id = topic.id;
-            (0..topic.partitions).map(move |partition| TopicPartition { topic: id, partition })
-        })
     }
 }
