@@ -23,7 +23,6 @@ use crate::context::RequestContext;
 use crate::error::{Error, Reason, shorten};
 use crate::limits::Limit;
 use crate::names::{check_group, check_text};
-use crate::offsets::OffsetToCommit;
 
 /// A member that comes, or comes again.
 #[derive(Clone, Debug, PartialEq, Eq)]

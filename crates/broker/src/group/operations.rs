@@ -14,7 +14,7 @@ use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
 use crate::context::RequestContext;
 use crate::error::{Error, Reason};
-use crate::fetch::locate;
+use crate::fetch::{Isolation, locate};
 use crate::offsets::{Committed, Key};
 use crate::topic::Position;
 
@@ -423,7 +423,7 @@ fn plan(core: &Arc<Core>, request: &ResetOffsets) -> Result<Vec<Change>, Error> 
         let topic = core.catalog.topic(name)?;
         let all: Vec<u32> = (0..topic.identity.partition_count).collect();
         for partition in if partitions.is_empty() { &all } else { partitions } {
-            let (to, _) = locate(topic.partition(*partition)?, request.to)?;
+            let (to, _) = locate(topic.partition(*partition)?, request.to, Isolation::ReadCommitted)?;
             let (group, name) = (request.group.clone(), name.clone());
             let before = core.offsets.get(&group, &name, *partition);
             let from = before.filter(|before| before.topic_id == topic.id).map(|before| before.offset);
