@@ -294,8 +294,8 @@ async fn more_committed(lane: &Lane, place: Place) -> Result<(), logmill_log::Er
         if log.stable_beyond(place.next).await.is_ok() {
             return Ok(());
         }
-        // It has ended. What its end lies ahead of what is stable by will not be decided any more: the lane knows
-        // whether another log takes its place.
+        // It has ended, and what lies before its end stays undecided: there is more only if another log takes its
+        // place, which the lane knows.
         return lane.beyond(log.end_offset().max(place.next), place.confirmed).await;
     }
     lane.beyond(place.next, place.confirmed).await

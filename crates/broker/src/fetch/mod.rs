@@ -55,7 +55,7 @@ pub struct Fetch {
     pub partitions: Vec<FetchFrom>,
     /// At most about so many bytes of batches. The first batch comes even if it is larger.
     pub max_bytes: usize,
-    /// Wait for so many bytes.
+    /// Wait for so many bytes of what may be read; batches of aborted transactions count too.
     pub min_bytes: usize,
     /// Wait at most so long for records; zero does not wait.
     pub max_wait: Duration,

@@ -18,10 +18,7 @@ impl LogInner {
         let (chunks, view) = loop {
             let view = self.state.view();
             let source = self.source(&view, from)?;
-            let until = match what {
-                What::All => Offset::MAX,
-                What::Stable => view.last_stable,
-            };
+            let until = what.until(&view);
             if from >= until {
                 break (Vec::new(), view);
             }
@@ -153,6 +150,22 @@ pub(super) enum What {
     All,
     /// Those below the last stable offset.
     Stable,
+}
+
+impl What {
+    /// Where the batches end that a reader may have: none of them begins there or behind it.
+    fn until(self, view: &View) -> Offset {
+        let is_held_back = match view.phase {
+            // Nothing is appended any more: whoever comes to the end is told what was there.
+            Phase::ReadOnly(_) => view.last_stable < view.visible.end,
+            // More may be visible in a moment, and undecided.
+            _ => true,
+        };
+        match self {
+            Self::Stable if is_held_back => view.last_stable,
+            Self::Stable | Self::All => Offset::MAX,
+        }
+    }
 }
 
 enum Source {

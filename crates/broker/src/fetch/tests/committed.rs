@@ -1,5 +1,7 @@
 //! What readers of committed records get, and when; and what others do.
 
+use logmill_log::sim::{Fault, Op, Rule};
+
 use super::*;
 use crate::fetch::{Subscribe, Subscription};
 
@@ -248,5 +250,31 @@ fn a_reader_that_is_held_back_is_told_when_the_broker_closes_or_the_topic_goes()
     let Poll::Ready(Ok(mut data)) = waiting.run(&node.sim) else { panic!("nothing will come") };
     assert!(data.remove(0).error.is_some());
     drop(waiting);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_reader_that_is_held_back_goes_on_in_the_log_that_takes_the_place_of_one_that_failed() {
+    let node = Node::durable(1);
+    node.append(in_transaction(7, 0, &["a"]));
+    let failed = node.log();
+    let subscription = &mut subscribe(&node, at(0), Isolation::ReadCommitted);
+    let fetch = Fetch::new(vec![at(0)]).max_wait(LONG);
+    let mut fetch = Polled::new(node.broker.fetch(&node.context, fetch));
+    let mut next = Polled::new(subscription.next());
+    assert!(fetch.run(&node.sim).is_pending() && next.run(&node.sim).is_pending());
+    node.sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*.log"));
+    assert!(node.write(plain(&["lost"])).wait().is_err());
+    for _ in 0..10 {
+        assert!(fetch.run(&node.sim).is_pending() && next.run(&node.sim).is_pending());
+        node.sim.scheduler.run_for(Duration::from_secs(1));
+    }
+    assert!(node.log().stats().epoch > failed.stats().epoch, "it was opened again");
+    node.append(commit(7));
+    let Poll::Ready(Ok(mut data)) = fetch.run(&node.sim) else { panic!("it may read now") };
+    assert_eq!(texts(&data.remove(0)), ["a"]);
+    let Poll::Ready(Ok(data)) = next.run(&node.sim) else { panic!("it may read now") };
+    assert_eq!(texts(&data), ["a"]);
+    drop((fetch, next));
     node.broker.close().unwrap();
 }
