@@ -20,7 +20,7 @@ impl Group {
         for change in changes {
             match change {
                 TopicChange::Exists(name, topic) if self.is_subscribed(&name) => {
-                    self.learn_topic(&name, topic)
+                    self.learn_topic(&name, topic);
                 }
                 TopicChange::Exists(..) => {}
                 TopicChange::Gone(id) => self.topic_gone(id),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::*;
 use super::world::World;
 
-/// A schedule that fails says its seed: run it alone with `one_schedule`.
+/// One schedule, and the rest that has to follow on it.
 fn run(seed: u64, steps: usize) {
     let mut world = World::new(seed);
     (0..steps).for_each(|_| world.step());

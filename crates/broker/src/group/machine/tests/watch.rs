@@ -221,7 +221,7 @@ impl Watch {
                 assert!(!self.owners.contains_key(unit), "{action:?} and still its");
             }
             Action::Close { to, .. } => {
-                assert!(!self.is_current(to), "{action:?} of a stream that is in use")
+                assert!(!self.is_current(to), "{action:?} of a stream that is in use");
             }
         }
     }
