@@ -193,7 +193,6 @@ impl Step {
         let turn = core.transactions.table.lock().step_turn(&name);
         let _turn = turn.take().await;
         let held = core.groups.hold(&core, &header.group, &header.unit, header.unit_epoch)?;
-        let offsets = core.offsets.resolve(&core, &held, &header.offsets)?;
         let checked = {
             let mut table = core.transactions.table.lock();
             table.check_step(&name, header.unit_epoch, header.sequence, || core.fresh_producer_id())?
@@ -202,6 +201,7 @@ impl Step {
             StepCheck::Repeated(appended) => return Ok(StepCommitted { appended, duplicate: true }),
             StepCheck::Fresh(producer) => producer,
         };
+        let offsets = core.offsets.resolve(&core, &held, &header.offsets)?;
         let run = Run { core, name, header, producer, _held: held };
         run.commit(parts, offsets).await
     }
