@@ -1,5 +1,8 @@
 //! Groups: units are shared among members, move when they have to, and are committed by their owners alone.
 
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use logmill_broker::{
@@ -157,16 +160,15 @@ fn an_epoch_never_comes_again_whenever_the_power_goes() {
     let node = node(&sim, 1);
     node.broker.close().unwrap();
     drop(node);
-    for round in 0..40 {
-        sim.fs.power_off_at(3 + round % 11);
+    for round in 0..60 {
+        sim.fs.power_off_at(5 + round * 7 % 90);
         if let Ok(broker) = logmill_broker::Broker::open(config(&sim)) {
             let node = Node::of(broker);
             if let Ok(mut member) = join(&node, JoinGroup::topics("g", ["t"])) {
                 sim.scheduler.run_for(Duration::from_secs(40));
-                let mut event = std::pin::pin!(member.next());
-                let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-                if let std::task::Poll::Ready(GroupEvent::Assigned(mine)) = event.as_mut().poll(&mut context)
-                {
+                let mut event = pin!(member.next());
+                let mut context = Context::from_waker(Waker::noop());
+                if let Poll::Ready(GroupEvent::Assigned(mine)) = event.as_mut().poll(&mut context) {
                     assert!(mine.epoch > seen, "round {round}: {} came after {seen}", mine.epoch);
                     seen = mine.epoch;
                 }
