@@ -58,7 +58,15 @@ pub(crate) struct Groups {
 impl Groups {
     /// Takes up what the last run left: who owned what.
     pub(crate) fn restore(&self, core: &Arc<Core>, rows: BTreeMap<String, Vec<Restored>>) {
-        for (group, rows) in rows {
+        for (group, mut rows) in rows {
+            // A topic that was deleted never comes again.
+            rows.retain(|row| match &row.unit {
+                UnitId::Partition(of) => core.catalog.name_of(of.topic).is_some(),
+                UnitId::Named(_) => true,
+            });
+            if rows.is_empty() {
+                continue;
+            }
             let name: Arc<str> = group.into();
             let cell = Cell::restored(core, Arc::clone(&name), rows);
             self.cells.lock().insert(name, cell);

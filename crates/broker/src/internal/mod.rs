@@ -163,12 +163,10 @@ pub(crate) async fn append_until_durable(
             Ok(written) => return Ok(written),
             Err(error) => error,
         };
-        let is_over = closing.has_fired()
-            || matches!(
-                error.reason(),
-                Reason::TopicNotFound | Reason::NodeClosing | Reason::PartitionFailed
-            );
-        if is_over {
+        // A partition that can only be read may be put right, and nothing may be forgotten of it meanwhile.
+        let ends =
+            matches!(error.reason(), Reason::TopicNotFound | Reason::NodeClosing | Reason::ProducerFenced);
+        if ends || closing.has_fired() {
             return Err(error);
         }
         tracing::warn!(%error, "what the node has to write is tried again");

@@ -64,6 +64,17 @@ impl Offsets {
         Self { log, state: Mutex::default(), under_way: Arc::default() }
     }
 
+    /// Refuses a log in which a transaction is still open: what lies behind it could not be read, and groups would do
+    /// again what they have done.
+    pub(crate) fn check_decided(&self) -> Result<(), OpenError> {
+        let log = self.lane().log();
+        if log.open_transactions().is_empty() {
+            Ok(())
+        } else {
+            Err(OpenError::internal_undecided(log.dir()))
+        }
+    }
+
     /// Reads back what was committed, and who has what. Blocks.
     pub(crate) fn read_all(&self) -> Result<Rows, OpenError> {
         let mut state = State::default();

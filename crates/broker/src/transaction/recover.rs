@@ -43,10 +43,11 @@ struct Unfinished<'a> {
 /// their markers that can; where a disk fails it is tried again in the background, and the transactional id takes
 /// nothing meanwhile.
 pub(crate) fn recover(core: &Arc<Core>, known: &AllKnown) {
-    let mut all: BTreeMap<(i64, bool), Unfinished<'_>> = BTreeMap::new();
+    let mut all: BTreeMap<(i64, i16, bool), Unfinished<'_>> = BTreeMap::new();
     for open in open_transactions(core) {
         let unfinished = Unfinished::of(&open, known);
-        let key = (unfinished.producer.id, unfinished.decided.is_some());
+        let ProducerEpoch { id, epoch } = unfinished.producer;
+        let key = (id, epoch, unfinished.decided.is_some());
         let touched = Touched::new(Arc::clone(&open.lane.name().topic), open.lane);
         all.entry(key).or_insert(unfinished).touched.insert(open.id, touched);
     }
@@ -105,11 +106,18 @@ impl<'a> Unfinished<'a> {
     fn next(&self, core: &Core) -> Next {
         match (self.of, self.decided) {
             (Some((_, known)), Some(_)) => Next { markers: known.producer, next_id: known.next_id },
-            (Some((_, known)), None) if known.step.is_none() => {
-                Next::after(self.producer, || core.fresh_producer_id())
-            }
+            _ if self.is_newest() => Next::after(self.producer, || core.fresh_producer_id()),
             _ => Next { markers: self.producer, next_id: None },
         }
+    }
+
+    /// Whether its producer would be the one to go on. One that a partition has kept which could not be opened for a
+    /// while is older, and its id has gone on without it.
+    fn is_newest(&self) -> bool {
+        self.of.is_some_and(|(_, known)| {
+            let now = Next { markers: known.producer, next_id: known.next_id }.producer();
+            known.step.is_none() && now == self.producer
+        })
     }
 
     fn finish(self, core: &Arc<Core>) {
@@ -148,7 +156,7 @@ impl<'a> Unfinished<'a> {
 
     /// What is to be written of it; nothing where that would say nothing new.
     fn record(&self, known: &Known, next: Next, outcome: Outcome) -> Option<Known> {
-        let says_something = self.decided.is_some() || known.step.is_none();
+        let says_something = self.decided.is_some() || self.is_newest();
         says_something.then(|| Known {
             producer: next.markers,
             next_id: next.next_id,
