@@ -7,12 +7,13 @@
 
 mod empty;
 
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use logmill_bench::{Aim, Node, Part, Row, Run, Unit, Values, compare};
+use logmill_bench::{Aim, Node, Part, Row, Run, Unit, Values, compare, percentile, raw_append};
 use logmill_client::{
     Acks, Chunk, Client, FetchFrom, Position, Producer, ProducerOptions, ProducerRecord, Subscribe,
 };
@@ -40,6 +41,7 @@ fn main() {
     produce(&run, &runtime, records);
     durable(&run, &runtime, records);
     small(&run, &runtime, run.pick(5_000_000, 2_000));
+    one_by_one(&run, &runtime, run.pick(3_000, 50));
     consume(&run, &runtime, records);
 }
 
@@ -110,6 +112,49 @@ fn small(run: &Run, runtime: &Runtime, records: usize) {
         per_s(run.time(|| build(&values)))
     };
     compare(run, &row, ("Producer::send, durable", ours), ("BatchBuilder alone, on one core", baseline));
+}
+
+/// How long one record takes that nobody shares a sync with.
+fn one_by_one(run: &Run, runtime: &Runtime, records: usize) {
+    let values = values(records, SMALL_LEN);
+    let ours = |percent| {
+        let dir = run.directory();
+        let node = Node::start(NODE, &dir.path().join("data"));
+        let producer = runtime.block_on(producer(&node, BATCH_LEN, Acks::Durable));
+        let topic: Arc<str> = TOPIC.into();
+        let took = run.each_in_us(records, |n| {
+            let value = Some(values[n].clone());
+            let record = ProducerRecord { topic: Arc::clone(&topic), value, ..Default::default() };
+            runtime.block_on(async {
+                let delivery = producer.send(record).await.expect("the node takes records");
+                delivery.await.expect("the record is on disk");
+            });
+        });
+        percentile(&took, percent)
+    };
+    let page = Values::default().next(4096);
+    let raw = |percent| {
+        let dir = run.directory();
+        let file = raw_append(&dir.path().join("raw"));
+        let took = run.each_in_us(records, |n| {
+            file.write_all_at(&page, 4096 * n as u64).expect("the file can be written");
+            file.sync_data().expect("the sync succeeds");
+        });
+        percentile(&took, percent)
+    };
+    let row = Row {
+        title: "one durable record after the other, p50",
+        conditions: &format!(
+            "{records} records of {SMALL_LEN} bytes, each acknowledged before the next is sent; one connection, one \
+             partition; the client on the same two cores"
+        ),
+        unit: Unit::Microseconds,
+        aim: Aim::None,
+    };
+    let (our_name, base_name) = ("Producer::send and its delivery", "append of 4 KiB + fdatasync");
+    compare(run, &row, (our_name, || ours(50)), (base_name, || raw(50)));
+    let row = Row { title: "the same, p99", ..row };
+    compare(run, &row, (our_name, || ours(99)), (base_name, || raw(99)));
 }
 
 /// Puts the values into batches, and drops them.

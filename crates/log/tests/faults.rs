@@ -119,6 +119,30 @@ fn a_directory_whose_sync_failed_in_a_roll_is_synced_before_the_log_goes_on() {
 }
 
 #[test]
+fn a_log_whose_directory_could_not_be_synced_in_a_roll_takes_nothing_more() {
+    for seed in 0..60 {
+        let mut sim = Sim::new(seed);
+        let log = open(sim.env()).create("a", b"", small()).unwrap();
+        fill(&log, 3);
+        sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncDir).path("/data/a"));
+        log.roll().unwrap_err();
+        // A later sync of the directory may say that all is well, and the name of the new segment is not on disk.
+        let mut acknowledged = Offset(3);
+        while acknowledged < Offset(9)
+            && let Ok(Step::Done(receipt)) = log.try_append(&[batch(&[&[b'x'; 100]])])
+        {
+            let next = receipt.last_offset().next();
+            receipt.wait().unwrap();
+            acknowledged = next;
+        }
+        assert!(matches!(log.stats().state, LogState::Poisoned(_)), "seed {seed}: {:?}", log.stats().state);
+        assert_eq!(acknowledged, Offset(3), "seed {seed}");
+        drop(log);
+        assert_holds(seed, open(sim.crash()).open_log("a", small()), acknowledged);
+    }
+}
+
+#[test]
 fn a_kill_between_a_new_segment_and_its_directory_loses_nothing_later() {
     for seed in 0..60 {
         let mut sim = Sim::new(seed);

@@ -110,7 +110,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "log/src/log/roll.rs",
         find: "Err(RollError::Sync(error)) => self.poison(&error),",
         replace: "Err(RollError::Sync(error)) => self.roll_failed(error),",
-        caught_by: CRASH,
+        caught_by: Catcher::new(
+            "faults",
+            "a_log_whose_directory_could_not_be_synced_in_a_roll_takes_nothing_more",
+        ),
     },
     Mutant {
         name: "checkpoint-ahead-of-sync",
