@@ -12,7 +12,7 @@ use super::hold::name_of;
 use super::machine::{
     Action, ConnectionId, Group, Kind, MemberStream, Restored, TopicChange, TopicPartition, UnitEpoch, UnitId,
 };
-use super::member::Mailbox;
+use super::member::{Mailbox, Post};
 use super::record;
 use crate::broker::Core;
 use crate::budget::Budget;
@@ -73,18 +73,18 @@ impl State {
                     later.forget.push(unit);
                 }
                 Action::Assign { to, unit, epoch } => {
-                    self.post(&to, super::member::Post::Assign(unit, epoch))
+                    self.post(&to, Post::Assign(unit, epoch));
                 }
                 Action::Revoke { to, unit, epoch } => {
-                    self.post(&to, super::member::Post::Revoke(unit, epoch))
+                    self.post(&to, Post::Revoke(unit, epoch));
                 }
-                Action::WarmUp { to, unit } => self.post(&to, super::member::Post::WarmUp(unit)),
-                Action::CancelWarmUp { to, unit } => self.post(&to, super::member::Post::CancelWarmUp(unit)),
+                Action::WarmUp { to, unit } => self.post(&to, Post::WarmUp(unit)),
+                Action::CancelWarmUp { to, unit } => self.post(&to, Post::CancelWarmUp(unit)),
                 Action::Lost { to, unit, epoch, why } => {
-                    self.post(&to, super::member::Post::Lost(unit, epoch, why));
+                    self.post(&to, Post::Lost(unit, epoch, why));
                 }
                 Action::Close { to, why } => {
-                    self.post(&to, super::member::Post::Close(why));
+                    self.post(&to, Post::Close(why));
                     self.mailboxes.remove(&to.connection);
                 }
             }
@@ -92,7 +92,7 @@ impl State {
         later
     }
 
-    fn post(&self, to: &MemberStream, post: super::member::Post) {
+    fn post(&self, to: &MemberStream, post: Post) {
         if let Some(mailbox) = self.mailboxes.get(&to.connection) {
             mailbox.post(post);
         }

@@ -10,7 +10,7 @@ use logmill_record::Offset;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::cell::Cell;
+use super::cell::{Cell, State};
 use super::hold::name_of;
 use super::machine::{
     CloseWhy, InstanceId, Interest, Join, JoinError, LostWhy, MemberId, MemberStream, NotMember, Topic,
@@ -287,44 +287,48 @@ impl Broker {
         let topics = request.named_topics();
         authorize(context, &Operation::JoinGroup { group: &request.group, topics })?;
         request.check()?;
-        let cell = core.groups.get_or_make(core, &request.group)?;
-        let member = match &request.member_id {
-            Some(id) => MemberId::new(id.as_str()),
-            None => MemberId::new(core.config.env.new_uuid().to_string()),
-        };
+        let JoinGroup { group, member_id, instance_id, interest, .. } = request;
+        let (session_timeout, rebalance_timeout) = (request.session_timeout, request.rebalance_timeout);
+        let cell = core.groups.get_or_make(core, &group)?;
+        let member = MemberId::new(member_id.unwrap_or_else(|| core.config.env.new_uuid().to_string()));
         let connection = core.groups.next_connection();
         let stream = MemberStream { member: member.clone(), connection };
         let mailbox = Arc::new(Mailbox { stream: stream.clone(), is_local, state: Mutex::default() });
         let joined = cell.tell(core, |state, now| {
-            if !state.machine.has_member(&member) {
-                let count = state.machine.member_count() + 1;
-                let doing = || format!("one member more in group {:?}", request.group);
-                core.bounds.check(
-                    Limit::MaxGroupMembers,
-                    count,
-                    doing,
-                    "use more groups, or fewer members",
-                )?;
-            }
+            state.check_room(core, &group, &member)?;
             let join = Join {
                 member,
                 connection,
-                instance: request.instance_id.as_deref().map(InstanceId::new),
+                instance: instance_id.map(InstanceId::new),
                 // Looked at under the group's lock, so that a topic that comes after it is told.
-                interest: request.interest(core)?,
-                session_timeout: request.session_timeout,
-                rebalance_timeout: request.rebalance_timeout,
+                interest: interest.resolved(core)?,
+                session_timeout,
+                rebalance_timeout,
                 warms_up: request.warms_up,
             };
-            let joined = state.machine.join(now, join).map_err(|why| mismatch(&request.group, &why))?;
+            let joined = state.machine.join(now, join).map_err(|why| mismatch(&group, &why))?;
             for (unit, epoch) in joined.held {
                 mailbox.post(Post::Assign(unit, epoch));
             }
             state.mailboxes.insert(connection, Arc::clone(&mailbox));
             Ok::<(), Error>(())
         });
-        joined?;
+        if let Err(error) = joined {
+            core.groups.forget_unused(&cell);
+            return Err(error);
+        }
         Ok(Member { handle: MemberHandle { core: Arc::clone(core), cell, stream }, mailbox })
+    }
+}
+
+impl State {
+    fn check_room(&self, core: &Core, group: &str, member: &MemberId) -> Result<(), Error> {
+        if self.machine.has_member(member) {
+            return Ok(());
+        }
+        let count = self.machine.member_count() + 1;
+        let doing = || format!("one member more in group {group:?}");
+        core.bounds.check(Limit::MaxGroupMembers, count, doing, "use more groups, or fewer members")
     }
 }
 
@@ -359,23 +363,24 @@ impl JoinGroup {
         }
         Ok(())
     }
+}
 
-    fn interest(&self, core: &Core) -> Result<Interest, Error> {
-        match &self.interest {
-            GroupInterest::Topics(topics) => {
-                let known = |name: &String| (name.as_str().into(), core.catalog.topic(name).ok());
-                let named: BTreeMap<Arc<str>, _> = topics.iter().map(known).collect();
-                let topic = |(name, topic): (Arc<str>, Option<Arc<crate::catalog::TopicState>>)| {
-                    (name, topic.map(|topic| Topic::of(&topic)))
+impl GroupInterest {
+    fn resolved(self, core: &Core) -> Result<Interest, Error> {
+        match self {
+            Self::Topics(topics) => {
+                let known = |name: String| {
+                    let topic = core.catalog.topic(&name).ok().map(|topic| Topic::of(&topic));
+                    (Arc::from(name), topic)
                 };
-                Ok(Interest::Topics(named.into_iter().map(topic).collect()))
+                Ok(Interest::Topics(topics.into_iter().map(known).collect()))
             }
-            GroupInterest::Units(units) => {
+            Self::Units(units) => {
                 let mut all = BTreeMap::new();
                 for (name, partitions) in units {
-                    check_text("units", name)?;
-                    if all.insert(Arc::from(name.as_str()), resolve(core, partitions)?).is_some() {
-                        return Err(Error::field("units", shorten(name), "each unit is named once"));
+                    check_text("units", &name)?;
+                    if all.insert(Arc::from(name.as_str()), resolve(core, &partitions)?).is_some() {
+                        return Err(Error::field("units", shorten(&name), "each unit is named once"));
                     }
                 }
                 Ok(Interest::Units(all))
@@ -488,10 +493,7 @@ impl MemberHandle {
         self.say(|state, now| state.machine.leave(now, &self.stream))
     }
 
-    fn say(
-        &self,
-        what: impl FnOnce(&mut super::cell::State, Duration) -> Result<(), NotMember>,
-    ) -> Result<(), Error> {
+    fn say(&self, what: impl FnOnce(&mut State, Duration) -> Result<(), NotMember>) -> Result<(), Error> {
         let told = self.cell.tell(&self.core, what);
         told.map_err(|why| {
             let message = format!(

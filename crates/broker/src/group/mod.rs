@@ -100,6 +100,15 @@ impl Groups {
         Ok(cell)
     }
 
+    /// A group that somebody could not join, and that has nothing.
+    fn forget_unused(&self, cell: &Arc<Cell>) {
+        let mut cells = self.cells.lock();
+        let state = cell.state.lock();
+        if state.machine.member_count() == 0 && state.machine.unit_count() == 0 {
+            cells.remove(&cell.name);
+        }
+    }
+
     fn all(&self) -> Vec<Arc<Cell>> {
         self.cells.lock().values().map(Arc::clone).collect()
     }

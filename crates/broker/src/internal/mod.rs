@@ -237,7 +237,9 @@ fn counts(batch: &Batch, aborted: &[AbortedTxn]) -> bool {
             && (txn.first_offset..=txn.last_offset).contains(&header.base_offset)
     };
     let attributes = header.attributes;
-    !attributes.is_control() && !(attributes.is_transactional() && aborted.iter().any(is_aborted))
+    let leaves_out =
+        attributes.is_control() || attributes.is_transactional() && aborted.iter().any(is_aborted);
+    !leaves_out
 }
 
 fn apply(

@@ -64,7 +64,7 @@ async fn add(core: Arc<Core>, request: AddOffsets) -> Result<(), Error> {
     };
     let _turn = turn.take().await;
     let held = core.groups.hold(&core, &group, &unit, unit_epoch)?;
-    let commits = core.offsets.resolve(&core, &held, &offsets)?;
+    let commits = core.offsets.resolve(&core, &held, offsets)?;
     if commits.is_empty() {
         return Ok(());
     }

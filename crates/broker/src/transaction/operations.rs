@@ -229,7 +229,7 @@ impl Broker {
     ) -> impl Future<Output = Result<TransactionPage, Error>> + Send + 'static + use<> {
         let page = authorize(context, &Operation::ListTransactions)
             .and_then(|()| self.core().check_open())
-            .map(|()| self.core().transactions.page(&request));
+            .map(|()| self.core().transactions.page(request));
         std::future::ready(page)
     }
 
@@ -324,11 +324,11 @@ impl Transactions {
         Ok(admitted)
     }
 
-    fn page(&self, request: &ListTransactions) -> TransactionPage {
+    fn page(&self, request: ListTransactions) -> TransactionPage {
         let size = if request.page_size == 0 { MAX_PAGE } else { request.page_size.min(MAX_PAGE) };
-        let after = Some(request.page_token.as_str()).filter(|token| !token.is_empty());
+        let after = Some(request.page_token).filter(|token| !token.is_empty());
         let table = self.table.lock();
-        let shown = table.after(after).filter(|(_, entry)| {
+        let shown = table.after(after.as_deref()).filter(|(_, entry)| {
             let ongoing = !matches!(entry.state, State::Empty);
             entry.step.is_none() && entry.producer.epoch >= 0 && (ongoing || !request.ongoing_only)
         });
