@@ -13,7 +13,7 @@ use logmill_broker::{
     Acks, Assignment, Broker, Config, CreateTopic, GroupEvent, JoinGroup, Member, OffsetToCommit, Payload,
     Produce, ProduceRecord, RequestContext, StepHeader,
 };
-use logmill_log::env::block_on;
+use logmill_log::env::{Clock as _, block_on};
 use logmill_record::{Batch, Offset};
 use tempfile::TempDir;
 
@@ -192,14 +192,15 @@ fn together(run: &Run, lasts: Duration) {
                     let (node, value, longest_us, count) = (&node, &value, &longest_us, &count);
                     scope.spawn(move || {
                         let batch = batch_of_bytes(&mut Values::default(), 0, value.len(), 0);
-                        thread::sleep(every * task / TASKS);
-                        let clock = std::time::Instant::now();
+                        wait(every * task / TASKS);
+                        let begun = run.clock().monotonic();
+                        let elapsed = || run.clock().monotonic().saturating_sub(begun);
                         let mut due = Duration::ZERO;
                         let mut sequence = 0;
                         while due < lasts {
-                            thread::sleep(due.saturating_sub(clock.elapsed()));
+                            wait(due.saturating_sub(elapsed()));
                             node.step(unit, sequence, std::slice::from_ref(&batch));
-                            let late = clock.elapsed().saturating_sub(due);
+                            let late = elapsed().saturating_sub(due);
                             let late = i64::try_from(late.as_micros()).unwrap_or(i64::MAX);
                             longest_us.fetch_max(late, Ordering::Relaxed);
                             count.fetch_add(1, Ordering::Relaxed);
@@ -222,6 +223,11 @@ fn together(run: &Run, lasts: Duration) {
         "  aim: none above 100 ms                               {}\n",
         if is_met { "met" } else { "MISSED" }
     );
+}
+
+#[expect(clippy::disallowed_methods, reason = "the load waits until it is due, and nobody cancels it")]
+fn wait(time: Duration) {
+    thread::sleep(time);
 }
 
 /// What groups cost that have a member each, and have committed an offset.
