@@ -403,11 +403,32 @@ impl Table {
         }
     }
 
+    /// Another is about to write under the id: until it [has begun](Table::begun) nobody else's records are taken, which
+    /// would else be a part of its first transaction. `None` if one has begun since the last was ended.
+    pub(super) fn shut(&mut self, name: &str, now: TimestampMs) -> Result<Option<ProducerEpoch>, Error> {
+        let entry = self.get_mut(name)?;
+        match entry.state {
+            State::Empty => {
+                entry.state = State::Ending { outcome: Outcome::Abort, started_at: now };
+                Ok(Some(entry.producer))
+            }
+            State::Ongoing(_) => Ok(None),
+            State::Ending { .. } => Err(is_ending(name)),
+        }
+    }
+
+    /// The other has not begun after all.
+    pub(super) fn not_begun(&mut self, name: &str) {
+        if let Some(entry) = self.by_name.get_mut(name) {
+            entry.state = State::Empty;
+        }
+    }
+
     /// Another producer writes under the id, with this time-out.
     pub(super) fn begun(&mut self, name: &str, producer: ProducerEpoch, timeout: Duration, now: TimestampMs) {
         let Some(entry) = self.by_name.get_mut(name) else { return };
         let before = std::mem::replace(&mut entry.producer, producer);
-        (entry.timeout, entry.updated_at) = (timeout, now);
+        (entry.state, entry.timeout, entry.updated_at) = (State::Empty, timeout, now);
         // Whoever wrote the last one is not told who writes now.
         entry.last = None;
         self.replace_producer(name, before, producer);

@@ -178,6 +178,10 @@ impl Run {
         self.world.count(format!("fault: {what}"));
         self.world.line(format!("-- {what}"));
         self.world.env = if power { self.world.sim.crash() } else { self.world.sim.kill() };
+        if self.world.sim.fs.is_off() {
+            // It had none before, and gets it back.
+            self.world.env = self.world.sim.crash();
+        }
     }
 
     fn close(&mut self) {

@@ -85,11 +85,13 @@ impl World {
             Ok(broker) if broker.open_report().failed.is_empty() => Some(broker),
             Ok(broker) => {
                 assert!(fails, "{:?}", broker.open_report().failed);
+                self.line(format!("-- not all opens: {:?}", broker.open_report().failed));
                 None
             }
             Err(error) => {
                 assert!(fails, "{error}");
                 self.count("starts that failed");
+                self.line(format!("-- it does not start: {error}"));
                 None
             }
         }
