@@ -9,15 +9,12 @@ use logmill_log::env::block_on;
 use super::admit::{AllTouched, Touched};
 use super::end::{batch_about, mark_all, mark_all_once};
 use super::record::{Known, Status};
-use super::table::{Last, Next};
+use super::table::{Last, Next, RESTARTED};
 use super::{AllKnown, Outcome, ProducerEpoch, TouchedId};
 use crate::broker::Core;
 use crate::error::Error;
-use crate::internal::OFFSETS_ID;
+use crate::internal::{OFFSETS_ID, append_durable};
 use crate::produce::Lane;
-
-/// Why a transaction was aborted that its producer may still believe in.
-const RESTARTED: &str = "the node was started again before the transaction was decided";
 
 /// A transaction that no marker has ended in a partition.
 #[derive(Debug)]
@@ -43,6 +40,7 @@ struct Unfinished<'a> {
 /// their markers that can; where a disk fails it is tried again in the background, and the transactional id takes
 /// nothing meanwhile.
 pub(crate) fn recover(core: &Arc<Core>, known: &AllKnown) {
+    core.transactions.table.lock().pass_over_all(|| core.fresh_producer_id());
     let mut all: BTreeMap<(i64, bool), Unfinished<'_>> = BTreeMap::new();
     for open in open_transactions(core) {
         let unfinished = Unfinished::of(&open, known);
@@ -133,7 +131,7 @@ impl<'a> Unfinished<'a> {
         };
         let scheduler = &*core.config.env.scheduler;
         let marked = block_on(scheduler, mark_all_once(core, &self.touched, next.markers, outcome));
-        let done = marked.and_then(|()| block_on(scheduler, ending.note(core)));
+        let done = marked.and_then(|()| block_on(scheduler, ending.note_once(core)));
         let Err(error) = done else { return };
         tracing::warn!(%error, "the end of a transaction is tried again");
         if let (Some(name), Some((_, known))) = (&ending.name, self.of) {
@@ -169,14 +167,25 @@ struct Ended {
 }
 
 impl Ended {
-    /// Writes that it has ended, and lets its transactional id go on.
+    /// Writes that it has ended, however often it takes, and lets its transactional id go on.
     async fn note(&self, core: &Core) -> Result<(), Error> {
         let (Some(name), Some(known)) = (&self.name, &self.known) else { return Ok(()) };
-        let transactions = &core.transactions;
-        transactions.log.write(batch_about(name, known), &core.timer, &core.closing).await?;
-        let now = core.config.env.clock.now();
-        transactions.table.lock().ended(name, self.last.clone(), self.next.producer(), now);
+        core.transactions.log.write(batch_about(name, known), &core.timer, &core.closing).await?;
+        self.go_on(core, name);
         Ok(())
+    }
+
+    /// The same, tried once: a start does not wait for a disk that fails.
+    async fn note_once(&self, core: &Core) -> Result<(), Error> {
+        let (Some(name), Some(known)) = (&self.name, &self.known) else { return Ok(()) };
+        append_durable(core.transactions.log.lane(), batch_about(name, known)).await?;
+        self.go_on(core, name);
+        Ok(())
+    }
+
+    fn go_on(&self, core: &Core, name: &str) {
+        let now = core.config.env.clock.now();
+        core.transactions.table.lock().ended(name, self.last.clone(), self.next.producer(), now);
     }
 }
 

@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use run::Run;
 
-/// So many lines of a run that failed are printed.
+/// So many lines of a run that failed are printed, unless only its seed is run.
 const LAST_LINES: usize = 80;
 
 /// How often something happened.
@@ -50,7 +50,8 @@ fn run(seed: u64) -> Result<(Tally, Vec<String>), String> {
                 Some(message) => message.clone(),
                 None => panic.downcast_ref::<&str>().map_or_else(String::new, ToString::to_string),
             };
-            let from = world.lines.len().saturating_sub(LAST_LINES);
+            let most = if setting("LOGMILL_SIMULATION_SEED").is_some() { usize::MAX } else { LAST_LINES };
+            let from = world.lines.len().saturating_sub(most);
             Err(format!("LOGMILL_SIMULATION_SEED={seed}: {why}\n{}", world.lines[from..].join("\n")))
         }
     }
