@@ -121,7 +121,7 @@ impl<'a> Unfinished<'a> {
         );
         let ending = Ended {
             name: self.of.map(|(name, _)| Arc::clone(name)),
-            known: self.of.and_then(|(_, known)| self.record(known, next, outcome)),
+            known: self.of.and_then(|(_, known)| self.record(core, known, next, outcome)),
             last: Last {
                 producer: self.producer,
                 outcome,
@@ -144,9 +144,13 @@ impl<'a> Unfinished<'a> {
         }));
     }
 
-    /// What is to be written of it; nothing where that would say nothing new.
-    fn record(&self, known: &Known, next: Next, outcome: Outcome) -> Option<Known> {
-        let says_something = self.decided.is_some() || known.step.is_none();
+    /// What is to be written of it; nothing where that would say nothing new, and as long as a partition that cannot be
+    /// opened has no marker: a later start finds the decision.
+    fn record(&self, core: &Core, known: &Known, next: Next, outcome: Outcome) -> Option<Known> {
+        let says_something = match self.decided {
+            Some(_) => !is_out_of_reach(core, known),
+            None => known.step.is_none(),
+        };
         says_something.then(|| Known {
             producer: next.markers,
             next_id: next.next_id,

@@ -232,7 +232,14 @@ impl Loop {
         match come {
             Ok(committed) => {
                 assert!(!sent.in_vain, "{unit}: step {sequence} was taken, and another owns the unit");
-                assert!(sent.again || !committed.duplicate, "{unit}: step {sequence} is new");
+                if committed.duplicate && !sent.again {
+                    // It has forgotten that it sent one of that number, which was committed since it joined.
+                    world.count("steps of a forgotten number");
+                    world.ledger.refused(txn);
+                    world.ledger.commit_refused(said);
+                    self.next = None;
+                    return true;
+                }
                 world.ledger.step_committed(txn);
                 world.ledger.commit_acknowledged(GROUP, (self.owned.topic_id, self.owned.partition), said);
                 (self.at, self.sequence) = (header.offsets[0].offset, sequence + 1);
