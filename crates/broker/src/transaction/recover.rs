@@ -38,12 +38,17 @@ struct Unfinished<'a> {
 
 /// Ends every transaction that is open in some partition: as it was decided, or else aborted. Blocks until all have
 /// their markers that can; where a disk fails it is tried again in the background, and the transactional id takes
-/// nothing meanwhile.
-pub(crate) fn recover(core: &Arc<Core>, known: &AllKnown) {
+/// nothing meanwhile. Of the node's log of offsets those are returned that are not committed, for who reads it before
+/// they have their markers.
+pub(crate) fn recover(core: &Arc<Core>, known: &AllKnown) -> Vec<OpenTransaction> {
     core.transactions.table.lock().pass_over_all(|| core.fresh_producer_id());
     let mut all: BTreeMap<(i64, bool), Unfinished<'_>> = BTreeMap::new();
+    let mut undone = Vec::new();
     for open in open_transactions(core) {
         let unfinished = Unfinished::of(&open, known);
+        if open.id == OFFSETS_ID && unfinished.decided != Some(Outcome::Commit) {
+            undone.push(open.transaction);
+        }
         let key = (unfinished.producer.id, unfinished.decided.is_some());
         let touched = Touched::new(Arc::clone(&open.lane.name().topic), open.lane);
         all.entry(key).or_insert(unfinished).touched.insert(open.id, touched);
@@ -57,6 +62,7 @@ pub(crate) fn recover(core: &Arc<Core>, known: &AllKnown) {
             core.transactions.table.lock().set_ending(name, outcome, known.started_at);
         }
     }
+    undone
 }
 
 /// Of all partitions, and of the node's log of offsets.

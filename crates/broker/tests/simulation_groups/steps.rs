@@ -98,8 +98,9 @@ impl Stepper {
 
     pub(crate) fn collect(&mut self, world: &mut World) {
         for news in self.member.listen(world) {
-            if let News::Assigned(unit) = news {
-                let owned = self.member.units[&unit].clone();
+            if let News::Assigned(unit) = news
+                && let Some(owned) = self.member.units.get(&unit).cloned()
+            {
                 let before = self.loops.remove(&unit);
                 self.loops.insert(unit, Loop::begin(world, owned, before));
             }
