@@ -306,7 +306,7 @@ async fn take_over(core: &Arc<Core>, name: &Arc<str>, timeout: Duration) -> Resu
     let written = core.transactions.log.write(batch_about(name, &known), &core.timer, &core.closing).await;
     let mut table = core.transactions.table.lock();
     if let Err(error) = written {
-        table.not_begun(name);
+        table.set_empty(name);
         return Err(error);
     }
     table.begun(name, next.producer(), timeout, now);

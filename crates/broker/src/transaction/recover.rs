@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use logmill_log::OpenTransaction;
 use logmill_log::env::block_on;
+use logmill_record::Batch;
 
 use super::admit::{AllTouched, Touched};
 use super::end::{batch_about, mark_all, mark_all_once};
@@ -125,9 +126,12 @@ impl<'a> Unfinished<'a> {
             partitions = self.touched.len(),
             "a transaction that the last run left is {outcome}"
         );
+        // As long as a partition that cannot be opened has no marker nothing is said, and a later start finds the
+        // decision.
+        let of = self.of.filter(|(_, known)| self.decided.is_none() || !is_out_of_reach(core, known));
         let ending = Ended {
-            name: self.of.map(|(name, _)| Arc::clone(name)),
-            known: self.of.and_then(|(_, known)| self.record(core, known, next, outcome)),
+            name: of.map(|(name, _)| Arc::clone(name)),
+            known: of.and_then(|(_, known)| self.record(known, next, outcome)),
             last: Last {
                 producer: self.producer,
                 outcome,
@@ -150,13 +154,9 @@ impl<'a> Unfinished<'a> {
         }));
     }
 
-    /// What is to be written of it; nothing where that would say nothing new, and as long as a partition that cannot be
-    /// opened has no marker: a later start finds the decision.
-    fn record(&self, core: &Core, known: &Known, next: Next, outcome: Outcome) -> Option<Known> {
-        let says_something = match self.decided {
-            Some(_) => !is_out_of_reach(core, known),
-            None => known.step.is_none(),
-        };
+    /// What is to be written of it; nothing where that would say nothing new.
+    fn record(&self, known: &Known, next: Next, outcome: Outcome) -> Option<Known> {
+        let says_something = self.decided.is_some() || known.step.is_none();
         says_something.then(|| Known {
             producer: next.markers,
             next_id: next.next_id,
@@ -179,23 +179,35 @@ struct Ended {
 impl Ended {
     /// Writes that it has ended, however often it takes, and lets its transactional id go on.
     async fn note(&self, core: &Core) -> Result<(), Error> {
-        let (Some(name), Some(known)) = (&self.name, &self.known) else { return Ok(()) };
-        core.transactions.log.write(batch_about(name, known), &core.timer, &core.closing).await?;
-        self.go_on(core, name);
+        if let Some(batch) = self.batch() {
+            core.transactions.log.write(batch, &core.timer, &core.closing).await?;
+        }
+        self.go_on(core);
         Ok(())
     }
 
     /// The same, tried once: a start does not wait for a disk that fails.
     async fn note_once(&self, core: &Core) -> Result<(), Error> {
-        let (Some(name), Some(known)) = (&self.name, &self.known) else { return Ok(()) };
-        append_durable(core.transactions.log.lane(), batch_about(name, known)).await?;
-        self.go_on(core, name);
+        if let Some(batch) = self.batch() {
+            append_durable(core.transactions.log.lane(), batch).await?;
+        }
+        self.go_on(core);
         Ok(())
     }
 
-    fn go_on(&self, core: &Core, name: &str) {
+    fn batch(&self) -> Option<Batch> {
+        Some(batch_about(self.name.as_ref()?, self.known.as_ref()?))
+    }
+
+    fn go_on(&self, core: &Core) {
+        let Some(name) = &self.name else { return };
         let now = core.config.env.clock.now();
-        core.transactions.table.lock().ended(name, self.last.clone(), self.next.producer(), now);
+        let mut table = core.transactions.table.lock();
+        match self.known {
+            Some(_) => table.ended(name, self.last.clone(), self.next.producer(), now),
+            // Of a step, whose producer is the node's.
+            None => table.set_empty(name),
+        }
     }
 }
 

@@ -439,8 +439,8 @@ impl Table {
         }
     }
 
-    /// The other has not begun after all.
-    pub(super) fn not_begun(&mut self, name: &str) {
+    /// It takes something again, and nobody else has come to write under the id.
+    pub(super) fn set_empty(&mut self, name: &str) {
         if let Some(entry) = self.by_name.get_mut(name) {
             entry.state = State::Empty;
         }
