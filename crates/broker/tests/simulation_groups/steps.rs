@@ -274,6 +274,8 @@ impl Sent {
         if !self.in_vain {
             world.ledger.asked(self.whole.txn);
         }
+        let (unit, epoch, sequence) = (&header.unit, header.unit_epoch, header.sequence);
+        world.line(format!("{GROUP}: step {sequence} of {unit} {epoch}: {:?}", self.whole.records));
         self.call = Some(self.whole.call(world));
     }
 }
