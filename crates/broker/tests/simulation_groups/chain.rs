@@ -45,15 +45,6 @@ impl Chain {
         Self { member: Member::new(GROUP, false), client, at: BTreeMap::new(), stage: Stage::Producer }
     }
 
-    pub(crate) fn is_at_end(&self, ends: &BTreeMap<u32, Offset>) -> u32 {
-        let is_idle = matches!(self.stage, Stage::Ready | Stage::Reading(..));
-        let at_end = |(unit, (_, at)): &(&String, &(i32, Offset))| {
-            let partition = unit.rsplit_once('/').and_then(|(_, it)| it.parse().ok());
-            partition.is_some_and(|partition: u32| ends.get(&partition) == Some(at))
-        };
-        if is_idle { u32::try_from(self.at.iter().filter(at_end).count()).unwrap() } else { 0 }
-    }
-
     /// Begins again, and hears then what it owns.
     fn start_over(&mut self) {
         self.stage = Stage::Producer;
@@ -134,7 +125,8 @@ impl Chain {
     }
 
     fn send(&mut self, world: &mut World, unit: String, taken: &[Offset], next: Offset) {
-        let Some((owned, (epoch, at))) = self.member.units.get(&unit).cloned().zip(self.at.get(&unit).copied())
+        let Some((owned, (epoch, at))) =
+            self.member.units.get(&unit).cloned().zip(self.at.get(&unit).copied())
         else {
             return;
         };

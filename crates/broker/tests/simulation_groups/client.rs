@@ -204,7 +204,11 @@ impl Client {
             world.told(&self.who, "send in a transaction", told.map_err(|error| error.reason()));
             match come {
                 Ok(_) => {
-                    assert!(!send.fenced, "{}: {} was taken, and another had taken over", self.who, send.value);
+                    assert!(
+                        !send.fenced,
+                        "{}: {} was taken, and another had taken over",
+                        self.who, send.value
+                    );
                     world.ledger.written(&send.value);
                 }
                 Err(_) => open.failed = true,
@@ -228,7 +232,11 @@ impl Client {
         let (outcome, again) = (end.outcome, end.again);
         match come {
             Ok(producer) => {
-                assert!(!end.fenced, "{}: a {what} of {txn} was answered, and another had taken over", self.who);
+                assert!(
+                    !end.fenced,
+                    "{}: a {what} of {txn} was answered, and another had taken over",
+                    self.who
+                );
                 if outcome == Outcome::Commit {
                     world.ledger.committed(txn);
                 }

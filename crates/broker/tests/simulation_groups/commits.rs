@@ -114,7 +114,11 @@ impl Committer {
             match come {
                 Ok(()) => {
                     assert_eq!(it.in_vain, None, "{}: was taken", it.said);
-                    world.ledger.commit_acknowledged(group, (it.owned.topic_id, it.owned.partition), &it.said);
+                    world.ledger.commit_acknowledged(
+                        group,
+                        (it.owned.topic_id, it.owned.partition),
+                        &it.said,
+                    );
                 }
                 Err(error) if is_refusal(error.reason()) => {
                     world.ledger.commit_refused(&it.said);

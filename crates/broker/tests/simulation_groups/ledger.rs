@@ -136,9 +136,7 @@ impl Ledger {
 
     /// Whether another has taken over since.
     pub(crate) fn is_fenced(&self, id: &str, producer: ProducerEpoch) -> bool {
-        self.producers
-            .get(id)
-            .is_some_and(|latest| latest.id == producer.id && latest.epoch > producer.epoch)
+        self.producers.get(id).is_some_and(|latest| latest.id == producer.id && latest.epoch > producer.epoch)
     }
 
     /// Whether another is known to own the unit since.
@@ -227,14 +225,18 @@ impl Ledger {
         }
         for (number, txn) in self.txns.iter().enumerate() {
             let is_there = |value: &String| visible.contains_key(&**value);
-            let stays = |(_, (place, acknowledged)): &(&String, &(Place, bool))| *acknowledged && place.0 != SIDE;
+            let stays =
+                |(_, (place, acknowledged)): &(&String, &(Place, bool))| *acknowledged && place.0 != SIDE;
             let some = txn.records.keys().find(|value| is_there(value));
             let missing = txn.records.iter().filter(stays).find(|(value, _)| !is_there(value));
             match txn.fate {
                 Fate::Never => assert_eq!(some, None, "transaction {number} is not committed"),
                 Fate::Committed => assert_eq!(missing, None, "transaction {number} is committed"),
                 Fate::Asked => {
-                    assert!(some.is_none() || missing.is_none(), "of {number}: {some:?}, without {missing:?}");
+                    assert!(
+                        some.is_none() || missing.is_none(),
+                        "of {number}: {some:?}, without {missing:?}"
+                    );
                 }
             }
         }

@@ -61,8 +61,11 @@ impl Member {
 
     pub(crate) fn join(&mut self, world: &mut World) {
         let units = || (0..PARTITIONS).map(|it| (self.unit(it), vec![(IN.to_owned(), it)])).collect();
-        let new =
-            if self.has_units { JoinGroup::units(self.group, units()) } else { JoinGroup::topics(self.group, [IN]) };
+        let new = if self.has_units {
+            JoinGroup::units(self.group, units())
+        } else {
+            JoinGroup::topics(self.group, [IN])
+        };
         let seconds = |world: &World| Duration::from_millis(1_000 + world.below(5_000));
         let join = JoinGroup {
             member_id: self.id.clone(),

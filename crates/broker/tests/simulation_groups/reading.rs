@@ -42,9 +42,14 @@ pub(crate) fn has_read(world: &mut World, data: &PartitionData) {
 impl Reader {
     pub(crate) fn new(world: &World) -> Self {
         let all: Vec<_> = places().collect();
-        let isolation =
-            if world.one_in(5) { Isolation::ReadUncommitted } else { Isolation::ReadCommitted };
-        Self { place: all[world.index(all.len())], topic_id: None, next: Position::Earliest, isolation, call: None }
+        let isolation = if world.one_in(5) { Isolation::ReadUncommitted } else { Isolation::ReadCommitted };
+        Self {
+            place: all[world.index(all.len())],
+            topic_id: None,
+            next: Position::Earliest,
+            isolation,
+            call: None,
+        }
     }
 
     pub(crate) fn go_on(&mut self, world: &World) {
@@ -54,7 +59,8 @@ impl Reader {
         if world.one_in(15) {
             (self.topic_id, self.next) = (None, Position::Earliest);
         }
-        let from = FetchFrom { topic_id: self.topic_id, ..FetchFrom::new(self.place.0, self.place.1, self.next) };
+        let from =
+            FetchFrom { topic_id: self.topic_id, ..FetchFrom::new(self.place.0, self.place.1, self.next) };
         let fetch = Fetch::new(vec![from]).max_bytes(world.index(2_000)).isolation(self.isolation);
         self.call = Some(Box::pin(world.broker.fetch(&world.context, fetch)));
     }

@@ -42,7 +42,8 @@ impl Run {
         let clients = ["a", "a", "b", "c"].iter().enumerate().map(|(number, id)| Client::new(id, number));
         let clients = clients.collect();
         let has_units = world.one_in(2);
-        let committers = [("plain", false), ("plain", false), ("plain", false), ("units", true), ("units", true)];
+        let committers =
+            [("plain", false), ("plain", false), ("plain", false), ("units", true), ("units", true)];
         let committers = committers.map(|(group, units)| Committer::new(group, units)).into();
         let steppers = (0..3).map(|_| Stepper::new(has_units)).collect();
         let chains = (0..2).map(Chain::new).collect();
@@ -251,13 +252,22 @@ impl Run {
             self.world.pass(Duration::from_millis(3));
             self.steppers.iter_mut().for_each(|member| member.collect(&mut self.world));
             self.chains.iter_mut().for_each(|member| member.collect(&mut self.world));
-            let stepped: u32 = self.steppers.iter().map(|member| member.is_at_end(&ends)).sum();
-            let chained: u32 = self.chains.iter().map(|member| member.is_at_end(&ends)).sum();
-            if stepped == PARTITIONS && chained == PARTITIONS {
+            if [steps::GROUP, chain::GROUP].iter().all(|group| self.is_at(group, &ends)) {
                 return;
             }
         }
-        panic!("nothing fails any more, and still a loop does not come to its end");
+        let describe = |group| self.world.wait(self.world.broker.describe_group(&self.world.context, group));
+        let groups = [describe(steps::GROUP), describe(chain::GROUP)];
+        panic!("nothing fails any more, and still a loop does not come to its end, {ends:?}: {groups:#?}");
+    }
+
+    /// Whether a group has committed all that there is.
+    fn is_at(&self, group: &str, ends: &BTreeMap<u32, Offset>) -> bool {
+        let described = self.world.broker.describe_group(&self.world.context, group);
+        let offsets = self.world.wait(described).map(|group| group.offsets).unwrap_or_default();
+        let committed = offsets.iter().map(|of| (of.partition, of.offset));
+        let committed: BTreeMap<_, _> = committed.collect();
+        ends.iter().all(|(partition, end)| end.get() == 0 || committed.get(partition) == Some(end))
     }
 
     fn lose_everyone(&mut self) {

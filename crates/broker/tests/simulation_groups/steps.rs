@@ -50,11 +50,6 @@ impl Stepper {
         Self { member: Member::new(GROUP, has_units), loops: BTreeMap::new() }
     }
 
-    pub(crate) fn is_at_end(&self, ends: &BTreeMap<u32, Offset>) -> u32 {
-        let at_end = |it: &&Loop| it.next.is_none() && ends.get(&it.owned.partition) == Some(&it.at);
-        u32::try_from(self.loops.values().filter(at_end).count()).unwrap()
-    }
-
     pub(crate) fn go_on(&mut self, world: &mut World, calm: bool) {
         if !self.member.is_in() {
             return self.member.join(world);
@@ -186,7 +181,8 @@ impl Loop {
             let what = made_of(GROUP, self.owned.partition, *offset);
             records.push((place, world.ledger.record(txn, place, &what)));
         }
-        let said = world.ledger.commit(&format!("step {} of {unit} {}", self.sequence, self.owned.epoch), next);
+        let said =
+            world.ledger.commit(&format!("step {} of {unit} {}", self.sequence, self.owned.epoch), next);
         let header = StepHeader {
             group: GROUP.to_owned(),
             unit: unit.to_owned(),
