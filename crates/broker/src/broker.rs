@@ -170,12 +170,9 @@ impl Broker {
             report: loaded.report,
             config,
         }));
-        transaction::recover(&broker.0, &decided);
-        broker.0.offsets.check_decided().inspect_err(|_| {
-            let _ = broker.0.set.close();
-        })?;
         // What groups have committed is read when it is known which transactions have.
-        let owners = broker.0.offsets.read_all().inspect_err(|_| {
+        let undone = transaction::recover(&broker.0, &decided);
+        let owners = broker.0.offsets.read_all(&undone).inspect_err(|_| {
             let _ = broker.0.set.close();
         })?;
         broker.0.groups.restore(&broker.0, owners);

@@ -143,16 +143,6 @@ impl OpenError {
         }
     }
 
-    /// What was left undecided in one of the node's own logs could not be ended, so that it cannot be read whole.
-    pub(crate) fn internal_undecided(dir: &Path) -> Self {
-        let message = format!(
-            "the node's own log in {} could not be written, and a transaction in it has to be ended before it can be \
-             read: check the disk, and start again",
-            dir.display()
-        );
-        Self::new(OpenErrorKind::Io, message)
-    }
-
     /// A record of one of the node's own logs, beside its metadata, cannot be read, for this reason.
     pub(crate) fn internal_unreadable(dir: &Path, offset: Offset, is_newer: bool, why: &str) -> Self {
         let dir_shown = dir.display();

@@ -28,7 +28,7 @@ pub use decode::{DecodedRecord, DecodedRecords, decode};
 pub(crate) use isolation::Aborted;
 pub use isolation::Isolation;
 use logmill_log::{AbortedTxn, Chunk};
-use logmill_record::Offset;
+use logmill_record::{BatchHeader, Offset};
 pub(crate) use place::locate;
 pub(crate) use room::{ReplyPermit, ReplyRoom};
 pub use subscribe::{Credit, Subscribe, Subscription};
@@ -162,6 +162,17 @@ impl PartitionData {
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.batches.len()).sum()
+    }
+
+    /// Whether a batch among the chunks belongs to a transaction that was aborted, so that a reader of committed
+    /// records is to leave it out. For one that asked for uncommitted ones none does.
+    #[must_use]
+    pub fn is_aborted(&self, batch: &BatchHeader) -> bool {
+        let has = |txn: &AbortedTxn| {
+            txn.producer_id == batch.producer_id
+                && (txn.first_offset..=txn.last_offset).contains(&batch.base_offset)
+        };
+        batch.attributes.is_transactional() && self.aborted.iter().any(has)
     }
 
     /// The records for the reader: from the offset asked for, without those of aborted transactions. See

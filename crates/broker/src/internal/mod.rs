@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codec::DecodeError;
-use logmill_log::{AbortedTxn, CompactionOptions, Log, LogOptions, LogSet, LogState};
+use logmill_log::{AbortedTxn, CompactionOptions, Log, LogOptions, LogSet, LogState, OpenTransaction};
 use logmill_record::{Batch, BatchBuilder, NewRecord, Offset, TimestampMs};
 use uuid::Uuid;
 
@@ -108,9 +108,11 @@ impl InternalLog {
         &self.lane
     }
 
-    /// Gives every record to `each` that counts, in order: of transactions those that were committed. Blocks.
+    /// Gives every record to `each` that counts, in order: of transactions those that were committed, and of those that
+    /// no marker has ended those that are not `undone`. Blocks.
     pub(crate) fn read(
         &self,
+        undone: &[OpenTransaction],
         mut each: impl FnMut(Stored<'_>) -> Result<(), DecodeError>,
     ) -> Result<(), OpenError> {
         let log = self.lane.log();
@@ -118,7 +120,7 @@ impl InternalLog {
             OpenError::internal_unreadable(log.dir(), offset, cause.is_newer(), &cause.to_string())
         };
         let damaged = |error| OpenError::internal_damaged(log.dir(), error);
-        let (mut next, end) = (log.start_offset(), log.last_stable_offset());
+        let (mut next, end) = (log.start_offset(), log.end_offset());
         while next < end {
             let read = log.read(next, READ_BYTES).map_err(damaged)?;
             let aborted = log.aborted(next..read.next_offset).map_err(damaged)?;
@@ -127,7 +129,7 @@ impl InternalLog {
                     Batch::split_from(&mut chunk.batches).map_err(|error| unreadable(next, error.into()))?
                 {
                     let offset = batch.header().base_offset;
-                    if offset < end && counts(&batch, &aborted) {
+                    if offset < end && counts(&batch, &aborted, undone) {
                         apply(&batch, &mut each).map_err(|cause| unreadable(offset, cause))?;
                     }
                 }
@@ -230,15 +232,18 @@ fn open_existing(set: &LogSet, which: Which) -> Result<Log, OpenError> {
 }
 
 /// Whether the records of a batch are to be read.
-fn counts(batch: &Batch, aborted: &[AbortedTxn]) -> bool {
+fn counts(batch: &Batch, aborted: &[AbortedTxn], undone: &[OpenTransaction]) -> bool {
     let header = batch.header();
     let is_aborted = |txn: &AbortedTxn| {
         txn.producer_id == header.producer_id
             && (txn.first_offset..=txn.last_offset).contains(&header.base_offset)
     };
+    let is_undone = |txn: &OpenTransaction| {
+        txn.producer_id == header.producer_id && txn.first_offset <= header.base_offset
+    };
     let attributes = header.attributes;
-    let leaves_out =
-        attributes.is_control() || attributes.is_transactional() && aborted.iter().any(is_aborted);
+    let is_undecided = || aborted.iter().any(is_aborted) || undone.iter().any(is_undone);
+    let leaves_out = attributes.is_control() || attributes.is_transactional() && is_undecided();
     !leaves_out
 }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 pub(crate) use commit::Resolved;
 pub use commit::{MAX_COMMIT_METADATA_BYTES, OffsetToCommit};
+use logmill_log::OpenTransaction;
 use logmill_record::Offset;
 use parking_lot::Mutex;
 pub(crate) use record::{Committed, Key};
@@ -64,22 +65,12 @@ impl Offsets {
         Self { log, state: Mutex::default(), under_way: Arc::default() }
     }
 
-    /// Refuses a log in which a transaction is still open: what lies behind it could not be read, and groups would do
-    /// again what they have done.
-    pub(crate) fn check_decided(&self) -> Result<(), OpenError> {
-        let log = self.lane().log();
-        if log.open_transactions().is_empty() {
-            Ok(())
-        } else {
-            Err(OpenError::internal_undecided(log.dir()))
-        }
-    }
-
-    /// Reads back what was committed, and who has what. Blocks.
-    pub(crate) fn read_all(&self) -> Result<Rows, OpenError> {
+    /// Reads back what was committed, and who has what. Of the transactions that no marker has ended yet, those that are
+    /// `undone` never will be committed, and all others are. Blocks.
+    pub(crate) fn read_all(&self, undone: &[OpenTransaction]) -> Result<Rows, OpenError> {
         let mut state = State::default();
         let mut rows: BTreeMap<(String, UnitId), Restored> = BTreeMap::new();
-        self.log.read(|stored| {
+        self.log.read(undone, |stored| {
             if stored.key.starts_with(&assignments::KEY_VERSION.to_be_bytes()) {
                 let (group, unit) = assignments::decode_key(stored.key)?;
                 match stored.value {

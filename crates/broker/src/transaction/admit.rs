@@ -1,5 +1,6 @@
 //! Records on their way into a transaction.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use logmill_record::{Batch, Offset, TimestampMs};
@@ -16,8 +17,8 @@ use crate::produce::{Lane, ProducerSequence, next_sequence};
 pub(crate) struct Touched {
     pub(super) topic: Arc<str>,
     pub(super) lane: Lane,
-    /// The last of its records, and in which of the partition's logs.
-    written: Mutex<Option<(u64, Offset)>>,
+    /// The last of its records in each of the partition's logs: one may have lost what it had when the next was opened.
+    written: Mutex<BTreeMap<u64, Offset>>,
 }
 
 /// The right to append to a partition as a part of a transaction, which does not end before it is given back.
@@ -34,13 +35,16 @@ impl Touched {
 
     /// The last record that was written.
     pub(super) fn last(&self) -> Option<Offset> {
-        self.written.lock().map(|(_, last)| last)
+        self.written.lock().last_key_value().map(|(_, last)| *last)
     }
 
     /// Resolves when all that was written is on disk; with an error if it is not, and never will be.
     pub(super) async fn durable(&self) -> Result<(), Error> {
-        let Some((generation, last)) = *self.written.lock() else { return Ok(()) };
-        self.lane.confirm(generation, last).await
+        let written = self.written.lock().clone();
+        for (generation, last) in written {
+            self.lane.confirm(generation, last).await?;
+        }
+        Ok(())
     }
 }
 
@@ -48,9 +52,8 @@ impl Admitted {
     /// The records were written, up to this one, in that one of the partition's logs.
     pub(crate) fn written(self, generation: u64, last: Offset) {
         let mut written = self.touched.written.lock();
-        if written.is_none_or(|before| before < (generation, last)) {
-            *written = Some((generation, last));
-        }
+        let before = written.entry(generation).or_insert(last);
+        *before = last.max(*before);
     }
 }
 
@@ -74,4 +77,4 @@ pub(super) fn offsets_batch(
 }
 
 /// What a step or a client's transaction has touched, by partition.
-pub(super) type AllTouched = std::collections::BTreeMap<TouchedId, Arc<Touched>>;
+pub(super) type AllTouched = BTreeMap<TouchedId, Arc<Touched>>;

@@ -98,7 +98,7 @@ impl Transactions {
     /// What was decided before, read from the node's log. Blocks.
     pub(crate) fn open(log: InternalLog) -> Result<(Self, AllKnown), OpenError> {
         let mut known = AllKnown::new();
-        log.read(|stored| {
+        log.read(&[], |stored| {
             let name: Arc<str> = record::decode_key(stored.key)?.into();
             match stored.value {
                 Some(value) => known.insert(name, record::decode(value)?),

@@ -282,7 +282,13 @@ async fn begin(core: Arc<Core>, name: Arc<str>, timeout: Duration) -> Result<Pro
 
 async fn take_over(core: &Arc<Core>, name: &Arc<str>, timeout: Duration) -> Result<ProducerEpoch, Error> {
     let asks = Asks::Node("another instance has begun under its transactional id".to_owned());
-    let producer = end_in_turn(core, name, &asks, Outcome::Abort).await?;
+    let producer = loop {
+        end_in_turn(core, name, &asks, Outcome::Abort).await?;
+        let now = core.config.env.clock.now();
+        if let Some(producer) = core.transactions.table.lock().shut(name, now)? {
+            break producer;
+        }
+    };
     // Whoever has that epoch, and has written nothing yet, is fenced too.
     let next = Next::after(producer, || core.fresh_producer_id());
     let now = core.config.env.clock.now();
@@ -297,8 +303,13 @@ async fn take_over(core: &Arc<Core>, name: &Arc<str>, timeout: Duration) -> Resu
         started_at: now,
         step: None,
     };
-    core.transactions.log.write(batch_about(name, &known), &core.timer, &core.closing).await?;
-    core.transactions.table.lock().begun(name, next.producer(), timeout, now);
+    let written = core.transactions.log.write(batch_about(name, &known), &core.timer, &core.closing).await;
+    let mut table = core.transactions.table.lock();
+    if let Err(error) = written {
+        table.set_empty(name);
+        return Err(error);
+    }
+    table.begun(name, next.producer(), timeout, now);
     Ok(next.producer())
 }
 

@@ -5,19 +5,17 @@ use std::sync::Arc;
 
 use logmill_log::OpenTransaction;
 use logmill_log::env::block_on;
+use logmill_record::Batch;
 
 use super::admit::{AllTouched, Touched};
 use super::end::{batch_about, mark_all, mark_all_once};
 use super::record::{Known, Status};
-use super::table::{Last, Next};
+use super::table::{Last, Next, RESTARTED};
 use super::{AllKnown, Outcome, ProducerEpoch, TouchedId};
 use crate::broker::Core;
 use crate::error::Error;
-use crate::internal::OFFSETS_ID;
+use crate::internal::{OFFSETS_ID, append_durable};
 use crate::produce::Lane;
-
-/// Why a transaction was aborted that its producer may still believe in.
-const RESTARTED: &str = "the node was started again before the transaction was decided";
 
 /// A transaction that no marker has ended in a partition.
 #[derive(Debug)]
@@ -41,11 +39,17 @@ struct Unfinished<'a> {
 
 /// Ends every transaction that is open in some partition: as it was decided, or else aborted. Blocks until all have
 /// their markers that can; where a disk fails it is tried again in the background, and the transactional id takes
-/// nothing meanwhile.
-pub(crate) fn recover(core: &Arc<Core>, known: &AllKnown) {
+/// nothing meanwhile. Of the node's log of offsets those are returned that are not committed, for who reads it before
+/// they have their markers.
+pub(crate) fn recover(core: &Arc<Core>, known: &AllKnown) -> Vec<OpenTransaction> {
+    core.transactions.table.lock().pass_over_all(|| core.fresh_producer_id());
     let mut all: BTreeMap<(i64, i16, bool), Unfinished<'_>> = BTreeMap::new();
+    let mut undone = Vec::new();
     for open in open_transactions(core) {
         let unfinished = Unfinished::of(&open, known);
+        if open.id == OFFSETS_ID && unfinished.decided != Some(Outcome::Commit) {
+            undone.push(open.transaction);
+        }
         let ProducerEpoch { id, epoch } = unfinished.producer;
         let key = (id, epoch, unfinished.decided.is_some());
         let touched = Touched::new(Arc::clone(&open.lane.name().topic), open.lane);
@@ -60,6 +64,7 @@ pub(crate) fn recover(core: &Arc<Core>, known: &AllKnown) {
             core.transactions.table.lock().set_ending(name, outcome, known.started_at);
         }
     }
+    undone
 }
 
 /// Of all partitions, and of the node's log of offsets.
@@ -129,9 +134,12 @@ impl<'a> Unfinished<'a> {
             partitions = self.touched.len(),
             "a transaction that the last run left is {outcome}"
         );
+        // As long as a partition that cannot be opened has no marker nothing is said, and a later start finds the
+        // decision.
+        let of = self.of.filter(|(_, known)| self.decided.is_none() || !is_out_of_reach(core, known));
         let ending = Ended {
-            name: self.of.map(|(name, _)| Arc::clone(name)),
-            known: self.of.and_then(|(_, known)| self.record(known, next, outcome)),
+            name: of.map(|(name, _)| Arc::clone(name)),
+            known: of.and_then(|(_, known)| self.record(known, next, outcome)),
             last: Last {
                 producer: self.producer,
                 outcome,
@@ -141,7 +149,7 @@ impl<'a> Unfinished<'a> {
         };
         let scheduler = &*core.config.env.scheduler;
         let marked = block_on(scheduler, mark_all_once(core, &self.touched, next.markers, outcome));
-        let done = marked.and_then(|()| block_on(scheduler, ending.note(core)));
+        let done = marked.and_then(|()| block_on(scheduler, ending.note_once(core)));
         let Err(error) = done else { return };
         tracing::warn!(%error, "the end of a transaction is tried again");
         if let (Some(name), Some((_, known))) = (&ending.name, self.of) {
@@ -177,14 +185,37 @@ struct Ended {
 }
 
 impl Ended {
-    /// Writes that it has ended, and lets its transactional id go on.
+    /// Writes that it has ended, however often it takes, and lets its transactional id go on.
     async fn note(&self, core: &Core) -> Result<(), Error> {
-        let (Some(name), Some(known)) = (&self.name, &self.known) else { return Ok(()) };
-        let transactions = &core.transactions;
-        transactions.log.write(batch_about(name, known), &core.timer, &core.closing).await?;
-        let now = core.config.env.clock.now();
-        transactions.table.lock().ended(name, self.last.clone(), self.next.producer(), now);
+        if let Some(batch) = self.batch() {
+            core.transactions.log.write(batch, &core.timer, &core.closing).await?;
+        }
+        self.go_on(core);
         Ok(())
+    }
+
+    /// The same, tried once: a start does not wait for a disk that fails.
+    async fn note_once(&self, core: &Core) -> Result<(), Error> {
+        if let Some(batch) = self.batch() {
+            append_durable(core.transactions.log.lane(), batch).await?;
+        }
+        self.go_on(core);
+        Ok(())
+    }
+
+    fn batch(&self) -> Option<Batch> {
+        Some(batch_about(self.name.as_ref()?, self.known.as_ref()?))
+    }
+
+    fn go_on(&self, core: &Core) {
+        let Some(name) = &self.name else { return };
+        let now = core.config.env.clock.now();
+        let mut table = core.transactions.table.lock();
+        match self.known {
+            Some(_) => table.ended(name, self.last.clone(), self.next.producer(), now),
+            // Of a step, whose producer is the node's.
+            None => table.set_empty(name),
+        }
     }
 }
 

@@ -260,6 +260,10 @@ impl Run {
         let next = Next { markers: self.producer, next_id: None };
         let decision = Decision { outcome, next, step: record.clone() };
         let ended = decision.carry_out(&self.core, &self.name, &ending).await;
+        if ended.is_err() {
+            // It may be decided, and has partitions without a marker: a start ends it, and until then no step comes after.
+            self.core.transactions.table.lock().set_ending(&self.name, outcome, started_at);
+        }
         if let Some(error) = failed {
             return Err(error);
         }

@@ -21,6 +21,9 @@ use crate::produce::Lane;
 /// transaction has another id.
 const LAST_EPOCH: i16 = i16::MAX - 1;
 
+/// Why a transaction was aborted that its producer may still believe in.
+pub(super) const RESTARTED: &str = "the node was started again before the transaction was decided";
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Table {
@@ -41,6 +44,8 @@ pub(super) struct Entry {
     pub(super) step: Option<StepRecord>,
     /// The epoch of the unit whose owner writes with the producer's epoch.
     unit_epoch: i32,
+    /// Who wrote when the node ended.
+    before_start: Option<ProducerEpoch>,
     pub(super) updated_at: TimestampMs,
     /// One change of it at a time.
     pub(super) turn: Turns,
@@ -162,8 +167,8 @@ impl Next {
 impl Entry {
     fn new(producer: ProducerEpoch, timeout: Duration, updated_at: TimestampMs) -> Self {
         let turn = Turns::new(1, Arc::default());
-        let (state, unit_epoch) = (State::Empty, 0);
-        Self { producer, timeout, state, last: None, step: None, unit_epoch, updated_at, turn }
+        let (state, unit_epoch, before_start) = (State::Empty, 0, None);
+        Self { producer, timeout, state, last: None, step: None, unit_epoch, before_start, updated_at, turn }
     }
 
     fn restored(known: &Known) -> Self {
@@ -191,6 +196,9 @@ impl Entry {
         {
             return Err(aborted(name, why));
         }
+        if self.before_start == Some(producer) {
+            return Err(aborted(name, RESTARTED));
+        }
         Err(fenced(name, producer, self.producer))
     }
 }
@@ -203,6 +211,19 @@ impl Table {
             table.insert(Arc::clone(name), Entry::restored(known));
         }
         table
+    }
+
+    /// Nobody goes on where the last run of the node ended: of what was acknowledged as written a power cut may have
+    /// taken all that there was in some partition, so that nothing there says that a transaction was open. Its producer
+    /// would commit the rest. Nothing is written: who is not told of a new id before the next start never is.
+    pub(super) fn pass_over_all(&mut self, mut fresh: impl FnMut() -> i64) {
+        for (name, entry) in self.by_name.iter_mut().filter(|(_, entry)| entry.step.is_none()) {
+            let new = ProducerEpoch { id: fresh(), epoch: 0 };
+            let before = std::mem::replace(&mut entry.producer, new);
+            // By its old id it is known still, to be told why.
+            entry.before_start = Some(before);
+            self.by_producer.insert(new.id, Arc::clone(name));
+        }
     }
 
     fn insert(&mut self, name: Arc<str>, entry: Entry) {
@@ -386,6 +407,7 @@ impl Table {
         let Some(entry) = self.by_name.get_mut(name) else { return };
         let before = std::mem::replace(&mut entry.producer, next);
         (entry.state, entry.last, entry.updated_at) = (State::Empty, Some(last), now);
+        entry.before_start = None;
         self.replace_producer(name, before, next);
     }
 
@@ -403,13 +425,34 @@ impl Table {
         }
     }
 
+    /// Another is about to write under the id: until it [has begun](Table::begun) nobody else's records are taken, which
+    /// would else be a part of its first transaction. `None` if one has begun since the last was ended.
+    pub(super) fn shut(&mut self, name: &str, now: TimestampMs) -> Result<Option<ProducerEpoch>, Error> {
+        let entry = self.get_mut(name)?;
+        match entry.state {
+            State::Empty => {
+                entry.state = State::Ending { outcome: Outcome::Abort, started_at: now };
+                Ok(Some(entry.producer))
+            }
+            State::Ongoing(_) => Ok(None),
+            State::Ending { .. } => Err(is_ending(name)),
+        }
+    }
+
+    /// It takes something again, and nobody else has come to write under the id.
+    pub(super) fn set_empty(&mut self, name: &str) {
+        if let Some(entry) = self.by_name.get_mut(name) {
+            entry.state = State::Empty;
+        }
+    }
+
     /// Another producer writes under the id, with this time-out.
     pub(super) fn begun(&mut self, name: &str, producer: ProducerEpoch, timeout: Duration, now: TimestampMs) {
         let Some(entry) = self.by_name.get_mut(name) else { return };
         let before = std::mem::replace(&mut entry.producer, producer);
-        (entry.timeout, entry.updated_at) = (timeout, now);
+        (entry.state, entry.timeout, entry.updated_at) = (State::Empty, timeout, now);
         // Whoever wrote the last one is not told who writes now.
-        entry.last = None;
+        (entry.last, entry.before_start) = (None, None);
         self.replace_producer(name, before, producer);
     }
 
