@@ -15,6 +15,7 @@ use crate::broker::{Broker, Core};
 use crate::context::RequestContext;
 use crate::error::{Error, Reason};
 use crate::fetch::{Isolation, locate};
+use crate::limits::Limit;
 use crate::offsets::{Committed, Key};
 use crate::topic::Position;
 
@@ -304,7 +305,9 @@ impl Groups {
         let units = cell.state.lock().machine.assigned_units();
         core.offsets.forget_units(core, group, &units).await?;
         let mut cells = self.cells.lock();
-        if cell.state.lock().machine.member_count() == 0 {
+        let mut state = cell.state.lock();
+        if state.machine.member_count() == 0 {
+            state.is_gone = true;
             cells.remove(group);
         }
         Ok(())
@@ -418,11 +421,15 @@ struct Change {
 }
 
 fn plan(core: &Arc<Core>, request: &ResetOffsets) -> Result<Vec<Change>, Error> {
-    let mut changes = Vec::new();
+    let mut changes: Vec<Change> = Vec::new();
     for (name, partitions) in &request.topics {
         let topic = core.catalog.topic(name)?;
         let all: Vec<u32> = (0..topic.identity.partition_count).collect();
-        for partition in if partitions.is_empty() { &all } else { partitions } {
+        let named = if partitions.is_empty() { &all } else { partitions };
+        let count = changes.len() + named.len();
+        let doing = || format!("a reset of {count} partitions");
+        core.bounds.check(Limit::MaxPositions, count, doing, "reset them in several requests")?;
+        for partition in named {
             let (to, _) = locate(topic.partition(*partition)?, request.to, Isolation::ReadCommitted)?;
             let (group, name) = (request.group.clone(), name.clone());
             let before = core.offsets.get(&group, &name, *partition);
