@@ -96,7 +96,7 @@ pub struct Consumer {
 struct UnitPlace {
     unit: String,
     epoch: i32,
-    /// Where it is, once that is known.
+    /// Where it was to begin, or is; where the reader says, as long as nothing is known of it.
     next: Option<Offset>,
 }
 
@@ -288,12 +288,12 @@ impl Consumer {
     /// Whether what was to be read next is kept no more.
     fn is_behind_retention(&self, place: usize, data: &PartitionData) -> bool {
         let is_out = data.error.as_ref().is_some_and(|error| error.reason() == Reason::OffsetOutOfRange);
-        let next = self.places.get(&place).and_then(|of| of.next);
+        let next = self.places.get(&place).and_then(|of| of.next).unwrap_or(data.next_offset);
         let start = || {
             let topic = self.handle().core.catalog.topic(&data.topic).ok()?;
             topic.partition(data.partition).ok().map(|partition| partition.range().start)
         };
-        is_out && next.is_some_and(|next| start().is_some_and(|start| next < start))
+        is_out && start().is_some_and(|start| next < start)
     }
 
     fn begin_at_earliest(&mut self, place: usize, data: PartitionData) {
