@@ -1,6 +1,7 @@
 //! The services over a real connection, through the generated client stubs.
 
 mod committed;
+mod effects;
 mod every_limit;
 mod fuzz;
 mod groups;
