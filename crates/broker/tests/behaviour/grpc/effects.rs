@@ -116,12 +116,14 @@ async fn commit_step(worker: &Worker, sequence: i64, value: &str, point: u64) {
     if point == 3 {
         drop(requests);
         answer.await.unwrap().unwrap();
-    } else if point == 2 {
+        return;
+    }
+    if point == 2 {
         // All of it is on its way when the client is killed, or most.
         drop(requests);
         tokio::task::yield_now().await;
-        answer.abort();
     }
+    answer.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
