@@ -161,7 +161,8 @@ limits! {
     /// Bytes of steps that have begun to arrive and are not committed yet, and what their records take in memory besides,
     /// all together. A single one cannot have more either.
     MaxStepBytes max_step_bytes, Bytes, 256 * MIB;
-    /// Topics, partitions and offsets that one step touches, and offsets of one commit.
+    /// Topics, partitions and offsets that one step touches; offsets of one commit, and of one
+    /// transaction.
     MaxStepPartitions max_step_partitions, Count, 1_000;
     /// Groups that have or had members, since the node was started.
     MaxGroups max_groups, Count, 20_000;

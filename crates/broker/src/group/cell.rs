@@ -75,10 +75,10 @@ impl State {
                     later.forget.push(unit);
                 }
                 Action::Assign { to, unit, epoch } => {
-                    self.post(&to, super::member::Post::Assign(unit, epoch))
+                    self.post(&to, super::member::Post::Assign(unit, epoch));
                 }
                 Action::Revoke { to, unit, epoch } => {
-                    self.post(&to, super::member::Post::Revoke(unit, epoch))
+                    self.post(&to, super::member::Post::Revoke(unit, epoch));
                 }
                 Action::WarmUp { to, unit } => self.post(&to, super::member::Post::WarmUp(unit)),
                 Action::CancelWarmUp { to, unit } => self.post(&to, super::member::Post::CancelWarmUp(unit)),

@@ -26,7 +26,7 @@ impl MemberHandle {
         epoch: i32,
         offsets: Vec<OffsetToCommit>,
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
-        let committed = self.heartbeat().and_then(|()| self.begin_commit(unit, epoch, &offsets));
+        let committed = self.heartbeat().and_then(|()| self.begin_commit(unit, epoch, offsets));
         async move { committed?.await }
     }
 
@@ -34,7 +34,7 @@ impl MemberHandle {
         &self,
         unit: &str,
         epoch: i32,
-        offsets: &[OffsetToCommit],
+        offsets: Vec<OffsetToCommit>,
     ) -> Result<impl Future<Output = Result<(), Error>> + Send + 'static + use<>, Error> {
         let core = Arc::clone(&self.core);
         core.check_open()?;

@@ -45,7 +45,7 @@ impl Cell {
         let id = state.unit_id(core, unit).ok_or_else(|| self.stale(unit, epoch, None))?;
         state.machine.check(None, &id, UnitEpoch(epoch)).map_err(|Stale { owner }| {
             let owner = owner.map(|(member, epoch)| (member.to_string(), epoch.0));
-            self.stale(unit, epoch, owner)
+            self.stale(unit, epoch, owner.as_ref())
         })?;
         let partitions = state.machine.partitions_of(&id).to_vec();
         let place = state.holds_of(&id).take(1).ok_or_else(|| Error::fault("a commit"))?;
@@ -53,9 +53,9 @@ impl Cell {
         Ok(Held { group, unit, epoch, partitions, _place: place })
     }
 
-    fn stale(&self, unit: &str, epoch: i32, owner: Option<(String, i32)>) -> Error {
+    fn stale(&self, unit: &str, epoch: i32, owner: Option<&(String, i32)>) -> Error {
         let shown = shorten(unit);
-        let who = match &owner {
+        let who = match owner {
             Some((member, current)) => format!("the member {member:?} has it, in epoch {current}"),
             None => "nobody has it".to_owned(),
         };

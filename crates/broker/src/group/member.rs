@@ -334,7 +334,7 @@ impl Broker {
         core.check_open()?;
         let topics = request.named_topics();
         authorize(context, &Operation::JoinGroup { group: &request.group, topics })?;
-        request.check(core)?;
+        let request = request.checked(core)?;
         let member = match &request.member_id {
             Some(id) => MemberId::new(id.as_str()),
             None => MemberId::new(core.config.env.new_uuid().to_string()),
@@ -407,7 +407,7 @@ impl JoinGroup {
         topics.into_iter().collect()
     }
 
-    fn check(&self, core: &Core) -> Result<(), Error> {
+    fn checked(self, core: &Core) -> Result<Self, Error> {
         check_group(&self.group)?;
         self.member_id.as_deref().map_or(Ok(()), |id| check_text("member_id", id))?;
         self.instance_id.as_deref().map_or(Ok(()), |id| check_text("instance_id", id))?;
@@ -432,7 +432,8 @@ impl JoinGroup {
             }
         };
         let doing = || format!("a member that comes for {count} topics, or units and their partitions");
-        core.bounds.check(Limit::MaxJoinUnits, count, doing, "use several groups")
+        core.bounds.check(Limit::MaxJoinUnits, count, doing, "use several groups")?;
+        Ok(self)
     }
 
     fn interest(&self, core: &Core) -> Result<Interest, Error> {

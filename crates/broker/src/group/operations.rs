@@ -12,6 +12,7 @@ use super::machine::{GroupState as State, MemberDescription, Presence, UnitDescr
 use super::{Groups, not_found};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
+use crate::catalog::Partition;
 use crate::context::RequestContext;
 use crate::error::{Error, Reason};
 use crate::fetch::{Isolation, locate};
@@ -167,7 +168,7 @@ impl Broker {
     ) -> impl Future<Output = Result<GroupPage, Error>> + Send + 'static + use<> {
         let page = authorize(context, &Operation::ListGroups)
             .and_then(|()| self.core().check_open())
-            .map(|()| page(self.core(), &request));
+            .map(|()| page(self.core(), request));
         std::future::ready(page)
     }
 
@@ -322,12 +323,12 @@ fn exists(core: &Core, group: &str) -> Result<(), Error> {
     }
 }
 
-fn page(core: &Core, request: &ListGroups) -> GroupPage {
-    let size = if request.page_size == 0 { MAX_PAGE } else { request.page_size.min(MAX_PAGE) };
+fn page(core: &Core, request: ListGroups) -> GroupPage {
+    let ListGroups { page_size, page_token: after } = request;
+    let size = if page_size == 0 { MAX_PAGE } else { page_size.min(MAX_PAGE) };
     let mut names: BTreeSet<String> = core.offsets.groups().into_iter().collect();
     names.extend(core.groups.all().iter().map(|cell| cell.name.to_string()));
-    let after = request.page_token.as_str();
-    let mut shown = names.into_iter().filter(|name| after.is_empty() || name.as_str() > after);
+    let mut shown = names.into_iter().filter(|name| after.is_empty() || *name > after);
     let groups: Vec<_> = shown.by_ref().take(size).map(|name| summary(core, name)).collect();
     let more = shown.next().is_some();
     let last = groups.last().map(|group| group.group.clone());
@@ -393,7 +394,7 @@ const fn status(status: UnitStatus) -> &'static str {
 fn lag(core: &Core, key: Key, committed: Committed) -> GroupOffset {
     let topic = core.catalog.topic(&key.topic).ok().filter(|topic| topic.id == committed.topic_id);
     let partition = topic.as_ref().and_then(|topic| topic.partition(key.partition).ok());
-    let range = partition.map(|partition| partition.range());
+    let range = partition.map(Partition::range);
     let next = range.map(|range| committed.offset.max(range.start));
     let lag_records = range.zip(next).map(|(range, next)| range.last_stable.get().saturating_sub(next.get()));
     let waited = || {

@@ -239,7 +239,7 @@ fn counts(batch: &Batch, aborted: &[AbortedTxn]) -> bool {
             && (txn.first_offset..=txn.last_offset).contains(&header.base_offset)
     };
     let attributes = header.attributes;
-    !attributes.is_control() && !(attributes.is_transactional() && aborted.iter().any(is_aborted))
+    !(attributes.is_control() || attributes.is_transactional() && aborted.iter().any(is_aborted))
 }
 
 fn apply(

@@ -7,7 +7,7 @@ use logmill_record::{Batch, Offset, TimestampMs};
 use super::Offsets;
 use super::record::{Committed, Key};
 use crate::broker::Core;
-use crate::error::{Error, Reason, shorten};
+use crate::error::{Error, Reason};
 use crate::group::Held;
 use crate::internal::batch_of;
 
@@ -58,17 +58,17 @@ impl Offsets {
         &self,
         core: &Arc<Core>,
         held: &Held,
-        offsets: &[OffsetToCommit],
+        offsets: Vec<OffsetToCommit>,
     ) -> Result<Vec<Resolved>, Error> {
         let now = core.config.env.clock.now();
-        offsets.iter().map(|offset| self.resolve_one(core, held, offset, now)).collect()
+        offsets.into_iter().map(|offset| self.resolve_one(core, held, offset, now)).collect()
     }
 
     fn resolve_one(
         &self,
         core: &Core,
         held: &Held,
-        to_commit: &OffsetToCommit,
+        to_commit: OffsetToCommit,
         now: TimestampMs,
     ) -> Result<Resolved, Error> {
         let OffsetToCommit { topic, partition, offset, last_epoch, metadata } = to_commit;
@@ -76,9 +76,9 @@ impl Offsets {
             let rule = "it has at most 4,096 bytes";
             return Err(Error::field("metadata", format!("{} bytes", metadata.len()), rule));
         }
-        let state = core.catalog.topic(topic)?;
-        let of = state.partition(*partition)?;
-        if !held.has(state.id, *partition) {
+        let state = core.catalog.topic(&topic)?;
+        let of = state.partition(partition)?;
+        if !held.has(state.id, partition) {
             let message = format!(
                 "{} is not in unit {:?} of group {:?}: commit what was assigned",
                 of.name(),
@@ -88,17 +88,11 @@ impl Offsets {
             return Err(of.name().error(Reason::StaleAssignment, message));
         }
         let range = of.range();
-        if *offset > range.end {
+        if offset > range.end {
             return Err(of.name().out_of_range(offset, range.start, range.end));
         }
-        let key = Key { group: held.group().to_owned(), topic: shorten(topic), partition: *partition };
-        let committed = Committed {
-            topic_id: state.id,
-            offset: *offset,
-            last_epoch: *last_epoch,
-            metadata: metadata.clone(),
-            at: now,
-        };
+        let key = Key { group: held.group().to_owned(), topic, partition };
+        let committed = Committed { topic_id: state.id, offset, last_epoch, metadata, at: now };
         self.check_forward(&key, &committed, held.epoch())?;
         Ok(Resolved { key, committed })
     }

@@ -219,7 +219,7 @@ impl Step {
     }
 
     async fn run(self) -> Result<StepCommitted, Error> {
-        let Self { core, header, parts, room: _room, .. } = self;
+        let Self { core, mut header, parts, room: _room, .. } = self;
         let name: Arc<str> = step_name(&header.group, &header.unit).into();
         let turn = core.transactions.table.lock().step_turn(&name);
         let _turn = turn.take().await;
@@ -232,7 +232,7 @@ impl Step {
             StepCheck::Repeated(appended) => return Ok(StepCommitted { appended, duplicate: true }),
             StepCheck::Fresh(producer) => producer,
         };
-        let offsets = core.offsets.resolve(&core, &held, &header.offsets)?;
+        let offsets = core.offsets.resolve(&core, &held, std::mem::take(&mut header.offsets))?;
         let run = Run { core, name, header, producer, _held: held };
         run.commit(parts, offsets).await
     }

@@ -67,8 +67,8 @@ fn one(message: &impl prost::Message) -> Vec<Vec<u8>> {
     vec![message.encode_to_vec()]
 }
 
-/// Chance that comes again: splitmix64.
-struct Random(u64);
+/// Chance that comes again: splitmix64; and who writes transactions as `x`, if somebody does.
+struct Random(u64, Option<v1::ProducerEpoch>);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -302,7 +302,8 @@ impl Random {
     }
 
     fn transaction_producer(&mut self) -> Option<v1::ProducerEpoch> {
-        self.maybe(|random| v1::ProducerEpoch { id: random.long(), epoch: random.int() })
+        let known = self.1.filter(|_| !self.one_in(4));
+        self.maybe(|random| known.unwrap_or(v1::ProducerEpoch { id: random.long(), epoch: random.int() }))
     }
 
     fn add_offsets(&mut self) -> v1::AddOffsetsRequest {
@@ -538,7 +539,8 @@ async fn fuzz(served: &Served, rpc: &str, make: Make, runs: u64) -> Ended {
     let mut ended = Ended::default();
     for seed in 0..runs {
         let what = format!("{rpc}, seed {seed}");
-        let wire = Random(seed).request(make);
+        let producer = if rpc.starts_with("TransactionService/") { begin(served).await } else { None };
+        let wire = Random(seed, producer).request(make);
         let (response, mut body) = raw::begin(&sender, &format!("/logmill.v1.{rpc}"), &[]).await;
         body.send_data(wire.into(), true).unwrap();
         let waits = rpc.starts_with("FetchService");
@@ -559,6 +561,12 @@ async fn fuzz(served: &Served, rpc: &str, make: Make, runs: u64) -> Ended {
         }
     }
     ended
+}
+
+/// Who writes transactions as `x` from now on.
+async fn begin(served: &Served) -> Option<v1::ProducerEpoch> {
+    let init = v1::InitTransactionsRequest { transactional_id: "x".into(), timeout_ms: None };
+    served.transactions().init_transactions(init).await.unwrap().into_inner().producer
 }
 
 /// A member of group `g`, which has unit `t/0` in epoch 1 unless somebody takes it away.

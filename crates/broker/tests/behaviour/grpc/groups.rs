@@ -97,32 +97,31 @@ impl Member {
     }
 
     /// The first reply that is wanted; the others wait.
-    pub(super) async fn find<T>(&mut self, wanted: impl Fn(Reply) -> Result<T, Reply>) -> T {
+    pub(super) async fn find<T>(&mut self, wanted: impl Fn(&Reply) -> Option<T>) -> T {
         let mut aside = VecDeque::new();
         loop {
-            match wanted(self.next().await.unwrap()) {
-                Ok(found) => {
-                    aside.append(&mut self.waiting);
-                    self.waiting = aside;
-                    return found;
-                }
-                Err(other) => aside.push_back(other),
+            let reply = self.next().await.unwrap();
+            if let Some(found) = wanted(&reply) {
+                aside.append(&mut self.waiting);
+                self.waiting = aside;
+                return found;
             }
+            aside.push_back(reply);
         }
     }
 
     pub(super) async fn assigned(&mut self) -> v1::UnitAssigned {
-        let assigned = |reply| match reply {
-            Reply::Assigned(assigned) => Ok(assigned),
-            other => Err(other),
+        let assigned = |reply: &Reply| match reply {
+            Reply::Assigned(assigned) => Some(assigned.clone()),
+            _ => None,
         };
         self.find(assigned).await
     }
 
     pub(super) async fn data(&mut self) -> v1::UnitData {
-        let data = |reply| match reply {
-            Reply::Data(data) => Ok(data),
-            other => Err(other),
+        let data = |reply: &Reply| match reply {
+            Reply::Data(data) => Some(data.clone()),
+            _ => None,
         };
         self.find(data).await
     }
@@ -130,9 +129,9 @@ impl Member {
     /// Commits for the only partition of a unit, and waits for the answer.
     async fn commit(&mut self, unit: &v1::UnitEpoch, offset: i64) -> Option<v1::Error> {
         self.say(Sent::Commit(commit(7, unit, offset))).await;
-        let answer = |reply| match reply {
-            Reply::Committed(answer) => Ok(answer),
-            other => Err(other),
+        let answer = |reply: &Reply| match reply {
+            Reply::Committed(answer) => Some(answer.clone()),
+            _ => None,
         };
         let answer = self.find(answer).await;
         assert_eq!(answer.correlation_id, 7);
