@@ -129,10 +129,10 @@ limits! {
     MaxConnectionReplyBytes max_connection_reply_bytes, Bytes, 64 * MIB;
     /// What a topic's max.message.bytes can be set to. A request takes that and a megabyte, but at least four.
     MaxBatchBytes max_batch_bytes, Bytes, 8 * MIB;
-    /// Plain records in one produce request. In memory each takes a hundred bytes besides what is in it,
+    /// Plain records in one produce request, or in one message of a step. In memory each takes a hundred bytes besides what is in it,
     /// which a message need not spend on it.
     MaxRecordsPerRequest max_records_per_request, Count, 100_000;
-    /// Headers of all plain records in one produce request together.
+    /// Headers of all plain records in one produce request, or in one message of a step, together.
     MaxHeadersPerRequest max_headers_per_request, Count, 100_000;
     /// Connections. A few more are taken, to be told so.
     MaxConnections max_connections, Count, 4_096;
@@ -154,7 +154,7 @@ limits! {
     MaxPartitionReads max_partition_reads, Count, 4;
     /// Deletions of one partition's oldest records that wait or run.
     MaxPartitionDeletions max_partition_deletions, Count, 4;
-    /// Places in one search for offsets.
+    /// Places in one search for offsets, and partitions of one reset of a group.
     MaxPositions max_positions, Count, 10_000;
     /// Partitions in which one stream of produce requests has something that is not on disk, or a request failed.
     MaxStreamPartitions max_stream_partitions, Count, 10_000;

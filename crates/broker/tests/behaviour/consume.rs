@@ -1,6 +1,7 @@
 //! Members that are given the records of their units: what comes, from where on, and when it stops.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use logmill_broker::{
     Assignment, Config, Consume, ConsumeStart, Consumed, Consumer, DeleteRecords, GroupEvent, JoinGroup,
     Limits, LostUnit, OffsetToCommit, Reason, Subscribe, UnitData,
 };
-use logmill_log::sim::Sim;
+use logmill_log::sim::{Sim, SimRandom};
 use logmill_record::Offset;
 
 use crate::common::{Node, batch, produce_batch, small, text};
@@ -328,4 +329,123 @@ fn units_that_came_and_went_before_the_member_listened_are_not_told() {
     assert_eq!(assigned(&node, &mut deaf).unit, "t/0");
     assert_eq!(read(&node, &mut deaf, 1), ["last"]);
     node.broker.close().unwrap();
+}
+
+/// A consumer, and where it is in each of its units: the epoch, and the next offset.
+struct Reading {
+    consumer: Consumer,
+    units: BTreeMap<String, (i32, u64)>,
+}
+
+impl Reading {
+    fn join(node: &Node, member_id: Option<String>, credit: u64) -> Self {
+        let join = JoinGroup { member_id, ..JoinGroup::topics("g", ["t"]) };
+        Self { consumer: consume(node, Consume::new(join, credit)), units: BTreeMap::new() }
+    }
+
+    fn commit(&self, node: &Node, unit: &str) {
+        let (epoch, next) = self.units[unit];
+        let partition = unit.strip_prefix("t/").unwrap().parse().unwrap();
+        let offsets = vec![OffsetToCommit::new("t", partition, Offset(next))];
+        node.wait(self.consumer.handle().commit(unit, epoch, offsets)).unwrap();
+    }
+
+    fn leave(self, node: &Node) {
+        self.units.keys().for_each(|unit| self.commit(node, unit));
+        self.consumer.handle().leave().unwrap();
+    }
+
+    /// Asks a few times what comes, and then no more.
+    fn ask(&mut self, sim: &Sim, times: u64) -> Option<Consumed> {
+        let mut next = pin!(self.consumer.next());
+        for _ in 0..times {
+            if let Poll::Ready(came) = next.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return Some(came);
+            }
+            sim.scheduler.run_for(Duration::from_micros(100));
+        }
+        None
+    }
+
+    fn take(&mut self, node: &Node, came: Consumed) {
+        match came {
+            Consumed::Event(GroupEvent::Assigned(mine)) => {
+                let next = mine.partitions[0].committed.as_ref().map_or(0, |it| it.offset.get());
+                self.units.insert(mine.unit, (mine.epoch, next));
+            }
+            Consumed::Event(GroupEvent::Revoke { unit, epoch }) => {
+                self.commit(node, &unit);
+                self.units.remove(&unit);
+                self.consumer.handle().confirm_revoked(&unit, epoch).unwrap();
+            }
+            Consumed::Event(other) => panic!("{other:?}"),
+            Consumed::Data(UnitData { unit, epoch, data, .. }) => {
+                let (of, next) = self.units.get_mut(&unit).unwrap_or_else(|| panic!("{unit} is not its"));
+                assert_eq!((*of, *next), (epoch, data.from_offset.get()), "{unit}");
+                let offsets: Vec<u64> = data.records().map(|record| record.unwrap().offset.get()).collect();
+                assert_eq!(offsets, (*next..data.next_offset.get()).collect::<Vec<_>>(), "{unit}");
+                *next = data.next_offset.get();
+            }
+        }
+    }
+}
+
+fn come_and_go(seed: u64) {
+    const PARTITIONS: u32 = 5;
+    let sim = Sim::new(seed);
+    let random = SimRandom::new(seed);
+    let node = Node::open(config(&sim));
+    node.create("t", PARTITIONS).unwrap();
+    let mut all = vec![Reading::join(&node, None, 300)];
+    for _ in 0..600 {
+        let index = usize::try_from(random.below(all.len() as u64)).unwrap();
+        match random.below(12) {
+            0..=2 => {
+                let partition = u32::try_from(random.below(PARTITIONS.into())).unwrap();
+                node.say("t", partition, "x").unwrap();
+            }
+            3 => all[index].consumer.credit().grant(random.below(400)),
+            4 if random.one_in(4) && all.len() < 4 => all.push(Reading::join(&node, None, random.below(300))),
+            5 if random.one_in(6) && all.len() > 1 => all.swap_remove(index).leave(&node),
+            6 if random.one_in(6) => {
+                let lost = all.swap_remove(index);
+                let id = lost.consumer.id();
+                drop(lost);
+                sim.scheduler.run_for(Duration::from_millis(random.below(5)));
+                all.push(Reading::join(&node, Some(id), random.below(300)));
+            }
+            _ => {
+                let reading = &mut all[index];
+                if let Some(came) = reading.ask(&sim, random.below(6)) {
+                    reading.take(&node, came);
+                }
+            }
+        }
+    }
+    let ends: u64 = (0..PARTITIONS).map(|partition| node.end("t", partition).get()).sum();
+    for _ in 0..10_000 {
+        let read = all.iter().flat_map(|reading| reading.units.values()).map(|(_, next)| next).sum::<u64>();
+        if read == ends {
+            all.into_iter().for_each(|reading| reading.leave(&node));
+            node.broker.close().unwrap();
+            return;
+        }
+        for reading in &mut all {
+            reading.consumer.credit().grant(100);
+            if let Some(came) = reading.ask(&sim, 5) {
+                reading.take(&node, came);
+            }
+        }
+    }
+    panic!("not all of {ends} records came");
+}
+
+#[test]
+fn whoever_comes_and_goes_each_owner_reads_on_without_a_gap_or_a_double() {
+    for seed in 0..60 {
+        if let Err(panic) = std::panic::catch_unwind(|| come_and_go(seed)) {
+            eprintln!("seed {seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
 }
