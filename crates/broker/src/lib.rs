@@ -63,7 +63,6 @@ mod context;
 mod error;
 mod exec;
 mod fetch;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "nothing serves groups yet"))]
 mod group;
 #[cfg(feature = "grpc")]
 pub mod grpc;
@@ -92,10 +91,10 @@ pub use fetch::{
     PartitionData, Subscribe, Subscription, decode,
 };
 pub use group::{
-    AssignedPartition, Assignment, CommittedOffset, DEFAULT_REBALANCE_TIMEOUT, DEFAULT_SESSION_TIMEOUT,
-    GroupDescription, GroupEvent, GroupInterest, GroupMember, GroupOffset, GroupPage, GroupState,
-    GroupSummary, GroupUnit, JoinGroup, ListGroups, LostUnit, Member, MemberHandle, OffsetReset,
-    ResetOffsets,
+    AssignedPartition, Assignment, CommittedOffset, Consume, ConsumeStart, Consumed, Consumer,
+    DEFAULT_REBALANCE_TIMEOUT, DEFAULT_SESSION_TIMEOUT, GroupDescription, GroupEvent, GroupInterest,
+    GroupMember, GroupOffset, GroupPage, GroupState, GroupSummary, GroupUnit, JoinGroup, ListGroups,
+    LostUnit, Member, MemberHandle, OffsetReset, ResetOffsets, UnitData,
 };
 pub use limits::{Limit, LimitStats, LimitUnit, Limits};
 pub use logmill_log::{AbortedTxn, Chunk};

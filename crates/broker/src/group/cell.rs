@@ -28,6 +28,8 @@ pub(super) struct Cell {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) machine: Group,
+    /// The group was deleted, and whoever comes makes another.
+    pub(super) is_gone: bool,
     /// What is under way of each unit that somebody owns or owned.
     holds: BTreeMap<UnitId, Budget>,
     pub(super) mailboxes: BTreeMap<ConnectionId, Arc<Mailbox>>,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::hold::Held;
 use super::member::MemberHandle;
 use crate::error::Error;
+use crate::limits::Limit;
 use crate::offsets::{OffsetToCommit, Resolved};
 
 impl MemberHandle {
@@ -37,6 +38,9 @@ impl MemberHandle {
     ) -> Result<impl Future<Output = Result<(), Error>> + Send + 'static + use<>, Error> {
         let core = Arc::clone(&self.core);
         core.check_open()?;
+        let count = offsets.len();
+        let doing = || format!("a commit of {count} offsets");
+        core.bounds.check(Limit::MaxStepPartitions, count, doing, "make several commits")?;
         // Of two commits at the same time the order is that of the log: see `Offsets::commit`.
         let held: Held = self.cell.hold(&core, unit, epoch)?;
         let resolved: Vec<Resolved> = core.offsets.resolve(&core, &held, offsets)?;

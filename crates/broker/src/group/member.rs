@@ -10,7 +10,7 @@ use logmill_record::Offset;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use super::cell::{Cell, State};
+use super::cell::Cell;
 use super::hold::name_of;
 use super::machine::{
     CloseWhy, InstanceId, Interest, Join, JoinError, LostWhy, MemberId, MemberStream, NotMember, Topic,
@@ -172,6 +172,8 @@ pub struct CommittedOffset {
 pub struct Member {
     handle: MemberHandle,
     mailbox: Arc<Mailbox>,
+    /// What its units were called when they were assigned: a topic that is gone has no name any more.
+    named: BTreeMap<UnitId, String>,
 }
 
 /// What a member says. A clone is the same member.
@@ -208,11 +210,57 @@ pub(super) enum Post {
     Close(CloseWhy),
 }
 
+impl Post {
+    fn unit(&self) -> Option<&UnitId> {
+        match self {
+            Self::Assign(unit, _)
+            | Self::Revoke(unit, _)
+            | Self::WarmUp(unit)
+            | Self::CancelWarmUp(unit)
+            | Self::Lost(unit, _, _) => Some(unit),
+            Self::Close(_) => None,
+        }
+    }
+
+    /// Whether `self`, which was not heard yet, need not be heard, since it is over with `later`.
+    fn is_over_with(&self, later: &Self) -> bool {
+        match (self, later) {
+            (Self::WarmUp(before), Self::CancelWarmUp(unit)) => before == unit,
+            (Self::Assign(before, of) | Self::Revoke(before, of), Self::Lost(unit, epoch, _)) => {
+                before == unit && of == epoch
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it means something only to those who heard of what it ends.
+    fn is_nothing_without(&self, before: &Self) -> bool {
+        matches!(before, Self::WarmUp(_) | Self::Assign(..)) && before.is_over_with(self)
+    }
+}
+
+impl Letters {
+    /// As the last one. What is over before it was heard of is forgotten with what says so: a member that hears nothing
+    /// is owed a few of them for each unit, however often that comes and goes.
+    fn push(&mut self, post: Post) {
+        let mut was_heard_of = true;
+        if matches!(post, Post::CancelWarmUp(_) | Post::Lost(..)) {
+            self.posts.retain(|before| {
+                was_heard_of &= !post.is_nothing_without(before);
+                !before.is_over_with(&post)
+            });
+        }
+        if was_heard_of {
+            self.posts.push_back(post);
+        }
+    }
+}
+
 impl Mailbox {
     pub(super) fn post(&self, post: Post) {
         let waker = {
             let mut letters = self.state.lock();
-            letters.posts.push_back(post);
+            letters.push(post);
             letters.waker.take()
         };
         if let Some(waker) = waker {
@@ -286,50 +334,66 @@ impl Broker {
         core.check_open()?;
         let topics = request.named_topics();
         authorize(context, &Operation::JoinGroup { group: &request.group, topics })?;
-        request.check()?;
-        let JoinGroup { group, member_id, instance_id, interest, .. } = request;
-        let (session_timeout, rebalance_timeout) = (request.session_timeout, request.rebalance_timeout);
-        let cell = core.groups.get_or_make(core, &group)?;
-        let member = MemberId::new(member_id.unwrap_or_else(|| core.config.env.new_uuid().to_string()));
+        let request = request.checked(core)?;
+        let member = match &request.member_id {
+            Some(id) => MemberId::new(id.as_str()),
+            None => MemberId::new(core.config.env.new_uuid().to_string()),
+        };
         let connection = core.groups.next_connection();
         let stream = MemberStream { member: member.clone(), connection };
         let mailbox = Arc::new(Mailbox { stream: stream.clone(), is_local, state: Mutex::default() });
-        let joined = cell.tell(core, |state, now| {
-            state.check_room(core, &group, &member)?;
-            let join = Join {
-                member,
-                connection,
-                instance: instance_id.map(InstanceId::new),
-                // Looked at under the group's lock, so that a topic that comes after it is told.
-                interest: interest.resolved(core)?,
-                session_timeout,
-                rebalance_timeout,
-                warms_up: request.warms_up,
-            };
-            let joined = state.machine.join(now, join).map_err(|why| mismatch(&group, &why))?;
-            for (unit, epoch) in joined.held {
-                mailbox.post(Post::Assign(unit, epoch));
+        let cell = loop {
+            let cell = core.groups.get_or_make(core, &request.group)?;
+            match join_cell(core, &cell, &request, &mailbox) {
+                // It was deleted meanwhile: the next one is another.
+                Ok(false) => {}
+                Ok(true) => break cell,
+                Err(error) => {
+                    core.groups.drop_unused(&cell);
+                    return Err(error);
+                }
             }
-            state.mailboxes.insert(connection, Arc::clone(&mailbox));
-            Ok::<(), Error>(())
-        });
-        if let Err(error) = joined {
-            core.groups.forget_unused(&cell);
-            return Err(error);
-        }
-        Ok(Member { handle: MemberHandle { core: Arc::clone(core), cell, stream }, mailbox })
+        };
+        let handle = MemberHandle { core: Arc::clone(core), cell, stream };
+        Ok(Member { handle, mailbox, named: BTreeMap::new() })
     }
 }
 
-impl State {
-    fn check_room(&self, core: &Core, group: &str, member: &MemberId) -> Result<(), Error> {
-        if self.machine.has_member(member) {
-            return Ok(());
+/// Joins a group, unless it is gone.
+fn join_cell(
+    core: &Arc<Core>,
+    cell: &Arc<Cell>,
+    request: &JoinGroup,
+    mailbox: &Arc<Mailbox>,
+) -> Result<bool, Error> {
+    let MemberStream { member, connection } = mailbox.stream.clone();
+    cell.tell(core, |state, now| {
+        if state.is_gone {
+            return Ok(false);
         }
-        let count = self.machine.member_count() + 1;
-        let doing = || format!("one member more in group {group:?}");
-        core.bounds.check(Limit::MaxGroupMembers, count, doing, "use more groups, or fewer members")
-    }
+        if !state.machine.has_member(&member) {
+            let count = state.machine.member_count() + 1;
+            let doing = || format!("one member more in group {:?}", request.group);
+            let advice = "use more groups, or fewer members";
+            core.bounds.check(Limit::MaxGroupMembers, count, doing, advice)?;
+        }
+        let join = Join {
+            member,
+            connection,
+            instance: request.instance_id.as_deref().map(InstanceId::new),
+            // Looked at under the group's lock, so that a topic that comes after it is told.
+            interest: request.interest(core)?,
+            session_timeout: request.session_timeout,
+            rebalance_timeout: request.rebalance_timeout,
+            warms_up: request.warms_up,
+        };
+        let joined = state.machine.join(now, join).map_err(|why| mismatch(&request.group, &why))?;
+        for (unit, epoch) in joined.held {
+            mailbox.post(Post::Assign(unit, epoch));
+        }
+        state.mailboxes.insert(connection, Arc::clone(mailbox));
+        Ok(true)
+    })
 }
 
 impl JoinGroup {
@@ -343,7 +407,7 @@ impl JoinGroup {
         topics.into_iter().collect()
     }
 
-    fn check(&self) -> Result<(), Error> {
+    fn checked(self, core: &Core) -> Result<Self, Error> {
         check_group(&self.group)?;
         self.member_id.as_deref().map_or(Ok(()), |id| check_text("member_id", id))?;
         self.instance_id.as_deref().map_or(Ok(()), |id| check_text("instance_id", id))?;
@@ -361,26 +425,33 @@ impl JoinGroup {
         if is_empty {
             return Err(Error::missing("topics", "a member comes for at least one topic or unit"));
         }
-        Ok(())
-    }
-}
-
-impl GroupInterest {
-    fn resolved(self, core: &Core) -> Result<Interest, Error> {
-        match self {
-            Self::Topics(topics) => {
-                let known = |name: String| {
-                    let topic = core.catalog.topic(&name).ok().map(|topic| Topic::of(&topic));
-                    (Arc::from(name), topic)
-                };
-                Ok(Interest::Topics(topics.into_iter().map(known).collect()))
+        let count = match &self.interest {
+            GroupInterest::Topics(topics) => topics.len(),
+            GroupInterest::Units(units) => {
+                units.len() + units.iter().map(|(_, partitions)| partitions.len()).sum::<usize>()
             }
-            Self::Units(units) => {
+        };
+        let doing = || format!("a member that comes for {count} topics, or units and their partitions");
+        core.bounds.check(Limit::MaxJoinUnits, count, doing, "use several groups")?;
+        Ok(self)
+    }
+
+    fn interest(&self, core: &Core) -> Result<Interest, Error> {
+        match &self.interest {
+            GroupInterest::Topics(topics) => {
+                let known = |name: &String| (name.as_str().into(), core.catalog.topic(name).ok());
+                let named: BTreeMap<Arc<str>, _> = topics.iter().map(known).collect();
+                let topic = |(name, topic): (Arc<str>, Option<Arc<crate::catalog::TopicState>>)| {
+                    (name, topic.map(|topic| Topic::of(&topic)))
+                };
+                Ok(Interest::Topics(named.into_iter().map(topic).collect()))
+            }
+            GroupInterest::Units(units) => {
                 let mut all = BTreeMap::new();
                 for (name, partitions) in units {
-                    check_text("units", &name)?;
-                    if all.insert(Arc::from(name.as_str()), resolve(core, &partitions)?).is_some() {
-                        return Err(Error::field("units", shorten(&name), "each unit is named once"));
+                    check_text("units", name)?;
+                    if all.insert(Arc::from(name.as_str()), resolve(core, partitions)?).is_some() {
+                        return Err(Error::field("units", shorten(name), "each unit is named once"));
                     }
                 }
                 Ok(Interest::Units(all))
@@ -428,19 +499,37 @@ impl Member {
 
     /// Waits for the next thing to hear. Dropping the future loses nothing.
     pub async fn next(&mut self) -> GroupEvent {
-        let closing = self.handle.core.closing.clone();
-        let mut closed = std::pin::pin!(closing.fired());
+        match self.post().await {
+            Some(post) => self.hear(post),
+            None => GroupEvent::Closed(Error::closing()),
+        }
+    }
+
+    /// The next post; `None` when the broker closes.
+    async fn post(&self) -> Option<Post> {
+        let mut closed = std::pin::pin!(self.handle.core.closing.fired());
         let mut post = std::pin::pin!(self.mailbox.next());
-        let post = poll_fn(|context| {
+        poll_fn(|context| {
             if let Poll::Ready(post) = post.as_mut().poll(context) {
                 return Poll::Ready(Some(post));
             }
             closed.as_mut().poll(context).map(|()| None)
+        })
+        .await
+    }
+
+    fn hear(&mut self, post: Post) -> GroupEvent {
+        let named = post.unit().map(|unit| match self.named.get(unit) {
+            Some(name) if !matches!(post, Post::Assign(..)) => name.clone(),
+            _ => name_of(&self.handle.core, unit),
         });
-        match post.await {
-            Some(post) => self.handle.event(post),
-            None => GroupEvent::Closed(Error::closing()),
+        let name = named.unwrap_or_default();
+        match &post {
+            Post::Assign(unit, _) => _ = self.named.insert(unit.clone(), name.clone()),
+            Post::Lost(unit, ..) => _ = self.named.remove(unit),
+            _ => {}
         }
+        self.handle.event(post, name)
     }
 }
 
@@ -493,7 +582,10 @@ impl MemberHandle {
         self.say(|state, now| state.machine.leave(now, &self.stream))
     }
 
-    fn say(&self, what: impl FnOnce(&mut State, Duration) -> Result<(), NotMember>) -> Result<(), Error> {
+    fn say(
+        &self,
+        what: impl FnOnce(&mut super::cell::State, Duration) -> Result<(), NotMember>,
+    ) -> Result<(), Error> {
         let told = self.cell.tell(&self.core, what);
         told.map_err(|why| {
             let message = format!(
@@ -505,26 +597,25 @@ impl MemberHandle {
         })
     }
 
-    fn event(&self, post: Post) -> GroupEvent {
-        let name = |unit: &UnitId| name_of(&self.core, unit);
+    /// What a post says of the unit that is called so.
+    fn event(&self, post: Post, unit: String) -> GroupEvent {
         match post {
-            Post::Assign(unit, epoch) => GroupEvent::Assigned(self.assignment(&unit, epoch)),
-            Post::Revoke(unit, epoch) => GroupEvent::Revoke { unit: name(&unit), epoch: epoch.0 },
-            Post::WarmUp(unit) => GroupEvent::WarmUp { unit: name(&unit) },
-            Post::CancelWarmUp(unit) => GroupEvent::WarmUpCancelled { unit: name(&unit) },
-            Post::Lost(unit, epoch, why) => {
+            Post::Assign(id, epoch) => GroupEvent::Assigned(self.assignment(&id, unit, epoch)),
+            Post::Revoke(_, epoch) => GroupEvent::Revoke { unit, epoch: epoch.0 },
+            Post::WarmUp(_) => GroupEvent::WarmUp { unit },
+            Post::CancelWarmUp(_) => GroupEvent::WarmUpCancelled { unit },
+            Post::Lost(_, epoch, why) => {
                 let why = match why {
                     LostWhy::RevokeTimedOut => LostUnit::RevokeTimedOut,
                     LostWhy::Gone => LostUnit::Gone,
                 };
-                GroupEvent::Lost { unit: name(&unit), epoch: epoch.0, why }
+                GroupEvent::Lost { unit, epoch: epoch.0, why }
             }
             Post::Close(why) => GroupEvent::Closed(self.closed(why)),
         }
     }
 
-    fn assignment(&self, unit: &UnitId, epoch: UnitEpoch) -> Assignment {
-        let name = name_of(&self.core, unit);
+    fn assignment(&self, unit: &UnitId, name: String, epoch: UnitEpoch) -> Assignment {
         let partitions = self.cell.state.lock().machine.partitions_of(unit).to_vec();
         let assigned = |TopicPartition { topic: id, partition }: &TopicPartition| {
             let topic = self.core.catalog.name_of(*id)?;

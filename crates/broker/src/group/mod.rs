@@ -3,6 +3,7 @@
 //! * [`machine`] decides, and does nothing else: it has no clock, no disk and no streams.
 //! * [`cell`] is a group as the node runs it: it does what the machine wants done.
 //! * [`member`] is a member's end: what it hears, and what it says.
+//! * [`consume`] is a member that is given the records of its units, too.
 //! * [`commit`]: how far the owner of a unit has read, in the log of [offsets](crate::offsets).
 //! * [`hold`]: a unit stays with its owner while something of it is under way.
 //! * [`record`]: the bytes that say who has a unit, in the same log, so that their order is that of the commits.
@@ -11,6 +12,7 @@
 
 mod cell;
 mod commit;
+mod consume;
 mod hold;
 mod machine;
 mod member;
@@ -23,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cell::Cell;
+pub use consume::{Consume, ConsumeStart, Consumed, Consumer, UnitData};
 pub(crate) use hold::Held;
 use machine::{ConnectionId, Topic};
 pub(crate) use machine::{Restored, TopicChange, UnitId};
@@ -100,11 +103,12 @@ impl Groups {
         Ok(cell)
     }
 
-    /// A group that somebody could not join, and that has nothing.
-    fn forget_unused(&self, cell: &Arc<Cell>) {
+    /// A group that was made for a member who may not join is none.
+    fn drop_unused(&self, cell: &Arc<Cell>) {
         let mut cells = self.cells.lock();
-        let state = cell.state.lock();
-        if state.machine.member_count() == 0 && state.machine.unit_count() == 0 {
+        let mut state = cell.state.lock();
+        if state.machine.member_count() == 0 && state.machine.unit_count() == 0 && !state.is_gone {
+            state.is_gone = true;
             cells.remove(&cell.name);
         }
     }

@@ -16,6 +16,7 @@ use crate::catalog::Partition;
 use crate::context::RequestContext;
 use crate::error::{Error, Reason};
 use crate::fetch::{Isolation, locate};
+use crate::limits::Limit;
 use crate::offsets::{Committed, Key};
 use crate::topic::Position;
 
@@ -305,7 +306,9 @@ impl Groups {
         let units = cell.state.lock().machine.assigned_units();
         core.offsets.forget_units(core, group, &units).await?;
         let mut cells = self.cells.lock();
-        if cell.state.lock().machine.member_count() == 0 {
+        let mut state = cell.state.lock();
+        if state.machine.member_count() == 0 {
+            state.is_gone = true;
             cells.remove(group);
         }
         Ok(())
@@ -321,10 +324,10 @@ fn exists(core: &Core, group: &str) -> Result<(), Error> {
 }
 
 fn page(core: &Core, request: ListGroups) -> GroupPage {
-    let size = if request.page_size == 0 { MAX_PAGE } else { request.page_size.min(MAX_PAGE) };
+    let ListGroups { page_size, page_token: after } = request;
+    let size = if page_size == 0 { MAX_PAGE } else { page_size.min(MAX_PAGE) };
     let mut names: BTreeSet<String> = core.offsets.groups().into_iter().collect();
     names.extend(core.groups.all().iter().map(|cell| cell.name.to_string()));
-    let after = request.page_token;
     let mut shown = names.into_iter().filter(|name| after.is_empty() || *name > after);
     let groups: Vec<_> = shown.by_ref().take(size).map(|name| summary(core, name)).collect();
     let more = shown.next().is_some();
@@ -419,11 +422,15 @@ struct Change {
 }
 
 fn plan(core: &Arc<Core>, request: &ResetOffsets) -> Result<Vec<Change>, Error> {
-    let mut changes = Vec::new();
+    let mut changes: Vec<Change> = Vec::new();
     for (name, partitions) in &request.topics {
         let topic = core.catalog.topic(name)?;
         let all: Vec<u32> = (0..topic.identity.partition_count).collect();
-        for partition in if partitions.is_empty() { &all } else { partitions } {
+        let named = if partitions.is_empty() { &all } else { partitions };
+        let count = changes.len() + named.len();
+        let doing = || format!("a reset of {count} partitions");
+        core.bounds.check(Limit::MaxPositions, count, doing, "reset them in several requests")?;
+        for partition in named {
             let (to, _) = locate(topic.partition(*partition)?, request.to, Isolation::ReadCommitted)?;
             let (group, name) = (request.group.clone(), name.clone());
             let before = core.offsets.get(&group, &name, *partition);

@@ -14,6 +14,14 @@ pub(super) fn not_negative<T: TryFrom<i64>>(field: &'static str, value: impl Int
     converted.ok_or_else(|| Error::field(field, value, "it cannot be negative"))
 }
 
+/// A number that is at least 1.
+pub(super) fn positive(field: &'static str, value: i64) -> Result<u64, Error> {
+    u64::try_from(value)
+        .ok()
+        .filter(|value| *value > 0)
+        .ok_or_else(|| Error::field(field, value, "it is at least 1"))
+}
+
 pub(super) fn partition(value: i32) -> Result<u32, Error> {
     u32::try_from(value).map_err(|_| Error::field("partition", value, "partitions are numbered from 0"))
 }
@@ -53,7 +61,7 @@ pub(super) fn count(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// A number of a partition, or of partitions, of which a topic has at most 10,000.
+/// A number of a partition, or of partitions, of which a topic has at most 10,000, or of other things that are few.
 pub(super) fn number(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }

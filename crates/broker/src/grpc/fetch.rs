@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::convert::{known, not_negative, partition, position, to_isolation};
 use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame};
 use super::guard::connection;
-use super::sending::{Nothing, fetched, subscription};
+use super::sending::{Nothing, fetched, streamed};
 use super::{Services, pieces, subscribe};
 use crate::context::RequestContext;
 use crate::error::{Error, shorten};
@@ -38,14 +38,14 @@ impl FetchService for Services {
         Ok(fetched(pieces, held))
     }
 
-    type SubscribeStream = Nothing;
+    type SubscribeStream = Nothing<v1::SubscribeResponse>;
 
     async fn subscribe(
         &self,
         request: Request<Streaming<v1::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let (context, connection) = (self.context(&request), connection(&request)?);
-        Ok(subscription(subscribe::start(self, &context, connection, request.into_inner()).await?))
+        Ok(streamed(subscribe::start(self, &context, connection, request.into_inner()).await?))
     }
 }
 

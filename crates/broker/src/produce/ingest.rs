@@ -318,7 +318,6 @@ impl Payload {
     }
 
     /// What it takes in memory.
-    #[cfg(feature = "grpc")]
     pub(crate) fn size_bytes(&self) -> usize {
         match self {
             Self::Batch(bytes) => bytes.len(),

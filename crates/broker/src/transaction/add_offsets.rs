@@ -12,6 +12,7 @@ use crate::broker::{Broker, Core};
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::internal::{OFFSETS_ID, written};
+use crate::limits::Limit;
 use crate::offsets::OffsetToCommit;
 
 /// How far the owner of a unit has read, to be committed with a transaction.
@@ -68,6 +69,9 @@ async fn add(core: Arc<Core>, request: AddOffsets) -> Result<(), Error> {
     if commits.is_empty() {
         return Ok(());
     }
+    let count = core.transactions.table.lock().added_offsets(&name) + commits.len();
+    let doing = || format!("a transaction with {count} offsets");
+    core.bounds.check(Limit::MaxStepPartitions, count, doing, "make several transactions")?;
     let lane = core.offsets.lane().clone();
     let admitted = core.transactions.admit(&core, producer, OFFSETS_ID, &lane)?;
     let batch = offsets_batch(&lane, producer, &commits, core.config.env.clock.now());

@@ -336,12 +336,13 @@ impl Transactions {
     }
 
     fn page(&self, request: ListTransactions) -> TransactionPage {
-        let size = if request.page_size == 0 { MAX_PAGE } else { request.page_size.min(MAX_PAGE) };
-        let after = Some(request.page_token).filter(|token| !token.is_empty());
+        let ListTransactions { page_size, page_token, ongoing_only } = request;
+        let size = if page_size == 0 { MAX_PAGE } else { page_size.min(MAX_PAGE) };
+        let after = Some(page_token.as_str()).filter(|token| !token.is_empty());
         let table = self.table.lock();
-        let shown = table.after(after.as_deref()).filter(|(_, entry)| {
+        let shown = table.after(after).filter(|(_, entry)| {
             let ongoing = !matches!(entry.state, State::Empty);
-            entry.step.is_none() && entry.producer.epoch >= 0 && (ongoing || !request.ongoing_only)
+            entry.step.is_none() && entry.producer.epoch >= 0 && (ongoing || !ongoing_only)
         });
         let mut transactions: Vec<_> = shown.map(|(name, entry)| info(name, entry)).take(size + 1).collect();
         let more = transactions.len() > size;

@@ -2,7 +2,8 @@
 //! call.
 //!
 //! Its bytes are admitted whole before any of them has come, and nothing is written before all have: steps that are
-//! half sent take nothing from each other but that room. Then it is the protocol of every transaction, by a producer
+//! half sent take nothing from each other but that room. What many small records take in memory besides is counted as
+//! they come, and a step is refused where there is no room for that. Then it is the protocol of every transaction, by a producer
 //! that the unit has for itself, whose epoch moves with the unit's owner. The unit stays with its owner meanwhile.
 //!
 //! The last step of a unit is remembered with its answer, in the decision itself: sent again, because the answer was
@@ -84,6 +85,9 @@ pub struct Step {
     topics: BTreeMap<String, Arc<TopicState>>,
     parts: BTreeMap<TouchedId, Part>,
     bytes: u64,
+    /// What has come takes so much in memory.
+    held: usize,
+    /// The larger of the two: what is to come, and what has.
     room: Permit,
 }
 
@@ -120,7 +124,19 @@ impl Broker {
         // Fails early: it may be another's by the time that all has come.
         drop(core.groups.hold(core, &header.group, &header.unit, header.unit_epoch)?);
         let room = core.take_step_room(header.total_bytes)?;
-        Ok(Step { core: Arc::clone(core), header, topics, parts: BTreeMap::new(), bytes: 0, room })
+        let mut step =
+            Step { core: Arc::clone(core), header, topics, parts: BTreeMap::new(), bytes: 0, held: 0, room };
+        step.hold(step.header.size_bytes())?;
+        Ok(step)
+    }
+}
+
+impl StepHeader {
+    /// What it takes in memory.
+    fn size_bytes(&self) -> usize {
+        let offset = |it: &OffsetToCommit| size_of::<OffsetToCommit>() + it.topic.len() + it.metadata.len();
+        let topic = |it: &String| size_of::<String>() + it.len();
+        self.offsets.iter().map(offset).sum::<usize>() + self.topics.iter().map(topic).sum::<usize>()
     }
 }
 
@@ -143,7 +159,7 @@ impl Step {
     /// [`RequestInvalid`](crate::Reason::RequestInvalid) for a topic that its header does not name, and for more bytes
     /// than that says; [`PartitionNotFound`](crate::Reason::PartitionNotFound). The step has no effect then.
     pub fn append(&mut self, topic: &str, partition: Option<u32>, payload: Payload) -> Result<(), Error> {
-        let Some(state) = self.topics.get(topic) else {
+        let Some(state) = self.topics.get(topic).map(Arc::clone) else {
             return Err(Error::field("topic", shorten(topic), "a step names every topic in its header"));
         };
         let bytes = self.bytes.saturating_add(payload.data_bytes());
@@ -152,7 +168,8 @@ impl Step {
             let rule = "what follows the header has more bytes than that";
             return Err(Error::field("total_bytes", total_bytes, rule).with("bytes", bytes));
         }
-        for (partition, part) in step_parts(&self.core, state, partition, payload)? {
+        self.hold(payload.size_bytes())?;
+        for (partition, part) in step_parts(&self.core, &state, partition, payload)? {
             let id = TouchedId { topic: state.id, partition };
             let lane = state.partition(partition)?.lane()?;
             let new = || Part { lane: lane.clone(), parts: Vec::new() };
@@ -161,6 +178,20 @@ impl Step {
         self.bytes = bytes;
         let doing = || format!("a step that touches {} partitions", self.parts.len());
         self.core.bounds.check(Limit::MaxStepPartitions, self.parts.len(), doing, "make several steps")
+    }
+
+    /// So much more of it lies in memory.
+    fn hold(&mut self, bytes: usize) -> Result<(), Error> {
+        self.held = self.held.saturating_add(bytes);
+        let more = self.held.saturating_sub(self.room.amount());
+        if more == 0 || self.room.grow(more) {
+            return Ok(());
+        }
+        let doing = format!("a step whose records take {} bytes in memory", self.held);
+        Err(self
+            .core
+            .steps
+            .refusal(&doing, "send it again when earlier steps have been answered, or make several of it"))
     }
 
     /// Commits the step: all of it, or nothing. It goes on when the future is dropped.

@@ -352,6 +352,14 @@ impl Table {
         }
     }
 
+    /// How many offsets the transaction that is going on has.
+    pub(super) fn added_offsets(&self, name: &str) -> usize {
+        match self.get(name).map(|entry| &entry.state) {
+            Ok(State::Ongoing(ongoing)) => ongoing.offsets.iter().map(|it| it.commits.len()).sum(),
+            _ => 0,
+        }
+    }
+
     /// The transactions that hold a unit with its owner.
     pub(super) fn holding(&self, group: &str, unit: &str) -> Vec<Arc<str>> {
         let holds = |entry: &Entry| match &entry.state {

@@ -6,6 +6,7 @@ mod beside_stalls;
 mod by_time;
 mod common;
 mod compacted;
+mod consume;
 mod crash;
 mod damage;
 mod faults;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use logmill_broker::{
-    AddOffsets, Assignment, Config, Error, GroupEvent, InitTransactions, JoinGroup, Member, OffsetToCommit,
-    Outcome, Payload, ProduceRecord, Reason, StepCommitted, StepHeader,
+    AddOffsets, Assignment, Config, Error, GroupEvent, InitTransactions, JoinGroup, Limits, Member,
+    OffsetToCommit, Outcome, Payload, ProduceRecord, Reason, StepCommitted, StepHeader,
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::Offset;
@@ -304,4 +304,72 @@ fn until_off(sim: &Sim, node: &Node) -> i64 {
         }
     }
     4
+}
+
+#[test]
+fn a_step_of_records_that_are_nearly_nothing_is_bounded_by_what_they_take_in_memory() {
+    const EMPTY: usize = 1_000;
+    let sim = Sim::new(9);
+    let limits = Limits { max_step_bytes: 100_000, ..Limits::default() };
+    let node = Node::open(Config { limits, ..config(&sim) });
+    for topic in ["in", "out", "log"] {
+        node.create(topic, 1).unwrap();
+    }
+    node.say("in", 0, "0").unwrap();
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    let begin = |sequence| {
+        let header = StepHeader { total_bytes: 0, ..header(mine.epoch, sequence, "", 1) };
+        node.broker.begin_step(&node.context, header)
+    };
+    let empty = || Payload::Records(vec![ProduceRecord::default(); EMPTY]);
+    let mut greedy = begin(0).unwrap();
+    let refused = loop {
+        if let Err(error) = greedy.append("out", Some(0), empty()) {
+            break error;
+        }
+    };
+    assert_eq!(refused.reason(), Reason::LimitExceeded, "{refused}");
+    assert!(refused.message().contains("max_step_bytes"), "{refused}");
+    // What it holds it holds until it is gone; others are told, and then there is room.
+    let told = step(&node, mine.epoch, 0, &"x".repeat(45_000), 1).unwrap_err();
+    assert_eq!(told.reason(), Reason::LimitExceeded);
+    drop(greedy);
+    step(&node, mine.epoch, 0, "a", 1).unwrap();
+    assert_eq!(read(&node), [["a"], ["a"]]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_transaction_takes_so_many_offsets_and_no_more() {
+    let sim = Sim::new(10);
+    let limits = Limits { max_step_partitions: 3, ..Limits::default() };
+    let node = Node::open(Config { limits, ..config(&sim) });
+    node.create("in", 1).unwrap();
+    node.say("in", 0, "0").unwrap();
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    let producer =
+        node.wait(node.broker.init_transactions(&node.context, InitTransactions::new("x"))).unwrap();
+    let add = || {
+        let add = AddOffsets {
+            transactional_id: "x".into(),
+            producer,
+            group: "g".into(),
+            unit: mine.unit.clone(),
+            unit_epoch: mine.epoch,
+            offsets: vec![OffsetToCommit::new("in", 0, Offset(1))],
+        };
+        node.wait(node.broker.add_offsets(&node.context, add))
+    };
+    for _ in 0..3 {
+        add().unwrap();
+    }
+    let refused = add().unwrap_err();
+    assert_eq!(refused.reason(), Reason::LimitExceeded, "{refused}");
+    node.wait(node.broker.end_transaction(&node.context, "x", producer, Outcome::Commit)).unwrap();
+    let commits = vec![OffsetToCommit::new("in", 0, Offset(1)); 4];
+    let refused = node.wait(member.handle().commit(&mine.unit, mine.epoch, commits)).unwrap_err();
+    assert_eq!(refused.reason(), Reason::LimitExceeded, "{refused}");
+    node.broker.close().unwrap();
 }

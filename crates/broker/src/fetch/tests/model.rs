@@ -59,6 +59,18 @@ impl Model {
         self.records.extend(values.iter().map(|value| (of, value.clone())));
     }
 
+    /// A start has aborted what was not decided, of one producer after the other.
+    fn started_again(&mut self) {
+        for id in 0..PRODUCERS {
+            if let Some((_, open @ Some(_))) = self.producers.get_mut(&id)
+                && let Some(number) = open.take()
+            {
+                self.transactions[number].state = State::Aborted(self.end());
+                self.add(Of::Nobody, &["marker".to_owned()]);
+            }
+        }
+    }
+
     /// How far readers of committed records see of a log whose readers see up to `end`, and that is on disk up to
     /// `durable`.
     fn stable(&self, end: u64, durable: u64) -> u64 {
@@ -205,6 +217,7 @@ fn run(seed: u64) {
             1 => node.sim.scheduler.run_for(FLUSH),
             2 if random.one_in(3) => {
                 node.open_again();
+                model.started_again();
                 for follower in &mut followers {
                     *follower = Follower::new(&node, follower.next, follower.isolation);
                 }

@@ -67,8 +67,12 @@ use std::time::Duration;
 
 pub(crate) use action::{Action, CloseWhy, LostWhy};
 use deadlines::Deadlines;
-pub(crate) use describe::{Description, GroupState, MemberDescription, UnitDescription, UnitStatus};
-pub(crate) use join::{Interest, Join, JoinError, Joined, NotMember};
+#[cfg(test)]
+use describe::Description;
+pub(crate) use describe::{GroupState, MemberDescription, UnitDescription, UnitStatus};
+#[cfg(test)]
+use join::Joined;
+pub(crate) use join::{Interest, Join, JoinError, NotMember};
 use member::Member;
 pub(crate) use member::Presence;
 pub(crate) use names::{

@@ -48,13 +48,4 @@ impl Group {
         let assigned = self.units.iter().filter(|(_, unit)| unit.was_ever_assigned());
         assigned.map(|(id, _)| id.clone()).collect()
     }
-
-    /// Whether the partition is one of the unit's, as it is declared now.
-    pub(crate) fn covers(&self, unit: &UnitId, partition: &TopicPartition) -> bool {
-        let Some(known) = self.units.get(unit) else { return false };
-        match unit {
-            UnitId::Partition(only) => only == partition,
-            UnitId::Named(_) => known.declared.as_deref().is_some_and(|all| all.contains(partition)),
-        }
-    }
 }

@@ -34,8 +34,8 @@ fn marker(producer: i64, kind: ControlType) -> Batch {
     ControlRecord { kind, coordinator_epoch: 1 }.batch(producer, 0, TimestampMs(6)).unwrap()
 }
 
-/// A node whose topic `t` has in its one partition what `fill` appends: producers append no transactions themselves
-/// yet.
+/// A node whose topic `t` has in its one partition what `fill` appends, and where the start has aborted what that leaves
+/// open.
 async fn holding(dir: &tempfile::TempDir, fill: impl FnOnce(&Log)) -> Served {
     let served = Served::start(config(dir)).await;
     served.create("t", 1).await;
@@ -148,7 +148,29 @@ async fn follow(served: &Served, end: i64, format: Format, isolation: Isolation)
     all
 }
 
-/// Appends random transactions; returns what readers of committed records are to see, and up to where.
+/// What a producer of its own writes as part of a transaction; and that producer.
+async fn write_in_transaction(served: &Served, id: &str, value: &str) -> v1::ProducerEpoch {
+    let init = v1::InitTransactionsRequest { transactional_id: id.into(), timeout_ms: None };
+    let begun = served.transactions().init_transactions(init).await.unwrap().into_inner();
+    let v1::ProducerEpoch { id, epoch } = begun.producer.unwrap();
+    let producer = Some(v1::ProducerState { id, epoch, base_sequence: 0, transactional: true });
+    let request = v1::ProduceRequest { producer, ..super::records("t", Some(0), [value]) };
+    served.produces().produce(request).await.unwrap();
+    begun.producer.unwrap()
+}
+
+/// Leaves a transaction open in front of others' records, of which some are committed by a transaction.
+async fn leave_open(served: &Served) {
+    write_in_transaction(served, "open", "open").await;
+    served.say("t", 0, "behind it").await;
+    let producer = Some(write_in_transaction(served, "committed", "behind it, too").await);
+    let (transactional_id, outcome) = ("committed".into(), v1::Outcome::Commit.into());
+    let end = v1::EndTransactionRequest { transactional_id, producer, outcome };
+    served.transactions().end_transaction(end).await.unwrap();
+}
+
+/// Appends random transactions; returns what readers of committed records are to see when the start has aborted those
+/// that are open, and where the log ends then.
 fn random_transactions(log: &Log, random: &SimRandom) -> (Vec<(i64, String)>, i64) {
     // Of each producer its next sequence, and the records of its open transaction.
     let mut producers: [(i32, Vec<(i64, String)>); 3] = Default::default();
@@ -179,11 +201,9 @@ fn random_transactions(log: &Log, random: &SimRandom) -> (Vec<(i64, String)>, i6
         };
         drop(log.append(&[batch]).unwrap());
     }
-    let first = producers.iter().filter_map(|(_, open)| open.first()).map(|(offset, _)| *offset).min();
-    let stable = first.unwrap_or(i64::from(log.written_end()));
-    committed.retain(|(offset, _)| *offset < stable);
+    let markers = producers.iter().filter(|(_, open)| !open.is_empty()).count();
     committed.sort_unstable();
-    (committed, stable)
+    (committed, i64::from(log.written_end()) + i64::try_from(markers).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,6 +213,7 @@ async fn batches_with_the_aborted_left_out_are_the_records_that_come_decoded() {
         let dir = tempfile::tempdir().unwrap();
         let (mut committed, mut stable) = (Vec::new(), 0);
         let served = holding(&dir, |log| (committed, stable) = random_transactions(log, &random)).await;
+        leave_open(&served).await;
         let end = read_all(&served, 0, Format::Records, Isolation::ReadUncommitted).await;
         for max_bytes in [1, 500, 0] {
             for format in [Format::Unspecified, Format::Records, Format::Batches] {
@@ -253,11 +274,10 @@ async fn a_reply_with_many_aborted_transactions_stays_within_what_clients_accept
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_latest_offset_is_that_of_the_reader_who_asks() {
     let dir = tempfile::tempdir().unwrap();
-    let fill = |log: &Log| {
-        let open = in_transaction(7, 0, &["open".to_owned()]);
-        log.append(&[batch(BatchOptions::new(), &["a".to_owned()]), open]).unwrap().wait().unwrap();
-    };
-    let served = holding(&dir, fill).await;
+    let served = Served::start(config(&dir)).await;
+    served.create("t", 1).await;
+    served.say("t", 0, "a").await;
+    write_in_transaction(&served, "open", "open").await;
     let latest = at_edge(Edge::Latest);
     for (isolation, offset) in
         [(Isolation::Unspecified, 1), (Isolation::ReadCommitted, 1), (Isolation::ReadUncommitted, 2)]

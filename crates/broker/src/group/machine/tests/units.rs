@@ -40,8 +40,8 @@ fn all_members_declare_the_same_units() {
     node.join(join("y", 2, less));
     let assigned = Action::Assign { to: stream("y", 2), unit: named("t0"), epoch: UnitEpoch(2) };
     assert_eq!(node.told(), [assigned], "nobody else is there, so it may declare what it likes");
-    assert!(node.group.covers(&named("t0"), &partition(a, 0)));
-    assert!(!node.group.covers(&named("t1"), &partition(a, 1)));
+    assert!(node.group.partitions_of(&named("t0")).contains(&partition(a, 0)));
+    assert!(!node.group.partitions_of(&named("t1")).contains(&partition(a, 1)));
 }
 
 #[test]
