@@ -68,11 +68,14 @@ mod error;
 mod fetch;
 mod isolation;
 mod node;
+mod offsets;
 mod position;
 mod produce;
 mod producer;
+mod step;
 mod subscribe;
 mod topics;
+mod transactions;
 
 pub use alter::{DeletedRecords, SettingChange};
 pub use builder::ClientBuilder;
@@ -82,8 +85,13 @@ pub use error::{Error, ErrorKind};
 pub use fetch::{Fetch, FetchFrom};
 pub use isolation::Isolation;
 pub use node::NodeInfo;
+pub use offsets::{OffsetToCommit, UnitEpoch};
 pub use position::{PartitionOffset, Position};
 pub use produce::{Acks, Delivered};
-pub use producer::{Delivery, Producer, ProducerOptions, ProducerRecord};
+pub use producer::{
+    Delivery, Producer, ProducerOptions, ProducerRecord, TransactionalOptions, TransactionalProducer,
+};
+pub use step::{CommittedStep, Step, StepAppended};
 pub use subscribe::{Subscribe, Subscription};
 pub use topics::{PartitionInfo, Setting, SettingSource, TopicDescription, TopicInfo};
+pub use transactions::{Outcome, TransactionInfo, TransactionState};

@@ -7,6 +7,7 @@ mod produce;
 mod read;
 mod restart;
 mod topics;
+mod transactions;
 mod truncation;
 
 use std::net::SocketAddr;
