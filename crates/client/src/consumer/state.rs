@@ -143,8 +143,7 @@ impl State {
             let credit = self.join.credit_bytes;
             let unread = i64::try_from(self.unread_bytes).unwrap_or(i64::MAX);
             self.grants_bytes = 0;
-            // None at all would mean that the consumer reads by itself.
-            let credit_bytes = if credit == 0 { 0 } else { credit.saturating_sub(unread).max(1) };
+            let credit_bytes = credit.saturating_sub(unread).max(0);
             return Some(Request::Join(v1::JoinGroup { credit_bytes, ..self.join.clone() }));
         }
         if !self.joined {
