@@ -52,8 +52,9 @@ impl std::fmt::Display for UnitEpoch {
 ///
 /// ```
 /// use logmill_client::OffsetToCommit;
+/// use logmill_record::Offset;
 ///
-/// let next = OffsetToCommit::new("orders", 3, 1_200.into());
+/// let next = OffsetToCommit::new("orders", 3, Offset(1_200));
 /// assert_eq!(next.last_epoch, None);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

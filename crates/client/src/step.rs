@@ -22,11 +22,12 @@ const OVERHEAD_BYTES: usize = 32;
 ///
 /// ```
 /// use logmill_client::{OffsetToCommit, ProducerRecord, Step, UnitEpoch};
+/// use logmill_record::Offset;
 ///
 /// # fn main() -> Result<(), logmill_client::Error> {
 /// let unit = UnitEpoch::new("orders/3", 7);
 /// let step = Step::new("billing", unit, 12)
-///     .offset(OffsetToCommit::new("orders", 3, 1_200.into()))
+///     .offset(OffsetToCommit::new("orders", 3, Offset(1_200)))
 ///     .record(ProducerRecord::new("invoices", "12.50").key("customer-7"))?;
 /// assert_eq!(step.total_bytes(), 15);
 /// # Ok(())
@@ -214,10 +215,11 @@ impl Client {
     ///
     /// ```no_run
     /// use logmill_client::{Client, OffsetToCommit, ProducerRecord, Step, UnitEpoch};
+    /// use logmill_record::Offset;
     ///
     /// # async fn example(client: Client, unit: UnitEpoch) -> Result<(), logmill_client::Error> {
     /// let step = Step::new("billing", unit, 0)
-    ///     .offset(OffsetToCommit::new("orders", 3, 1.into()))
+    ///     .offset(OffsetToCommit::new("orders", 3, Offset(1)))
     ///     .record(ProducerRecord::new("invoices", "12.50"))?;
     /// let committed = client.commit_step(&step).await?;
     /// println!("{} partitions written", committed.appended.len());

@@ -22,6 +22,7 @@ pub enum ConsumerEvent {
     Revoke(UnitEpoch),
     /// The unit was the consumer's and is not any more: nothing that it commits from now on counts. What was not
     /// committed of it comes to another member, or comes again.
+    #[non_exhaustive]
     Lost {
         /// The unit.
         unit: UnitEpoch,
