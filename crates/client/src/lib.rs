@@ -34,7 +34,7 @@
 //! * Every call has a deadline. Connections that broke come back by themselves, with growing pauses.
 //! * Errors have a [kind](Error::kind) for programs and a sentence for people.
 //!
-//! It lives in a tokio runtime with I/O and time enabled: connect from within one.
+//! It lives in a tokio runtime with I/O and time enabled: connect from within one. Programs without one use [`blocking`].
 //!
 //! # Example
 //!
@@ -67,6 +67,7 @@
 
 mod alter;
 mod backoff;
+pub mod blocking;
 mod builder;
 mod client;
 mod clock;

@@ -495,3 +495,7 @@ pub(super) fn closed() -> Error {
     let message = "the consumer is closed, and commits nothing more: join its group again";
     Error::new(ErrorKind::Closed, "CLOSED", message)
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
