@@ -108,7 +108,7 @@ impl Step {
     ///
     /// # Errors
     /// [`Invalid`](crate::ErrorKind::Invalid) for a partition that there cannot be.
-    pub fn batch(mut self, topic: &str, partition: u32, batch: Batch) -> Result<Step, Error> {
+    pub fn batch(mut self, topic: &str, partition: u32, batch: &Batch) -> Result<Step, Error> {
         let partition = Some(partition_to(partition)?);
         let bytes = batch.bytes().clone();
         self.total_bytes += bytes.len();
@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(sizes(&step), [(Some(0), 2), (Some(1), 1), (Some(0), 1)]);
         step.push(record(2 << 20, 1)).unwrap();
         assert_eq!(sizes(&step)[3], (Some(1), 1), "one that is larger comes alone, for the node to judge");
-        assert_eq!(step.total_bytes(), (4 * 400 << 10) + (2 << 20));
+        assert_eq!(step.total_bytes(), 4 * (400 << 10) + (2 << 20));
         assert_eq!(step.header().unwrap().topics, ["t"]);
     }
 
@@ -296,7 +296,7 @@ mod tests {
         };
         builder.push(&new).unwrap();
         let step = Step::new("g", UnitEpoch::new("u", 1), 0).record(record(1, 0)).unwrap();
-        let step = step.batch("t", 0, builder.build().unwrap()).unwrap().record(record(1, 0)).unwrap();
+        let step = step.batch("t", 0, &builder.build().unwrap()).unwrap().record(record(1, 0)).unwrap();
         assert_eq!(sizes(&step), [(Some(0), 1), (Some(0), 0), (Some(0), 1)]);
     }
 }

@@ -28,7 +28,7 @@ async fn produce(client: &Client, numbers: std::ops::Range<u32>, partitions: u32
     let producer = client.producer(ProducerOptions::default()).unwrap();
     for number in numbers {
         let record = ProducerRecord::new("t", number.to_string()).partition(number % partitions);
-        let _ = producer.send(record).await.unwrap();
+        let _delivery = producer.send(record).await.unwrap();
     }
     producer.close().await.unwrap();
 }
@@ -334,7 +334,7 @@ async fn what_is_made_of_records_is_committed_with_them() {
                     *sequence += 1;
                 } else {
                     for value in doubled {
-                        let _ = producer.send(ProducerRecord::new("out", value)).await.unwrap();
+                        let _delivery = producer.send(ProducerRecord::new("out", value)).await.unwrap();
                     }
                     producer.add_offsets("g", &records.unit, &[offset]).await.unwrap();
                     producer.commit().await.unwrap();

@@ -30,7 +30,8 @@ async fn committed(client: &Client, partition: u32) -> Vec<String> {
 }
 
 async fn send(producer: &TransactionalProducer, partition: u32, value: &str) {
-    let _ = producer.send(ProducerRecord::new("t", value.to_owned()).partition(partition)).await.unwrap();
+    let _delivery =
+        producer.send(ProducerRecord::new("t", value.to_owned()).partition(partition)).await.unwrap();
 }
 
 async fn producer(client: &Client) -> TransactionalProducer {
