@@ -279,11 +279,18 @@ fn describe(group: &GroupDescription, output: &mut Output) -> Result<(), Failure
             offset.partition.to_string(),
             offset.offset.to_string(),
             offset.lag_records.map_or_else(|| "deleted".to_owned(), thousands),
-            offset.lag.map_or_else(|| "-".to_owned(), |lag| duration_text(lag.as_secs_f64())),
+            waited_text(offset),
             time_text(offset.committed_at),
         ]);
     }
     output.line(table.trim_fmt())
+}
+
+/// Where nothing waits, nothing has waited.
+fn waited_text(offset: &GroupOffset) -> String {
+    let waits = offset.lag_records.is_some_and(|records| records > 0);
+    let waited = offset.lag.filter(|_| waits).map(|lag| duration_text(lag.as_secs_f64()));
+    waited.unwrap_or_else(|| "-".to_owned())
 }
 
 fn name_of(member: &GroupMember) -> String {
