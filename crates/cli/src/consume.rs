@@ -3,6 +3,8 @@
 //! Where to stop is fixed at the start: the end that each partition has then. So a busy topic does
 //! not keep the command running, and with `--follow` nothing does but `-n`.
 
+mod group;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -30,6 +32,11 @@ Examples:
   logmill consume hits --from 2018-02-07T00:00:00Z --json
   logmill consume hits --partition 2 --from 1000 -n 10
   logmill consume hits --from latest --follow
+  logmill consume hits --group alarms
+
+With --group it is a member of that group: it prints its share of the partitions, goes on where the group has come, and \
+on as records arrive, until it is interrupted or -n is reached. What is printed is committed; after a crash, the last of it \
+may be printed again.
 
 Without --json it prints each record's value on a line. With --json nothing is lost: topic, partition, offset, \
 timestamp (ms since 1970-01-01 UTC), key and value as text or, where they are not UTF-8, as key_base64 and \
@@ -38,7 +45,7 @@ pub(crate) struct Args {
     /// The topic's name
     topic: String,
 
-    /// Where to start: earliest, latest, an offset, or an RFC 3339 time
+    /// Where to start: earliest, latest, an offset, or an RFC 3339 time. With --group: where nothing is committed
     #[arg(long, default_value = "earliest", value_name = "PLACE", allow_hyphen_values = true)]
     from: From,
 
@@ -49,6 +56,10 @@ pub(crate) struct Args {
     /// Go on as records arrive, instead of ending at the end of the topic
     #[arg(long)]
     follow: bool,
+
+    /// Share the partitions with the other members of this group, and remember how far it has come
+    #[arg(long, value_name = "GROUP", conflicts_with = "partition")]
+    group: Option<String>,
 
     /// Print also records of transactions that are open or were aborted. Without it, an open one holds back what was
     /// appended behind its first record
@@ -67,7 +78,10 @@ pub(crate) struct Args {
     server: ServerArgs,
 }
 
-pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+pub(crate) async fn run(mut args: Args) -> Result<(), Failure> {
+    if let Some(group) = args.group.take() {
+        return group::run(args, &group).await;
+    }
     let client = args.server.connect().await?;
     let Plan { from, mut ends, suspects } = plan(&client, &args).await?;
     let mut output = Output::stdout();

@@ -3,9 +3,6 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
-use logmill_log::{Log, LogOptions, LogSet, SetOptions};
-use logmill_record::{Batch, BatchBuilder, BatchOptions, ControlRecord, ControlType, NewRecord, TimestampMs};
-use logmill_tests::Node;
 use serde_json::{Value, json};
 
 use crate::{logmill, node};
@@ -151,54 +148,6 @@ fn following_goes_on_as_records_arrive() {
         assert_eq!(line, expected);
     }
     assert!(child.wait().unwrap().success(), "it ends after -n records");
-}
-
-#[test]
-fn records_that_are_not_committed_are_printed_only_if_asked_for() {
-    let (dir, node, program) = node();
-    program.ok(["topic", "create", "t"]);
-    program.ok_with(["produce", "t"], b"plain\n");
-    let described = &documents(&program.ok(["topic", "describe", "t", "--json"]))[0];
-    let id = described["topic_id"].as_str().unwrap().to_owned();
-    assert_eq!(node.terminate(), 0);
-    // Producers append no transactions themselves yet.
-    let data = dir.path().join("data");
-    let set = LogSet::open(&data, SetOptions::default()).unwrap();
-    let log = set.open_log(format!("topics/{id}/0"), LogOptions::default()).unwrap();
-    append_transactions(&log);
-    set.close().unwrap();
-
-    let node = Node::start(&logmill(), &data);
-    let program = logmill().at(node.url());
-    assert_eq!(program.ok(["consume", "t"]), "plain\ncommitted\n", "it ends before what is open");
-    assert_eq!(program.ok(["consume", "t", "--from", "3"]), "committed\n");
-    assert_eq!(program.ok(["consume", "t", "--from", "5"]), "");
-    let all = "plain\naborted\ncommitted\nopen\nbehind it\n";
-    assert_eq!(program.ok(["consume", "t", "--read-uncommitted"]), all);
-    assert_eq!(node.terminate(), 0);
-}
-
-fn append_transactions(log: &Log) {
-    let in_transaction = |producer, sequence, value: &[u8]| -> Batch {
-        let options = BatchOptions::new().producer(producer, 0, sequence).transactional();
-        let mut batch = BatchBuilder::with_options(options, 0);
-        let (timestamp, value) = (TimestampMs(5), Some(value));
-        batch.push(&NewRecord { timestamp, key: None, value, headers: &[] }).unwrap();
-        batch.build().unwrap()
-    };
-    let ended = |producer, kind| {
-        ControlRecord { kind, coordinator_epoch: 1 }.batch(producer, 0, TimestampMs(6)).unwrap()
-    };
-    let batches = [
-        in_transaction(1, 0, b"aborted"),
-        ended(1, ControlType::Abort),
-        in_transaction(1, 1, b"committed"),
-        ended(1, ControlType::Commit),
-        in_transaction(2, 0, b"open"),
-        in_transaction(1, 2, b"behind it"),
-        ended(1, ControlType::Commit),
-    ];
-    log.append(&batches).unwrap().wait().unwrap();
 }
 
 #[test]

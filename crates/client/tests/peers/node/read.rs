@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use logmill_client::{
     Client, Error, ErrorKind, Fetch, FetchFrom, Isolation, PartitionData, Position, ProducerOptions,
-    ProducerRecord, Subscribe,
+    ProducerRecord, Subscribe, TransactionalOptions, TransactionalProducer,
 };
-use logmill_log::{LogOptions, LogSet, SetOptions};
-use logmill_record::{
-    Batch, BatchBuilder, BatchOptions, ControlRecord, ControlType, NewRecord, Offset, TimestampMs,
-};
+use logmill_record::{Offset, TimestampMs};
 use tokio::time::{Instant, timeout};
 
 use super::{Node, SOON};
@@ -170,34 +167,13 @@ async fn a_deleted_topic_ends_its_subscription_with_the_reason() {
     assert!(timeout(SOON, subscription.next()).await.unwrap().is_none());
 }
 
-/// A node whose topic `t` has these batches: producers append no transactions themselves yet.
-async fn holding(batches: Vec<Batch>) -> (Node, Client) {
-    let mut node = Node::start().await;
-    let id = node.client().await.create_topic("t", Some(1)).await.unwrap().topic_id;
-    node.stop().await;
-    let dir = node.dir.path().to_owned();
-    let append = move || {
-        let set = LogSet::open(dir, SetOptions::default()).unwrap();
-        let log = set.open_log(format!("topics/{id}/0"), LogOptions::default()).unwrap();
-        log.append(&batches).unwrap().wait().unwrap();
-        set.close().unwrap();
-    };
-    tokio::task::spawn_blocking(append).await.unwrap();
-    node.resume().await;
-    let client = node.client().await;
-    (node, client)
+async fn producer(client: &Client, id: &str) -> TransactionalProducer {
+    client.transactional_producer(id, TransactionalOptions::default()).await.unwrap()
 }
 
-fn in_transaction(producer: i64, sequence: i32, value: &str) -> Batch {
-    let options = BatchOptions::new().producer(producer, 0, sequence).transactional();
-    let mut builder = BatchBuilder::with_options(options, 0);
-    let value = Some(value.as_bytes());
-    builder.push(&NewRecord { timestamp: TimestampMs(5), key: None, value, headers: &[] }).unwrap();
-    builder.build().unwrap()
-}
-
-fn ended(producer: i64, kind: ControlType) -> Batch {
-    ControlRecord { kind, coordinator_epoch: 1 }.batch(producer, 0, TimestampMs(6)).unwrap()
+/// Waits for the answer, so that the offsets are in the order of the calls.
+async fn send(producer: &TransactionalProducer, value: &'static str) {
+    producer.send(ProducerRecord::new("t", value)).await.unwrap().await.unwrap();
 }
 
 fn texts(data: &PartitionData) -> Vec<String> {
@@ -207,19 +183,19 @@ fn texts(data: &PartitionData) -> Vec<String> {
 
 #[tokio::test]
 async fn a_reader_sees_what_is_committed_unless_it_asks_for_all() {
-    let (_node, client) = holding(vec![
-        in_transaction(1, 0, "aborted"),
-        in_transaction(2, 0, "committed"),
-        in_transaction(1, 1, "aborted too"),
-        ended(1, ControlType::Abort),
-        ended(2, ControlType::Commit),
-        in_transaction(1, 2, "committed later"),
-        ended(1, ControlType::Commit),
-        in_transaction(2, 1, "open"),
-        in_transaction(1, 3, "behind it"),
-        ended(1, ControlType::Commit),
-    ])
-    .await;
+    let node = Node::start().await;
+    let client = node.client_with_topic(1).await;
+    let (mut one, mut other) = (producer(&client, "one").await, producer(&client, "other").await);
+    send(&one, "aborted").await;
+    send(&other, "committed").await;
+    send(&one, "aborted too").await;
+    one.abort().await.unwrap();
+    other.commit().await.unwrap();
+    send(&one, "committed later").await;
+    one.commit().await.unwrap();
+    send(&other, "open").await;
+    send(&one, "behind it").await;
+    one.commit().await.unwrap();
     let from = |at: Position| FetchFrom::new("t", 0, at);
     let all = Isolation::ReadUncommitted;
 
@@ -252,7 +228,10 @@ async fn a_reader_sees_what_is_committed_unless_it_asks_for_all() {
 
 #[tokio::test]
 async fn the_latest_place_is_the_end_of_what_the_reader_sees() {
-    let (_node, client) = holding(vec![in_transaction(1, 0, "open")]).await;
+    let node = Node::start().await;
+    let client = node.client_with_topic(1).await;
+    let open = producer(&client, "one").await;
+    send(&open, "open").await;
     let latest = [(0, Position::Latest)];
     assert_eq!(client.list_offsets("t", &latest).await.unwrap()[0].offset, Offset(0));
     let found = client.list_offsets_with("t", &latest, Isolation::ReadUncommitted).await.unwrap();
