@@ -121,7 +121,12 @@ fn an_answer_that_was_lost_is_given_again_and_another_one_is_not() {
 
     let node = Node::open(config(&sim));
     let again = node.broker.end_transaction(&node.context, "shop", before, Outcome::Commit);
-    assert_eq!(node.wait(again).unwrap(), next, "also after a start");
+    let producer = node.wait(again).unwrap();
+    assert_ne!(producer, next, "also after a start, which has every producer begin again");
+    let mut writer = Writer { node: node.clone(), id: "shop", producer, sent: [0; 2] };
+    writer.send(0, "b").unwrap();
+    writer.end(Outcome::Commit).unwrap();
+    assert_eq!(read(&node)[0], ["a", "b"]);
     node.broker.close().unwrap();
 }
 
@@ -258,7 +263,9 @@ fn a_producer_whose_epochs_are_used_up_goes_on_under_another_id_without_a_gap() 
     drop(node);
 
     let node = Node::open(config(&sim));
-    let mut writer = Writer { node: node.clone(), ..writer };
+    let mut old = Writer { node: node.clone(), ..writer };
+    assert_eq!(old.send(0, "late").unwrap_err().reason(), Reason::TransactionAborted);
+    let mut writer = Writer::begin(&node, "shop").unwrap();
     writer.send(0, "after a start").unwrap();
     writer.end(Outcome::Commit).unwrap();
     assert_eq!(read(&node)[0].last().unwrap(), "after a start");
