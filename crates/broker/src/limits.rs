@@ -129,8 +129,8 @@ limits! {
     MaxConnectionReplyBytes max_connection_reply_bytes, Bytes, 64 * MIB;
     /// What a topic's max.message.bytes can be set to. A request takes that and a megabyte, but at least four.
     MaxBatchBytes max_batch_bytes, Bytes, 8 * MIB;
-    /// Plain records in one produce request, or in one message of a step. In memory each takes a hundred bytes besides what is in it,
-    /// which a message need not spend on it.
+    /// Plain records in one produce request, or in one message of a step. In memory each takes a hundred bytes besides
+    /// what is in it, which a message need not spend on it.
     MaxRecordsPerRequest max_records_per_request, Count, 100_000;
     /// Headers of all plain records in one produce request, or in one message of a step, together.
     MaxHeadersPerRequest max_headers_per_request, Count, 100_000;

@@ -1,5 +1,5 @@
-//! The places of a reader. Each of them has something to read, is being read, or waits for its turn or for more to come;
-//! what comes for one costs nothing for the others. Places come and go while it reads.
+//! The places of a reader. Each of them has something to read, is being read, or waits for its turn or for more to
+//! come; what comes for one costs nothing for the others. Places come and go while it reads.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};

@@ -23,7 +23,8 @@ pub(crate) struct Reader {
     held: Option<ReplyPermit>,
 }
 
-/// How much a [`Subscription`](crate::Subscription), or a [`Consumer`](crate::Consumer), may still send. A clone is the same credit.
+/// How much a [`Subscription`](crate::Subscription), or a [`Consumer`](crate::Consumer), may still send. A clone is the
+/// same credit.
 ///
 /// While it is above zero a reply may be sent; its first batch goes whole, and what it exceeds the credit by
 /// is owed before the next.

@@ -1,13 +1,13 @@
 //! A member that is given the records of its units, too.
 //!
-//! One [`Reader`] reads from the partitions of all of them: they share credit, room and turns, so that none goes short for
-//! another, and what comes for one costs nothing for the others. An assignment adds partitions to it, and a revoke or a
-//! loss takes them away at once, with what has been read of them already.
+//! One [`Reader`] reads from the partitions of all of them: they share credit, room and turns, so that none goes short
+//! for another, and what comes for one costs nothing for the others. An assignment adds partitions to it, and a revoke
+//! or a loss takes them away at once, with what has been read of them already.
 //!
-//! A partition begins where the group has committed, and says so with the epoch of what it has, as every reader does. What
-//! retention has taken before the group has read it is gone: it goes on at the earliest record that there is, wherever
-//! those begin for which nothing is committed. The node's log says so, and [`from_offset`](PartitionData::from_offset) of
-//! the data shows it.
+//! A partition begins where the group has committed, and says so with the epoch of what it has, as every reader does.
+//! What retention has taken before the group has read it is gone: it goes on at the earliest record that there is, also
+//! where the member would begin at the latest if nothing were committed. The node's log says so, and
+//! [`from_offset`](PartitionData::from_offset) of the data shows it.
 
 use std::collections::BTreeMap;
 use std::future::{Future, pending, poll_fn};
@@ -182,8 +182,8 @@ impl Consumer {
         self.reader.credit().clone()
     }
 
-    /// Waits for the next thing to hear, or for the next records of any partition, in turn, at most 1 MiB of them or one
-    /// batch. What there is to hear comes first. Dropping the future loses nothing.
+    /// Waits for the next thing to hear, or for the next records of any partition, in turn, at most 1 MiB of them or
+    /// one batch. What there is to hear comes first. Dropping the future loses nothing.
     ///
     /// A partition that can be read no longer says so once, in its data; the others go on.
     pub async fn next(&mut self) -> Consumed {

@@ -296,6 +296,7 @@ impl Broker {
     /// ```
     /// use logmill_broker::{Broker, Config, CreateTopic, GroupEvent, JoinGroup, OffsetToCommit, RequestContext};
     /// use logmill_log::env::block_on;
+    /// use logmill_record::Offset;
     /// # use logmill_broker::{Acks, Payload, Produce, ProduceRecord};
     ///
     /// # let dir = tempfile::tempdir()?;
@@ -313,7 +314,7 @@ impl Broker {
     ///     let GroupEvent::Assigned(mine) = member.next().await else { panic!("it is alone") };
     ///     assert_eq!((&*mine.unit, mine.epoch), ("readings/0", 1));
     ///     // ... reads, and says how far it has come:
-    ///     let read = OffsetToCommit::new("readings", 0, 1.into());
+    ///     let read = OffsetToCommit::new("readings", 0, Offset(1));
     ///     member.handle().commit(&mine.unit, mine.epoch, vec![read]).await
     /// })?;
     /// broker.close()?;

@@ -3,8 +3,9 @@
 //!
 //! Its bytes are admitted whole before any of them has come, and nothing is written before all have: steps that are
 //! half sent take nothing from each other but that room. What many small records take in memory besides is counted as
-//! they come, and a step is refused where there is no room for that. Then it is the protocol of every transaction, by a producer
-//! that the unit has for itself, whose epoch moves with the unit's owner. The unit stays with its owner meanwhile.
+//! they come, and a step is refused where there is no room for that. Then it is the protocol of every transaction, by a
+//! producer that the unit has for itself, whose epoch moves with the unit's owner. The unit stays with its owner
+//! meanwhile.
 //!
 //! The last step of a unit is remembered with its answer, in the decision itself: sent again, because the answer was
 //! lost on its way, it has no effect and the same answer.

@@ -308,7 +308,7 @@ fn until_off(sim: &Sim, node: &Node) -> i64 {
 
 #[test]
 fn a_step_of_records_that_are_nearly_nothing_is_bounded_by_what_they_take_in_memory() {
-    const EMPTY: usize = 1_000;
+    const EMPTY: usize = 100;
     let sim = Sim::new(9);
     let limits = Limits { max_step_bytes: 100_000, ..Limits::default() };
     let node = Node::open(Config { limits, ..config(&sim) });

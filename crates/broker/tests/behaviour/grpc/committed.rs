@@ -34,8 +34,8 @@ fn marker(producer: i64, kind: ControlType) -> Batch {
     ControlRecord { kind, coordinator_epoch: 1 }.batch(producer, 0, TimestampMs(6)).unwrap()
 }
 
-/// A node whose topic `t` has in its one partition what `fill` appends, and where the start has aborted what that leaves
-/// open.
+/// A node whose topic `t` has in its one partition what `fill` appends, and where the start has aborted what that
+/// leaves open.
 async fn holding(dir: &tempfile::TempDir, fill: impl FnOnce(&Log)) -> Served {
     let served = Served::start(config(dir)).await;
     served.create("t", 1).await;

@@ -352,6 +352,34 @@ async fn who_comes_again_or_with_the_same_instance_id_takes_the_place_of_the_for
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unit_is_prepared_for_before_it_is_taken_from_its_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(config(&dir)).await;
+    served.create("t", 2).await;
+    let unit = |partition| v1::Unit {
+        name: format!("task {partition}"),
+        partitions: vec![v1::UnitPartition { topic: "t".into(), partition }],
+    };
+    let units = vec![unit(0), unit(1)];
+    let join = v1::JoinGroup { topics: Vec::new(), units, warms_up: true, ..topics("g", &[]) };
+    let mut first = Member::join(&served.channel, join.clone()).await.unwrap();
+    let owned = [unit_of(&first.assigned().await), unit_of(&first.assigned().await)];
+    let mut second = Member::join(&served.channel, join).await.unwrap();
+    let Reply::WarmUp(v1::UnitWarmed { unit }) = second.next().await.unwrap() else {
+        panic!("it has nothing")
+    };
+    let is_quiet = tokio::time::timeout(Duration::from_millis(200), first.next()).await.is_err();
+    assert!(is_quiet, "its owner works on");
+    second.say(Sent::Warmed(v1::UnitWarmed { unit: unit.clone() })).await;
+    let Reply::Revoke(revoked) = first.next().await.unwrap() else { panic!("the other is ready") };
+    assert!(revoked.unit == unit && owned.contains(&revoked), "{revoked:?}");
+    first.say(Sent::Revoked(v1::UnitRevoked { unit: Some(revoked.clone()) })).await;
+    let moved = second.assigned().await;
+    assert_eq!(unit_of(&moved), v1::UnitEpoch { epoch: revoked.epoch + 1, ..revoked });
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_credit_nothing_comes_and_then_as_much_as_is_granted() {
     let dir = tempfile::tempdir().unwrap();
     let served = Served::start(config(&dir)).await;
