@@ -145,7 +145,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
                 (Some(topic), true) => output.json(&json!({ "group": group, "deleted_topic": topic }))?,
                 (None, true) => output.json(&json!({ "deleted": group }))?,
                 (Some(topic), false) => {
-                    output.line(format_args!("deleted what group {group} had committed for topic {topic}"))?
+                    let told = format!("deleted what group {group} had committed for topic {topic}");
+                    output.line(told)?;
                 }
                 (None, false) => output.line(format_args!("deleted group {group}"))?,
             }

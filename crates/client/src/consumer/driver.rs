@@ -22,6 +22,9 @@ pub(super) type Replies = Streaming<v1::ConsumeResponse>;
 /// A commit that failed for a while is tried again after so long, however long a session is.
 const LONGEST_TICK: Duration = Duration::from_secs(2);
 
+/// A stream that held so long was a good one: the next break is not counted to those before.
+const GOOD_STREAM: Duration = Duration::from_secs(5);
+
 /// What the handler, the stream and the driver share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -79,13 +82,16 @@ pub(super) async fn run(shared: Arc<Shared>, first: Replies) {
     let _ending = Ending(Arc::clone(&shared));
     let mut opened = Ok(first);
     let mut backoff = Backoff::default();
-    let mut broken_since = Instant::now();
+    let mut broken_since: Option<Instant> = None;
     loop {
         let error = match opened {
             Ok(replies) => {
+                let since = Instant::now();
                 let error = read(&shared, replies).await;
-                backoff.reset();
-                broken_since = Instant::now();
+                if since.elapsed() >= GOOD_STREAM {
+                    backoff.reset();
+                    broken_since = None;
+                }
                 error
             }
             Err(error) => error,
@@ -99,10 +105,10 @@ pub(super) async fn run(shared: Arc<Shared>, first: Replies) {
         }
         tracing::debug!(%error, "a stream of a group ended");
         shared.change(State::end_stream);
-        if broken_since.elapsed() >= shared.reconnect_timeout {
+        if broken_since.get_or_insert_with(Instant::now).elapsed() >= shared.reconnect_timeout {
             shared.change(|state| state.report(error));
             shared.tell();
-            broken_since = Instant::now();
+            broken_since = None;
         }
         sleep(backoff.next()).await;
         opened = open(&shared).await;

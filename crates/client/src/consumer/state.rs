@@ -487,8 +487,11 @@ impl Commit {
     }
 }
 
+/// Now, or after the consumer has joined again.
 fn may_be_tried_again(error: &Error) -> bool {
-    error.kind().is_retriable() || error.kind() == ErrorKind::OutcomeUnknown
+    error.kind().is_retriable()
+        || error.kind() == ErrorKind::OutcomeUnknown
+        || error.reason() == "MEMBER_UNKNOWN"
 }
 
 pub(super) fn closed() -> Error {

@@ -47,7 +47,8 @@ impl Default for TransactionalOptions {
 /// what that one left open is aborted.
 ///
 /// When a record fails, its transaction can only be aborted. When the node has aborted it, or another producer has come
-/// under the id, this one is over: every call says so, and [`Client::transactional_producer`] begins anew.
+/// under the id, this one is over: every call says so, and [`Client::transactional_producer`] begins anew. Dropped in the
+/// middle of a transaction it leaves that open, until its time is over; [`close`](TransactionalProducer::close) aborts it.
 ///
 /// ```no_run
 /// use logmill_client::{Client, ProducerRecord, TransactionalOptions};
@@ -223,8 +224,7 @@ impl TransactionalProducer {
                 // A failure that a former flush has told counts as well.
                 let broken_by = self.inner.shared.state.lock().broken.clone();
                 if let Some(cause) = broken_by.or(flushed.err()) {
-                    self.note(&cause);
-                    return Err(broken(&cause));
+                    return Err(if self.note(&cause) { cause } else { broken(&cause) });
                 }
             }
             Phase::Open => {

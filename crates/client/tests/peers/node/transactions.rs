@@ -226,6 +226,10 @@ async fn a_step_has_its_effect_once_however_often_it_is_sent() {
         let expected: Vec<u32> = (0..3_000).filter(|i| i % 2 == partition).collect();
         assert_eq!(order(committed(&client, partition).await), expected, "once, and in order");
     }
-    let error = client.commit_step(&Step::new("g", units[0].clone(), 5)).await.unwrap_err();
+    let mut step = Step::new("g", units[0].clone(), 5);
+    for _ in 0..5_000 {
+        step.push(ProducerRecord::new("t", vec![b'x'; 1_000]).partition(0)).unwrap();
+    }
+    let error = timeout(SOON, client.commit_step(&step)).await.unwrap().unwrap_err();
     assert_eq!((error.kind(), error.reason()), (ErrorKind::Conflict, "STEP_OUT_OF_SEQUENCE"), "{error}");
 }
