@@ -232,6 +232,37 @@ fn offsets_of_a_clients_transaction_count_when_it_is_committed_and_only_then() {
 }
 
 #[test]
+fn what_counts_is_what_was_written_last() {
+    let sim = Sim::new(6);
+    let node = node(&sim);
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    let init = node.broker.init_transactions(&node.context, InitTransactions::new("x"));
+    let producer = node.wait(init).unwrap();
+    let add = AddOffsets {
+        transactional_id: "x".into(),
+        producer,
+        group: "g".into(),
+        unit: mine.unit.clone(),
+        unit_epoch: mine.epoch,
+        offsets: vec![OffsetToCommit::new("in", 0, Offset(2))],
+    };
+    node.wait(node.broker.add_offsets(&node.context, add)).unwrap();
+    let later = vec![OffsetToCommit::new("in", 0, Offset(5))];
+    node.wait(member.handle().commit(&mine.unit, mine.epoch, later)).unwrap();
+    node.wait(node.broker.end_transaction(&node.context, "x", producer, Outcome::Commit)).unwrap();
+    let described = node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
+    assert_eq!(described.offsets[0].offset, Offset(5));
+    node.broker.close().unwrap();
+    drop((member, node));
+    // In a start's view too.
+    let node = Node::open(config(&sim));
+    let described = node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
+    assert_eq!(described.offsets[0].offset, Offset(5));
+    node.broker.close().unwrap();
+}
+
+#[test]
 fn a_step_is_whole_or_not_there_whenever_the_power_goes() {
     for seed in 1..=2 {
         for nth in 1.. {
