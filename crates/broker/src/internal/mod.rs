@@ -244,8 +244,10 @@ fn counts(batch: &Batch, aborted: &[AbortedTxn], undone: &[OpenTransaction]) -> 
         txn.producer_id == header.producer_id && txn.first_offset <= header.base_offset
     };
     let attributes = header.attributes;
-    let is_left_out = || aborted.iter().any(is_aborted) || undone.iter().any(is_undone);
-    !attributes.is_control() && !(attributes.is_transactional() && is_left_out())
+    if attributes.is_control() || !attributes.is_transactional() {
+        return !attributes.is_control();
+    }
+    !aborted.iter().any(is_aborted) && !undone.iter().any(is_undone)
 }
 
 fn apply(

@@ -13,7 +13,7 @@ use crate::ledger::Contents;
 use crate::reading::{Reader, read_all};
 use crate::steps::{self, Stepper};
 use crate::topics::{self, Change, Plain};
-use crate::world::{IN, PARTITIONS, World};
+use crate::world::{IN, World};
 
 /// So many steps are enough for everything that waits, when nothing fails any more.
 const STEPS_TO_END: usize = 20_000;
