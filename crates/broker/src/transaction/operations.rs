@@ -165,8 +165,7 @@ impl Broker {
     /// Ends the transaction of a producer: all of its records become visible to those who read what is committed, or
     /// none ever does. They are when the answer comes, which says who writes the next transaction. Asked again with the
     /// same producer and outcome, because the answer was lost on its way, it answers again who writes the next one, which
-    /// after a start of the node is another. Without a transaction it
-    /// does nothing.
+    /// after a start of the node is another. Without a transaction nothing is written, and the epoch moves.
     ///
     /// It goes on when the future is dropped.
     ///

@@ -97,7 +97,7 @@ fn records_of_a_transaction_become_visible_together_and_only_when_it_is_committe
     assert_eq!(
         writer.end(Outcome::Commit).unwrap(),
         writer.producer,
-        "without a transaction nothing happens"
+        "without a transaction nothing is written"
     );
     node.broker.close().unwrap();
 
@@ -127,6 +127,25 @@ fn an_answer_that_was_lost_is_given_again_and_another_one_is_not() {
     writer.send(0, "b").unwrap();
     writer.end(Outcome::Commit).unwrap();
     assert_eq!(read(&node)[0], ["a", "b"]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn an_end_that_comes_again_late_does_not_end_the_next_transaction() {
+    let sim = Sim::new(12);
+    let node = node(&sim);
+    let mut writer = Writer::begin(&node, "shop").unwrap();
+    let before = writer.producer;
+    // There was nothing to end.
+    let next = writer.end(Outcome::Commit).unwrap();
+    assert_ne!(next, before);
+    writer.send(0, "half").unwrap();
+    let late = node.broker.end_transaction(&node.context, "shop", before, Outcome::Commit);
+    assert_eq!(node.wait(late).unwrap(), next);
+    assert_eq!(read(&node)[0], Vec::<String>::new(), "it goes on");
+    writer.send(1, "the other half").unwrap();
+    writer.end(Outcome::Commit).unwrap();
+    assert_eq!(read(&node), [["half"], ["the other half"]]);
     node.broker.close().unwrap();
 }
 
