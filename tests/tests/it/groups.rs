@@ -9,11 +9,6 @@ use serde_json::{Value, json};
 
 use crate::node;
 
-/// Whether the node serves groups; until it does there is nothing to test.
-fn has_groups(program: &Program) -> bool {
-    program.run(["group", "ls"]).code == 0
-}
-
 fn document(output: &str) -> Value {
     serde_json::from_str(output).unwrap()
 }
@@ -21,9 +16,6 @@ fn document(output: &str) -> Value {
 #[test]
 fn a_group_reads_on_where_it_was_and_is_reset_and_deleted() {
     let (_dir, _node, program) = node();
-    if !has_groups(&program) {
-        return;
-    }
     assert!(program.ok(["group", "ls"]).contains("there are no groups yet"));
     assert_eq!(program.ok(["group", "ls", "--json"]), "");
     program.ok(["topic", "create", "t"]);
@@ -72,9 +64,6 @@ fn a_group_reads_on_where_it_was_and_is_reset_and_deleted() {
 #[test]
 fn a_member_that_is_interrupted_leaves_and_another_goes_on_at_once() {
     let (_dir, _node, program) = node();
-    if !has_groups(&program) {
-        return;
-    }
     program.ok(["topic", "create", "t"]);
     program.ok_with(["produce", "t"], b"one\n");
     let mut command = program.command(["consume", "t", "--group", "g", "--json"]);

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::admit::offsets_batch;
-use super::end::end;
+use super::end::{end, end_in_turn};
 use super::table::{AddedOffsets, Asks};
 use super::{Outcome, ProducerEpoch, Transactions};
 use crate::access::{Operation, authorize};
@@ -78,7 +78,16 @@ async fn add(core: Arc<Core>, request: AddOffsets) -> Result<(), Error> {
     let answer = lane.push_own(vec![batch], Some(admitted))?;
     // On disk it is before the transaction is committed.
     let at = written(&lane, answer).await?.first_offset;
-    core.transactions.table.lock().add_offsets(&name, AddedOffsets { at, commits, held })
+    core.transactions.table.lock().add_offsets(&name, AddedOffsets { at, commits, held })?;
+    // Whoever takes the unit away aborts the transactions that hold it, but did not see this one if that was meanwhile.
+    let Err(stale) = core.groups.hold(&core, &group, &unit, unit_epoch) else { return Ok(()) };
+    end_in_turn(&core, &name.into(), &Asks::Node(taken_away(&group, &unit)), Outcome::Abort).await?;
+    Err(stale)
+}
+
+/// Why a transaction is aborted.
+fn taken_away(group: &str, unit: &str) -> String {
+    format!("the unit {unit:?} of group {group:?}, whose offsets it has, was taken from its owner")
 }
 
 impl Transactions {
@@ -86,10 +95,8 @@ impl Transactions {
     pub(crate) async fn abort_those_that_hold(&self, core: &Arc<Core>, group: &str, unit: &str) {
         let names = self.table.lock().holding(group, unit);
         for name in names {
-            let why = format!(
-                "the unit {unit:?} of group {group:?}, whose offsets it has, was taken from its owner"
-            );
-            let ended = end(Arc::clone(core), name, Asks::Node(why), Outcome::Abort).await;
+            let asks = Asks::Node(taken_away(group, unit));
+            let ended = end(Arc::clone(core), name, asks, Outcome::Abort).await;
             if let Err(error) = ended {
                 tracing::warn!(%error, "a transaction of a former owner could not be aborted");
             }

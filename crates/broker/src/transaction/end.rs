@@ -32,7 +32,8 @@ pub(super) async fn end_in_turn(
     asks: &Asks,
     outcome: Outcome,
 ) -> Result<ProducerEpoch, Error> {
-    let to_end = core.transactions.table.lock().begin_end(name, asks, outcome)?;
+    let fresh = || core.fresh_producer_id();
+    let to_end = core.transactions.table.lock().begin_end(name, asks, outcome, fresh)?;
     let ending = match to_end {
         ToEnd::Nothing(producer) => return Ok(producer),
         ToEnd::Ends(ending) => ending,

@@ -105,7 +105,8 @@ impl Broker {
     /// Records sent with the producer's id and epoch, as [`Payload::InTransaction`](crate::Payload::InTransaction) or
     /// in batches that say so, make a transaction, from the first on until [`end_transaction`](Broker::end_transaction)
     /// answers with the epoch of the next. Sequences begin at 0 in each partition with each epoch. A transaction that
-    /// is not ended in time is aborted by the node.
+    /// is not ended in time is aborted by the node. So is one that a start of the node finds undecided, and whoever wrote
+    /// before it begins again: it is told [`TransactionAborted`](crate::Reason::TransactionAborted).
     ///
     /// # Errors
     /// [`RequestInvalid`](crate::Reason::RequestInvalid), [`LimitExceeded`](crate::Reason::LimitExceeded) for too many
@@ -163,8 +164,8 @@ impl Broker {
 
     /// Ends the transaction of a producer: all of its records become visible to those who read what is committed, or
     /// none ever does. They are when the answer comes, which says who writes the next transaction. Asked again with the
-    /// same producer and outcome, because the answer was lost on its way, it answers the same. Without a transaction it
-    /// does nothing.
+    /// same producer and outcome, because the answer was lost on its way, it answers again who writes the next one, which
+    /// after a start of the node is another. Without a transaction nothing is written, and the epoch moves.
     ///
     /// It goes on when the future is dropped.
     ///

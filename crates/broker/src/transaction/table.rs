@@ -196,7 +196,9 @@ impl Entry {
         {
             return Err(aborted(name, why));
         }
-        if self.before_start == Some(producer) {
+        let is_passed_over =
+            |before: ProducerEpoch| before.id == producer.id && before.epoch <= producer.epoch;
+        if self.before_start.is_some_and(is_passed_over) {
             return Err(aborted(name, RESTARTED));
         }
         Err(fenced(name, producer, self.producer))
@@ -371,8 +373,16 @@ impl Table {
         self.by_name.iter().filter(|(_, entry)| holds(entry)).map(|(name, _)| Arc::clone(name)).collect()
     }
 
-    /// Begins to end the transaction of an id: from here on it takes nothing.
-    pub(super) fn begin_end(&mut self, name: &str, asks: &Asks, outcome: Outcome) -> Result<ToEnd, Error> {
+    /// Begins to end the transaction of an id: from here on it takes nothing. Where there is none, whoever asks is told
+    /// another epoch all the same, so that the same request cannot end the next one if it comes again, late. That is
+    /// written nowhere: no epoch is valid after a start. `fresh` is an id that nobody has.
+    pub(super) fn begin_end(
+        &mut self,
+        name: &str,
+        asks: &Asks,
+        outcome: Outcome,
+        fresh: impl FnOnce() -> i64,
+    ) -> Result<ToEnd, Error> {
         let entry = self.get_mut(name)?;
         let why = match asks {
             Asks::Node(why) => Some(why.clone()),
@@ -396,6 +406,13 @@ impl Table {
             }
         };
         match std::mem::replace(&mut entry.state, State::Empty) {
+            State::Empty if matches!(asks, Asks::Producer(_)) => {
+                let next = Next::after(entry.producer, fresh).producer();
+                let before = std::mem::replace(&mut entry.producer, next);
+                entry.last = Some(Last { producer: before, outcome, why: None });
+                self.replace_producer(name, before, next);
+                Ok(ToEnd::Nothing(next))
+            }
             State::Empty => Ok(ToEnd::Nothing(entry.producer)),
             State::Ongoing(Ongoing { started_at, under_way, touched, offsets, .. }) => {
                 entry.state = State::Ending { outcome, started_at };

@@ -1,5 +1,8 @@
 //! Steps: what was made of what was read, and how far it was read, in one call that has one effect.
 
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use logmill_broker::{
@@ -232,6 +235,73 @@ fn offsets_of_a_clients_transaction_count_when_it_is_committed_and_only_then() {
 }
 
 #[test]
+fn a_unit_that_is_taken_away_while_its_offsets_are_added_does_not_wait_for_the_transaction() {
+    let mut refused = 0;
+    for steps in 0..20 {
+        let sim = Sim::new(7);
+        let node = node(&sim);
+        let mut member = join(&node, None);
+        let mine = assigned(&node, &mut member);
+        let init = node.broker.init_transactions(&node.context, InitTransactions::new("x"));
+        let producer = node.wait(init).unwrap();
+        let add = AddOffsets {
+            transactional_id: "x".into(),
+            producer,
+            group: "g".into(),
+            unit: mine.unit.clone(),
+            unit_epoch: mine.epoch,
+            offsets: vec![OffsetToCommit::new("in", 0, Offset(2))],
+        };
+        let added = node.broker.add_offsets(&node.context, add);
+        for _ in 0..steps {
+            sim.scheduler.step();
+        }
+        member.handle().leave().unwrap();
+        let mut other = join(&node, None);
+        sim.scheduler.run_for(Duration::from_secs(5));
+        let told = pin!(other.next()).as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(GroupEvent::Assigned(theirs)) = told else {
+            panic!("after {steps} steps it waits for the time-out: {told:?}")
+        };
+        assert_eq!((theirs.epoch, committed(&theirs)), (2, None));
+        refused += usize::from(node.wait(added).is_err());
+        node.broker.close().unwrap();
+    }
+    assert!(refused > 1, "it was taken away in between: {refused}");
+}
+
+#[test]
+fn what_counts_is_what_was_written_last() {
+    let sim = Sim::new(6);
+    let node = node(&sim);
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    let init = node.broker.init_transactions(&node.context, InitTransactions::new("x"));
+    let producer = node.wait(init).unwrap();
+    let add = AddOffsets {
+        transactional_id: "x".into(),
+        producer,
+        group: "g".into(),
+        unit: mine.unit.clone(),
+        unit_epoch: mine.epoch,
+        offsets: vec![OffsetToCommit::new("in", 0, Offset(2))],
+    };
+    node.wait(node.broker.add_offsets(&node.context, add)).unwrap();
+    let later = vec![OffsetToCommit::new("in", 0, Offset(5))];
+    node.wait(member.handle().commit(&mine.unit, mine.epoch, later)).unwrap();
+    node.wait(node.broker.end_transaction(&node.context, "x", producer, Outcome::Commit)).unwrap();
+    let described = node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
+    assert_eq!(described.offsets[0].offset, Offset(5));
+    node.broker.close().unwrap();
+    drop((member, node));
+    // In a start's view too.
+    let node = Node::open(config(&sim));
+    let described = node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
+    assert_eq!(described.offsets[0].offset, Offset(5));
+    node.broker.close().unwrap();
+}
+
+#[test]
 fn a_step_is_whole_or_not_there_whenever_the_power_goes() {
     for seed in 1..=2 {
         for nth in 1.. {
@@ -269,8 +339,6 @@ fn a_step_is_whole_or_not_there_whenever_the_power_goes() {
 
 /// How many steps are answered before the power goes: what has to be written is tried for ever.
 fn until_off(sim: &Sim, node: &Node) -> i64 {
-    use std::future::Future;
-    use std::task::{Context, Poll, Waker};
     let mut context = Context::from_waker(Waker::noop());
     let mut member = join(node, Some("m".into()));
     let mine = loop {

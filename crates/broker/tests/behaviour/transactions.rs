@@ -97,7 +97,7 @@ fn records_of_a_transaction_become_visible_together_and_only_when_it_is_committe
     assert_eq!(
         writer.end(Outcome::Commit).unwrap(),
         writer.producer,
-        "without a transaction nothing happens"
+        "without a transaction nothing is written"
     );
     node.broker.close().unwrap();
 
@@ -122,11 +122,30 @@ fn an_answer_that_was_lost_is_given_again_and_another_one_is_not() {
     let node = Node::open(config(&sim));
     let again = node.broker.end_transaction(&node.context, "shop", before, Outcome::Commit);
     let producer = node.wait(again).unwrap();
-    assert_ne!(producer, next, "also after a start, which has every producer begin again");
+    assert_ne!(producer, next, "after a start another producer goes on");
     let mut writer = Writer { node: node.clone(), id: "shop", producer, sent: [0; 2] };
     writer.send(0, "b").unwrap();
     writer.end(Outcome::Commit).unwrap();
     assert_eq!(read(&node)[0], ["a", "b"]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn an_end_that_comes_again_late_does_not_end_the_next_transaction() {
+    let sim = Sim::new(12);
+    let node = node(&sim);
+    let mut writer = Writer::begin(&node, "shop").unwrap();
+    let before = writer.producer;
+    // There was nothing to end.
+    let next = writer.end(Outcome::Commit).unwrap();
+    assert_ne!(next, before);
+    writer.send(0, "half").unwrap();
+    let late = node.broker.end_transaction(&node.context, "shop", before, Outcome::Commit);
+    assert_eq!(node.wait(late).unwrap(), next);
+    assert_eq!(read(&node)[0], Vec::<String>::new(), "it goes on");
+    writer.send(1, "the other half").unwrap();
+    writer.end(Outcome::Commit).unwrap();
+    assert_eq!(read(&node), [["half"], ["the other half"]]);
     node.broker.close().unwrap();
 }
 
@@ -263,8 +282,8 @@ fn a_producer_whose_epochs_are_used_up_goes_on_under_another_id_without_a_gap() 
     drop(node);
 
     let node = Node::open(config(&sim));
-    let mut old = Writer { node: node.clone(), ..writer };
-    assert_eq!(old.send(0, "late").unwrap_err().reason(), Reason::TransactionAborted);
+    let mut writer = Writer { node: node.clone(), ..writer };
+    assert_eq!(writer.send(0, "not begun").unwrap_err().reason(), Reason::TransactionAborted);
     let mut writer = Writer::begin(&node, "shop").unwrap();
     writer.send(0, "after a start").unwrap();
     writer.end(Outcome::Commit).unwrap();
@@ -288,6 +307,53 @@ fn what_was_acknowledged_as_written_and_lost_is_never_committed() {
     again.send(0, "again").unwrap();
     again.end(Outcome::Commit).unwrap();
     assert_eq!(read(&node), [vec!["again".to_owned()], vec![]]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn what_was_acknowledged_as_written_and_lost_with_the_power_is_never_committed() {
+    let mut sim = Sim::new(10);
+    let node = node(&sim);
+    let mut writer = Writer::begin(&node, "shop").unwrap();
+    writer.send_with(0, "lost", Acks::Written).unwrap();
+    drop(node);
+    sim.crash();
+    let node = Node::open(config(&sim));
+    let mut writer = Writer { node: node.clone(), ..writer };
+    for told in [writer.send(1, "the rest").unwrap_err(), writer.end(Outcome::Commit).unwrap_err()] {
+        assert_eq!(told.reason(), Reason::TransactionAborted, "{told}");
+    }
+    node.broker.close().unwrap();
+    drop(node);
+
+    // Also if the node was closed well since.
+    let node = Node::open(config(&sim));
+    let mut writer = Writer { node: node.clone(), ..writer };
+    writer.end(Outcome::Commit).unwrap_err();
+    let mut again = Writer::begin(&node, "shop").unwrap();
+    again.send(0, "again").unwrap();
+    again.end(Outcome::Commit).unwrap();
+    assert_eq!(read(&node), [vec!["again".to_owned()], vec![]]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn no_record_of_the_old_producer_comes_in_while_the_new_one_begins() {
+    let sim = Sim::new(11);
+    let node = node(&sim);
+    let mut old = Writer::begin(&node, "shop").unwrap();
+    // What says who writes is long under way.
+    let stall = Rule::new(Fault::Stall(Duration::from_secs(1))).on(Op::SyncData);
+    sim.fs.inject(stall.path("*/internal/transactions/*"));
+    let mut begins = pin!(node.broker.init_transactions(&node.context, InitTransactions::new("shop")));
+    assert!(begins.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    sim.scheduler.run_for(Duration::from_millis(100));
+    old.send(0, "late").unwrap_err();
+    let producer = node.wait(begins).unwrap();
+    let mut new = Writer { node: node.clone(), id: "shop", producer, sent: [0; 2] };
+    new.send(1, "new").unwrap();
+    new.end(Outcome::Commit).unwrap();
+    assert_eq!(read(&node), [vec![], vec!["new".to_owned()]]);
     node.broker.close().unwrap();
 }
 

@@ -96,7 +96,7 @@ impl Chain {
             },
             Stage::Sending(work) => self.add(world, work),
             Stage::Adding(work, mut call) => match answer(&mut call) {
-                Some(come) => self.added(world, work, come),
+                Some(come) => self.added(world, work, &come),
                 None => self.stage = Stage::Adding(work, call),
             },
             Stage::Committing(work) => self.commit(world, work),
@@ -172,7 +172,7 @@ impl Chain {
         );
     }
 
-    fn added(&mut self, world: &mut World, work: Work, come: Result<(), Error>) {
+    fn added(&mut self, world: &mut World, work: Work, come: &Result<(), Error>) {
         let told = come.as_ref().map(|()| work.said.clone()).map_err(Error::reason);
         world.told(GROUP, "add offsets", told);
         if come.is_err() || world.one_in(30) {

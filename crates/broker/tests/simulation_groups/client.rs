@@ -201,7 +201,7 @@ impl Client {
             };
             let come = come.and_then(|mut results| results.remove(0).outcome);
             let told = come.as_ref().map(|at| format!("{} at {}", send.value, at.first_offset));
-            world.told(&self.who, "send in a transaction", told.map_err(|error| error.reason()));
+            world.told(&self.who, "send in a transaction", told.map_err(Error::reason));
             match come {
                 Ok(_) => {
                     assert!(

@@ -118,11 +118,11 @@ impl Ledger {
     }
 
     /// Somebody reads what is committed.
-    pub(crate) fn read(&mut self, topic: Uuid, partition: u32, offset: Offset, value: String) {
-        if let Some(txn) = self.txn_of(&value) {
+    pub(crate) fn read(&mut self, topic: Uuid, partition: u32, offset: Offset, value: &str) {
+        if let Some(txn) = self.txn_of(value) {
             assert_ne!(txn.fate, Fate::Never, "a reader has seen {value}, which is not committed");
         }
-        let before = self.seen.entry(((topic, partition), offset)).or_insert_with(|| value.clone());
+        let before = self.seen.entry(((topic, partition), offset)).or_insert_with(|| value.to_owned());
         assert_eq!(*before, value, "at {offset} of {topic}/{partition} was something else before");
     }
 

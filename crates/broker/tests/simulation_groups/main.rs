@@ -94,7 +94,7 @@ fn setting(name: &str) -> Option<u64> {
 fn transactions_are_whole_units_have_one_owner_and_steps_one_effect() {
     let seeds: Vec<u64> = match setting("LOGMILL_SIMULATION_SEED") {
         Some(seed) => vec![seed],
-        None => (0..setting("LOGMILL_SIMULATION_SEEDS").unwrap_or(2_000)).collect(),
+        None => (0..setting("LOGMILL_SIMULATION_SEEDS").unwrap_or(1_000)).collect(),
     };
     let tally = in_parallel(&seeds).unwrap_or_else(|failure| panic!("{failure}"));
     let mut report = format!("histories: {}\n", seeds.len());

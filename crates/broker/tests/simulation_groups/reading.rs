@@ -35,7 +35,7 @@ pub(crate) fn records(data: &PartitionData) -> Vec<(Offset, String)> {
 /// Has the ledger check what somebody has read who asked for what is committed.
 pub(crate) fn has_read(world: &mut World, data: &PartitionData) {
     for (offset, value) in records(data) {
-        world.ledger.read(data.topic_id.expect("it was read"), data.partition, offset, value);
+        world.ledger.read(data.topic_id.expect("it was read"), data.partition, offset, &value);
     }
 }
 

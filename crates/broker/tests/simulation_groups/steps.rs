@@ -225,7 +225,7 @@ impl Loop {
         let Whole { txn, header, said, .. } = &sent.whole;
         let (txn, sequence) = (*txn, header.sequence);
         let told = come.as_ref().map(|it| format!("{txn}: {sequence} of {unit}, again: {}", it.duplicate));
-        world.told(GROUP, "step", told.map_err(|error| error.reason()));
+        world.told(GROUP, "step", told.map_err(Error::reason));
         match come {
             Ok(committed) => {
                 assert!(!sent.in_vain, "{unit}: step {sequence} was taken, and another owns the unit");

@@ -61,7 +61,7 @@ impl Plain {
         let Some(come) = answer(&mut self.call) else { return false };
         let come = come.and_then(|mut results| results.remove(0).outcome);
         let told = come.as_ref().map(|at| format!("{} at {}", self.value, at.first_offset));
-        world.told("plain", "send", told.map_err(|error| error.reason()));
+        world.told("plain", "send", told.map_err(Error::reason));
         if come.is_ok() {
             world.ledger.written(&self.value);
         }

@@ -12,16 +12,11 @@ use tokio::time::{sleep, timeout};
 
 use super::{Node, SOON};
 
-/// A client, and topic `t`; `None` of a node that does not serve groups yet.
-async fn client(node: &Node, partitions: u32) -> Option<Client> {
+/// A client, and topic `t`.
+async fn client(node: &Node, partitions: u32) -> Client {
     let client = node.client_with_topic(partitions).await;
-    match client.list_groups().await {
-        Err(error) if error.kind() == ErrorKind::Unsupported => None,
-        listed => {
-            assert_eq!(listed.unwrap(), []);
-            Some(client)
-        }
-    }
+    assert_eq!(client.list_groups().await.unwrap(), []);
+    client
 }
 
 async fn produce(client: &Client, numbers: std::ops::Range<u32>, partitions: u32) {
@@ -64,7 +59,7 @@ fn of(numbers: std::ops::Range<u32>, partition: u32, partitions: u32) -> Vec<u32
 #[tokio::test]
 async fn a_group_goes_on_where_a_closed_consumer_was() {
     let node = Node::start().await;
-    let Some(client) = client(&node, 3).await else { return };
+    let client = client(&node, 3).await;
     produce(&client, 0..300, 3).await;
     let mut consumer = join(client.consumer("g").topics(["t"])).await;
     let first = read(&mut consumer, 300).await;
@@ -89,7 +84,7 @@ async fn a_group_goes_on_where_a_closed_consumer_was() {
 #[tokio::test]
 async fn what_was_handed_out_last_comes_again_after_a_consumer_that_was_dropped() {
     let node = Node::start().await;
-    let Some(client) = client(&node, 1).await else { return };
+    let client = client(&node, 1).await;
     produce(&client, 0..10, 1).await;
     let builder = client.consumer("g").topics(["t"]).session_timeout(Duration::from_secs(1));
     let mut consumer = join(builder.clone()).await;
@@ -102,7 +97,7 @@ async fn what_was_handed_out_last_comes_again_after_a_consumer_that_was_dropped(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn units_that_move_take_no_record_twice_and_leave_none_out() {
     let node = Node::start().await;
-    let Some(client) = client(&node, 4).await else { return };
+    let client = client(&node, 4).await;
     let builder = client.consumer("g").topics(["t"]).credit_bytes(2_000);
     let mut first = join(builder.clone()).await;
     let sender = tokio::spawn({
@@ -151,7 +146,7 @@ async fn units_that_move_take_no_record_twice_and_leave_none_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_handler_stays_a_member() {
     let node = Node::start().await;
-    let Some(client) = client(&node, 1).await else { return };
+    let client = client(&node, 1).await;
     produce(&client, 0..1, 1).await;
     let mut consumer = join(client.consumer("g").topics(["t"]).session_timeout(Duration::from_secs(1))).await;
     let unit = read(&mut consumer, 1).await.into_keys().next().unwrap();
@@ -165,7 +160,7 @@ async fn a_slow_handler_stays_a_member() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_keeps_its_units_through_restarts_of_the_node() {
     let mut node = Node::start().await;
-    let Some(client) = client(&node, 2).await else { return };
+    let client = client(&node, 2).await;
     let mut consumer = join(client.consumer("g").topics(["t"])).await;
     let mut all: BTreeMap<UnitEpoch, Vec<u32>> = BTreeMap::new();
     for part in 0..4 {
@@ -190,7 +185,7 @@ async fn a_consumer_keeps_its_units_through_restarts_of_the_node() {
 #[tokio::test]
 async fn by_hand_only_what_is_committed_counts() {
     let node = Node::start().await;
-    let Some(client) = client(&node, 1).await else { return };
+    let client = client(&node, 1).await;
     produce(&client, 0..10, 1).await;
     let builder = client.consumer("g").topics(["t"]).auto_commit(false);
     let mut consumer = join(builder.clone()).await;
@@ -211,7 +206,7 @@ async fn by_hand_only_what_is_committed_counts() {
 #[tokio::test]
 async fn a_unit_whose_topic_is_deleted_is_lost() {
     let node = Node::start().await;
-    let Some(client) = client(&node, 1).await else { return };
+    let client = client(&node, 1).await;
     produce(&client, 0..10, 1).await;
     let mut consumer = join(client.consumer("g").topics(["t"])).await;
     let unit = read(&mut consumer, 10).await.into_keys().next().unwrap();
@@ -224,7 +219,7 @@ async fn a_unit_whose_topic_is_deleted_is_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_unit_that_is_not_given_up_in_time_is_lost_and_its_records_come_to_another() {
     let node = Node::start().await;
-    let Some(client) = client(&node, 2).await else { return };
+    let client = client(&node, 2).await;
     produce(&client, 0..10, 2).await;
     let builder = client.consumer("g").topics(["t"]).rebalance_timeout(Duration::from_secs(1));
     let mut slow = join(builder.clone()).await;
@@ -247,7 +242,7 @@ async fn a_unit_that_is_not_given_up_in_time_is_lost_and_its_records_come_to_ano
 #[tokio::test]
 async fn members_that_want_different_things_are_refused() {
     let node = Node::start().await;
-    let Some(client) = client(&node, 2).await else { return };
+    let client = client(&node, 2).await;
     let _consumer = join(client.consumer("g").topics(["t"])).await;
     let units = vec![("u", vec![("t", 0), ("t", 1)])];
     let error = client.consumer("g").units(units).join().await.unwrap_err();
@@ -259,7 +254,7 @@ async fn members_that_want_different_things_are_refused() {
 #[tokio::test]
 async fn a_static_member_that_is_succeeded_says_so_and_ends() {
     let node = Node::start().await;
-    let Some(client) = client(&node, 1).await else { return };
+    let client = client(&node, 1).await;
     let builder = client.consumer("g").topics(["t"]).instance_id("one");
     let mut first = join(builder.clone()).await;
     assert!(matches!(next(&mut first).await, ConsumerEvent::Assigned(_)));
@@ -273,7 +268,7 @@ async fn a_static_member_that_is_succeeded_says_so_and_ends() {
 #[tokio::test]
 async fn a_group_is_reset_and_deleted_when_its_members_have_left() {
     let node = Node::start().await;
-    let Some(client) = client(&node, 2).await else { return };
+    let client = client(&node, 2).await;
     produce(&client, 0..10, 2).await;
     let mut consumer = join(client.consumer("g").topics(["t"])).await;
     read(&mut consumer, 10).await;
@@ -307,7 +302,7 @@ async fn a_group_is_reset_and_deleted_when_its_members_have_left() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_made_of_records_is_committed_with_them() {
     let node = Node::start().await;
-    let Some(client) = client(&node, 2).await else { return };
+    let client = client(&node, 2).await;
     client.create_topic("out", Some(1)).await.unwrap();
     produce(&client, 0..100, 2).await;
     let mut consumer = join(client.consumer("g").topics(["t"]).auto_commit(false)).await;
