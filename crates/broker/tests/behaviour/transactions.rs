@@ -476,3 +476,39 @@ fn a_transaction_is_whole_or_not_there_whenever_the_power_goes() {
         assert!(points > 100, "the workload changes the disk often: {points}");
     }
 }
+
+#[test]
+fn what_was_answered_beside_the_end_is_committed_with_the_rest_whenever_the_power_goes() {
+    let mut committed = 0;
+    for nth in 1..40 {
+        let mut sim = Sim::new(13);
+        let node = node(&sim);
+        let mut writer = Writer::begin(&node, "shop").unwrap();
+        writer.send(0, "a").unwrap();
+        let ProducerEpoch { id, epoch } = writer.producer;
+        let sequence = ProducerSequence { id, epoch, base_sequence: 0 };
+        let record = ProduceRecord { value: Some("b".into()), ..ProduceRecord::default() };
+        let payload = Payload::InTransaction(sequence, vec![record]);
+        let acks = Acks::Written;
+        let produce = Produce { topic: "t".into(), partition: Some(1), payload, acks, sent_at: None };
+        sim.fs.power_off_at(nth);
+        let mut sent = Box::pin(node.broker.produce(&node.context, produce));
+        let mut ended = Box::pin(writer.ending(Outcome::Commit));
+        let mut context = Context::from_waker(Waker::noop());
+        let mut answered = false;
+        while !sim.fs.is_off() && ended.as_mut().poll(&mut context).is_pending() {
+            if let (false, Poll::Ready(told)) = (answered, sent.as_mut().poll(&mut context)) {
+                answered = told.is_ok_and(|mut results| results.remove(0).outcome.is_ok());
+            }
+            sim.scheduler.run_for(Duration::from_micros(1));
+        }
+        drop((node, sent, ended, writer));
+        sim.crash();
+        let node = Node::open(config(&sim));
+        let [first, second] = read(&node);
+        assert!(!answered || first.is_empty() == second.is_empty(), "change {nth}: {first:?}, {second:?}");
+        committed += first.len();
+        node.broker.close().unwrap();
+    }
+    assert!(committed > 0, "some are");
+}
