@@ -3,7 +3,6 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use logmill_tests::Program;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
