@@ -70,6 +70,12 @@ impl Run {
         tempfile::tempdir_in(&self.dir).expect("a directory can be made")
     }
 
+    /// What times are taken with.
+    #[must_use]
+    pub fn clock(&self) -> &SystemClock {
+        &self.clock
+    }
+
     /// How long `work` takes.
     pub fn time(&self, work: impl FnOnce()) -> Duration {
         let begun = self.clock.monotonic();

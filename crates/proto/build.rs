@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new("../../proto");
-    let files =
-        ["common", "topics", "produce", "fetch", "node"].map(|name| format!("logmill/v1/{name}.proto"));
+    let files = ["common", "topics", "produce", "fetch", "node", "transactions", "groups"]
+        .map(|name| format!("logmill/v1/{name}.proto"));
     println!("cargo::rerun-if-changed=../../proto");
 
     let descriptors = protox::compile(files, [root])?;

@@ -45,6 +45,45 @@ pub(crate) enum Operation<'a> {
     Subscribe {
         topics: Vec<&'a str>,
     },
+    /// To begin and end transactions. What is written in them needs the right to write to its topic, too.
+    WriteTransactions {
+        transactional_id: &'a str,
+    },
+    /// To commit what a group has read with what was made of it.
+    AddOffsets {
+        transactional_id: &'a str,
+        group: &'a str,
+    },
+    /// To end another's.
+    AbortTransaction {
+        transactional_id: &'a str,
+    },
+    DescribeTransaction {
+        transactional_id: &'a str,
+    },
+    ListTransactions,
+    JoinGroup {
+        group: &'a str,
+        topics: Vec<&'a str>,
+    },
+    /// Lists the groups that the caller may describe.
+    ListGroups,
+    DescribeGroup {
+        group: &'a str,
+    },
+    ResetOffsets {
+        group: &'a str,
+        topics: Vec<&'a str>,
+    },
+    /// Of all that it has, or of what it has committed for a topic.
+    DeleteGroup {
+        group: &'a str,
+    },
+    /// What a unit of a group has made of what it has read.
+    CommitStep {
+        group: &'a str,
+        topics: Vec<&'a str>,
+    },
 }
 
 /// What can be granted.
@@ -62,6 +101,8 @@ pub(crate) enum Access {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resource<'a> {
     Topic(&'a str),
+    TransactionalId(&'a str),
+    Group(&'a str),
     Node,
 }
 
@@ -80,8 +121,33 @@ impl<'a> Operation<'a> {
             }
             // An id alone lets nobody write: what carries it needs the right to write to its topic.
             Self::InitProducerId => vec![(Access::Describe, Resource::Node)],
-            Self::ListTopics | Self::DescribeNode => vec![(Access::Describe, Resource::Node)],
+            Self::WriteTransactions { transactional_id } => {
+                vec![(Access::Write, Resource::TransactionalId(transactional_id))]
+            }
+            Self::AddOffsets { transactional_id, group } => vec![
+                (Access::Write, Resource::TransactionalId(transactional_id)),
+                (Access::Read, Resource::Group(group)),
+            ],
+            Self::AbortTransaction { transactional_id } => {
+                vec![(Access::Alter, Resource::TransactionalId(transactional_id))]
+            }
+            Self::DescribeTransaction { transactional_id } => {
+                vec![(Access::Describe, Resource::TransactionalId(transactional_id))]
+            }
+            Self::JoinGroup { group, topics } | Self::ResetOffsets { group, topics } => {
+                let topics = topics.iter().map(|topic| (Access::Read, Resource::Topic(topic)));
+                topics.chain([(Access::Read, Resource::Group(group))]).collect()
+            }
+            Self::DescribeGroup { group } => vec![(Access::Describe, Resource::Group(group))],
+            Self::DeleteGroup { group } => vec![(Access::Delete, Resource::Group(group))],
+            Self::ListGroups | Self::ListTopics | Self::ListTransactions | Self::DescribeNode => {
+                vec![(Access::Describe, Resource::Node)]
+            }
             Self::Produce { topic } => vec![(Access::Write, Resource::Topic(topic))],
+            Self::CommitStep { group, topics } => {
+                let topics = topics.iter().map(|topic| (Access::Write, Resource::Topic(topic)));
+                topics.chain([(Access::Read, Resource::Group(group))]).collect()
+            }
             Self::Fetch { topics } | Self::Subscribe { topics } => {
                 topics.iter().map(|topic| (Access::Read, Resource::Topic(topic))).collect()
             }

@@ -13,7 +13,11 @@ use crate::catalog::{self, Catalog, MetadataLog, OpenReport, Opening, SpaceLeft}
 use crate::config::Config;
 use crate::error::{Error, OpenError};
 use crate::exec::{Serial, Signal, Timer, drive, reply};
+use crate::group::Groups;
+use crate::internal::{InternalLog, Which};
 use crate::limits::{Bounds, Limit, LimitStats};
+use crate::offsets::Offsets;
+use crate::transaction::{self, Transactions};
 
 /// Topics, their partitions, and everything that can be done with them, in this process.
 ///
@@ -75,10 +79,15 @@ pub(crate) struct Core {
     pub(crate) queued: Budget,
     /// Bytes of records that were read for replies and not yet sent.
     pub(crate) replies: Budget,
+    /// Bytes of steps that have begun to arrive.
+    pub(crate) steps: Budget,
     pub(crate) subscriptions: Budget,
     /// Fetches that wait for records.
     pub(crate) waiting_fetches: Budget,
     pub(crate) timer: Timer,
+    pub(crate) transactions: Transactions,
+    pub(crate) offsets: Offsets,
+    pub(crate) groups: Groups,
     pub(crate) space: SpaceLeft,
     /// Fires when the broker begins to close.
     pub(crate) closing: Signal,
@@ -130,8 +139,18 @@ impl Broker {
             // A directory that was closed cleanly stays so. What stopped the start is what to tell.
             let _ = set.close();
         })?;
+        let transactions = InternalLog::open(&set, &bounds, Which::Transactions).and_then(Transactions::open);
+        let (transactions, decided) = transactions.inspect_err(|_| {
+            let _ = set.close();
+        })?;
+        let offsets = InternalLog::open(&set, &bounds, Which::Offsets).inspect_err(|_| {
+            let _ = set.close();
+        })?;
         let broker = Self(Arc::new(Core {
             set,
+            transactions,
+            offsets: Offsets::new(offsets),
+            groups: Groups::default(),
             catalog: loaded.catalog,
             metadata: loaded.metadata,
             changes: Serial::new(Arc::clone(&config.env.scheduler), Work::Append),
@@ -140,6 +159,7 @@ impl Broker {
             background: Budget::unbounded(),
             queued: bounds.budget(Limit::MaxQueuedBytes),
             replies: bounds.budget(Limit::MaxReplyBytes),
+            steps: bounds.budget(Limit::MaxStepBytes),
             subscriptions: bounds.budget(Limit::MaxSubscriptions),
             waiting_fetches: bounds.budget(Limit::MaxWaitingFetches),
             bounds,
@@ -150,6 +170,12 @@ impl Broker {
             report: loaded.report,
             config,
         }));
+        // What groups have committed is read when it is known which transactions have.
+        let undone = transaction::recover(&broker.0, &decided);
+        let owners = broker.0.offsets.read_all(&undone).inspect_err(|_| {
+            let _ = broker.0.set.close();
+        })?;
+        broker.0.groups.restore(&broker.0, owners);
         for leftover in loaded.leftovers {
             catalog::take_away(&broker.0, leftover);
         }
@@ -231,6 +257,26 @@ impl Core {
             sender.send(outcome);
         };
         self.config.env.scheduler.spawn(Work::Read, Box::new(task));
+        async move { receiver.await.unwrap_or_else(|_| Err(Error::fault(doing))) }
+    }
+
+    /// Runs what never blocks to its end, also when nobody waits for it any more; a close waits for it.
+    pub(crate) fn carry_on<T, F>(
+        &self,
+        doing: &'static str,
+        work: F,
+    ) -> impl Future<Output = Result<T, Error>> + Send + 'static + use<T, F>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let held = self.background.take(1);
+        let (sender, receiver) = reply();
+        drive(&self.config.env.scheduler, Work::Wake, async move {
+            let outcome = work.await;
+            drop(held);
+            sender.send(outcome);
+        });
         async move { receiver.await.unwrap_or_else(|_| Err(Error::fault(doing))) }
     }
 

@@ -164,7 +164,6 @@ impl Budget {
 
 impl Permit {
     /// Takes `amount` more, or nothing.
-    #[cfg(any(feature = "grpc", test))]
     pub(crate) fn grow(&mut self, amount: usize) -> bool {
         let Some(more) = self.budget.take(amount) else { return false };
         self.amount += more.forget();
@@ -189,7 +188,6 @@ impl Permit {
     }
 
     /// What it is, to be given back by another.
-    #[cfg(any(feature = "grpc", test))]
     fn forget(mut self) -> usize {
         std::mem::take(&mut self.amount)
     }

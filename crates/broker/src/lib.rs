@@ -14,7 +14,7 @@
 //! ```
 //! use logmill_broker::{
 //!     Acks, Broker, Config, CreateTopic, Fetch, FetchFrom, Payload, Position, Produce, ProduceRecord,
-//!     RequestContext, decode,
+//!     RequestContext,
 //! };
 //! use logmill_log::env::block_on;
 //!
@@ -43,10 +43,8 @@
 //!
 //!     let from = FetchFrom::new("readings", partition, Position::Earliest);
 //!     let data = broker.fetch(&context, Fetch::new(vec![from])).await?.remove(0);
-//!     for chunk in data.chunks {
-//!         for record in decode(chunk.batches, data.from_offset) {
-//!             assert_eq!(record?.value.as_deref(), Some(&b"21.5"[..]));
-//!         }
+//!     for record in data.records() {
+//!         assert_eq!(record?.value.as_deref(), Some(&b"21.5"[..]));
 //!     }
 //!     Ok::<(), logmill_broker::Error>(())
 //! })?;
@@ -65,13 +63,17 @@ mod context;
 mod error;
 mod exec;
 mod fetch;
+mod group;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+mod internal;
 mod limits;
 mod names;
+mod offsets;
 mod produce;
 mod settings;
 mod topic;
+mod transaction;
 
 pub use broker::{Broker, BrokerStats};
 pub use catalog::{
@@ -85,12 +87,19 @@ pub use config::{
 pub use context::{Listener, Principal, RequestContext};
 pub use error::{Code, Error, OpenError, OpenErrorKind, Reason};
 pub use fetch::{
-    Credit, DEFAULT_FETCH_BYTES, DecodedRecord, DecodedRecords, Fetch, FetchFrom, MAX_WAIT, PartitionData,
-    Subscribe, Subscription, decode,
+    Credit, DEFAULT_FETCH_BYTES, DecodedRecord, DecodedRecords, Fetch, FetchFrom, Isolation, MAX_WAIT,
+    PartitionData, Subscribe, Subscription, decode,
+};
+pub use group::{
+    AssignedPartition, Assignment, CommittedOffset, Consume, ConsumeStart, Consumed, Consumer,
+    DEFAULT_REBALANCE_TIMEOUT, DEFAULT_SESSION_TIMEOUT, GroupDescription, GroupEvent, GroupInterest,
+    GroupMember, GroupOffset, GroupPage, GroupState, GroupSummary, GroupUnit, JoinGroup, ListGroups,
+    LostUnit, Member, MemberHandle, OffsetReset, ResetOffsets, UnitData,
 };
 pub use limits::{Limit, LimitStats, LimitUnit, Limits};
-pub use logmill_log::Chunk;
+pub use logmill_log::{AbortedTxn, Chunk};
 pub use names::{MAX_PARTITIONS, MAX_TOPIC_NAME_BYTES, check_topic_name};
+pub use offsets::{MAX_COMMIT_METADATA_BYTES, OffsetToCommit};
 pub use produce::{
     Acks, Appended, MAX_IN_FLIGHT_BATCHES, Payload, Produce, ProduceRecord, ProduceResult, ProduceStream,
     ProducerSequence,
@@ -99,5 +108,10 @@ pub use settings::{Change, SettingChange, SettingName, TopicSettings};
 pub use topic::{
     CreateTopic, ListTopics, NodeDescription, PartitionInfo, PartitionOffset, Position, Setting,
     SettingSource, Topic, TopicDescription, TopicPage,
+};
+pub use transaction::{
+    AddOffsets, DEFAULT_TRANSACTION_TIMEOUT, InitTransactions, ListTransactions, MAX_TRANSACTION_TIMEOUT,
+    Outcome, ProducerEpoch, Step, StepAppend, StepCommitted, StepHeader, TransactionInfo, TransactionPage,
+    TransactionState,
 };
 pub use uuid::Uuid;

@@ -118,8 +118,8 @@ limits! {
     MaxRequestBytes max_request_bytes, Bytes, 256 * MIB;
     /// Bytes of requests that have begun to arrive and were not taken yet, of one connection.
     MaxConnectionBytes max_connection_bytes, Bytes, 64 * MIB;
-    /// Bytes of requests on one produce stream that are not answered, as they lie in memory. Meanwhile nothing more is
-    /// read from it.
+    /// Bytes of requests on one produce stream, or of commits on one stream of a member, that are not answered, as they
+    /// lie in memory. Meanwhile nothing more is read from it.
     MaxUnansweredBytes max_unanswered_bytes, Bytes, 16 * MIB;
     /// Bytes of records that were read for replies and not sent yet, and of answers on produce streams, over all
     /// connections. Subscriptions and produce streams wait while they are used up, a fetch is refused.
@@ -129,10 +129,10 @@ limits! {
     MaxConnectionReplyBytes max_connection_reply_bytes, Bytes, 64 * MIB;
     /// What a topic's max.message.bytes can be set to. A request takes that and a megabyte, but at least four.
     MaxBatchBytes max_batch_bytes, Bytes, 8 * MIB;
-    /// Plain records in one produce request. In memory each takes a hundred bytes besides what is in it,
-    /// which a message need not spend on it.
+    /// Plain records in one produce request, or in one message of a step. In memory each takes a hundred bytes besides
+    /// what is in it, which a message need not spend on it.
     MaxRecordsPerRequest max_records_per_request, Count, 100_000;
-    /// Headers of all plain records in one produce request together.
+    /// Headers of all plain records in one produce request, or in one message of a step, together.
     MaxHeadersPerRequest max_headers_per_request, Count, 100_000;
     /// Connections. A few more are taken, to be told so.
     MaxConnections max_connections, Count, 4_096;
@@ -154,10 +154,24 @@ limits! {
     MaxPartitionReads max_partition_reads, Count, 4;
     /// Deletions of one partition's oldest records that wait or run.
     MaxPartitionDeletions max_partition_deletions, Count, 4;
-    /// Places in one search for offsets.
+    /// Places in one search for offsets, and partitions of one reset of a group.
     MaxPositions max_positions, Count, 10_000;
     /// Partitions in which one stream of produce requests has something that is not on disk, or a request failed.
     MaxStreamPartitions max_stream_partitions, Count, 10_000;
+    /// Bytes of steps that have begun to arrive and are not committed yet, and what their records take in memory besides,
+    /// all together. A single one cannot have more either.
+    MaxStepBytes max_step_bytes, Bytes, 256 * MIB;
+    /// Topics, partitions and offsets that one step touches; offsets of one commit, and of one
+    /// transaction.
+    MaxStepPartitions max_step_partitions, Count, 1_000;
+    /// Groups that have or had members, since the node was started.
+    MaxGroups max_groups, Count, 20_000;
+    /// Members of one group.
+    MaxGroupMembers max_group_members, Count, 1_000;
+    /// Topics, or units and their partitions, that one member comes for.
+    MaxJoinUnits max_join_units, Count, 10_000;
+    /// Transactional ids. Each takes a few hundred bytes.
+    MaxTransactionalIds max_transactional_ids, Count, 10_000;
     /// Changes of topics that wait for their turn.
     MaxQueuedTopicChanges max_queued_topic_changes, Count, 1_000;
 }
@@ -250,7 +264,6 @@ impl Bounds {
         &self.meters[limit as usize]
     }
 
-    #[cfg(feature = "grpc")]
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }

@@ -44,6 +44,30 @@ pub fn check_topic_name(name: &str) -> Result<(), Error> {
     Err(Error::new(Reason::TopicNameInvalid, message).with("topic", shown))
 }
 
+/// Checks a transactional id: 1 to 249 characters, none of them a control character.
+pub(crate) fn check_transactional_id(id: &str) -> Result<(), Error> {
+    check_text("transactional_id", id)
+}
+
+/// Checks the name of a group: 1 to 249 bytes, no control characters.
+pub(crate) fn check_group(group: &str) -> Result<(), Error> {
+    check_text("group", group)
+}
+
+/// Checks a name that is only a name: 1 to 249 bytes, no control characters.
+pub(crate) fn check_text(field: &'static str, text: &str) -> Result<(), Error> {
+    let rule = if text.is_empty() {
+        "it has at least one character"
+    } else if text.len() > MAX_TOPIC_NAME_BYTES {
+        "it has at most 249 bytes"
+    } else if text.chars().any(char::is_control) {
+        "it has no control characters"
+    } else {
+        return Ok(());
+    };
+    Err(Error::field(field, format!("{:?}", shorten(text)), rule))
+}
+
 /// Checks the number of partitions of a topic that somebody wants to create.
 pub(crate) fn check_partition_count(partitions: i64) -> Result<u32, Error> {
     match u32::try_from(partitions) {

@@ -103,7 +103,7 @@ pub struct PartitionInfo {
     pub partition: u32,
     /// The offset of the first record that is kept.
     pub start_offset: Offset,
-    /// The offset after the last record that readers can see.
+    /// The offset after the last record that readers can see, committed or not.
     pub end_offset: Offset,
     /// Bytes of record batches on disk.
     pub stored_bytes: u64,
@@ -164,11 +164,12 @@ pub struct NodeDescription {
 pub enum Position {
     /// This offset, between the partition's start and its end, both included.
     Offset(Offset),
-    /// The first record whose timestamp is at or after this time; the end if there is none.
+    /// The first record whose timestamp is at or after this time, be it committed or not; the end if there is none.
     Time(TimestampMs),
     /// The first record that is still kept.
     Earliest,
-    /// The end: only records appended from now on.
+    /// The end of what the reader sees: only records that it could not have read before. For one of committed
+    /// records, that is the last stable offset: what is committed from now on lies behind it.
     Latest,
 }
 

@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::failure::{Exit, Failure};
-use crate::{bench, consume, log, produce, quickstart, serve, topic};
+use crate::{bench, consume, group, log, produce, quickstart, serve, topic, txn};
 
 /// A durable log broker with a stream processor inside.
 #[derive(Debug, Parser)]
@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Topic(topic::Args),
     Produce(produce::Args),
     Consume(consume::Args),
+    Group(group::Args),
+    Txn(txn::Args),
     Quickstart(quickstart::Args),
     Bench(bench::Args),
     Log(log::Args),
@@ -48,6 +50,8 @@ impl Command {
             Self::Topic(args) => block_on(topic::run(args)),
             Self::Produce(args) => block_on(produce::run(args)),
             Self::Consume(args) => block_on(consume::run(args)),
+            Self::Group(args) => block_on(group::run(args)),
+            Self::Txn(args) => block_on(txn::run(args)),
             Self::Quickstart(args) => block_on(quickstart::run(args)),
             Self::Bench(args) => block_on(bench::run(args)),
             Self::Log(args) => log::run(args),

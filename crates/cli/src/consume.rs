@@ -3,11 +3,13 @@
 //! Where to stop is fixed at the start: the end that each partition has then. So a busy topic does
 //! not keep the command running, and with `--follow` nothing does but `-n`.
 
+mod group;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
 use logmill_client::{
-    Client, Fetch, FetchFrom, FetchedRecord, PartitionData, PartitionInfo, Position, Subscribe,
+    Client, Fetch, FetchFrom, FetchedRecord, Isolation, PartitionData, PartitionInfo, Position, Subscribe,
 };
 use logmill_record::Offset;
 use tokio::sync::mpsc;
@@ -30,6 +32,11 @@ Examples:
   logmill consume hits --from 2018-02-07T00:00:00Z --json
   logmill consume hits --partition 2 --from 1000 -n 10
   logmill consume hits --from latest --follow
+  logmill consume hits --group alarms
+
+With --group it is a member of that group: it prints its share of the partitions, goes on where the group has come, and \
+on as records arrive, until it is interrupted or -n is reached. What is printed is committed; after a crash, the last of it \
+may be printed again.
 
 Without --json it prints each record's value on a line. With --json nothing is lost: topic, partition, offset, \
 timestamp (ms since 1970-01-01 UTC), key and value as text or, where they are not UTF-8, as key_base64 and \
@@ -38,7 +45,7 @@ pub(crate) struct Args {
     /// The topic's name
     topic: String,
 
-    /// Where to start: earliest, latest, an offset, or an RFC 3339 time
+    /// Where to start: earliest, latest, an offset, or an RFC 3339 time. With --group: where nothing is committed
     #[arg(long, default_value = "earliest", value_name = "PLACE", allow_hyphen_values = true)]
     from: From,
 
@@ -49,6 +56,15 @@ pub(crate) struct Args {
     /// Go on as records arrive, instead of ending at the end of the topic
     #[arg(long)]
     follow: bool,
+
+    /// Share the partitions with the other members of this group, and remember how far it has come
+    #[arg(long, value_name = "GROUP", conflicts_with = "partition")]
+    group: Option<String>,
+
+    /// Print also records of transactions that are open or were aborted. Without it, an open one holds back what was
+    /// appended behind its first record
+    #[arg(long)]
+    read_uncommitted: bool,
 
     /// End after so many records
     #[arg(short = 'n', long = "count", value_name = "N")]
@@ -62,13 +78,16 @@ pub(crate) struct Args {
     server: ServerArgs,
 }
 
-pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+pub(crate) async fn run(mut args: Args) -> Result<(), Failure> {
+    if let Some(group) = args.group.take() {
+        return group::run(args, &group).await;
+    }
     let client = args.server.connect().await?;
     let Plan { from, mut ends, suspects } = plan(&client, &args).await?;
     let mut output = Output::stdout();
     let printer = Printer { json: args.json, sanitize: output.is_terminal(), topic: &args.topic };
     let mut left = args.count.unwrap_or(u64::MAX);
-    let mut incoming = subscribe(&client, &from, args.server.timeout);
+    let mut incoming = subscribe(&client, &from, args.isolation(), args.server.timeout);
     while left > 0 && !ends.is_empty() {
         let data = next_data(&mut incoming, &mut output).await?;
         // What comes after a partition's end was reached is not asked for any more.
@@ -127,6 +146,12 @@ struct Plan {
     suspects: Vec<FetchFrom>,
 }
 
+impl Args {
+    fn isolation(&self) -> Isolation {
+        if self.read_uncommitted { Isolation::ReadUncommitted } else { Isolation::ReadCommitted }
+    }
+}
+
 async fn plan(client: &Client, args: &Args) -> Result<Plan, Failure> {
     let topic = &args.topic;
     let mut partitions = client.describe_topic(topic).await?.partitions;
@@ -151,22 +176,33 @@ async fn plan(client: &Client, args: &Args) -> Result<Plan, Failure> {
     let mut plan = Plan { from: Vec::new(), ends: HashMap::new(), suspects };
     for partitions in partitions.chunks(PARTITIONS_AT_ONCE) {
         let asked: Vec<_> = partitions.iter().map(|info| (info.partition, position)).collect();
-        let starts = client.list_offsets(topic, &asked).await?;
-        for (PartitionInfo { partition, end_offset, .. }, start) in partitions.iter().zip(starts) {
-            if args.follow || start.offset < *end_offset {
-                plan.from.push(FetchFrom::new(topic.as_str(), *partition, start.offset));
-                plan.ends.insert(*partition, if args.follow { Offset::MAX } else { *end_offset });
-            }
+        let starts = client.list_offsets_with(topic, &asked, args.isolation()).await?;
+        let ends = ends(client, args, partitions).await?;
+        for (start, end) in starts.iter().zip(ends).filter(|(start, end)| start.offset < *end) {
+            plan.from.push(FetchFrom::new(topic.as_str(), start.partition, start.offset));
+            plan.ends.insert(start.partition, end);
         }
     }
     Ok(plan)
 }
 
+/// Before which offsets to stop: the end of what can be read now. What lies behind an open transaction cannot, and
+/// nobody knows when.
+async fn ends(client: &Client, args: &Args, partitions: &[PartitionInfo]) -> Result<Vec<Offset>, Failure> {
+    if args.follow {
+        return Ok(vec![Offset::MAX; partitions.len()]);
+    }
+    let latest: Vec<_> = partitions.iter().map(|info| (info.partition, Position::Latest)).collect();
+    let ends = client.list_offsets_with(&args.topic, &latest, args.isolation()).await?;
+    Ok(ends.into_iter().map(|end| end.offset).collect())
+}
+
 /// Data of all partitions as it arrives; dropping the receiver ends it.
-fn subscribe(client: &Client, from: &[FetchFrom], patience: Duration) -> Incoming {
+fn subscribe(client: &Client, from: &[FetchFrom], isolation: Isolation, patience: Duration) -> Incoming {
     let (sender, receiver) = mpsc::channel(2);
     for partitions in from.chunks(PARTITIONS_AT_ONCE) {
-        let request = Subscribe { reconnect_timeout: patience, ..Subscribe::from(partitions.to_vec()) };
+        let subscribe = Subscribe::from(partitions.to_vec());
+        let request = Subscribe { reconnect_timeout: patience, isolation, ..subscribe };
         let (client, sender) = (client.clone(), sender.clone());
         tokio::spawn(async move {
             let mut subscription = match client.subscribe(request).await {

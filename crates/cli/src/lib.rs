@@ -14,6 +14,7 @@ mod client;
 mod codec;
 mod consume;
 mod failure;
+mod group;
 mod log;
 mod node;
 mod output;
@@ -22,6 +23,7 @@ mod quickstart;
 mod record_json;
 mod serve;
 mod topic;
+mod txn;
 mod when;
 
 use std::io::Write as _;

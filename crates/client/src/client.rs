@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logmill_proto::v1::fetch_service_client::FetchServiceClient;
+use logmill_proto::v1::group_service_client::GroupServiceClient;
 use logmill_proto::v1::node_service_client::NodeServiceClient;
 use logmill_proto::v1::produce_service_client::ProduceServiceClient;
 use logmill_proto::v1::topic_service_client::TopicServiceClient;
+use logmill_proto::v1::transaction_service_client::TransactionServiceClient;
 use tokio::runtime::Handle;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
@@ -113,6 +115,15 @@ impl Client {
 
     pub(crate) fn fetch_rpc(&self) -> FetchServiceClient<Channel> {
         FetchServiceClient::new(self.0.channel.clone()).max_decoding_message_size(self.0.max_reply_bytes)
+    }
+
+    pub(crate) fn transactions_rpc(&self) -> TransactionServiceClient<Channel> {
+        TransactionServiceClient::new(self.0.channel.clone())
+            .max_decoding_message_size(self.0.max_reply_bytes)
+    }
+
+    pub(crate) fn groups_rpc(&self) -> GroupServiceClient<Channel> {
+        GroupServiceClient::new(self.0.channel.clone()).max_decoding_message_size(self.0.max_reply_bytes)
     }
 
     /// Makes a call that appends nothing, within the request timeout.

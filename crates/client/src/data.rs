@@ -12,10 +12,11 @@ pub use records::{FetchedRecord, Records};
 use bytes::Bytes;
 use logmill_proto::v1;
 use logmill_proto::v1::chunk::Data;
-use logmill_record::{Batch, BatchError, BatchErrorKind, Offset, TimestampMs};
+use logmill_record::{Batch, BatchError, BatchErrorKind, BatchHeader, Offset, TimestampMs};
 
 use crate::convert::{offset_from, partition_from};
 use crate::error::in_reply;
+use crate::isolation::Aborted;
 use crate::{Error, ErrorKind, FetchFrom};
 
 /// Records of one partition, or why there are none.
@@ -31,20 +32,26 @@ pub struct PartitionData {
     pub partition: u32,
     /// The offset of the first record that is kept.
     pub start_offset: Offset,
-    /// The offset after the last record that readers can see.
+    /// The offset after the last record that readers can see, if they read also what is not committed.
     pub end_offset: Offset,
-    /// Where to read next.
+    /// Up to here every transaction has ended: readers of committed records see so far. Where none is open it is
+    /// the end.
+    pub last_stable_offset: Offset,
+    /// Where to read next. It moves also where `chunks` have no record for the reader, but those of aborted
+    /// transactions and the markers that end them.
     pub next_offset: Offset,
     /// The leader epoch of the last batch before that, by which the node tells whether the partition still holds
     /// it; `None` if there is none, or it cannot be read.
     pub last_epoch: Option<i32>,
     /// The records as stored batches, in order of their offsets. The first batch may begin before the offset
-    /// asked for; [`records`](PartitionData::records) leaves those records out.
+    /// asked for, and a reader of committed records gets batches of aborted transactions too;
+    /// [`records`](PartitionData::records) leaves those records out.
     pub chunks: Vec<Chunk>,
     /// Why the partition could not be read; there are no chunks then.
     pub error: Option<Error>,
     /// Nothing before this offset was asked for.
     floor: Offset,
+    aborted: Aborted,
 }
 
 /// Batches that were appended at about the same time.
@@ -73,24 +80,34 @@ impl PartitionData {
             partition: partition_from(data.partition)?,
             start_offset: offset_from(data.start_offset)?,
             end_offset: offset_from(data.end_offset)?,
+            last_stable_offset: offset_from(data.last_stable_offset)?,
             next_offset,
             last_epoch: data.last_epoch,
             chunks: data.chunks.into_iter().map(Chunk::try_from).collect::<Result<_, _>>()?,
             error,
             floor,
+            aborted: data.aborted.try_into()?,
         })
     }
 
-    /// The records, from the offset asked for, each with keys and values of its own that share the memory of
+    /// The records for the reader, from the offset asked for, each with keys and values of its own that share the memory of
     /// the reply. Ends after the first error: the partition's own, [`Corrupt`](ErrorKind::Corrupt) for a batch that
     /// is not what was written, [`Unsupported`](ErrorKind::Unsupported) for one whose compression is a feature that
     /// this program was built without.
     ///
     /// To borrow records instead of owning them, go through [`Chunk::batches`] and
-    /// [`Batch::records_with`].
+    /// [`Batch::records_with`], and leave out control batches and those that are
+    /// [aborted](PartitionData::is_aborted).
     #[must_use]
     pub fn records(&self) -> Records<'_> {
         Records::new(self, self.floor.max(self.start_offset))
+    }
+
+    /// Whether a batch among the chunks belongs to a transaction that was aborted, so that a reader of committed
+    /// records is to leave it out. For one that asked for uncommitted ones none does.
+    #[must_use]
+    pub fn is_aborted(&self, batch: &BatchHeader) -> bool {
+        self.aborted.has(batch)
     }
 
     /// Where to read next, and what the node has to know to tell whether the topic is still the same, and the

@@ -7,7 +7,7 @@ use logmill_proto::v1;
 use logmill_record::Offset;
 
 use crate::convert::{limit_to, partition_to};
-use crate::{Client, Error, PartitionData, Position};
+use crate::{Client, Error, Isolation, PartitionData, Position};
 
 /// What to read, once; for [`Client::fetch`].
 ///
@@ -32,6 +32,8 @@ pub struct Fetch {
     pub min_bytes: usize,
     /// Wait at most so long, up to a minute; not at all unless set.
     pub max_wait: Duration,
+    /// Which records of transactions to read; committed ones unless set.
+    pub isolation: Isolation,
 }
 
 /// A partition and where to read in it.
@@ -75,7 +77,8 @@ impl FetchFrom {
 
 impl Default for Fetch {
     fn default() -> Fetch {
-        Fetch { partitions: Vec::new(), max_bytes: 1 << 20, min_bytes: 1, max_wait: Duration::ZERO }
+        let (max_wait, isolation) = (Duration::ZERO, Isolation::default());
+        Fetch { partitions: Vec::new(), max_bytes: 1 << 20, min_bytes: 1, max_wait, isolation }
     }
 }
 
@@ -117,7 +120,8 @@ impl Client {
     /// # }
     /// ```
     pub async fn fetch(&self, mut fetch: Fetch) -> Result<Vec<PartitionData>, Error> {
-        self.resolve(&mut fetch.partitions, |position| matches!(position, Position::Time(_))).await?;
+        let by_time = |position| matches!(position, Position::Time(_));
+        self.resolve(&mut fetch.partitions, fetch.isolation, by_time).await?;
         let partitions =
             fetch.partitions.iter().map(|from| from.to_proto(0)).collect::<Result<Vec<_>, Error>>()?;
         let max_wait_ms = i32::try_from(fetch.max_wait.as_millis()).unwrap_or(i32::MAX);
@@ -127,7 +131,7 @@ impl Client {
             min_bytes: limit_to(fetch.min_bytes),
             max_wait_ms,
             format: v1::Format::Batches.into(),
-            isolation: v1::Isolation::Unspecified.into(),
+            isolation: fetch.isolation.into(),
         };
         let limit = self.request_timeout().saturating_add(fetch.max_wait);
         let reply = self.call_within(limit, "Fetch", self.fetch_rpc().fetch(request)).await?;
@@ -144,6 +148,7 @@ impl Client {
     pub(crate) async fn resolve(
         &self,
         partitions: &mut [FetchFrom],
+        isolation: Isolation,
         which: impl Fn(Position) -> bool,
     ) -> Result<(), Error> {
         let mut by_topic: BTreeMap<String, Vec<&mut FetchFrom>> = BTreeMap::new();
@@ -152,7 +157,7 @@ impl Client {
         }
         for (topic, partitions) in by_topic {
             let asked: Vec<_> = partitions.iter().map(|from| (from.partition, from.position)).collect();
-            let found = self.list_offsets(&topic, &asked).await?;
+            let found = self.list_offsets_with(&topic, &asked, isolation).await?;
             for (from, found) in partitions.into_iter().zip(found) {
                 from.position = Position::Offset(found.offset);
             }

@@ -5,18 +5,20 @@ use logmill_proto::v1::position::{At, Edge};
 use logmill_record::{Offset, TimestampMs};
 
 use crate::convert::{offset_from, partition_from, partition_to};
-use crate::{Client, Error};
+use crate::{Client, Error, Isolation};
 
 /// A place in a partition, for a reader to start at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Position {
     /// This offset: between the partition's start and its end, both included.
     Offset(Offset),
-    /// The first record whose timestamp is at or after this time; the partition's end if there is none.
+    /// The first record whose timestamp is at or after this time, be it committed or not; the partition's end if
+    /// there is none.
     Time(TimestampMs),
     /// The first record that is still kept.
     Earliest,
-    /// The end: only records appended from now on.
+    /// The end of what the reader sees: only records that it could not have read before. For one of committed
+    /// records, that is the last stable offset: what is committed from now on lies behind it.
     Latest,
 }
 
@@ -39,7 +41,8 @@ pub struct PartitionOffset {
 }
 
 impl Client {
-    /// The offsets at given places of a topic's partitions, in the order asked for.
+    /// The offsets at given places of a topic's partitions, in the order asked for, for a reader of committed
+    /// records.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound) for an unknown topic or partition,
@@ -63,6 +66,20 @@ impl Client {
         topic: &str,
         positions: &[(u32, Position)],
     ) -> Result<Vec<PartitionOffset>, Error> {
+        self.list_offsets_with(topic, positions, Isolation::ReadCommitted).await
+    }
+
+    /// As [`list_offsets`](Client::list_offsets), for a reader with this say on transactions: it decides what the
+    /// [latest](Position::Latest) place is.
+    ///
+    /// # Errors
+    /// As [`list_offsets`](Client::list_offsets).
+    pub async fn list_offsets_with(
+        &self,
+        topic: &str,
+        positions: &[(u32, Position)],
+        isolation: Isolation,
+    ) -> Result<Vec<PartitionOffset>, Error> {
         let positions = positions
             .iter()
             .map(|&(partition, position)| {
@@ -71,7 +88,8 @@ impl Client {
             })
             .collect::<Result<Vec<_>, Error>>()?;
         let asked = positions.len();
-        let request = v1::ListOffsetsRequest { topic: topic.to_owned(), positions };
+        let request =
+            v1::ListOffsetsRequest { topic: topic.to_owned(), positions, isolation: isolation.into() };
         let reply = self.call("ListOffsets", self.topics_rpc().list_offsets(request)).await?;
         if reply.offsets.len() != asked {
             let got = reply.offsets.len();

@@ -15,9 +15,12 @@ mod rules;
 mod send;
 mod shared;
 mod stream;
+mod transactional;
 
 pub use delivery::Delivery;
 pub use record::ProducerRecord;
+pub(crate) use transactional::ask;
+pub use transactional::{TransactionalOptions, TransactionalProducer};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +31,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::{Acks, Client, Error};
+use accumulator::Identity;
 use shared::{Life, Shared};
 
 /// How long a node may take to end a stream of which everything is answered.
@@ -138,6 +142,11 @@ impl Client {
     /// [`Invalid`](crate::ErrorKind::Invalid) for options that are 0, and
     /// [`Unsupported`](crate::ErrorKind::Unsupported) for a codec that this program was built without.
     pub fn producer(&self, options: ProducerOptions) -> Result<Producer, Error> {
+        let identity = if options.idempotent { Identity::Wanted } else { Identity::None };
+        self.producer_with(options, identity)
+    }
+
+    fn producer_with(&self, options: ProducerOptions, identity: Identity) -> Result<Producer, Error> {
         let ProducerOptions { max_batch_bytes, max_buffered_bytes, max_in_flight_bytes, .. } = options;
         if [max_batch_bytes, max_buffered_bytes, max_in_flight_bytes].contains(&0)
             || options.delivery_timeout.is_zero()
@@ -147,7 +156,7 @@ impl Client {
         if options.compression != Compression::None {
             rules::check_codec(options.compression, "the compression of a producer")?;
         }
-        let shared = Arc::new(Shared::new(self.clone(), options));
+        let shared = Arc::new(Shared::new(self.clone(), options, identity));
         let driver = self.runtime().spawn(driver::run(Arc::clone(&shared)));
         Ok(Producer { shared, describing: tokio::sync::Mutex::new(()), driver: Mutex::new(Some(driver)) })
     }

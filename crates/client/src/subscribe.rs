@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Streaming;
 
 use crate::backoff::Backoff;
-use crate::{Client, Error, FetchFrom, PartitionData, Position};
+use crate::{Client, Error, FetchFrom, Isolation, PartitionData, Position};
 use places::Places;
 use requests::{Credit, Requests};
 
@@ -44,6 +44,8 @@ pub struct Subscribe {
     /// For how long a broken connection is tried again before [`next`](Subscription::next) reports it; a
     /// minute unless set.
     pub reconnect_timeout: Duration,
+    /// Which records of transactions to read; committed ones unless set.
+    pub isolation: Isolation,
 }
 
 impl Default for Subscribe {
@@ -52,6 +54,7 @@ impl Default for Subscribe {
             partitions: Vec::new(),
             credit_bytes: 4 << 20,
             reconnect_timeout: Duration::from_secs(60),
+            isolation: Isolation::default(),
         }
     }
 }
@@ -75,6 +78,7 @@ pub struct Subscription {
     places: Places,
     credit_bytes: usize,
     reconnect_timeout: Duration,
+    isolation: Isolation,
     stream: Option<Open>,
     /// What came with `started`: partitions that cannot be read.
     refused: VecDeque<PartitionData>,
@@ -117,16 +121,18 @@ impl Client {
     /// # }
     /// ```
     pub async fn subscribe(&self, subscribe: Subscribe) -> Result<Subscription, Error> {
-        let Subscribe { mut partitions, credit_bytes, reconnect_timeout } = subscribe;
+        let Subscribe { mut partitions, credit_bytes, reconnect_timeout, isolation } = subscribe;
         if credit_bytes == 0 {
             return Err(Error::invalid("credit_bytes is 0, so that the node could send nothing"));
         }
-        self.resolve(&mut partitions, |at| matches!(at, Position::Latest | Position::Time(_))).await?;
+        let moves = |at| matches!(at, Position::Latest | Position::Time(_));
+        self.resolve(&mut partitions, isolation, moves).await?;
         let mut subscription = Subscription {
             client: self.clone(),
             places: Places::new(partitions),
             credit_bytes,
             reconnect_timeout,
+            isolation,
             stream: None,
             refused: VecDeque::new(),
             consumed_bytes: 0,
@@ -232,7 +238,7 @@ impl Subscription {
         let start = v1::SubscribeStart {
             partitions: self.places.wanted()?,
             format: v1::Format::Batches.into(),
-            isolation: v1::Isolation::Unspecified.into(),
+            isolation: self.isolation.into(),
             credit_bytes: i64::try_from(self.credit_bytes).unwrap_or(i64::MAX),
         };
         let (requests, credit) = Requests::new(start);

@@ -69,7 +69,7 @@ pub struct PartitionInfo {
     pub partition: u32,
     /// The offset of the first record that is kept.
     pub start_offset: Offset,
-    /// The offset after the last record that readers can see.
+    /// The offset after the last record that readers can see, committed or not.
     pub end_offset: Offset,
     /// Bytes of record batches on disk.
     pub stored_bytes: u64,

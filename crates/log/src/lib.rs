@@ -84,9 +84,10 @@
 //! and a producer itself for [a day](LogOptions::producer_expiry).
 //!
 //! Transactional batches stay undecided until a marker
-//! ([`ControlRecord`](logmill_record::ControlRecord)) commits or aborts them. A reader of committed records reads up to
-//! [`Log::last_stable_offset`] and leaves out what [`Log::aborted`] names. Markers are appended like
-//! any batch; it is the owner's part to let no stranger append them.
+//! ([`ControlRecord`](logmill_record::ControlRecord)) commits or aborts them. A reader of committed records reads with
+//! [`Log::read_committed`], which ends at [`Log::last_stable_offset`], leaves out what [`Log::aborted`] names, and waits
+//! with [`Log::stable_beyond`]. Markers are appended like any batch; it is the owner's part to let no stranger append
+//! them.
 //!
 //! # What is kept
 //!

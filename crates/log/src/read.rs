@@ -74,6 +74,9 @@ pub struct ReadOut {
     pub start_offset: Offset,
     /// The offset after the last record that readers can see.
     pub end_offset: Offset,
+    /// How far a reader of committed records may read: see
+    /// [`Log::last_stable_offset`](crate::Log::last_stable_offset).
+    pub last_stable_offset: Offset,
     /// Where to read next.
     pub next_offset: Offset,
     /// The batches, in order. The first may begin before the offset that was asked for.

@@ -59,7 +59,7 @@ fn explore(model: impl Fn() + Send + Sync + 'static) {
 }
 
 fn new() -> Arc<Waiters> {
-    Arc::new(Waiters::new(Offset(0)))
+    Arc::new(Waiters::new(Offset(0), Offset(0)))
 }
 
 /// What a receipt or a long poll does.
@@ -106,7 +106,7 @@ fn whoever_waits_for_an_end_that_is_reached_is_woken() {
     explore(|| {
         let waiters = new();
         let publisher = Arc::clone(&waiters);
-        let publisher = thread::spawn(move || publisher.publish_durable(Offset(1)));
+        let publisher = thread::spawn(move || publisher.publish_durable(Offset(1), Offset(1)));
         assert_eq!(wait(&waiters, End::Durable, 1), Ok(()));
         publisher.join().unwrap();
     });
@@ -118,8 +118,8 @@ fn each_waiter_is_woken_by_the_sync_that_reaches_it() {
         let waiters = new();
         let (receipt, publisher) = (Arc::clone(&waiters), Arc::clone(&waiters));
         let publisher = thread::spawn(move || {
-            publisher.publish_durable(Offset(1));
-            publisher.publish_durable(Offset(2));
+            publisher.publish_durable(Offset(1), Offset(1));
+            publisher.publish_durable(Offset(2), Offset(2));
         });
         let receipt = thread::spawn(move || Waiting::begin(&receipt, End::Durable, 2));
         let reader = Waiting::begin(&waiters, End::Visible, 1);
@@ -137,7 +137,7 @@ fn what_was_synced_before_an_end_was_published_is_seen_by_whoever_sees_the_end()
             let (waiters, disk) = (Arc::clone(&waiters), Arc::clone(&disk));
             thread::spawn(move || {
                 disk.store(7, Ordering::Relaxed);
-                waiters.publish_durable(Offset(1));
+                waiters.publish_durable(Offset(1), Offset(1));
             })
         };
         if waiters.end_of(End::Visible) == Offset(1) {
@@ -155,13 +155,31 @@ fn appenders_of_a_relaxed_log_that_publish_out_of_order_hide_nothing() {
     explore(|| {
         let waiters = new();
         let (one, other) = (Arc::clone(&waiters), Arc::clone(&waiters));
-        let one = thread::spawn(move || one.publish_visible(Offset(1)));
-        let other = thread::spawn(move || other.publish_visible(Offset(2)));
+        let one = thread::spawn(move || one.publish_visible(Offset(1), Offset(1)));
+        let other = thread::spawn(move || other.publish_visible(Offset(2), Offset(2)));
         let reader = Waiting::begin(&waiters, End::Visible, 2);
         one.join().unwrap();
         other.join().unwrap();
         assert!(reader.goes_on(), "a wake-up was lost");
         assert_eq!(waiters.end_of(End::Visible), Offset(2), "the end does not go back");
+    });
+}
+
+/// A marker becomes durable beside an append; of a relaxed log, the end has moved before.
+#[test]
+fn a_reader_of_committed_records_is_woken_by_whoever_makes_them_stable() {
+    explore(|| {
+        let waiters = new();
+        let (syncer, appender) = (Arc::clone(&waiters), Arc::clone(&waiters));
+        let syncer = thread::spawn(move || syncer.publish_durable(Offset(2), Offset(2)));
+        let appender = thread::spawn(move || appender.publish_visible(Offset(3), Offset(0)));
+        let reader = Waiting::begin(&waiters, End::Stable, 1);
+        let undecided = Waiting::begin(&waiters, End::Stable, 3);
+        syncer.join().unwrap();
+        appender.join().unwrap();
+        assert!(reader.goes_on(), "a wake-up was lost");
+        assert!(!undecided.goes_on(), "it was woken for nothing");
+        assert_eq!(waiters.end_of(End::Stable), Offset(2), "what is stable does not go back");
     });
 }
 
@@ -171,7 +189,7 @@ fn a_log_that_ends_leaves_nobody_waiting() {
         let waiters = new();
         let ending = Arc::clone(&waiters);
         let ending = thread::spawn(move || {
-            ending.publish_durable(Offset(1));
+            ending.publish_durable(Offset(1), Offset(1));
             ending.end(Error);
         });
         assert_eq!(wait(&waiters, End::Durable, 2), Err(Error), "its end will not come");
@@ -210,7 +228,7 @@ fn a_waiter_that_goes_away_takes_nobodys_wake_up_with_it() {
     explore(|| {
         let waiters = new();
         let (publisher, leaving) = (Arc::clone(&waiters), Arc::clone(&waiters));
-        let publisher = thread::spawn(move || publisher.publish_durable(Offset(1)));
+        let publisher = thread::spawn(move || publisher.publish_durable(Offset(1), Offset(1)));
         let leaving = thread::spawn(move || {
             let mut waiting = Waiting::begin(&leaving, End::Durable, 1);
             leaving.forget(&mut waiting.ticket);

@@ -118,6 +118,26 @@ impl Batch {
         (header.producer_id, header.producer_epoch, header.base_sequence) = (id, epoch, base_sequence);
         seal(header, into_vec(bytes))
     }
+
+    /// The batch as a part of the transaction that its producer has open: attribute and CRC change, in place if
+    /// nobody else shares the bytes. Readers of committed records see it when a marker of that producer follows
+    /// which commits ([`ControlRecord`](crate::ControlRecord)).
+    ///
+    /// ```
+    /// use logmill_record::{BatchBuilder, NewRecord, TimestampMs};
+    ///
+    /// let mut builder = BatchBuilder::new();
+    /// builder.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"v"), headers: &[] })?;
+    /// let batch = builder.build()?.with_producer(4711, 3, 0).into_transactional();
+    /// assert!(batch.header().attributes.is_transactional());
+    /// # Ok::<(), logmill_record::BatchError>(())
+    /// ```
+    #[must_use]
+    pub fn into_transactional(self) -> Batch {
+        let (mut header, bytes) = self.into_parts();
+        header.attributes = header.attributes.with_transactional();
+        seal(header, into_vec(bytes))
+    }
 }
 
 /// The bytes to be changed: the same memory if nobody else shares it.

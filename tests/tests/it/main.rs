@@ -8,6 +8,7 @@ mod bench;
 mod commands;
 mod crash;
 mod disk_full;
+mod groups;
 mod history_checker;
 mod hostile;
 mod json;
@@ -21,6 +22,7 @@ mod quickstart_feeds;
 mod quickstart_kill;
 mod readme;
 mod serve;
+mod transactions;
 mod wire;
 
 use logmill_tests::{Node, Program, program};

@@ -50,7 +50,7 @@ pub(super) fn check_room(core: &Core, topics: usize, partitions: u32) -> Result<
 }
 
 /// Creates the topic; it is on disk when this returns. Runs alone among the changes of topics.
-pub(super) fn create(core: &Core, request: CreateTopic) -> Result<Topic, Error> {
+pub(super) fn create(core: &Arc<Core>, request: CreateTopic) -> Result<Topic, Error> {
     let partition_count = check(&request, core)?;
     let CreateTopic { name, internal, settings, .. } = request;
     if core.catalog.contains(&name) {
@@ -75,7 +75,9 @@ pub(super) fn create(core: &Core, request: CreateTopic) -> Result<Topic, Error> 
     }
     let state = plan.state(serve(core, &plan, 0, logs));
     let topic = state.describe(&core.config);
+    let made = Arc::clone(&state);
     core.catalog.insert(state).map_err(|topic| Error::topic_exists(&topic.identity.name))?;
+    core.groups.topic_exists(core, &made);
     tracing::info!(topic = topic.name, id = %id, partitions = partition_count, "created a topic");
     Ok(topic)
 }

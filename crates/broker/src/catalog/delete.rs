@@ -36,6 +36,7 @@ pub(super) fn delete(core: &Arc<Core>, name: &str) -> Result<(), Error> {
         return Err(error);
     }
     core.catalog.remove(name, id);
+    core.groups.topic_gone(core, &topic);
     fence(&topic, &Error::topic_not_found(&topic.identity.name));
     tracing::info!(topic = name, id = %id, "deleted a topic");
     end(core, topic);

@@ -20,7 +20,7 @@ use crate::topic::Topic;
 
 /// Gives the topic more partitions, `count` in all; they are on disk when this returns. Runs alone among the
 /// changes of topics.
-pub(super) fn add_partitions(core: &Core, name: &str, count: u32) -> Result<Topic, Error> {
+pub(super) fn add_partitions(core: &Arc<Core>, name: &str, count: u32) -> Result<Topic, Error> {
     let topic = core.catalog.topic(name)?;
     let before = topic.identity.partition_count;
     if count <= before {
@@ -51,6 +51,7 @@ pub(super) fn add_partitions(core: &Core, name: &str, count: u32) -> Result<Topi
     let partitions = topic.partitions.iter().cloned().chain(serve(core, &plan, before, logs));
     let grown = plan.state(partitions.collect());
     core.catalog.replace(Arc::clone(&grown));
+    core.groups.topic_exists(core, &grown);
     tracing::info!(topic = name, id = %topic.id, partitions = count, "added partitions to a topic");
     Ok(grown.describe(&core.config))
 }

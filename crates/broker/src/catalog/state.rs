@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 
 use logmill_log::{Log, LogState};
-use logmill_record::Offset;
+use logmill_record::{Offset, TimestampMs};
 use parking_lot::RwLock;
 use uuid::Uuid;
 
@@ -26,6 +26,8 @@ use crate::topic::{PartitionInfo, Topic};
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     topics: RwLock<BTreeMap<String, Arc<TopicState>>>,
+    /// Their names, by id.
+    names: RwLock<BTreeMap<Uuid, String>>,
 }
 
 /// A topic as it is at one time. When it changes another takes its place, with the same partitions.
@@ -57,6 +59,11 @@ impl Catalog {
         self.topics.read().get(name).map(Arc::clone).ok_or_else(|| Error::topic_not_found(name))
     }
 
+    /// The name of the topic with this id.
+    pub(crate) fn name_of(&self, id: Uuid) -> Option<String> {
+        self.names.read().get(&id).cloned()
+    }
+
     pub(super) fn contains(&self, name: &str) -> bool {
         self.topics.read().contains_key(name)
     }
@@ -66,6 +73,7 @@ impl Catalog {
         match self.topics.write().entry(topic.identity.name.clone()) {
             Entry::Occupied(_) => Err(topic),
             Entry::Vacant(place) => {
+                self.names.write().insert(topic.id, topic.identity.name.clone());
                 place.insert(topic);
                 Ok(())
             }
@@ -86,6 +94,7 @@ impl Catalog {
         let mut topics = self.topics.write();
         if topics.get(name).is_some_and(|topic| topic.id == id) {
             topics.remove(name);
+            self.names.write().remove(&id);
         }
     }
 
@@ -214,6 +223,12 @@ impl Partition {
     /// Whether it can be written, as far as is known without trying.
     pub(crate) fn takes_records(&self) -> bool {
         self.open.as_ref().is_ok_and(Lane::takes_records)
+    }
+
+    /// When the record at an offset was appended, if it is there and can be read. Blocks.
+    pub(crate) fn appended_at(&self, offset: Offset) -> Option<TimestampMs> {
+        let read = self.log().ok()?.read(offset, 1).ok()?;
+        read.chunks.first().map(|chunk| chunk.appended_at)
     }
 
     /// Waits for nothing.

@@ -92,6 +92,14 @@ impl PartitionName {
         self.error(Reason::OutcomeUnknown, message).because(error.clone())
     }
 
+    /// What was written there was lost before it was on disk.
+    pub(crate) fn lost(&self, last: Offset) -> Error {
+        let message = format!(
+            "{self} was opened again since a sync of it failed, and what was written up to offset {last} is lost"
+        );
+        self.error(Reason::PartitionReopening, message).with("retry_after_ms", 1)
+    }
+
     /// The log that was asked has ended, and another takes its place or has taken it.
     pub(crate) fn reopened(&self, error: &logmill_log::Error) -> Error {
         let message = format!("{self} is opened again since a sync of it failed: send again ({error})");

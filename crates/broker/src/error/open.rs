@@ -131,6 +131,35 @@ impl OpenError {
         Self::new(OpenErrorKind::Damaged, message).because(cause)
     }
 
+    /// One of the node's own logs, beside its metadata, cannot be used.
+    pub(crate) fn internal_damaged(dir: &Path, error: logmill_log::Error) -> Self {
+        match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::ReadOnly | ErrorKind::NotFound => {
+                let message =
+                    format!("the node's own log in {} is damaged: {error}; {}", dir.display(), repair(dir));
+                Self::new(OpenErrorKind::Damaged, message).because(error)
+            }
+            _ => Self::from_log(error),
+        }
+    }
+
+    /// A record of one of the node's own logs, beside its metadata, cannot be read, for this reason.
+    pub(crate) fn internal_unreadable(dir: &Path, offset: Offset, is_newer: bool, why: &str) -> Self {
+        let dir_shown = dir.display();
+        if is_newer {
+            let message = format!(
+                "the node's own log in {dir_shown} was written by a newer version of logmill (record {offset}: {why}): \
+                 start that version, or a newer one"
+            );
+            return Self::new(OpenErrorKind::NewerFormat, message);
+        }
+        let message = format!(
+            "the node's own log in {dir_shown} is damaged at record {offset}: {why}; {}",
+            repair(dir)
+        );
+        Self::new(OpenErrorKind::Damaged, message)
+    }
+
     pub(crate) fn metadata_missing(dir: &Path) -> Self {
         let message = format!(
             "{} holds the directories of topics, but the node's own metadata is not there: choose an empty \
@@ -219,6 +248,15 @@ pub(crate) const RESTORE: &str = "mount or restore internal/ and topics/";
 pub(crate) fn lost_text(lost: usize) -> String {
     let logs = if lost == 1 { "log" } else { "logs" };
     format!("its checkpoint speaks of {lost} {logs}, and none is there")
+}
+
+/// What to do about a log of the node that is not what it was.
+fn repair(dir: &Path) -> String {
+    let data_dir = dir.ancestors().nth(2).unwrap_or(dir).display();
+    format!(
+        "keep a copy of the directory, and put it back from a backup, or go on without what is damaged: 'logmill log \
+         repair {data_dir}'"
+    )
 }
 
 /// What to do about metadata that is not what it was.

@@ -127,6 +127,26 @@ pub enum Reason {
     SequenceForgotten,
     /// A request before this one on its stream failed, and this one has to wait for that one.
     PrecedingFailed,
+    /// There is no such transactional id, or none that has the producer.
+    TransactionNotFound,
+    /// The transaction is being ended, and takes nothing more.
+    TransactionEnding,
+    /// The node has aborted the transaction, and its producer has to send it again.
+    TransactionAborted,
+    /// The step is not the one that follows on the last one of its unit.
+    StepOutOfSequence,
+    /// There is no such group.
+    GroupNotFound,
+    /// The unit is another's now, or was never the caller's: its epoch is over.
+    StaleAssignment,
+    /// The member is none, or not any more, and has to join again.
+    MemberUnknown,
+    /// The group is divided in another way than the member comes for.
+    GroupMismatch,
+    /// The group has members, who would not notice.
+    GroupNotEmpty,
+    /// The offset lies before what was committed in the same assignment.
+    CommitWentBack,
     /// One of the node's own limits is reached.
     LimitExceeded,
     /// The file system of the data directory is full, or has less space left than
@@ -153,7 +173,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 39] = [
         Self::RequestInvalid,
         Self::RpcUnknown,
         Self::EncodingUnsupported,
@@ -173,6 +193,16 @@ impl Reason {
         Self::ProducerFenced,
         Self::SequenceForgotten,
         Self::PrecedingFailed,
+        Self::TransactionNotFound,
+        Self::TransactionEnding,
+        Self::TransactionAborted,
+        Self::StepOutOfSequence,
+        Self::GroupNotFound,
+        Self::StaleAssignment,
+        Self::MemberUnknown,
+        Self::GroupMismatch,
+        Self::GroupNotEmpty,
+        Self::CommitWentBack,
         Self::LimitExceeded,
         Self::DiskFull,
         Self::PartitionReopening,
@@ -197,14 +227,24 @@ impl Reason {
             | Self::RecordRefused
             | Self::MessageTooLarge => Code::InvalidArgument,
             Self::TopicExists | Self::SequenceForgotten => Code::AlreadyExists,
-            Self::TopicNotFound | Self::PartitionNotFound => Code::NotFound,
+            Self::TopicNotFound
+            | Self::PartitionNotFound
+            | Self::TransactionNotFound
+            | Self::GroupNotFound => Code::NotFound,
             Self::OffsetOutOfRange | Self::LogTruncated => Code::OutOfRange,
             Self::RpcUnknown | Self::EncodingUnsupported | Self::BatchUnsupported => Code::Unimplemented,
             Self::LimitExceeded | Self::DiskFull => Code::ResourceExhausted,
-            Self::OutOfSequence | Self::ProducerFenced | Self::PartitionFailed | Self::MetadataFailed => {
-                Code::FailedPrecondition
-            }
-            Self::PrecedingFailed => Code::Aborted,
+            Self::OutOfSequence
+            | Self::ProducerFenced
+            | Self::StepOutOfSequence
+            | Self::StaleAssignment
+            | Self::MemberUnknown
+            | Self::GroupMismatch
+            | Self::GroupNotEmpty
+            | Self::CommitWentBack
+            | Self::PartitionFailed
+            | Self::MetadataFailed => Code::FailedPrecondition,
+            Self::PrecedingFailed | Self::TransactionEnding | Self::TransactionAborted => Code::Aborted,
             Self::OutcomeUnknown => Code::Unknown,
             Self::DataCorrupt => Code::DataLoss,
             Self::IoFailed | Self::InternalFault => Code::Internal,
@@ -235,6 +275,16 @@ impl Reason {
             Self::ProducerFenced => "PRODUCER_FENCED",
             Self::SequenceForgotten => "SEQUENCE_FORGOTTEN",
             Self::PrecedingFailed => "PRECEDING_FAILED",
+            Self::TransactionNotFound => "TRANSACTION_NOT_FOUND",
+            Self::TransactionEnding => "TRANSACTION_ENDING",
+            Self::TransactionAborted => "TRANSACTION_ABORTED",
+            Self::StepOutOfSequence => "STEP_OUT_OF_SEQUENCE",
+            Self::GroupNotFound => "GROUP_NOT_FOUND",
+            Self::StaleAssignment => "STALE_ASSIGNMENT",
+            Self::MemberUnknown => "MEMBER_UNKNOWN",
+            Self::GroupMismatch => "GROUP_MISMATCH",
+            Self::GroupNotEmpty => "GROUP_NOT_EMPTY",
+            Self::CommitWentBack => "COMMIT_WENT_BACK",
             Self::LimitExceeded => "LIMIT_EXCEEDED",
             Self::DiskFull => "DISK_FULL",
             Self::PartitionReopening => "PARTITION_REOPENING",

@@ -37,17 +37,26 @@ struct WakeOne {
 }
 
 impl<T> Waits<T> {
-    /// None yet, of at most `most`.
-    pub(crate) fn new(most: usize) -> Self {
-        Self { slots: (0..most).map(|_| None).collect(), waiting: 0, woken: Arc::default() }
+    /// None yet, with room for `room`; it grows.
+    pub(crate) fn new(room: usize) -> Self {
+        Self { slots: (0..room).map(|_| None).collect(), waiting: 0, woken: Arc::default() }
     }
 
     /// Waits for `future` under a number, in place of what was waited for there.
     pub(crate) fn set(&mut self, number: usize, future: impl Future<Output = T> + Send + Sync + 'static) {
         let waker = Waker::from(Arc::new(WakeOne { number, woken: Arc::clone(&self.woken) }));
         waker.wake_by_ref();
+        if number >= self.slots.len() {
+            self.slots.resize_with(number + 1, || None);
+        }
         let before = self.slots[number].replace(Wait { future: Box::pin(future), waker });
         self.waiting += usize::from(before.is_none());
+    }
+
+    /// Waits no more for what is waited for under a number.
+    pub(crate) fn clear(&mut self, number: usize) {
+        let before = self.slots.get_mut(number).and_then(Option::take);
+        self.waiting -= usize::from(before.is_some());
     }
 
     /// Whether nothing is waited for.

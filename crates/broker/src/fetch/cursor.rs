@@ -7,10 +7,11 @@ use logmill_log::{AbortedTxn, Chunk, ErrorKind, ReadOut};
 
 use super::look::{Look, Looked, Outcome};
 use super::place::Place;
-use super::{FetchFrom, PartitionData};
+use super::{FetchFrom, Isolation, PartitionData};
 use crate::catalog::{OffsetRange, Partition, TopicState};
 use crate::error::{Error, Reason};
 use crate::exec::{TakeTurn, Turn};
+use crate::produce::Lane;
 use crate::topic::Position;
 
 /// The most that is read from a log in one piece; who wants more gets it in several.
@@ -22,6 +23,7 @@ pub(super) struct Cursor {
     from: Arc<FetchFrom>,
     /// The partition's topic, or why there is none.
     topic: Result<Arc<TopicState>, Error>,
+    isolation: Isolation,
     /// Set once the position asked for has been looked up.
     place: Option<Place>,
     /// What has been read and not been taken yet.
@@ -45,11 +47,11 @@ pub(super) struct Cursor {
 
 impl Cursor {
     /// Finds its place at once, unless that takes a search.
-    pub(super) fn new(from: FetchFrom, topic: Result<Arc<TopicState>, Error>) -> Self {
+    pub(super) fn new(from: FetchFrom, topic: Result<Arc<TopicState>, Error>, isolation: Isolation) -> Self {
         let (place, error) = match &topic {
             Ok(_) if matches!(from.position, Position::Time(_)) => (None, None),
             Ok(topic) => {
-                let (place, error) = Place::find(topic, &from);
+                let (place, error) = Place::find(topic, &from, isolation);
                 (Some(place), error)
             }
             Err(error) => (Some(Place::default()), Some(error.clone())),
@@ -57,6 +59,7 @@ impl Cursor {
         Self {
             from: Arc::new(from),
             topic,
+            isolation,
             place,
             chunks: Vec::new(),
             aborted: Vec::new(),
@@ -131,7 +134,7 @@ impl Cursor {
         let max_bytes = max_bytes.map(own);
         self.looking = true;
         let (from, place, _turn) = (Arc::clone(&self.from), self.place, self.turn.take());
-        Some(Look { from, topic, place, _turn, max_bytes })
+        Some(Look { from, topic, isolation: self.isolation, place, _turn, max_bytes })
     }
 
     /// Takes in what a look has brought and returns how many bytes came. Of more than `max_bytes` nothing is taken,
@@ -191,7 +194,7 @@ impl Cursor {
             self.partition().and_then(Partition::lane).is_ok_and(|lane| {
                 let (log, generation) = lane.serving();
                 if place.confirmed == Some(generation) {
-                    log.end_offset() > place.next && !lane.is_opening()
+                    self.isolation.end_of(&log) > place.next && !lane.is_opening()
                 } else {
                     // While it is being opened again, nobody can say whether it holds what the reader has.
                     !lane.is_reopening()
@@ -211,8 +214,14 @@ impl Cursor {
         &self,
     ) -> Option<impl Future<Output = Result<(), logmill_log::Error>> + Send + Sync + 'static + use<>> {
         let place = self.place.filter(|_| self.can_have_more())?;
-        let lane = self.partition().ok()?.lane().ok()?;
-        Some(lane.beyond(place.next, place.confirmed))
+        let lane = self.partition().ok()?.lane().ok()?.clone();
+        let isolation = self.isolation;
+        Some(async move {
+            match isolation {
+                Isolation::ReadCommitted => more_committed(&lane, place).await,
+                Isolation::ReadUncommitted => lane.beyond(place.next, place.confirmed).await,
+            }
+        })
     }
 
     /// There will never be more: its log has ended with `error`.
@@ -274,4 +283,20 @@ impl Cursor {
             error: self.error.clone().or(not_now),
         }
     }
+}
+
+/// Resolves when there is more that is committed, or the log is not the one that was read; and with an error when there
+/// never will be.
+async fn more_committed(lane: &Lane, place: Place) -> Result<(), logmill_log::Error> {
+    let (log, generation) = lane.serving();
+    // Else it is to be looked at first, or can be asked nothing.
+    if place.confirmed == Some(generation) && !lane.is_opening() {
+        if log.stable_beyond(place.next).await.is_ok() {
+            return Ok(());
+        }
+        // It has ended, and what lies before its end stays undecided: there is more only if another log takes its
+        // place, which the lane knows.
+        return lane.beyond(log.end_offset().max(place.next), place.confirmed).await;
+    }
+    lane.beyond(place.next, place.confirmed).await
 }

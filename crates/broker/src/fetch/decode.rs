@@ -1,8 +1,10 @@
 //! Stored batches made plain records, for readers who do not know the format.
 
 use bytes::Bytes;
+use logmill_log::AbortedTxn;
 use logmill_record::{Batch, BatchError, BatchErrorKind, InflateLimits, Offset, TimestampMs, TimestampType};
 
+use super::Aborted;
 use crate::error::{Error, Reason};
 
 /// So many are made at a time: a megabyte of batch may inflate to millions of records.
@@ -36,14 +38,16 @@ impl DecodedRecord {
 }
 
 /// The records of whole batches, one after another, from the offset `from` on. Control batches, which no
-/// application reads, are left out.
+/// application reads, are left out; records of aborted transactions are, if they are
+/// [named](DecodedRecords::leaving_out).
 ///
 /// An error is the iterator's last item: [`BatchUnsupported`](Reason::BatchUnsupported) for a codec that the
 /// program was built without, and [`DataCorrupt`](Reason::DataCorrupt), which bytes that came from a fetch do
 /// not give.
 #[must_use]
 pub fn decode(batches: Bytes, from: Offset) -> DecodedRecords {
-    DecodedRecords { batches, from, batch: None, records: Vec::new().into_iter() }
+    let (aborted, records) = (Aborted::default(), Vec::new().into_iter());
+    DecodedRecords { batches, from, aborted, batch: None, records }
 }
 
 /// See [`decode`].
@@ -51,6 +55,7 @@ pub fn decode(batches: Bytes, from: Offset) -> DecodedRecords {
 pub struct DecodedRecords {
     batches: Bytes,
     from: Offset,
+    aborted: Aborted,
     /// The batch that is being taken apart, inflated, as long as it may have more records.
     batch: Option<Batch>,
     /// Of that batch.
@@ -75,11 +80,24 @@ impl Iterator for DecodedRecords {
 }
 
 impl DecodedRecords {
+    /// The same without the records of these transactions: for a reader of committed records, those that are
+    /// [told](crate::PartitionData::aborted) with the batches.
+    #[must_use]
+    pub fn leaving_out(self, aborted: &[AbortedTxn]) -> Self {
+        self.without(Aborted::new(aborted))
+    }
+
+    pub(crate) fn without(self, aborted: Aborted) -> Self {
+        Self { aborted, ..self }
+    }
+
     /// Takes more of the batch apart, or comes to the next one; `false` at the end.
     fn refill(&mut self) -> Result<bool, BatchError> {
         if self.batch.is_none() {
             let Some(next) = Batch::split_from(&mut self.batches)? else { return Ok(false) };
-            let wanted = !next.header().attributes.is_control() && next.header().last_offset() >= self.from;
+            let header = next.header();
+            let is_for_readers = !header.attributes.is_control() && !self.aborted.has(header);
+            let wanted = is_for_readers && header.last_offset() >= self.from;
             self.batch = if wanted { Some(next.inflate(&InflateLimits::default())?) } else { None };
         }
         let Some(batch) = self.batch.take() else { return Ok(true) };

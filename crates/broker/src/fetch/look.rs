@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use logmill_log::{AbortedTxn, ErrorKind, ReadOut};
 
-use super::FetchFrom;
 use super::place::{Place, out_of_range};
+use super::{FetchFrom, Isolation};
 use crate::catalog::TopicState;
 use crate::error::{Error, Reason};
 use crate::exec::Turn;
@@ -16,6 +16,7 @@ use crate::exec::Turn;
 pub(super) struct Look {
     pub(super) from: Arc<FetchFrom>,
     pub(super) topic: Arc<TopicState>,
+    pub(super) isolation: Isolation,
     /// Where the cursor is, if that is known.
     pub(super) place: Option<Place>,
     /// Where it may block.
@@ -45,7 +46,9 @@ pub(super) enum Outcome {
 impl Look {
     /// Blocks.
     pub(super) fn run(self) -> Looked {
-        let found = self.place.map_or_else(|| Place::find(&self.topic, &self.from), |place| (place, None));
+        let found = self
+            .place
+            .map_or_else(|| Place::find(&self.topic, &self.from, self.isolation), |place| (place, None));
         let (mut place, nowhere) = found;
         let outcome = match (nowhere, self.max_bytes) {
             (Some(error), _) => Outcome::Nowhere(error),
@@ -79,13 +82,14 @@ impl Look {
         let (log, generation) = partition.lane()?.serving();
         place.confirm(partition, &log, generation)?;
         let from = place.next;
-        let read = log.read(from, max_bytes).map_err(|error| match error.kind() {
+        let read = self.isolation.read(&log, from, max_bytes).map_err(|error| match error.kind() {
             ErrorKind::OutOfRange => out_of_range(partition, from),
             _ => partition.explain(&error),
         })?;
         (place.start, place.end) = (read.start_offset, read.end_offset);
-        place.last_stable = log.last_stable_offset().min(place.end);
-        if !read.chunks.iter().any(|chunk| chunk.transactional) {
+        place.last_stable = read.last_stable_offset;
+        let is_told = self.isolation == Isolation::ReadCommitted;
+        if !is_told || !read.chunks.iter().any(|chunk| chunk.transactional) {
             return Ok((read, Vec::new()));
         }
         let aborted = log.aborted(from..read.next_offset).map_err(|error| partition.explain(&error))?;

@@ -5,15 +5,19 @@
 
 mod cursor;
 mod decode;
+mod isolation;
 mod job;
 mod look;
 mod offsets;
 mod place;
 mod places;
+mod reader;
 mod room;
 mod round;
 mod subscribe;
 mod table;
+#[cfg(test)]
+mod tests;
 mod wait;
 
 use std::future::Future;
@@ -22,10 +26,15 @@ use std::time::Duration;
 
 use cursor::Cursor;
 pub use decode::{DecodedRecord, DecodedRecords, decode};
+pub(crate) use isolation::Aborted;
+pub use isolation::Isolation;
 use logmill_log::{AbortedTxn, Chunk};
-use logmill_record::Offset;
+use logmill_record::{BatchHeader, Offset};
+pub(crate) use place::locate;
+pub use reader::Credit;
+pub(crate) use reader::Reader;
 pub(crate) use room::{ReplyPermit, ReplyRoom};
-pub use subscribe::{Credit, Subscribe, Subscription};
+pub use subscribe::{Subscribe, Subscription};
 use uuid::Uuid;
 
 use crate::broker::{Broker, Core};
@@ -49,17 +58,20 @@ pub struct Fetch {
     pub partitions: Vec<FetchFrom>,
     /// At most about so many bytes of batches. The first batch comes even if it is larger.
     pub max_bytes: usize,
-    /// Wait for so many bytes.
+    /// Wait for so many bytes of what may be read; batches of aborted transactions count too.
     pub min_bytes: usize,
     /// Wait at most so long for records; zero does not wait.
     pub max_wait: Duration,
+    /// Which records of transactions to read.
+    pub isolation: Isolation,
 }
 
 impl Fetch {
-    /// Up to 1 MiB of what is there now.
+    /// Up to 1 MiB of the committed records that are there now.
     #[must_use]
     pub fn new(partitions: Vec<FetchFrom>) -> Self {
-        Self { partitions, max_bytes: DEFAULT_FETCH_BYTES, min_bytes: 1, max_wait: Duration::ZERO }
+        let (max_bytes, max_wait) = (DEFAULT_FETCH_BYTES, Duration::ZERO);
+        Self { partitions, max_bytes, min_bytes: 1, max_wait, isolation: Isolation::default() }
     }
 
     /// The same, waiting so long if there is nothing yet.
@@ -72,6 +84,12 @@ impl Fetch {
     #[must_use]
     pub fn max_bytes(self, max_bytes: usize) -> Self {
         Self { max_bytes, ..self }
+    }
+
+    /// The same with another say on transactions.
+    #[must_use]
+    pub fn isolation(self, isolation: Isolation) -> Self {
+        Self { isolation, ..self }
     }
 }
 
@@ -117,23 +135,26 @@ pub struct PartitionData {
     pub partition: u32,
     /// The offset of the first record that is kept.
     pub start_offset: Offset,
-    /// The offset after the last record that readers can see.
+    /// The offset after the last record that readers can see, if they read also what is not committed.
     pub end_offset: Offset,
-    /// Up to here every transaction has ended. There are none in this version, so that it is the end.
+    /// Up to here every transaction has ended: readers of committed records see so far. Where none is open it is
+    /// the end.
     pub last_stable_offset: Offset,
     /// What was asked for: records of the first batch before this offset are not wanted.
     pub from_offset: Offset,
     /// The leader epoch of the last batch before that, if it is known.
     #[cfg_attr(not(feature = "grpc"), expect(dead_code, reason = "it is for replies that are cut"))]
     pub(crate) from_epoch: Option<i32>,
-    /// Where to read next.
+    /// Where to read next. It moves also where `chunks` have no record for the reader, but those of aborted
+    /// transactions and the markers that end them.
     pub next_offset: Offset,
     /// The leader epoch of the last batch before `next_offset`, to be [told](FetchFrom::last_epoch) when
     /// reading goes on there; `None` if there is none before it, or it cannot be read.
     pub last_epoch: Option<i32>,
-    /// Whole stored batches, in order. [`decode`] makes records of them.
+    /// Whole stored batches, in order. [`records`](Self::records) makes records of them, as does [`decode`].
     pub chunks: Vec<Chunk>,
-    /// The aborted transactions with records in `chunks`; none in this version.
+    /// For a reader of committed records: the aborted transactions with records in `chunks`, which are to be
+    /// [left out](DecodedRecords::leaving_out). Else empty.
     pub aborted: Vec<AbortedTxn>,
     /// Why this partition could not be read; there are no chunks then.
     pub error: Option<Error>,
@@ -144,6 +165,26 @@ impl PartitionData {
     #[must_use]
     pub fn size_bytes(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.batches.len()).sum()
+    }
+
+    /// Whether a batch among the chunks belongs to a transaction that was aborted, so that a reader of committed
+    /// records is to leave it out. For one that asked for uncommitted ones none does.
+    #[must_use]
+    pub fn is_aborted(&self, batch: &BatchHeader) -> bool {
+        let has = |txn: &AbortedTxn| {
+            txn.producer_id == batch.producer_id
+                && (txn.first_offset..=txn.last_offset).contains(&batch.base_offset)
+        };
+        batch.attributes.is_transactional() && self.aborted.iter().any(has)
+    }
+
+    /// The records for the reader: from the offset asked for, without those of aborted transactions. See
+    /// [`decode`].
+    pub fn records(&self) -> impl Iterator<Item = Result<DecodedRecord, Error>> + use<'_> {
+        let aborted = Aborted::new(&self.aborted);
+        self.chunks
+            .iter()
+            .flat_map(move |chunk| decode(chunk.batches.clone(), self.from_offset).without(aborted.clone()))
     }
 }
 
@@ -210,7 +251,7 @@ pub(crate) struct Fetched {
 }
 
 /// The places of a request's partitions, each named once.
-fn cursors(core: &Core, partitions: Vec<FetchFrom>) -> Result<Vec<Cursor>, Error> {
+fn cursors(core: &Core, partitions: Vec<FetchFrom>, isolation: Isolation) -> Result<Vec<Cursor>, Error> {
     if partitions.is_empty() {
         return Err(Error::missing("partitions", "name at least one partition to read"));
     }
@@ -231,7 +272,7 @@ fn cursors(core: &Core, partitions: Vec<FetchFrom>) -> Result<Vec<Cursor>, Error
     }
     let cursor = |from: FetchFrom| {
         let topic = topic_of(core, &from);
-        Cursor::new(from, topic)
+        Cursor::new(from, topic, isolation)
     };
     Ok(partitions.into_iter().map(cursor).collect())
 }

@@ -3,7 +3,7 @@
 use logmill_log::Log;
 use logmill_record::{Offset, TimestampMs};
 
-use super::FetchFrom;
+use super::{FetchFrom, Isolation};
 use crate::catalog::{OffsetRange, Partition, TopicState};
 use crate::error::Error;
 use crate::topic::Position;
@@ -33,12 +33,12 @@ impl Place {
 
     /// Where a request begins to read, or why it cannot; how the partition stands is a part of the answer then, too.
     /// A search by time blocks.
-    pub(super) fn find(topic: &TopicState, from: &FetchFrom) -> (Self, Option<Error>) {
+    pub(super) fn find(topic: &TopicState, from: &FetchFrom, isolation: Isolation) -> (Self, Option<Error>) {
         let partition = match topic.partition(from.partition) {
             Ok(partition) => partition,
             Err(error) => return (Self::default(), Some(error)),
         };
-        let (found, range) = (start_at(partition, from), partition.range());
+        let (found, range) = (start_at(partition, from, isolation), partition.range());
         let epoch = from.last_epoch.filter(|_| matches!(from.position, Position::Offset(_)));
         match found {
             Ok(offset) => (Self::new(offset, range, epoch), None),
@@ -77,7 +77,7 @@ fn check_not_truncated(partition: &Partition, log: &Log, offset: Offset, epoch: 
 }
 
 /// Where a request begins to read; a search by time blocks.
-fn start_at(partition: &Partition, from: &FetchFrom) -> Result<Offset, Error> {
+fn start_at(partition: &Partition, from: &FetchFrom, isolation: Isolation) -> Result<Offset, Error> {
     match from.position {
         // Past the end is not out of range then, but truncated, which is found out before it is read.
         Position::Offset(offset)
@@ -85,14 +85,17 @@ fn start_at(partition: &Partition, from: &FetchFrom) -> Result<Offset, Error> {
         {
             Ok(offset)
         }
-        position => locate(partition, position).map(|(offset, _)| offset),
+        position => locate(partition, position, isolation).map(|(offset, _)| offset),
     }
 }
 
-/// The offset at a position, and the timestamp there if it was found by time, for which it blocks.
-pub(super) fn locate(
+/// The offset at a position, and the timestamp there if it was found by time, for which it blocks. A time is looked
+/// for among all records: what lies before the one found, or before the end, is of no interest to whoever asks, also
+/// where it is not decided yet.
+pub(crate) fn locate(
     partition: &Partition,
     position: Position,
+    isolation: Isolation,
 ) -> Result<(Offset, Option<TimestampMs>), Error> {
     let log = partition.log()?;
     match position {
@@ -101,7 +104,7 @@ pub(super) fn locate(
         }
         Position::Offset(offset) => Ok((offset, None)),
         Position::Earliest => Ok((log.start_offset(), None)),
-        Position::Latest => Ok((log.end_offset(), None)),
+        Position::Latest => Ok((isolation.end_of(&log), None)),
         Position::Time(at) => {
             let end = log.end_offset();
             let found = log.find_time(at).map_err(|error| partition.explain(&error))?;

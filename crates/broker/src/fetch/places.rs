@@ -1,5 +1,5 @@
-//! The places of a subscription. Each of them has something to read, is being read, or waits for its turn or for more
-//! to come; what comes for one costs nothing for the others.
+//! The places of a reader. Each of them has something to read, is being read, or waits for its turn or for more to
+//! come; what comes for one costs nothing for the others. Places come and go while it reads.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -20,6 +20,8 @@ const MOST_READS: usize = 4;
 #[derive(Debug)]
 pub(super) struct Places {
     cursors: Vec<Cursor>,
+    /// The numbers of those that have gone, for others that come.
+    free: Vec<usize>,
     /// For what is read and not sent.
     room: ReplyRoom,
     /// Those that have something to read, in the order in which they come to it.
@@ -47,6 +49,8 @@ enum Woken {
     Turn(Turn),
     /// What was read; an error if the reading panicked.
     Read(Result<Read, Error>),
+    /// It has come without a place to read at.
+    Failed,
 }
 
 #[derive(Debug)]
@@ -74,8 +78,45 @@ impl Places {
     pub(super) fn new(cursors: Vec<Cursor>, room: ReplyRoom) -> Self {
         let alive = |(index, cursor): (usize, &Cursor)| cursor.error().is_none().then_some(index);
         let ready = cursors.iter().enumerate().filter_map(alive).collect();
-        let (blocked, waits) = (Vec::new(), Waits::new(cursors.len()));
-        Self { cursors, room, ready, blocked, waits, reads: 0, reading: None, came: None, taken: None }
+        let (free, blocked, waits) = (Vec::new(), Vec::new(), Waits::new(cursors.len()));
+        Self { cursors, free, room, ready, blocked, waits, reads: 0, reading: None, came: None, taken: None }
+    }
+
+    /// One more, which has found its place or failed; and its number, which nobody has until it goes. It says why it
+    /// failed as it would later.
+    pub(super) fn add(&mut self, cursor: Cursor) -> usize {
+        let has_failed = cursor.error().is_some();
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.cursors[index] = cursor;
+                index
+            }
+            None => {
+                self.cursors.push(cursor);
+                self.cursors.len() - 1
+            }
+        };
+        if has_failed {
+            self.waits.set(index, async { Woken::Failed });
+        } else {
+            self.ready.push_back(index);
+        }
+        index
+    }
+
+    /// One goes: nothing comes from it any more, also not what has been read already.
+    pub(super) fn remove(&mut self, index: usize) {
+        let cursor = &mut self.cursors[index];
+        self.reads -= usize::from(cursor.is_looking());
+        cursor.fail(Error::fault("a place that has gone"));
+        drop(cursor.take());
+        self.waits.clear(index);
+        self.ready.retain(|ready| *ready != index);
+        self.blocked.retain(|(blocked, _)| *blocked != index);
+        self.reading.take_if(|(reading, _)| *reading == index);
+        self.came.take_if(|(came, _)| *came == index);
+        self.taken.take_if(|taken| *taken == index);
+        self.free.push(index);
     }
 
     /// Begins to read from the first in turn that has something, as far as credit and room among replies go, and says
@@ -128,11 +169,11 @@ impl Places {
         self.reading = None;
     }
 
-    /// What was read, if something was, and the room that it takes.
-    pub(super) fn take(&mut self) -> Option<(PartitionData, Option<ReplyPermit>)> {
+    /// What was read, if something was: by which of them, and the room that it takes.
+    pub(super) fn take(&mut self) -> Option<(usize, PartitionData, Option<ReplyPermit>)> {
         let (index, held) = self.came.take()?;
         self.taken = Some(index);
-        Some((self.cursors[index].take(), held))
+        Some((index, self.cursors[index].take(), held))
     }
 
     /// There will never be more of the one that something was taken of the last time.
@@ -207,6 +248,7 @@ impl Places {
                 self.cursors[index].set_turn(turn);
                 self.begin(core, index, credit);
             }
+            Woken::Failed => self.came = Some((index, None)),
             Woken::Read(read) => {
                 self.reads -= 1;
                 self.reading.take_if(|(reading, _)| *reading == index);
@@ -241,10 +283,14 @@ impl Places {
         self.came.is_some()
     }
 
-    /// The failure of one of them, if none is left to read.
-    pub(super) fn all_failed(&self) -> Option<Error> {
-        let none_left = self.ready.is_empty() && self.blocked.is_empty() && self.waits.is_empty();
-        self.cursors.first().and_then(Cursor::error).filter(|_| none_left).cloned()
+    /// Whether none is left to read.
+    pub(super) fn none_left(&self) -> bool {
+        self.ready.is_empty() && self.blocked.is_empty() && self.waits.is_empty()
+    }
+
+    /// The failure of the first, if it has failed.
+    pub(super) fn failure(&self) -> Option<Error> {
+        self.cursors.first().and_then(Cursor::error).cloned()
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn start(
         let rule = format!("a fetch waits at most {} ms", MAX_WAIT.as_millis());
         return Err(Error::field("max_wait_ms", request.max_wait.as_millis(), &rule));
     }
-    let cursors = cursors(core, std::mem::take(&mut request.partitions))?;
+    let cursors = cursors(core, std::mem::take(&mut request.partitions), request.isolation)?;
     let first = core.rotation.fetch_add(1, Ordering::Relaxed);
     let room = ReplyRoom::new(core.replies.clone(), own);
     let table = Table::to_read(cursors, first, &request, room);

@@ -1,15 +1,12 @@
 //! Reading on and on, against credit.
 
-use std::future::{Future, pending, poll_fn, ready};
+use std::future::Future;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
-
-use parking_lot::Mutex;
 
 use super::cursor::Cursor;
-use super::places::{Obstacle, Places};
-use super::wait::unless;
-use super::{DEFAULT_FETCH_BYTES, FetchFrom, PartitionData, ReplyPermit, ReplyRoom, cursors, round};
+use super::places::Places;
+use super::reader::{Credit, Reader};
+use super::{FetchFrom, Isolation, PartitionData, ReplyRoom, cursors, round};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
 use crate::budget::{Budget, Permit};
@@ -23,32 +20,31 @@ pub struct Subscribe {
     pub partitions: Vec<FetchFrom>,
     /// Bytes of batches that may be sent at once.
     pub credit_bytes: u64,
+    /// Which records of transactions to read.
+    pub isolation: Isolation,
+}
+
+impl Subscribe {
+    /// Committed records of these partitions, and so many bytes of batches at once.
+    #[must_use]
+    pub fn new(partitions: Vec<FetchFrom>, credit_bytes: u64) -> Self {
+        Self { partitions, credit_bytes, isolation: Isolation::default() }
+    }
+
+    /// The same with another say on transactions.
+    #[must_use]
+    pub fn isolation(self, isolation: Isolation) -> Self {
+        Self { isolation, ..self }
+    }
 }
 
 /// Records of some partitions as they come. See [`Broker::subscribe`].
 #[derive(Debug)]
 pub struct Subscription {
-    core: Arc<Core>,
-    places: Places,
+    reader: Reader,
     started: Vec<PartitionData>,
-    credit: Credit,
-    /// The room among replies that the last records take, until the next are asked for.
-    held: Option<ReplyPermit>,
     /// Its place among subscriptions.
     _place: Permit,
-}
-
-/// How much a [`Subscription`] may still send. A clone is the same credit.
-///
-/// While it is above zero a reply may be sent; its first batch goes whole, and what it exceeds the credit by
-/// is owed before the next.
-#[derive(Clone, Debug, Default)]
-pub struct Credit(Arc<Mutex<CreditState>>);
-
-#[derive(Debug, Default)]
-struct CreditState {
-    bytes: i64,
-    waker: Option<Waker>,
 }
 
 impl Broker {
@@ -72,10 +68,8 @@ impl Broker {
     /// let context = RequestContext::embedded();
     /// block_on(&*scheduler, broker.create_topic(&context, CreateTopic::new("readings")))?;
     ///
-    /// let subscribe = Subscribe {
-    ///     partitions: vec![FetchFrom::new("readings", 0, Position::Earliest)],
-    ///     credit_bytes: 1024 * 1024,
-    /// };
+    /// let from = FetchFrom::new("readings", 0, Position::Earliest);
+    /// let subscribe = Subscribe::new(vec![from], 1024 * 1024);
     /// let mut subscription = block_on(&*scheduler, broker.subscribe(&context, subscribe))?;
     ///
     /// let record = ProduceRecord { value: Some("21.5".into()), ..ProduceRecord::default() };
@@ -112,7 +106,7 @@ impl Broker {
             let mut cursors = round::settle(&core, cursors).await?;
             let started = cursors.iter_mut().map(Cursor::take).collect();
             let places = Places::new(cursors, ReplyRoom::new(core.replies.clone(), own));
-            Ok(Subscription { core, places, started, credit, held: None, _place: place })
+            Ok(Subscription { reader: Reader::new(core, places, credit), started, _place: place })
         }
     }
 }
@@ -130,7 +124,7 @@ fn start(
     }
     let advice = "end another one, or read several partitions with one";
     let place = core.subscriptions.take_for(1, || "one subscription more".to_owned(), advice)?;
-    let cursors = cursors(core, request.partitions)?;
+    let cursors = cursors(core, request.partitions, request.isolation)?;
     let credit = Credit::default();
     credit.grant(request.credit_bytes);
     Ok((cursors, credit, place))
@@ -147,7 +141,7 @@ impl Subscription {
     /// The credit, for granting more while [`next`](Subscription::next) waits.
     #[must_use]
     pub fn credit(&self) -> Credit {
-        self.credit.clone()
+        self.reader.credit().clone()
     }
 
     /// Waits for the next records of any partition, in turn, at most 1 MiB of them or one batch. Dropping
@@ -160,94 +154,15 @@ impl Subscription {
     /// [`NodeClosing`](crate::Reason::NodeClosing), and when no partition is left to read the failure of
     /// one of them.
     pub async fn next(&mut self) -> Result<PartitionData, Error> {
-        self.held = None;
-        self.places.go_on();
-        loop {
-            self.core.check_open()?;
-            let left = self.credit.left().min(DEFAULT_FETCH_BYTES);
-            // What has come meanwhile goes before the next read: one that always has more would hide the others.
-            while !self.places.has_come() && self.places.wait(&self.core, left, ready(())).await.is_none() {}
-            if let Some((data, held)) = self.places.take() {
-                self.held = held;
-                self.credit.spend(data.size_bytes());
-                return Ok(data);
-            }
-            if let Some(error) = self.places.all_failed() {
-                return Err(error);
-            }
-            self.read_or_wait(left).await;
+        match self.reader.next().await? {
+            Some((_, data)) => Ok(data),
+            None => Err(self.reader.failure().unwrap_or_else(|| Error::fault("a subscription"))),
         }
     }
 
     /// Nothing more comes from the partition that the last data came from, because of `error`.
     #[cfg(feature = "grpc")]
     pub(crate) fn end_last(&mut self, error: Error) {
-        self.places.end_last(error);
-    }
-
-    /// Begins the next read, if it can be, and waits until something has come or more can be done.
-    async fn read_or_wait(&mut self, left: usize) {
-        let obstacle = self.places.read(&self.core, left);
-        let (core, credit, closing) = (&self.core, &self.credit, self.core.closing.fired());
-        let over = async {
-            match obstacle {
-                Obstacle::Nothing => pending().await,
-                Obstacle::Reading(begun) => {
-                    begun.slow(core).await;
-                    return true;
-                }
-                Obstacle::Credit => credit.granted().await,
-                Obstacle::Room(room) => room.wait().await,
-            }
-            false
-        };
-        if let Some(Some(true)) = unless(self.places.wait(core, left, over), closing).await {
-            self.places.takes_long();
-        }
-    }
-}
-
-impl Credit {
-    /// So many bytes more may be sent.
-    pub fn grant(&self, bytes: u64) {
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let waker = {
-            let mut state = self.0.lock();
-            state.bytes = state.bytes.saturating_add(bytes);
-            state.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// Whether nothing may be sent before more is granted.
-    #[must_use]
-    pub fn is_used_up(&self) -> bool {
-        self.left() == 0
-    }
-
-    /// So many bytes fewer; what there is not is owed.
-    pub(crate) fn spend(&self, bytes: usize) {
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let mut state = self.0.lock();
-        state.bytes = state.bytes.saturating_sub(bytes);
-    }
-
-    /// What may be sent now; 0 if something is owed.
-    fn left(&self) -> usize {
-        usize::try_from(self.0.lock().bytes).unwrap_or(0)
-    }
-
-    /// Ready when something may be sent.
-    fn granted(&self) -> impl Future<Output = ()> {
-        poll_fn(|context| {
-            let mut state = self.0.lock();
-            if state.bytes > 0 {
-                return Poll::Ready(());
-            }
-            state.waker = Some(context.waker().clone());
-            Poll::Pending
-        })
+        self.reader.end_last(error);
     }
 }

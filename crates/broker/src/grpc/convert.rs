@@ -4,6 +4,7 @@ use logmill_proto::v1;
 use logmill_record::{Offset, TimestampMs, TimestampType};
 
 use crate::error::Error;
+use crate::fetch::Isolation;
 use crate::topic::{Position, Setting, SettingSource, Topic};
 
 /// A number that cannot be negative.
@@ -11,6 +12,14 @@ pub(super) fn not_negative<T: TryFrom<i64>>(field: &'static str, value: impl Int
     let value = value.into();
     let converted = if value < 0 { None } else { T::try_from(value).ok() };
     converted.ok_or_else(|| Error::field(field, value, "it cannot be negative"))
+}
+
+/// A number that is at least 1.
+pub(super) fn positive(field: &'static str, value: i64) -> Result<u64, Error> {
+    u64::try_from(value)
+        .ok()
+        .filter(|value| *value > 0)
+        .ok_or_else(|| Error::field(field, value, "it is at least 1"))
 }
 
 pub(super) fn partition(value: i32) -> Result<u32, Error> {
@@ -39,12 +48,20 @@ pub(super) fn position(position: Option<v1::Position>) -> Result<Position, Error
     }
 }
 
+/// Which records of transactions a reader sees.
+pub(super) fn to_isolation(value: i32) -> Result<Isolation, Error> {
+    Ok(match known("isolation", value)? {
+        v1::Isolation::Unspecified | v1::Isolation::ReadCommitted => Isolation::ReadCommitted,
+        v1::Isolation::ReadUncommitted => Isolation::ReadUncommitted,
+    })
+}
+
 /// A count of bytes or files: no disk holds more than an `i64` can say.
 pub(super) fn count(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// A number of a partition, or of partitions, of which a topic has at most 10,000.
+/// A number of a partition, or of partitions, of which a topic has at most 10,000, or of other things that are few.
 pub(super) fn number(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }

@@ -12,7 +12,7 @@ use prost::Message;
 
 use super::convert::{number, timestamp_type};
 use crate::error::Error;
-use crate::fetch::{DecodedRecord, PartitionData, decode};
+use crate::fetch::{Aborted, DecodedRecord, DecodedRecords, PartitionData, decode};
 
 /// The most that an encoded reply takes, unless a single record or batch is larger, which goes alone.
 pub(super) const MAX_REPLY_BYTES: usize = 3_900_000;
@@ -99,9 +99,17 @@ pub(super) fn fill(
     room: &mut Room,
 ) -> Encoded {
     let mut encoded = Encoded { data: framed, payload: 0, cut: false, behind: None, failed: None };
+    let aborted = Aborted::new(&data.aborted);
+    if format == Format::Batches {
+        // Their room is taken as if all were in the reply, before it is known how far that goes.
+        room.encoded = room.encoded.saturating_sub(aborted_len(data));
+    }
     for chunk in &data.chunks {
         let made = match format {
-            Format::Records => records(chunk.batches.clone(), data.from_offset, room, &mut encoded),
+            Format::Records => {
+                let decoded = decode(chunk.batches.clone(), data.from_offset).without(aborted.clone());
+                records(decoded, room, &mut encoded)
+            }
             Format::Batches => Ok(batches(&chunk.batches, data.from_offset, room, &mut encoded)),
         };
         match made {
@@ -127,19 +135,18 @@ pub(super) fn fill(
         encoded.data.last_epoch = epoch_before(data, next);
     }
     if format == Format::Batches {
-        encoded.data.aborted = data.aborted.iter().map(aborted_range).collect();
+        encoded.data.aborted = aborted_before(data, encoded.data.next_offset);
     }
     encoded
 }
 
 fn records(
-    batches: Bytes,
-    from: Offset,
+    decoded: DecodedRecords,
     room: &mut Room,
     encoded: &mut Encoded,
 ) -> Result<Option<v1::chunk::Data>, Error> {
     let mut records = Vec::new();
-    for record in decode(batches, from) {
+    for record in decoded {
         let record = match (record, encoded.behind) {
             (Ok(record), _) => record,
             (Err(error), None) => return Err(error),
@@ -200,6 +207,18 @@ impl Encoded {
         self.cut = true;
         self.data.next_offset = offset.into();
     }
+}
+
+/// The bytes of the aborted transactions in a message.
+fn aborted_len(data: &PartitionData) -> usize {
+    data.aborted.iter().map(|aborted| aborted_range(aborted).encoded_len() + FRAMING_BYTES).sum()
+}
+
+/// Those with records from the offset asked for up to this one, which a reply that was cut may not get past.
+fn aborted_before(data: &PartitionData, next: i64) -> Vec<v1::AbortedRange> {
+    let ranges = data.aborted.iter().map(aborted_range);
+    let from = data.from_offset.into();
+    ranges.filter(|aborted| aborted.first_offset < next && aborted.last_offset >= from).collect()
 }
 
 fn aborted_range(aborted: &AbortedTxn) -> v1::AbortedRange {

@@ -10,10 +10,10 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use super::connection::Connection;
-use super::convert::{known, not_negative, partition, position};
+use super::convert::{known, not_negative, partition, position, to_isolation};
 use super::encode::{Format, MAX_REPLY_BYTES, Room, fill, frame};
 use super::guard::connection;
-use super::sending::{Nothing, fetched, subscription};
+use super::sending::{Nothing, fetched, streamed};
 use super::{Services, pieces, subscribe};
 use crate::context::RequestContext;
 use crate::error::{Error, shorten};
@@ -38,14 +38,14 @@ impl FetchService for Services {
         Ok(fetched(pieces, held))
     }
 
-    type SubscribeStream = Nothing;
+    type SubscribeStream = Nothing<v1::SubscribeResponse>;
 
     async fn subscribe(
         &self,
         request: Request<Streaming<v1::SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let (context, connection) = (self.context(&request), connection(&request)?);
-        Ok(subscription(subscribe::start(self, &context, connection, request.into_inner()).await?))
+        Ok(streamed(subscribe::start(self, &context, connection, request.into_inner()).await?))
     }
 }
 
@@ -97,8 +97,8 @@ fn to_fetch(request: v1::FetchRequest) -> Result<(Fetch, Format), Error> {
     let min_bytes: usize = not_negative("min_bytes", min_bytes)?;
     let max_wait = Duration::from_millis(not_negative("max_wait_ms", max_wait_ms)?);
     let partitions = to_partitions(partitions)?;
-    let format = to_format(format, isolation)?;
-    Ok((Fetch { partitions, max_bytes, min_bytes: min_bytes.max(1), max_wait }, format))
+    let (format, isolation) = (to_format(format)?, to_isolation(isolation)?);
+    Ok((Fetch { partitions, max_bytes, min_bytes: min_bytes.max(1), max_wait, isolation }, format))
 }
 
 pub(super) fn to_partitions(partitions: Vec<v1::FetchPartition>) -> Result<Vec<FetchFrom>, Error> {
@@ -121,10 +121,7 @@ fn topic_id(text: &str) -> Result<Uuid, Error> {
     Uuid::try_parse(text).map_err(|_| Error::field("topic_id", shorten(text), rule))
 }
 
-/// The format asked for. There are no transactions in this version, so that every record is committed and
-/// both kinds of isolation are the same.
-pub(super) fn to_format(format: i32, isolation: i32) -> Result<Format, Error> {
-    let _: v1::Isolation = known("isolation", isolation)?;
+pub(super) fn to_format(format: i32) -> Result<Format, Error> {
     match known("format", format)? {
         v1::Format::Unspecified | v1::Format::Records => Ok(Format::Records),
         v1::Format::Batches => Ok(Format::Batches),

@@ -8,12 +8,15 @@
 //! what varies in the message as metadata.
 
 mod connection;
+mod consume;
 mod context;
 mod convert;
 mod encode;
 mod fetch;
+mod groups;
 mod guard;
 mod node;
+mod outbox;
 mod pieces;
 mod produce;
 mod produce_stream;
@@ -23,6 +26,7 @@ mod socket;
 mod status;
 mod subscribe;
 mod topics;
+mod transactions;
 
 use std::future::Future;
 use std::io;
@@ -201,6 +205,10 @@ fn routes(services: &Services, max_message_bytes: usize) -> Routes {
         .add_service(guarded!(v1::produce_service_server::ProduceServiceServer::new(services.clone())))
         .add_service(guarded!(v1::fetch_service_server::FetchServiceServer::new(services.clone())))
         .add_service(guarded!(v1::node_service_server::NodeServiceServer::new(services.clone())))
+        .add_service(guarded!(v1::group_service_server::GroupServiceServer::new(services.clone())))
+        .add_service(guarded!(v1::transaction_service_server::TransactionServiceServer::new(
+            services.clone()
+        )))
         .add_service(guarded!(reflection().build_v1().expect(made)))
         .add_service(guarded!(reflection().build_v1alpha().expect(made)));
     let router = routes.axum_router_mut();
@@ -222,6 +230,8 @@ async fn report(reporter: &HealthReporter, status: ServingStatus) {
         <v1::produce_service_server::ProduceServiceServer<Services> as NamedService>::NAME,
         <v1::fetch_service_server::FetchServiceServer<Services> as NamedService>::NAME,
         <v1::node_service_server::NodeServiceServer<Services> as NamedService>::NAME,
+        <v1::transaction_service_server::TransactionServiceServer<Services> as NamedService>::NAME,
+        <v1::group_service_server::GroupServiceServer<Services> as NamedService>::NAME,
     ];
     for name in names {
         reporter.set_service_status(name, status).await;

@@ -10,11 +10,13 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 
 use crate::error::Error;
 
-/// Fields of `fetch.proto`.
+/// Fields of `fetch.proto` and `groups.proto`.
 const RESPONSE_PARTITIONS: u32 = 1;
 const RESPONSE_DATA: u32 = 2;
 const PARTITION_CHUNKS: u32 = 6;
 const CHUNK_BATCHES: u32 = 4;
+const CONSUME_DATA: u32 = 7;
+const UNIT_DATA_DATA: u32 = 2;
 
 /// What goes before a message on the wire: a flag that says that it is not compressed, and its length.
 const PREFIX_BYTES: usize = 5;
@@ -23,13 +25,34 @@ const PREFIX_BYTES: usize = 5;
 pub(super) fn of_subscription(message: v1::SubscribeResponse) -> Result<Vec<Bytes>, Error> {
     match message.reply {
         Some(v1::subscribe_response::Reply::Data(data)) => of_partitions(RESPONSE_DATA, vec![data]),
-        _ => {
-            let length = message.encoded_len();
-            let mut out = Pieces::of(length, length)?;
-            message.encode(&mut out.open).map_err(|_| Error::fault("the encoding of a reply"))?;
-            Ok(out.finish())
-        }
+        _ => of_small(&message),
     }
+}
+
+/// See [`of_subscription`].
+pub(super) fn of_consume(message: v1::ConsumeResponse) -> Result<Vec<Bytes>, Error> {
+    let Some(v1::consume_response::Reply::Data(v1::UnitData { unit, data: Some(data) })) = message.reply
+    else {
+        return of_small(&message);
+    };
+    let unit = v1::UnitData { unit, data: None };
+    let length = data.encoded_len();
+    let inner = unit.encoded_len() + field_len(UNIT_DATA_DATA, length);
+    let whole = field_len(CONSUME_DATA, inner);
+    let mut out = Pieces::of(whole, whole.saturating_sub(batches_len(&data)))?;
+    out.begin(CONSUME_DATA, inner);
+    unit.encode_raw(&mut out.open);
+    out.begin(UNIT_DATA_DATA, length);
+    out.partition(data);
+    Ok(out.finish())
+}
+
+/// A message that has no batches.
+fn of_small(message: &impl Message) -> Result<Vec<Bytes>, Error> {
+    let length = message.encoded_len();
+    let mut out = Pieces::of(length, length)?;
+    message.encode(&mut out.open).map_err(|_| Error::fault("the encoding of a reply"))?;
+    Ok(out.finish())
 }
 
 /// See [`of_subscription`].
@@ -41,21 +64,22 @@ pub(super) fn of_fetch(message: v1::FetchResponse) -> Result<Vec<Bytes>, Error> 
 fn of_partitions(field: u32, partitions: Vec<v1::PartitionData>) -> Result<Vec<Bytes>, Error> {
     let lengths: Vec<_> = partitions.iter().map(Message::encoded_len).collect();
     let length = lengths.iter().map(|length| field_len(field, *length)).sum::<usize>();
-    let chunks = partitions.iter().flat_map(|partition| &partition.chunks);
-    let batches = chunks.map(|chunk| match &chunk.data {
-        Some(v1::chunk::Data::Batches(batches)) => batches.len(),
-        _ => 0,
-    });
-    let mut out = Pieces::of(length, length.saturating_sub(batches.sum()))?;
-    for (mut partition, length) in partitions.into_iter().zip(lengths) {
+    let batches: usize = partitions.iter().map(batches_len).sum();
+    let mut out = Pieces::of(length, length.saturating_sub(batches))?;
+    for (partition, length) in partitions.into_iter().zip(lengths) {
         out.begin(field, length);
-        let chunks = std::mem::take(&mut partition.chunks);
-        partition.encode_raw(&mut out.open);
-        for chunk in chunks {
-            out.chunk(chunk);
-        }
+        out.partition(partition);
     }
     Ok(out.finish())
+}
+
+/// The bytes of batches in a partition's part.
+fn batches_len(partition: &v1::PartitionData) -> usize {
+    let batches = |chunk: &v1::Chunk| match &chunk.data {
+        Some(v1::chunk::Data::Batches(batches)) => batches.len(),
+        _ => 0,
+    };
+    partition.chunks.iter().map(batches).sum()
 }
 
 fn field_len(field: u32, length: usize) -> usize {
@@ -82,6 +106,15 @@ impl Pieces {
     fn begin(&mut self, field: u32, length: usize) {
         encode_key(field, WireType::LengthDelimited, &mut self.open);
         encode_varint(length as u64, &mut self.open);
+    }
+
+    /// What is in a partition's part.
+    fn partition(&mut self, mut partition: v1::PartitionData) {
+        let chunks = std::mem::take(&mut partition.chunks);
+        partition.encode_raw(&mut self.open);
+        for chunk in chunks {
+            self.chunk(chunk);
+        }
     }
 
     fn chunk(&mut self, mut chunk: v1::Chunk) {
@@ -154,6 +187,15 @@ mod tests {
         for reply in replies {
             let message = v1::SubscribeResponse { reply: Some(reply) };
             assert_eq!(decode::<v1::SubscribeResponse>(&of_subscription(message.clone()).unwrap()), message);
+        }
+        let unit = Some(v1::UnitEpoch { unit: "t/0".into(), epoch: 3 });
+        let of_unit = |data| v1::consume_response::Reply::Data(v1::UnitData { unit: unit.clone(), data });
+        let mut replies: Vec<_> = partitions().into_iter().map(|data| of_unit(Some(data))).collect();
+        let joined = v1::GroupJoined { member_id: "m".into(), session_timeout_ms: 300 };
+        replies.extend([of_unit(None), v1::consume_response::Reply::Joined(joined)]);
+        for reply in replies {
+            let message = v1::ConsumeResponse { reply: Some(reply) };
+            assert_eq!(decode::<v1::ConsumeResponse>(&of_consume(message.clone()).unwrap()), message);
         }
         let nothing = v1::FetchResponse::default();
         assert_eq!(decode::<v1::FetchResponse>(&of_fetch(nothing.clone()).unwrap()), nothing);

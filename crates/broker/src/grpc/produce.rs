@@ -56,11 +56,12 @@ pub(super) fn to_produce(request: v1::ProduceRequest, bounds: &Bounds) -> Result
     use v1::produce_request::Payload as Sent;
     let v1::ProduceRequest { topic, partition: to, payload, acks, sent_at_ms, producer } = request;
     let payload = match payload {
-        Some(Sent::Records(v1::RecordSet { records })) => {
-            let headers = records.iter().map(|record| record.headers.len()).sum();
-            check_counts(records.len(), headers, bounds)?;
-            let records = records.into_iter().map(Into::into).collect();
+        Some(Sent::Records(set)) => {
+            let records = to_records(set, bounds)?;
             match producer {
+                Some(producer) if producer.transactional => {
+                    Payload::InTransaction(to_sequence(producer)?, records)
+                }
                 Some(producer) => Payload::Numbered(to_sequence(producer)?, records),
                 None => Payload::Records(records),
             }
@@ -82,10 +83,21 @@ pub(super) fn to_produce(request: v1::ProduceRequest, bounds: &Bounds) -> Result
 }
 
 fn to_sequence(producer: v1::ProducerState) -> Result<ProducerSequence, Error> {
-    let v1::ProducerState { id, epoch, base_sequence } = producer;
-    let epoch = i16::try_from(epoch)
-        .map_err(|_| Error::field("producer.epoch", epoch, "an epoch is from 0 to 32767"))?;
-    Ok(ProducerSequence { id, epoch, base_sequence })
+    let v1::ProducerState { id, epoch, base_sequence, .. } = producer;
+    Ok(ProducerSequence { id, epoch: to_epoch(epoch)?, base_sequence })
+}
+
+/// The epoch of a producer.
+pub(super) fn to_epoch(epoch: i32) -> Result<i16, Error> {
+    i16::try_from(epoch).map_err(|_| Error::field("producer.epoch", epoch, "an epoch is from 0 to 32767"))
+}
+
+/// Plain records, unless there are too many.
+pub(super) fn to_records(set: v1::RecordSet, bounds: &Bounds) -> Result<Vec<ProduceRecord>, Error> {
+    let v1::RecordSet { records } = set;
+    let headers = records.iter().map(|record| record.headers.len()).sum();
+    check_counts(records.len(), headers, bounds)?;
+    Ok(records.into_iter().map(Into::into).collect())
 }
 
 impl From<v1::Record> for ProduceRecord {

@@ -21,17 +21,17 @@ use tonic::codegen::http::HeaderMap;
 use tonic::{Response, Status};
 
 use super::connection::Held;
-use super::subscribe::Replies;
+use super::outbox::Replies;
 
-/// What the generated code sees of a subscription.
-pub(super) type Nothing = Empty<Result<v1::SubscribeResponse, Status>>;
+/// What the generated code sees of a stream of records.
+pub(super) type Nothing<T> = Empty<Result<T, Status>>;
 
 /// A body that is to take the place of the one that tonic makes. A clone is the same.
 #[derive(Clone, Debug)]
 pub(super) struct Instead(Arc<Mutex<Option<Body>>>);
 
-/// The response to a subscription.
-pub(super) fn subscription(replies: Replies) -> Response<Nothing> {
+/// The response to a call that answers with a stream of records.
+pub(super) fn streamed<T>(replies: Replies) -> Response<Nothing<T>> {
     instead(empty(), Sending { replies: Some(replies), unsent: None, ended: false })
 }
 

@@ -30,7 +30,8 @@ enum Most {
     Settings,
 }
 
-/// A field that is a message itself.
+/// A field that is a message itself, or a text that comes more than once: an empty one takes two bytes of a message and
+/// twenty-four in memory.
 #[derive(Debug)]
 struct Part {
     field: u64,
@@ -43,13 +44,27 @@ type Shape = &'static [Part];
 
 const FETCH_PARTITIONS: Shape =
     &[Part { field: 1, most: Most::Limit(Limit::MaxFetchPartitions, "partitions"), of: &[] }];
-const PRODUCE: Shape = {
+const RECORDS: Shape = {
     const RECORD: Shape =
         &[Part { field: 4, most: Most::Limit(Limit::MaxHeadersPerRequest, "headers"), of: &[] }];
-    const RECORDS: Shape =
-        &[Part { field: 1, most: Most::Limit(Limit::MaxRecordsPerRequest, "records"), of: RECORD }];
-    &[Part { field: 3, most: Most::Once, of: RECORDS }]
+    &[Part { field: 1, most: Most::Limit(Limit::MaxRecordsPerRequest, "records"), of: RECORD }]
 };
+const PRODUCE: Shape = &[Part { field: 3, most: Most::Once, of: RECORDS }];
+const STEP: Shape = {
+    const HEADER: Shape =
+        &[Part { field: 4, most: TOUCHED, of: &[] }, Part { field: 5, most: TOUCHED, of: &[] }];
+    &[Part { field: 1, most: Most::Once, of: HEADER }, Part { field: 2, most: Most::Once, of: PRODUCE }]
+};
+const CONSUME: Shape = {
+    const UNIT: Shape = &[Part { field: 2, most: COMES_FOR, of: &[] }];
+    const JOIN: Shape =
+        &[Part { field: 4, most: COMES_FOR, of: &[] }, Part { field: 5, most: COMES_FOR, of: UNIT }];
+    const COMMIT: Shape = &[Part { field: 3, most: TOUCHED, of: &[] }];
+    &[Part { field: 1, most: Most::Once, of: JOIN }, Part { field: 3, most: Most::Once, of: COMMIT }]
+};
+/// Where a group goes on, and where a step appends to.
+const TOUCHED: Most = Most::Limit(Limit::MaxStepPartitions, "topics and offsets");
+const COMES_FOR: Most = Most::Limit(Limit::MaxJoinUnits, "topics, units and partitions");
 
 /// A call whose request repeats something.
 #[derive(Debug)]
@@ -68,6 +83,11 @@ const CALLS: &[Call] = &[
         shape: &[Part { field: 1, most: Most::Once, of: FETCH_PARTITIONS }],
         is_stream: true,
     },
+    Call { path: "/logmill.v1.GroupService/Consume", shape: CONSUME, is_stream: true },
+    unary(
+        "/logmill.v1.GroupService/ResetOffsets",
+        &[Part { field: 2, most: Most::Limit(Limit::MaxPositions, "topics"), of: &[] }],
+    ),
     unary("/logmill.v1.ProduceService/Produce", PRODUCE),
     Call {
         path: "/logmill.v1.ProduceService/ProduceStream",
@@ -84,6 +104,8 @@ const CALLS: &[Call] = &[
         "/logmill.v1.TopicService/ListOffsets",
         &[Part { field: 2, most: Most::Limit(Limit::MaxPositions, "positions"), of: &[] }],
     ),
+    unary("/logmill.v1.TransactionService/AddOffsets", &[Part { field: 5, most: TOUCHED, of: &[] }]),
+    Call { path: "/logmill.v1.TransactionService/CommitStep", shape: STEP, is_stream: true },
 ];
 
 const fn unary(path: &'static str, shape: Shape) -> Call {
@@ -263,7 +285,7 @@ mod tests {
             partition: Some(3),
             payload: Some(payload),
             sent_at_ms: Some(-1),
-            producer: Some(v1::ProducerState { id: 1, epoch: 2, base_sequence: 3 }),
+            producer: Some(v1::ProducerState { id: 1, epoch: 2, base_sequence: 3, transactional: true }),
             ..Default::default()
         };
         v1::ProduceStreamRequest { correlation_id: u64::MAX, request: Some(request), after_failure: true }
@@ -318,7 +340,7 @@ mod tests {
         }
     }
 
-    /// Every request of the API, as far as it has messages that come more than once.
+    /// Every request of the API, as far as it has messages or texts that come more than once.
     #[test]
     fn the_shapes_are_those_of_the_api() {
         let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap().file;
@@ -333,6 +355,13 @@ mod tests {
             find: &dyn Fn(&str) -> Option<DescriptorProto>,
         ) -> bool {
             let mut repeats = false;
+            let is_text = |kind| matches!(kind, Type::String | Type::Bytes);
+            for field in message.field.iter().filter(|field| is_text(field.r#type())) {
+                let part = shape.iter().find(|part| part.field == u64::try_from(field.number()).unwrap());
+                let repeated = field.label() == Label::Repeated;
+                assert_eq!(part.is_some(), repeated, "{}.{}", message.name(), field.name());
+                repeats |= repeated;
+            }
             for field in message.field.iter().filter(|field| field.r#type() == Type::Message) {
                 let Some(inner) = find(field.type_name()) else { continue };
                 let part = shape.iter().find(|part| part.field == u64::try_from(field.number()).unwrap());

@@ -6,7 +6,7 @@ use logmill_record::Offset;
 use tonic::{Request, Response, Status};
 
 use super::Services;
-use super::convert::{count, not_negative, number, partition, position};
+use super::convert::{count, not_negative, number, partition, position, to_isolation};
 use crate::catalog::{DeleteRecords, DeletedRecords};
 use crate::error::Error;
 use crate::names::check_partition_count;
@@ -103,12 +103,13 @@ impl TopicService for Services {
         request: Request<v1::ListOffsetsRequest>,
     ) -> Result<Response<v1::ListOffsetsResponse>, Status> {
         let context = self.context(&request);
-        let v1::ListOffsetsRequest { topic, positions } = request.into_inner();
+        let v1::ListOffsetsRequest { topic, positions, isolation } = request.into_inner();
+        let isolation = to_isolation(isolation)?;
         let positions: Vec<(u32, Position)> = positions
             .into_iter()
             .map(|place| Ok((partition(place.partition)?, position(place.position)?)))
             .collect::<Result<_, Error>>()?;
-        let offsets = self.broker.list_offsets(&context, &topic, positions).await?;
+        let offsets = self.broker.list_offsets_with(&context, &topic, positions, isolation).await?;
         let offsets = offsets.into_iter().map(Into::into).collect();
         Ok(Response::new(v1::ListOffsetsResponse { offsets }))
     }

@@ -6,6 +6,7 @@ use logmill_record::{
     TimestampMs, TimestampType,
 };
 
+use super::lane::StepPart;
 use super::{Payload, ProduceRecord, ProducerSequence};
 use crate::error::{Error, Reason};
 use crate::limits::{Bounds, Limit};
@@ -28,7 +29,14 @@ pub(crate) fn check_counts(records: usize, headers: usize, bounds: &Bounds) -> R
 
 /// Checks a batch that a producer made, whole: header, CRC, every record, as far as they may be inflated.
 /// And by the rules of its topic.
-pub(super) fn check(bytes: Bytes, rules: &Rules, inflater: &mut Inflater) -> Result<Batch, Error> {
+///
+/// One of a transaction has to be `admitted` by it.
+pub(super) fn check(
+    bytes: Bytes,
+    rules: &Rules,
+    admitted: bool,
+    inflater: &mut Inflater,
+) -> Result<Batch, Error> {
     check_size(bytes.len(), rules.max_message_bytes)?;
     let batch = Batch::parse(bytes).map_err(refuse)?;
     let header = batch.header();
@@ -36,9 +44,10 @@ pub(super) fn check(bytes: Bytes, rules: &Rules, inflater: &mut Inflater) -> Res
     if attributes.is_control() {
         return Err(invalid("it is a control batch, which only the node itself writes: send data batches"));
     }
-    if attributes.is_transactional() {
-        return Err(unsupported(
-            "it is part of a transaction, and this version has none: send it outside one",
+    if attributes.is_transactional() != admitted {
+        return Err(invalid(
+            "its attributes say that it is part of a transaction, and it has no producer id, or is part of a step, \
+             which is a transaction by itself: clear attribute bit 4, or set the producer's id, epoch and sequence",
         ));
     }
     let numbered = header.producer_id >= 0;
@@ -133,6 +142,45 @@ pub(super) fn build_one(
     }
 }
 
+/// Makes the batches that a step appends to a partition: numbered one after the other, and in its transaction.
+pub(super) fn build_step(
+    sequence: ProducerSequence,
+    parts: Vec<StepPart>,
+    now: TimestampMs,
+    rules: &Rules,
+    inflater: &mut Inflater,
+) -> Result<Vec<Batch>, Error> {
+    let mut batches = Vec::with_capacity(parts.len());
+    for part in parts {
+        match part {
+            StepPart::Records(records) => batches.extend(build(&records, now, rules)?),
+            StepPart::Batch(bytes) => {
+                let batch = check(bytes, rules, false, inflater)?;
+                if batch.header().producer_id >= 0 {
+                    return Err(invalid(
+                        "it has a producer id, and the node numbers the batches of a step: set -1",
+                    ));
+                }
+                batches.push(batch);
+            }
+        }
+    }
+    let ProducerSequence { id, epoch, mut base_sequence } = sequence;
+    let number = |batch: Batch| {
+        let records = batch.header().last_offset_delta + 1;
+        let batch = batch.with_producer(id, epoch, base_sequence).into_transactional();
+        base_sequence = sequence_after(base_sequence, records);
+        batch
+    };
+    Ok(batches.into_iter().map(number).collect())
+}
+
+/// The sequence that comes so many records later: after 2³¹ − 1 comes 0.
+pub(crate) fn sequence_after(sequence: i32, records: u32) -> i32 {
+    let sum = i64::from(sequence) + i64::from(records);
+    i32::try_from(sum & i64::from(i32::MAX)).expect("it has 31 bits")
+}
+
 /// Makes a batch of the records from `start` on, as many as fit; returns where the next one starts.
 fn build_next(
     records: &[ProduceRecord],
@@ -222,16 +270,17 @@ fn invalid(why: &str) -> Error {
     Error::new(Reason::BatchInvalid, format!("the record batch was refused: {why}"))
 }
 
-fn unsupported(why: &str) -> Error {
-    Error::new(Reason::BatchUnsupported, format!("the record batch was refused: {why}"))
-}
-
 impl ProduceRecord {
-    /// What the record takes while it waits.
-    pub(super) fn size_bytes(&self) -> usize {
+    /// The bytes of key, value and headers.
+    fn data_bytes(&self) -> usize {
         let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
         let headers: usize = self.headers.iter().map(|(key, value)| key.len() + len(value)).sum();
-        RECORD_BYTES + len(&self.key) + len(&self.value) + headers + self.headers.capacity() * HEADER_BYTES
+        len(&self.key) + len(&self.value) + headers
+    }
+
+    /// What the record takes while it waits.
+    pub(super) fn size_bytes(&self) -> usize {
+        RECORD_BYTES + self.data_bytes() + self.headers.capacity() * HEADER_BYTES
     }
 }
 
@@ -257,12 +306,24 @@ pub(super) fn size_of_records(records: &Vec<ProduceRecord>) -> usize {
 }
 
 impl Payload {
+    /// The bytes of batches, or of keys, values and headers of plain records.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::Batch(bytes) => bytes.len(),
+            Self::Records(records) | Self::Numbered(_, records) | Self::InTransaction(_, records) => {
+                records.iter().map(ProduceRecord::data_bytes).sum()
+            }
+        };
+        bytes as u64
+    }
+
     /// What it takes in memory.
-    #[cfg(feature = "grpc")]
     pub(crate) fn size_bytes(&self) -> usize {
         match self {
             Self::Batch(bytes) => bytes.len(),
-            Self::Records(records) | Self::Numbered(_, records) => size_of_records(records),
+            Self::Records(records) | Self::Numbered(_, records) | Self::InTransaction(_, records) => {
+                size_of_records(records)
+            }
         }
     }
 }

@@ -9,19 +9,21 @@ mod group;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-pub(super) use group::{Answer, Load, Refused, Written};
+pub(super) use group::Refused;
+pub(crate) use group::{Answer, Load, StepPart, Written};
 use group::{ENTRY_BYTES, Entry, OWN_BYTES};
 use logmill_log::env::{Scheduler, Work};
 use logmill_log::{ErrorKind, Log, LogOptions};
-use logmill_record::{Offset, TimestampMs};
+use logmill_record::{Batch, Offset, TimestampMs};
 use parking_lot::Mutex;
 
 use super::order::{Openings, Place, Standing};
 use super::reopen::{Reopening, Serving};
 use crate::budget::{Budget, Permit};
-use crate::error::{Error, PartitionName};
-use crate::exec::{Receiver, Turns, drive, reply};
+use crate::error::{Error, PartitionName, Reason};
+use crate::exec::{Receiver, Sender, Turns, drive, reply};
 use crate::settings::Rules;
+use crate::transaction::Admitted;
 
 /// See the module. A clone is the same lane.
 #[derive(Clone, Debug)]
@@ -110,11 +112,13 @@ impl Lane {
         }
     }
 
-    /// Takes `load` as the last in the queue. `node` is the budget of all partitions together.
-    pub(super) fn push(
+    /// Takes `load` as the last in the queue. `node` is the budget of all partitions together. Where it is part of a
+    /// transaction, that has `admitted` it.
+    pub(crate) fn push(
         &self,
         load: Load,
         place: Option<Place>,
+        admitted: Option<Admitted>,
         node: &Budget,
     ) -> Result<Receiver<Answer>, Error> {
         let bytes = load.size_bytes();
@@ -124,13 +128,40 @@ impl Lane {
             return Err(error);
         }
         let load = if bytes < OWN_BYTES { load.into_own() } else { load };
+        self.enqueue(|answer| Entry { load, bytes, place, admitted, answer, _held: Some(held) }, |_| true)
+    }
+
+    /// Takes what the node itself writes, which counts for no limit: what there is at once is bounded by those on
+    /// whose behalf it is. Also while the node is closing, since what has begun is finished first.
+    pub(crate) fn push_own(
+        &self,
+        batches: Vec<Batch>,
+        admitted: Option<Admitted>,
+    ) -> Result<Receiver<Answer>, Error> {
+        if let Some(error) = self.0.reopening() {
+            return Err(error);
+        }
+        let load = Load::Own(batches);
+        let bytes = load.size_bytes();
+        self.enqueue(
+            |answer| Entry { load, bytes, place: None, admitted, answer, _held: None },
+            |refusal| refusal.reason() != Reason::NodeClosing,
+        )
+    }
+
+    /// Takes the entry as the last in the queue, unless there is a refusal that `counts`.
+    fn enqueue(
+        &self,
+        entry: impl FnOnce(Sender<Answer>) -> Entry,
+        counts: impl FnOnce(&Error) -> bool,
+    ) -> Result<Receiver<Answer>, Error> {
         let (answer, receiver) = reply();
         let start = {
             let mut state = self.0.state.lock();
-            if let Some(refusal) = &state.refusal {
+            if let Some(refusal) = state.refusal.as_ref().filter(|refusal| counts(refusal)) {
                 return Err(refusal.clone());
             }
-            state.queue.push_back(Entry { load, bytes, place, answer, held });
+            state.queue.push_back(entry(answer));
             !std::mem::replace(&mut state.running, true)
         };
         if start {

@@ -15,12 +15,14 @@ use std::future::Future;
 use std::sync::Arc;
 
 pub(crate) use ingest::check_counts;
-pub(crate) use lane::Lane;
-use lane::{Answer, Refused, Written};
+pub(crate) use ingest::sequence_after as next_sequence;
+use lane::Refused;
+pub(crate) use lane::{Answer, Lane, Load, StepPart, Written};
 use logmill_log::env::Clock;
 use logmill_record::TimestampMs;
 pub use order::ProducerSequence;
 use partitioning::Share;
+pub(crate) use partitioning::step_parts;
 pub use request::{Acks, Appended, Payload, Produce, ProduceRecord, ProduceResult};
 use stream::Sending;
 pub use stream::{MAX_IN_FLIGHT_BATCHES, ProduceStream};
@@ -31,6 +33,7 @@ use crate::catalog::Partition;
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::exec::Receiver;
+use crate::transaction::TouchedId;
 
 impl Broker {
     /// Appends records to a topic's partitions.
@@ -121,13 +124,17 @@ impl Broker {
         let mut named = partition.map(place).transpose()?.flatten();
         authorize(context, &Operation::Produce { topic: &name })?;
         let topic = core.catalog.topic(&name)?;
+        let transaction = payload.transaction();
         let shares = partitioning::shares(core, &topic, partition, payload)?;
         let push = |Share { partition, record_indexes, load }| {
             let placed = named.take().map_or_else(|| place(partition), |place| Ok(Some(place)));
             let lane = topic.partition(partition).and_then(Partition::lane);
             let answer = placed.and_then(|place| {
                 let lane = lane?.clone();
-                Ok(Waiting { answer: lane.push(load, place, &core.queued)?, lane })
+                let at = TouchedId { topic: topic.id, partition };
+                let admit = |producer| core.transactions.admit(core, producer, at, &lane);
+                let admitted = transaction.map(admit).transpose()?;
+                Ok(Waiting { answer: lane.push(load, place, admitted, &core.queued)?, lane })
             });
             Part { partition, record_indexes, answer }
         };

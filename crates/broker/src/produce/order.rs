@@ -101,7 +101,7 @@ impl Openings {
     }
 
     /// From where on what was written in that generation is gone.
-    fn lost_from(&self, generation: u64) -> Option<Offset> {
+    pub(super) fn lost_from(&self, generation: u64) -> Option<Offset> {
         self.0.iter().find(|(opened, _)| *opened > generation).map(|(_, at)| *at)
     }
 }
@@ -121,7 +121,7 @@ pub(super) struct Standing<'a> {
 
 /// The place of a request in its run. One that is dropped has failed.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     run: Arc<Run>,
     /// The run in which a request failed of which this one knows.
     after: Option<Arc<Run>>,

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use logmill_record::{TimestampMs, murmur2_partition};
 
-use super::lane::Load;
+use super::lane::{Load, StepPart};
 use super::request::{Payload, ProduceRecord};
 use super::{check_counts, ingest};
 use crate::broker::Core;
@@ -44,13 +44,34 @@ pub(super) fn shares(
             check(core, &records)?;
             of_records(topic, partition, records, now())
         }
-        Payload::Numbered(sequence, records) => {
+        Payload::Numbered(sequence, records) | Payload::InTransaction(sequence, records) => {
             let partition = named(topic, partition)?;
             check(core, &records)?;
             sequence.check()?;
             Ok(vec![Share::whole(partition, Load::Numbered(sequence, records, now()))])
         }
     }
+}
+
+/// What a step appends to which partition, in order of the partitions.
+pub(crate) fn step_parts(
+    core: &Core,
+    topic: &TopicState,
+    partition: Option<u32>,
+    payload: Payload,
+) -> Result<Vec<(u32, StepPart)>, Error> {
+    if matches!(payload, Payload::Numbered(..) | Payload::InTransaction(..)) {
+        return Err(Error::field("producer", "set", "the node numbers the records of a step"));
+    }
+    let part = |Share { partition, load, .. }| {
+        let part = match load {
+            Load::Batch(bytes) => StepPart::Batch(bytes),
+            Load::Records(records, _) | Load::Numbered(_, records, _) => StepPart::Records(records),
+            Load::Step(..) | Load::Own(_) => return None,
+        };
+        Some((partition, part))
+    };
+    Ok(shares(core, topic, partition, payload)?.into_iter().filter_map(part).collect())
 }
 
 /// The partition that the request names, as it has to for what goes whole into one.

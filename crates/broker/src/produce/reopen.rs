@@ -18,7 +18,7 @@ use logmill_record::Offset;
 
 use super::lane::{Lane, Shared};
 use super::order::Openings;
-use crate::error::{Error, Reason};
+use crate::error::{Error, PartitionName, Reason};
 use crate::exec::Signal;
 
 /// A sync may fail once and never again.
@@ -82,6 +82,25 @@ impl Lane {
     pub(super) fn not_confirmed(&self, generation: u64, error: &logmill_log::Error) -> Error {
         let again = self.has_ended(generation, error);
         if again { self.0.name.outcome_unknown(error) } else { self.explain(error) }
+    }
+
+    /// Resolves when what was written up to `last`, when the log was opened for the `generation`th time, is on disk;
+    /// with an error if it is lost.
+    pub(crate) async fn confirm(&self, generation: u64, last: Offset) -> Result<(), Error> {
+        let serving = self.0.state.lock().serving.clone();
+        if serving.generation == generation {
+            let on_disk = serving.log.on_disk(last).await;
+            return on_disk.map_err(|error| self.not_confirmed(generation, &error));
+        }
+        match serving.openings.lost_from(generation) {
+            Some(lost) if lost <= last => Err(self.0.name.lost(last)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Its name, for errors.
+    pub(crate) fn name(&self) -> &PartitionName {
+        &self.0.name
     }
 
     /// That log, and how often there was another before.

@@ -5,6 +5,7 @@ use logmill_record::{BatchHeader, Offset, TimestampMs};
 
 use super::order::ProducerSequence;
 use crate::error::Error;
+use crate::transaction::ProducerEpoch;
 
 /// Records for a topic.
 #[derive(Clone, Debug)]
@@ -34,6 +35,9 @@ pub enum Payload {
     /// Plain records of an idempotent producer, of which the node makes one batch: as many as fit in one. Their
     /// partition has to be named.
     Numbered(ProducerSequence, Vec<ProduceRecord>),
+    /// The same, as a part of the transaction that the producer has open, or of one that begins with it: see
+    /// [`Broker::init_transactions`](crate::Broker::init_transactions). A batch says so itself.
+    InTransaction(ProducerSequence, Vec<ProduceRecord>),
 }
 
 /// A record to append.
@@ -94,13 +98,28 @@ impl Payload {
     pub(super) fn sequence(&self) -> Option<ProducerSequence> {
         match self {
             Self::Records(_) => None,
-            Self::Numbered(sequence, _) => Some(*sequence),
+            Self::Numbered(sequence, _) | Self::InTransaction(sequence, _) => Some(*sequence),
             Self::Batch(bytes) => {
                 let header = BatchHeader::parse(bytes).ok().filter(|header| header.producer_id >= 0)?;
                 let BatchHeader { producer_id: id, producer_epoch: epoch, base_sequence, .. } = header;
                 Some(ProducerSequence { id, epoch, base_sequence })
             }
         }
+    }
+}
+
+impl Payload {
+    /// Whose transaction it is part of, as far as can be seen before it is checked.
+    pub(super) fn transaction(&self) -> Option<ProducerEpoch> {
+        let ProducerSequence { id, epoch, .. } = match self {
+            Self::Records(_) | Self::Numbered(..) => return None,
+            Self::InTransaction(sequence, _) => *sequence,
+            Self::Batch(bytes) => {
+                BatchHeader::parse(bytes).ok().filter(|header| header.attributes.is_transactional())?;
+                self.sequence()?
+            }
+        };
+        Some(ProducerEpoch { id, epoch })
     }
 }
 

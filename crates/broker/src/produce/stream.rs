@@ -102,14 +102,18 @@ impl Broker {
         context: &RequestContext,
     ) -> impl Future<Output = Result<i64, Error>> + Send + 'static + use<> {
         let core = self.core();
-        let id = authorize(context, &Operation::InitProducerId).and_then(|()| core.check_open()).map(|()| {
-            // By chance and not counted, so that nothing has to be on disk before an id is used: of the 10,000
-            // producers that a partition remembers, two are the same with a chance of 1 in 10^11.
-            let mut bytes = [0; 8];
-            core.config.env.random.fill(&mut bytes);
-            i64::from_le_bytes(bytes) & i64::MAX
-        });
-        std::future::ready(id)
+        let allowed = authorize(context, &Operation::InitProducerId).and_then(|()| core.check_open());
+        std::future::ready(allowed.map(|()| core.fresh_producer_id()))
+    }
+}
+
+impl Core {
+    /// An id for a producer that nobody has. By chance and not counted, so that nothing has to be on disk before it is
+    /// used: of the 10,000 producers that a partition remembers, two are the same with a chance of 1 in 10^11.
+    pub(crate) fn fresh_producer_id(&self) -> i64 {
+        let mut bytes = [0; 8];
+        self.config.env.random.fill(&mut bytes);
+        i64::from_le_bytes(bytes) & i64::MAX
     }
 }
 

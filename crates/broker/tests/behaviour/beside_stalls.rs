@@ -17,7 +17,7 @@ use crate::common::{Node, records, text, with_env};
 use crate::stalls::{Opens, Stalled, from};
 
 fn subscribe(node: &Node, partitions: Vec<FetchFrom>) -> Subscription {
-    let subscribe = Subscribe { partitions, credit_bytes: 1_000_000 };
+    let subscribe = Subscribe::new(partitions, 1_000_000);
     node.wait(node.broker.subscribe(&node.context, subscribe)).unwrap()
 }
 
@@ -121,7 +121,7 @@ fn what_comes_late_keeps_to_the_credit_that_is_left() {
     {
         let _opens = Opens(&stalled.gate);
         let partitions = vec![from(0, Position::Earliest), from(1, Position::Earliest)];
-        let subscribe = Subscribe { partitions, credit_bytes: 1 };
+        let subscribe = Subscribe::new(partitions, 1);
         let mut subscription = node.wait(node.broker.subscribe(&node.context, subscribe)).unwrap();
         let size = node.wait(subscription.next()).unwrap().size_bytes() as u64;
         stalled.gate.open();
@@ -184,7 +184,7 @@ fn credit_that_comes_later_is_used_by_a_partition_that_waited_for_its_turn() {
     {
         let _opens = Opens(&stalled.gate);
         let partitions = [0, 1].map(|number| from(number, Position::Earliest)).to_vec();
-        let subscribe = Subscribe { partitions, credit_bytes: 1 };
+        let subscribe = Subscribe::new(partitions, 1);
         let mut subscription = node.wait(node.broker.subscribe(&node.context, subscribe)).unwrap();
         let credit = subscription.credit();
         assert_eq!(node.wait(subscription.next()).unwrap().partition, 1);

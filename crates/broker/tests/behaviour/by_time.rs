@@ -74,7 +74,7 @@ fn a_fetch_by_time_is_refused_while_replies_take_all_the_room() {
     node.create("t", 2).unwrap();
     node.produce(records("t", Some(0), [vec![b'x'; 3_000]])).unwrap();
     let partitions = vec![from(0, Position::Earliest)];
-    let subscribe = Subscribe { partitions, credit_bytes: 1_000_000 };
+    let subscribe = Subscribe::new(partitions, 1_000_000);
     let mut holder = node.wait(node.broker.subscribe(&node.context, subscribe)).unwrap();
     node.wait(holder.next()).unwrap();
     for partitions in [vec![from(0, at(0))], vec![from(0, at(0)), from(1, at(0))]] {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use logmill_broker::{Config, Fetch, FetchFrom, Limits, PartitionData, Position, Reason};
-use logmill_log::sim::Sim;
-use logmill_log::{LogOptions, LogSet, SetOptions};
-use logmill_record::{
-    BatchBuilder, BatchOptions, ControlRecord, ControlType, NewRecord, Offset, TimestampMs,
+use logmill_broker::{
+    Config, Fetch, FetchFrom, InitTransactions, Limits, Outcome, PartitionData, Payload, Position, Produce,
+    ProducerSequence, Reason,
 };
+use logmill_log::sim::Sim;
+use logmill_record::{Offset, TimestampMs};
 
-use crate::common::{Node, batch, config, produce_batch, records, small, text};
+use crate::common::{Node, batch, config, produce_batch, record, records, small, text};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -207,29 +207,23 @@ fn a_long_poll_waits_for_as_many_bytes_as_asked_or_for_its_time() {
 fn what_transactions_left_is_told_with_the_batches() {
     let dir = tempfile::tempdir().unwrap();
     let node = filled(config(&dir), 1, 1);
-    let id = node.wait(node.broker.describe_topic(&node.context, "t")).unwrap().topic.id;
-    node.broker.close().unwrap();
-    drop(node);
-    let set = LogSet::open(dir.path(), SetOptions::default()).unwrap();
-    let log = set.open_log(format!("topics/{id}/0"), LogOptions::default()).unwrap();
-    let part = |producer| {
-        let options = BatchOptions::new().producer(producer, 0, 0).transactional();
-        let mut batch = BatchBuilder::with_options(options, 0);
-        let record = NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"v"), headers: &[] };
-        batch.push(&record).unwrap();
-        batch.build().unwrap()
+    let begin = |name: &str| {
+        let init = InitTransactions::new(name);
+        let producer = node.wait(node.broker.init_transactions(&node.context, init)).unwrap();
+        let sequence = ProducerSequence { id: producer.id, epoch: producer.epoch, base_sequence: 0 };
+        let payload = Payload::InTransaction(sequence, vec![record("v")]);
+        node.produce(Produce { payload, ..records("t", Some(0), ["v"]) }).unwrap().remove(0).outcome.unwrap();
+        producer
     };
-    let abort = ControlRecord { kind: ControlType::Abort, coordinator_epoch: 1 };
-    let abort = abort.batch(7, 0, TimestampMs(6)).unwrap();
-    log.append(&[part(7), abort, part(8)]).unwrap().wait().unwrap();
-    set.close().unwrap();
+    let aborted = begin("a");
+    node.wait(node.broker.end_transaction(&node.context, "a", aborted, Outcome::Abort)).unwrap();
+    begin("b");
 
-    let node = Node::open(config(&dir));
     let data = one(&node, offset(0), 1 << 20);
     assert_eq!((data.end_offset, data.last_stable_offset), (Offset(4), Offset(3)), "one is open");
-    let aborted: Vec<_> =
+    let told: Vec<_> =
         data.aborted.iter().map(|it| (it.producer_id, it.first_offset, it.last_offset)).collect();
-    assert_eq!(aborted, [(7, Offset(1), Offset(2))]);
+    assert_eq!(told, [(aborted.id, Offset(1), Offset(2))]);
     assert!(one(&node, offset(3), 1 << 20).aborted.is_empty(), "it lies before");
     node.broker.close().unwrap();
 }

@@ -1,7 +1,10 @@
 //! The services over a real connection, through the generated client stubs.
 
+mod committed;
+mod effects;
 mod every_limit;
 mod fuzz;
+mod groups;
 mod limits;
 mod produce;
 mod raw;
@@ -25,6 +28,8 @@ use tonic_types::StatusExt;
 type Topics = v1::topic_service_client::TopicServiceClient<Channel>;
 type Produces = v1::produce_service_client::ProduceServiceClient<Channel>;
 type Fetches = v1::fetch_service_client::FetchServiceClient<Channel>;
+type Transactions = v1::transaction_service_client::TransactionServiceClient<Channel>;
+type Groups = v1::group_service_client::GroupServiceClient<Channel>;
 type Nodes = v1::node_service_client::NodeServiceClient<Channel>;
 
 /// A node that listens on a free port, and a connection to it.
@@ -72,6 +77,14 @@ impl Served {
 
     fn fetches(&self) -> Fetches {
         Fetches::new(self.channel.clone())
+    }
+
+    fn transactions(&self) -> Transactions {
+        Transactions::new(self.channel.clone())
+    }
+
+    fn groups(&self) -> Groups {
+        Groups::new(self.channel.clone())
     }
 
     fn nodes(&self) -> Nodes {

@@ -123,7 +123,7 @@ fn a_directory_that_has_lost_every_log_is_one_finding() {
     }
     let found = look(&dir).1;
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].what.contains("its checkpoint speaks of 5 logs, and none is there"), "{found:?}");
+    assert!(found[0].what.contains("its checkpoint speaks of 7 logs, and none is there"), "{found:?}");
     assert!(found[0].advice.contains("mount or restore internal/ and topics/"), "{found:?}");
     fs::remove_file(dir.path().join("checkpoint")).unwrap();
     assert!(look(&dir).1.is_empty(), "nothing says that there were logs");

@@ -108,7 +108,7 @@ fn subscriptions_have_a_bound_and_one_that_ends_makes_room() {
     node.create("t", 1).unwrap();
     let subscribe = || {
         let partitions = vec![FetchFrom::new("t", 0, Position::Earliest)];
-        node.wait(node.broker.subscribe(&node.context, Subscribe { partitions, credit_bytes: 1_000 }))
+        node.wait(node.broker.subscribe(&node.context, Subscribe::new(partitions, 1_000)))
     };
     let first = subscribe().unwrap();
     let _second = subscribe().unwrap();
@@ -144,8 +144,7 @@ fn while_replies_take_all_the_room_a_fetch_is_refused_and_a_subscription_waits()
     }
     let subscribe = || {
         let partitions = vec![FetchFrom::new("t", 0, Position::Earliest)];
-        node.wait(node.broker.subscribe(&node.context, Subscribe { partitions, credit_bytes: 1_000_000 }))
-            .unwrap()
+        node.wait(node.broker.subscribe(&node.context, Subscribe::new(partitions, 1_000_000))).unwrap()
     };
     let fetch = || node.fetch(Fetch::new(vec![FetchFrom::new("t", 0, Position::Earliest)]));
     let mut holder = subscribe();
@@ -193,7 +192,7 @@ fn who_waits_for_room_among_replies_keeps_no_turn_to_read() {
     }
     let subscribe = |partition| {
         let partitions = vec![FetchFrom::new("t", partition, Position::Earliest)];
-        let subscribe = Subscribe { partitions, credit_bytes: 1_000_000 };
+        let subscribe = Subscribe::new(partitions, 1_000_000);
         node.wait(node.broker.subscribe(&node.context, subscribe)).unwrap()
     };
     let (mut holder, mut waits) = (subscribe(1), subscribe(0));

@@ -6,10 +6,12 @@ mod beside_stalls;
 mod by_time;
 mod common;
 mod compacted;
+mod consume;
 mod crash;
 mod damage;
 mod faults;
 mod fetch;
+mod groups;
 mod grow;
 mod idempotence;
 mod inspect;
@@ -20,9 +22,11 @@ mod produce;
 mod replaced;
 mod settings;
 mod stalls;
+mod steps;
 mod subscribe;
 mod topic_faults;
 mod topics;
+mod transactions;
 mod truncation;
 
 #[cfg(feature = "grpc")]

@@ -186,7 +186,7 @@ fn a_node_that_has_lost_its_logs_is_not_started_empty() {
         let error = refused(config(&dir));
         assert_eq!(error.kind(), OpenErrorKind::Damaged, "{error}");
         let expected = format!(
-            "{} has lost its list of topics and its topics: its checkpoint speaks of 3 logs, and none is there; \
+            "{} has lost its list of topics and its topics: its checkpoint speaks of 5 logs, and none is there; \
              mount or restore internal/ and topics/, or choose an empty directory",
             dir.path().display()
         );

@@ -234,7 +234,7 @@ fn batches_are_checked_whole() {
         ("a largest timestamp that is not", changed(|bytes| bytes[42] ^= 1), Reason::BatchInvalid),
         ("control", changed(|bytes| bytes[22] |= 0x20), Reason::BatchInvalid),
         ("append time", changed(|bytes| bytes[22] |= 0x08), Reason::BatchInvalid),
-        ("a transaction", changed(|bytes| bytes[22] |= 0x10), Reason::BatchUnsupported),
+        ("a transaction without a producer", changed(|bytes| bytes[22] |= 0x10), Reason::BatchInvalid),
         ("a producer id alone", changed(|bytes| bytes[43..51].fill(0)), Reason::BatchInvalid),
         ("compression that is none", changed(|bytes| bytes[22] |= 0x04), Reason::BatchInvalid),
         ("an unknown compression", changed(|bytes| bytes[22] |= 0x05), Reason::BatchUnsupported),

@@ -46,7 +46,7 @@ fn a_reader_of_a_topic_that_was_made_again_is_told_and_skips_nothing_of_the_new_
         is_told(answer.error.as_ref().unwrap());
         assert!(answer.chunks.is_empty() && answer.topic_id.is_none());
     }
-    let subscribe = Subscribe { partitions: vec![behind(&seen)], credit_bytes: 1_000 };
+    let subscribe = Subscribe::new(vec![behind(&seen)], 1_000);
     let mut subscription = node.wait(node.broker.subscribe(&node.context, subscribe)).unwrap();
     is_told(subscription.started()[0].error.as_ref().unwrap());
     is_told(&node.wait(subscription.next()).unwrap_err());

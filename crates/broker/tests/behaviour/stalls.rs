@@ -61,7 +61,7 @@ pub(crate) fn from(partition: u32, position: Position) -> FetchFrom {
 fn the_rest_goes_on(node: &Node) {
     node.say("t", 1, "meanwhile").unwrap();
     assert_eq!(node.read_all("t", 1).unwrap(), ["before", "meanwhile"]);
-    let subscribe = Subscribe { partitions: vec![from(1, Position::Earliest)], credit_bytes: 1_000 };
+    let subscribe = Subscribe::new(vec![from(1, Position::Earliest)], 1_000);
     let mut subscription = node.wait(node.broker.subscribe(&node.context, subscribe)).unwrap();
     assert_eq!(text(&node.wait(subscription.next()).unwrap()), ["before", "meanwhile"]);
     let by_time = vec![(1, Position::Time(TimestampMs(0)))];

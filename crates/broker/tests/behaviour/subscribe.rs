@@ -14,7 +14,7 @@ use logmill_record::Offset;
 use crate::common::{Node, batch, config, produce_batch, small, text};
 
 fn subscribe(node: &Node, partitions: Vec<FetchFrom>, credit_bytes: u64) -> Result<Subscription, Error> {
-    node.wait(node.broker.subscribe(&node.context, Subscribe { partitions, credit_bytes }))
+    node.wait(node.broker.subscribe(&node.context, Subscribe::new(partitions, credit_bytes)))
 }
 
 fn all(partitions: u32, position: Position) -> Vec<FetchFrom> {

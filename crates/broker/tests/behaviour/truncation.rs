@@ -150,7 +150,7 @@ fn those_who_read_on_while_a_partition_is_opened_again_are_told() {
     node.say("t", 0, "kept").unwrap();
     write(&node, &["lost", "lost too"]);
     let subscribe = |partitions| {
-        let request = Subscribe { partitions, credit_bytes: 1 << 20 };
+        let request = Subscribe::new(partitions, 1 << 20);
         node.wait(node.broker.subscribe(&node.context, request)).unwrap()
     };
     let both = || vec![FetchFrom::new("t", 0, Position::Earliest), FetchFrom::new("t", 1, Position::Latest)];

@@ -15,6 +15,7 @@
 #[path = "../../../log/tests/mutants/harness/mod.rs"]
 mod harness;
 mod producing;
+mod transactions;
 
 use harness::{Catcher, Suite};
 
@@ -24,7 +25,7 @@ static SUITE: Suite = Suite {
     features: &[],
     crates: &["crates/record", "crates/log", "crates/proto", "crates/broker"],
     besides: &["docs", "proto", "tests/src/history"],
-    mutants: &[producing::MUTANTS],
+    mutants: &[producing::MUTANTS, transactions::MUTANTS],
 };
 
 /// The simulation, with fewer seeds than the default suite has.

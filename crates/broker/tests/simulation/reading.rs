@@ -240,7 +240,7 @@ fn subscribe(
     credit_bytes: u64,
 ) -> Call<Result<Subscription, Error>> {
     let partitions = places.iter().map(At::from).collect();
-    Box::pin(broker.subscribe(context, Subscribe { partitions, credit_bytes }))
+    Box::pin(broker.subscribe(context, Subscribe::new(partitions, credit_bytes)))
 }
 
 fn next(mut subscription: Subscription) -> Call<(Subscription, Result<PartitionData, Error>)> {

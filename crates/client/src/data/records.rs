@@ -76,7 +76,8 @@ impl<'a> Records<'a> {
         }
         if let Some(batch) = Batch::split_from(&mut self.rest)? {
             let header = batch.header();
-            if !header.attributes.is_control() && header.last_offset() >= self.floor {
+            let is_for_readers = !header.attributes.is_control() && !self.data.is_aborted(header);
+            if is_for_readers && header.last_offset() >= self.floor {
                 self.take_apart(batch.inflate(&InflateLimits::default())?)?;
             }
         }

@@ -21,6 +21,7 @@ mod room;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod transaction;
 
 pub(super) use compress::ToCompress;
 pub(super) use queue::{Drained, Tracked};
@@ -58,6 +59,21 @@ pub(super) enum Identity {
     /// A producer's that numbers them, and has to ask the node for an id.
     Wanted,
     Known(i64),
+    /// A producer's of transactions, whose batches belong to the one that has this epoch.
+    Transaction(i64, i16),
+}
+
+impl Identity {
+    /// The id, and the epoch to begin with, of a partition that has neither; `None` where batches are not numbered.
+    fn new_producer(self) -> Option<(i64, i16)> {
+        match self {
+            Identity::None => None,
+            // Only what has its number already may go without an id.
+            Identity::Wanted => Some((-1, 0)),
+            Identity::Known(id) => Some((id, 0)),
+            Identity::Transaction(id, epoch) => Some((id, epoch)),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -213,7 +229,8 @@ impl Accumulator {
         let queue = &mut self.queues[index];
         let waiting_before = queue.len();
         let room = Room::new(self.limits.batch_bytes, most, compression);
-        let delivery = queue.push(record, room, entry).map_err(Refusal::Batch)?;
+        let is_transactional = matches!(self.identity, Identity::Transaction(..));
+        let delivery = queue.push(record, room, is_transactional, entry).map_err(Refusal::Batch)?;
         self.waiting += queue.len() - waiting_before;
         self.make_ready(index);
         Ok(delivery)
@@ -276,12 +293,8 @@ impl Accumulator {
         // A batch that cannot be built uses up no number.
         let batch = match body {
             Body::Filling(builder, _) => {
-                let number = match self.identity {
-                    Identity::None => None,
-                    // Only what has its number already may go without an id.
-                    Identity::Wanted => Some(numbering.number(sequence, tracked.record_count, -1)),
-                    Identity::Known(id) => Some(numbering.number(sequence, tracked.record_count, id)),
-                };
+                let number = self.identity.new_producer();
+                let number = number.map(|new| numbering.number(sequence, tracked.record_count, new));
                 return numbered(builder, number).inspect_err(|_| {
                     if let Some(number) = number {
                         numbering.rewind(number.sequence);
@@ -290,12 +303,8 @@ impl Accumulator {
             }
             Body::Built(batch) => batch,
         };
-        let id = match self.identity {
-            Identity::None => return Ok((batch, None)),
-            Identity::Wanted => -1,
-            Identity::Known(id) => id,
-        };
-        let number = numbering.number(sequence, tracked.record_count, id);
+        let Some(new) = self.identity.new_producer() else { return Ok((batch, None)) };
+        let number = numbering.number(sequence, tracked.record_count, new);
         let header = batch.header();
         let same = (header.producer_id, header.producer_epoch, header.base_sequence)
             == (number.id, number.epoch, number.sequence);
@@ -377,9 +386,10 @@ impl Accumulator {
         let numbered = match self.identity {
             Identity::None => None,
             Identity::Wanted => Some(HasId::NotYet),
-            Identity::Known(_) => Some(HasId::Yes),
+            Identity::Known(_) | Identity::Transaction(..) => Some(HasId::Yes),
         };
-        Rules { numbered, most_in_flight: self.limits.batches_in_flight }
+        let one_epoch = matches!(self.identity, Identity::Transaction(..));
+        Rules { numbered, most_in_flight: self.limits.batches_in_flight, one_epoch }
     }
 
     fn make_ready(&mut self, index: usize) {

@@ -11,6 +11,7 @@ use super::partitioner::Partitioner;
 use super::rules::TopicRules;
 use super::shared::{Life, closed};
 use super::stream::too_large;
+use super::transactional::broken;
 use super::{Delivery, Producer, ProducerRecord};
 use crate::backoff::{Backoff, random};
 use crate::{Error, ErrorKind};
@@ -68,6 +69,9 @@ impl Producer {
             let mut state = self.shared.state.lock();
             if state.life != Life::Open {
                 return Err(closed());
+            }
+            if let Some(cause) = &state.broken {
+                return Err(broken(cause));
             }
             let was_idle = state.accumulator.is_idle();
             let pushed = record.with_new(timestamp, |record| state.accumulator.push(record, entry));

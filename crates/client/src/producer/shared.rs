@@ -40,6 +40,8 @@ pub(super) struct State {
     pub(super) life: Life,
     /// The first failure that no flush has reported yet.
     pub(super) failure: Option<Error>,
+    /// Why the present transaction can only be aborted.
+    pub(super) broken: Option<Error>,
     /// Why the last attempt to reach the node failed, for those whose time runs out meanwhile.
     pub(super) unreachable: Option<Error>,
 }
@@ -68,14 +70,21 @@ impl State {
     }
 }
 
+impl State {
+    /// The transaction can only be aborted. Gives the batches that are left of it, which nobody need send any more.
+    pub(super) fn break_transaction(&mut self, error: &Error) -> Vec<Tracked> {
+        self.broken.get_or_insert_with(|| error.clone());
+        self.accumulator.drain()
+    }
+}
+
 impl Shared {
-    pub(super) fn new(client: Client, options: ProducerOptions) -> Shared {
+    pub(super) fn new(client: Client, options: ProducerOptions, identity: Identity) -> Shared {
         let limits = Limits {
             batch_bytes: options.max_batch_bytes,
             bytes_in_flight: options.max_in_flight_bytes,
             batches_in_flight: usize::MAX,
         };
-        let identity = if options.idempotent { Identity::Wanted } else { Identity::None };
         let accumulator = Accumulator::new(limits, identity, options.compression);
         Shared {
             client,
@@ -87,6 +96,7 @@ impl Shared {
                 stream_waker: None,
                 life: Life::Open,
                 failure: None,
+                broken: None,
                 unreachable: None,
             }),
             work: Notify::new(),
@@ -104,13 +114,17 @@ impl Shared {
         self.due.notify_one();
     }
 
-    /// Ends batches with the same error. To be called without the lock.
+    /// Ends batches with the same error, and with them the transaction that they are in. To be called without the lock.
     pub(super) fn fail(&self, batches: Vec<Tracked>, error: &Error) {
         if batches.is_empty() {
             return;
         }
-        self.state.lock().failure.get_or_insert_with(|| error.clone());
-        for batch in batches {
+        let rest = {
+            let mut state = self.state.lock();
+            state.failure.get_or_insert_with(|| error.clone());
+            if state.accumulator.is_transactional() { state.break_transaction(error) } else { Vec::new() }
+        };
+        for batch in batches.into_iter().chain(rest) {
             batch.completion.complete(Err(error.clone()));
         }
     }

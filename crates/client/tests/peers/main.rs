@@ -7,3 +7,4 @@ mod fake;
 mod node;
 mod produce_faults;
 mod subscribe_faults;
+mod transaction_faults;

@@ -144,9 +144,10 @@ impl LogInner {
         }
         let must_ask = state.wanted < next;
         self.schedule_sync(&mut state);
+        let shown = relaxed.then(|| state.last_stable());
         drop(state);
-        if relaxed {
-            self.waiters.publish_visible(next);
+        if let Some(stable) = shown {
+            self.waiters.publish_visible(next, stable);
         }
         must_ask
     }

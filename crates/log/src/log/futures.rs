@@ -183,7 +183,8 @@ impl Drop for OnDisk {
 }
 
 /// Resolves when readers can see past an offset, or with the error that ends the log: what
-/// [`Log::beyond`](super::Log::beyond) returns.
+/// [`Log::beyond`](super::Log::beyond) returns, and [`Log::stable_beyond`](super::Log::stable_beyond) for readers of
+/// committed records.
 ///
 /// ```
 /// use logmill_log::env::block_on;
@@ -207,13 +208,18 @@ impl Drop for OnDisk {
 #[must_use = "futures do nothing unless polled"]
 pub struct Beyond {
     log: Arc<LogInner>,
+    which: End,
     offset: Offset,
     ticket: Ticket,
 }
 
 impl Beyond {
     pub(super) fn new(log: Arc<LogInner>, offset: Offset) -> Self {
-        Self { log, offset, ticket: Ticket::default() }
+        Self { log, which: End::Visible, offset, ticket: Ticket::default() }
+    }
+
+    pub(super) fn stable(log: Arc<LogInner>, offset: Offset) -> Self {
+        Self { log, which: End::Stable, offset, ticket: Ticket::default() }
     }
 }
 
@@ -222,7 +228,7 @@ impl Future for Beyond {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        this.log.waiters.poll_end(End::Visible, this.offset.next(), &mut this.ticket, context)
+        this.log.waiters.poll_end(this.which, this.offset.next(), &mut this.ticket, context)
     }
 }
 

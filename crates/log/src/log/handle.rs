@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::LogInner;
 use super::futures::{Beyond, OnDisk, Receipt, Step};
+use super::read::What;
 use super::state::Phase;
 use super::stats::LogStats;
 use crate::compaction::Compacted;
@@ -131,7 +132,7 @@ impl Log {
     /// `OutOfRange` below the start or above the end; `Corrupt` with the offsets that cannot be
     /// read, after which reading can go on at [`Error::offsets`]' end.
     pub fn read(&self, from: Offset, max_bytes: usize) -> Result<ReadOut, Error> {
-        self.inner.read(from, max_bytes)
+        self.inner.read(from, max_bytes, What::All)
     }
 
     /// The first record whose timestamp is at or after `at`: its offset and its timestamp.

@@ -14,18 +14,24 @@ use crate::segment::{DATA, Sealed, path};
 
 impl LogInner {
     /// Waits for a write that is going on only where it reads what is being written, the active segment.
-    pub(super) fn read(&self, from: Offset, max_bytes: usize) -> Result<ReadOut, Error> {
+    pub(super) fn read(&self, from: Offset, max_bytes: usize, what: What) -> Result<ReadOut, Error> {
         let (chunks, view) = loop {
             let view = self.state.view();
-            let chunks = match self.source(&view, from)? {
+            let source = self.source(&view, from)?;
+            let until = what.until(&view);
+            if from >= until {
+                break (Vec::new(), view);
+            }
+            let offsets = from..until;
+            let chunks = match source {
                 Source::End => Vec::new(),
-                Source::Sealed(segment) => match segment.read(from, max_bytes) {
+                Source::Sealed(segment) => match segment.read(&offsets, max_bytes) {
                     // Removed or replaced meanwhile, before its files were open.
                     Err(_) if !self.holds(&segment) => continue,
                     read => read?,
                 },
                 Source::Active => match self.active_from(view.active.base, from, max_bytes)? {
-                    Some(active) => active.read(self, from, max_bytes)?,
+                    Some(active) => active.read(self, &offsets, max_bytes)?,
                     None => continue,
                 },
             };
@@ -34,7 +40,8 @@ impl LogInner {
         let next_offset = chunks.last().map_or(from, |chunk| chunk.next_offset);
         // More may have become visible since the look at the view.
         let end_offset = view.visible.end.max(next_offset);
-        Ok(ReadOut { start_offset: view.start_offset, end_offset, next_offset, chunks })
+        let (start_offset, last_stable_offset) = (view.start_offset, view.last_stable);
+        Ok(ReadOut { start_offset, end_offset, last_stable_offset, next_offset, chunks })
     }
 
     /// What is needed to read from `from` in the active segment, which begins at `base`; none if another
@@ -133,6 +140,30 @@ impl LogInner {
                     Search::Nothing => return Ok(None),
                 }
             }
+        }
+    }
+}
+
+/// What a reader wants of the records that there are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum What {
+    All,
+    /// Those below the last stable offset.
+    Stable,
+}
+
+impl What {
+    /// Where the batches end that a reader may have: none of them begins there or behind it.
+    fn until(self, view: &View) -> Offset {
+        let is_held_back = match view.phase {
+            // Nothing is appended any more: whoever comes to the end is told what was there.
+            Phase::ReadOnly(_) => view.last_stable < view.visible.end,
+            // More may be visible in a moment, and undecided.
+            _ => true,
+        };
+        match self {
+            Self::Stable if is_held_back => view.last_stable,
+            Self::Stable | Self::All => Offset::MAX,
         }
     }
 }

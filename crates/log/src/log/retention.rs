@@ -142,7 +142,13 @@ impl LogInner {
 
     fn persist_start(&self, kept: &mut Kept, start: Offset) -> Result<(), Error> {
         self.update_meta(kept, |meta| meta.start_offset = start)?;
-        self.state.lock().start_offset = start;
+        let stable = {
+            let mut state = self.state.lock();
+            state.start_offset = start;
+            state.last_stable()
+        };
+        // A transaction that is open may have begun before: whoever waits for its end waits below the start now.
+        self.waiters.publish_stable(stable);
         Ok(())
     }
 

@@ -131,7 +131,7 @@ impl LogInner {
         file.sync_data()
             .map_err(|error| Error::io("sync", &path(&self.dir, target.active_base, DATA), error))?;
         let took = self.env.clock.monotonic().saturating_sub(begun);
-        let newly = {
+        let (newly, stable) = {
             let mut state = self.state.lock();
             if state.poisoned || matches!(state.phase, Phase::Undoing) {
                 // The undo of a failed append may meet the error that this sync was then not told
@@ -140,9 +140,9 @@ impl LogInner {
             }
             let newly = target.position - state.durable.position;
             state.set_durable(target);
-            newly
+            (newly, state.last_stable())
         };
-        self.waiters.publish_durable(target.end);
+        self.waiters.publish_durable(target.end, stable);
         self.dirty.release(newly);
         self.note_synced(newly, took);
         Ok(())

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use logmill_record::{Offset, TimestampMs};
 
+use super::futures::Beyond;
+use super::read::What;
 use super::sidecar::producers_after;
 use super::{Log, LogInner};
 use crate::error::Error;
 use crate::format::state::AbortedTxn;
+use crate::read::ReadOut;
 use crate::segment::{Sealed, Txns};
 
 /// What a log knows of an idempotent producer.
@@ -78,12 +81,53 @@ pub struct OpenTransaction {
 impl Log {
     /// How far a reader of committed records may read: to the first record of the earliest
     /// transaction that is open, or whose marker is not on disk yet; if there is none, as far as
-    /// every reader.
+    /// every reader. While the log is open it never goes back.
     ///
-    /// It moves when the log's end does, so [`Log::beyond`] can be waited for.
+    /// Where readers see records before they are on disk
+    /// ([`Durability::Relaxed`](crate::Durability::Relaxed)), it also moves when the log's end does not, with
+    /// the sync of a marker: [`stable_beyond`](Log::stable_beyond) is what to wait for.
     #[must_use]
     pub fn last_stable_offset(&self) -> Offset {
         self.inner().state.seen(|view| view.last_stable)
+    }
+
+    /// Resolves when the [last stable offset](Log::last_stable_offset) is past `offset`, with an error when it never
+    /// will be. What is appended meanwhile and stays undecided wakes nobody.
+    pub fn stable_beyond(&self, offset: Offset) -> Beyond {
+        Beyond::stable(Arc::clone(self.inner()), offset)
+    }
+
+    /// [`Log::read`] for a reader of committed records: nothing at or past the
+    /// [last stable offset](Log::last_stable_offset), and nothing from there on. Records of transactions that were
+    /// aborted are among what it gives; [`Log::aborted`] names them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Log::read`].
+    ///
+    /// ```
+    /// use logmill_log::{Log, LogOptions, SetOptions};
+    /// use logmill_record::{
+    ///     BatchBuilder, BatchOptions, ControlRecord, ControlType, NewRecord, Offset, TimestampMs,
+    /// };
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path(), SetOptions::default(), LogOptions::default())?;
+    /// let options = BatchOptions::new().producer(4711, 0, 0).transactional();
+    /// let mut batch = BatchBuilder::with_options(options, 0);
+    /// batch.push(&NewRecord { timestamp: TimestampMs(5), key: None, value: Some(b"v"), headers: &[] })?;
+    /// log.append(&[batch.build()?])?.wait()?;
+    /// assert!(log.read_committed(Offset(0), 1 << 20)?.chunks.is_empty());
+    ///
+    /// let commit = ControlRecord { kind: ControlType::Commit, coordinator_epoch: 1 };
+    /// log.append(&[commit.batch(4711, 0, TimestampMs(6))?])?.wait()?;
+    /// assert_eq!(log.read_committed(Offset(0), 1 << 20)?.next_offset, Offset(2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn read_committed(&self, from: Offset, max_bytes: usize) -> Result<ReadOut, Error> {
+        self.inner().read(from, max_bytes, What::Stable)
     }
 
     /// The aborted transactions with records in `range`, in the order of their markers. Those

@@ -20,6 +20,8 @@ pub(crate) enum End {
     Durable,
     /// What readers see.
     Visible,
+    /// What readers of committed records see: the last stable offset.
+    Stable,
 }
 
 /// The ends of a log and everyone who waits for them to move.
@@ -27,6 +29,7 @@ pub(crate) enum End {
 pub(crate) struct Waiters {
     durable_end: AtomicU64,
     visible_end: AtomicU64,
+    stable_end: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -35,6 +38,7 @@ struct State {
     /// By the offset that the end must reach, then by registration.
     for_durable: BTreeMap<(Offset, u64), Waker>,
     for_visible: BTreeMap<(Offset, u64), Waker>,
+    for_stable: BTreeMap<(Offset, u64), Waker>,
     /// Those who wait for any progress: of a sync, a roll, or of closing.
     for_progress: BTreeMap<u64, Waker>,
     next_id: u64,
@@ -49,9 +53,14 @@ struct State {
 pub(crate) struct Ticket(Option<(Option<(End, Offset)>, u64)>);
 
 impl Waiters {
-    pub(crate) fn new(durable_end: Offset) -> Self {
-        let end = durable_end.get();
-        Self { durable_end: AtomicU64::new(end), visible_end: AtomicU64::new(end), state: Mutex::default() }
+    pub(crate) fn new(durable_end: Offset, stable_end: Offset) -> Self {
+        let end = |end: Offset| AtomicU64::new(end.get());
+        Self {
+            durable_end: end(durable_end),
+            visible_end: end(durable_end),
+            stable_end: end(stable_end),
+            state: Mutex::default(),
+        }
     }
 
     pub(crate) fn durable_end(&self) -> Offset {
@@ -62,26 +71,38 @@ impl Waiters {
         Offset(match which {
             End::Durable => self.durable_end.load(Ordering::Acquire),
             End::Visible => self.visible_end.load(Ordering::Acquire),
+            End::Stable => self.stable_end.load(Ordering::Acquire),
         })
     }
 
-    /// Moves both ends forward, to what is durable now, and wakes whoever they reach.
-    pub(crate) fn publish_durable(&self, end: Offset) {
+    /// Moves the ends forward, to what is durable and what is stable now, and wakes whoever they reach.
+    pub(crate) fn publish_durable(&self, end: Offset, stable: Offset) {
         debug_assert!(end >= self.durable_end(), "the durable end never goes back");
         self.durable_end.store(end.get(), Ordering::Release);
         // Readers may have been shown more.
         self.visible_end.fetch_max(end.get(), Ordering::AcqRel);
+        self.stable_end.fetch_max(stable.get(), Ordering::AcqRel);
         let (receipts, readers) = {
             let mut state = self.state.lock();
-            (reached(&mut state.for_durable, end), reached(&mut state.for_visible, end))
+            (reached(&mut state.for_durable, end), state.reached_readers(end, stable))
         };
-        receipts.into_values().chain(readers.into_values()).for_each(Waker::wake);
+        receipts.into_values().for_each(Waker::wake);
+        readers.into_iter().flat_map(BTreeMap::into_values).for_each(Waker::wake);
     }
 
-    /// Shows readers what is written up to `end`. Several appenders may come here out of order.
-    pub(crate) fn publish_visible(&self, end: Offset) {
+    /// Shows readers what is written up to `end`, and those of committed records what of it is stable. Several
+    /// appenders may come here out of order.
+    pub(crate) fn publish_visible(&self, end: Offset, stable: Offset) {
         self.visible_end.fetch_max(end.get(), Ordering::AcqRel);
-        let readers = reached(&mut self.state.lock().for_visible, end);
+        self.stable_end.fetch_max(stable.get(), Ordering::AcqRel);
+        let readers = self.state.lock().reached_readers(end, stable);
+        readers.into_iter().flat_map(BTreeMap::into_values).for_each(Waker::wake);
+    }
+
+    /// What is stable has moved, and the end has not: the log starts past what was not.
+    pub(crate) fn publish_stable(&self, stable: Offset) {
+        self.stable_end.fetch_max(stable.get(), Ordering::AcqRel);
+        let readers = reached(&mut self.state.lock().for_stable, stable);
         readers.into_values().for_each(Waker::wake);
     }
 
@@ -97,12 +118,13 @@ impl Waiters {
 
     /// The end will not move again: everyone gets the error.
     pub(crate) fn end(&self, error: Error) {
-        let (receipts, readers) = {
+        let waiting = {
             let mut state = self.state.lock();
             state.ended.get_or_insert(error);
-            (std::mem::take(&mut state.for_durable), std::mem::take(&mut state.for_visible))
+            let State { for_durable, for_visible, for_stable, .. } = &mut *state;
+            [for_durable, for_visible, for_stable].map(std::mem::take)
         };
-        receipts.into_values().chain(readers.into_values()).for_each(Waker::wake);
+        waiting.into_iter().flat_map(BTreeMap::into_values).for_each(Waker::wake);
         self.progressed();
     }
 
@@ -170,7 +192,13 @@ impl State {
         match which {
             End::Durable => &mut self.for_durable,
             End::Visible => &mut self.for_visible,
+            End::Stable => &mut self.for_stable,
         }
+    }
+
+    /// Takes out the readers that these ends reach.
+    fn reached_readers(&mut self, end: Offset, stable: Offset) -> [BTreeMap<(Offset, u64), Waker>; 2] {
+        [reached(&mut self.for_visible, end), reached(&mut self.for_stable, stable)]
     }
 
     fn id_of(&mut self, ticket: &Ticket) -> u64 {

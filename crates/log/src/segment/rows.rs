@@ -54,13 +54,14 @@ pub(crate) struct RowCheck<'a> {
 }
 
 impl RowCheck<'_> {
-    /// The batches of consecutive rows from the one that holds `from`, about `max_bytes` but at
-    /// least one. The bytes of the rows are in memory, from `start` of the file on.
+    /// The batches of consecutive rows from the one that holds the start of `offsets`, about `max_bytes` but
+    /// at least one, and none that begins at their end or behind it. The bytes of the rows are in memory, from
+    /// `start` of the file on.
     pub(crate) fn read(
         &self,
         rows: impl Iterator<Item = Result<RowRange, Error>>,
         (start, bytes): (usize, Bytes),
-        from: Offset,
+        offsets: &Range<Offset>,
         max_bytes: usize,
     ) -> Result<Vec<Chunk>, Error> {
         let mut left = max_bytes;
@@ -69,7 +70,7 @@ impl RowCheck<'_> {
             let read = row.and_then(|row| {
                 let at = row.bytes.start - start;
                 let bytes = runs.bytes.get(at..row.bytes.end - start).unwrap_or_default();
-                let taken = self.take_row(&row, bytes, from, left, runs.last.is_none())?;
+                let taken = self.take_row(&row, bytes, offsets, left, runs.last.is_none())?;
                 Ok((row, at, taken))
             });
             match read {
@@ -91,17 +92,17 @@ impl RowCheck<'_> {
         Ok(runs.into_chunks())
     }
 
-    /// One row's batches from `from` on, checked; an empty take if compaction took them all out.
+    /// One row's batches in `offsets`, checked; an empty take if compaction took them all out.
     fn take_row(
         &self,
         row: &RowRange,
         bytes: &[u8],
-        from: Offset,
+        offsets: &Range<Offset>,
         max_bytes: usize,
         whatever_size: bool,
     ) -> Result<RowTaken, Error> {
         let place = (row.offsets.start, self.gaps_in(row));
-        let mut read = take_row(bytes, place, from, max_bytes, whatever_size);
+        let mut read = take_row(bytes, place, offsets, max_bytes, whatever_size);
         let nothing = read.taken.range.is_empty();
         if let Some(damage) = read.bad.take_if(|_| nothing) {
             return Err(self.corrupt(row, damage));

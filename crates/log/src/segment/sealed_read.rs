@@ -14,8 +14,14 @@ use crate::error::Error;
 use crate::read::Chunk;
 
 impl Sealed {
-    /// Reads from `from`, which lies in this segment, about `max_bytes` but at least one batch.
-    pub(crate) fn read(self: &Arc<Self>, from: Offset, max_bytes: usize) -> Result<Vec<Chunk>, Error> {
+    /// Reads from the start of `offsets`, which lies in this segment, about `max_bytes` but at least one batch, and
+    /// none that begins at their end or behind it.
+    pub(crate) fn read(
+        self: &Arc<Self>,
+        offsets: &Range<Offset>,
+        max_bytes: usize,
+    ) -> Result<Vec<Chunk>, Error> {
+        let from = offsets.start;
         if from >= self.footer.next_offset {
             let missing = self.footer.next_offset..self.end;
             return Err(Error::corrupt(
@@ -31,7 +37,7 @@ impl Sealed {
             let span = self.span(&loaded, index, from, max_bytes)?;
             index = span.rows.end;
             let rows = span.rows.map(|index| self.row(&loaded, index));
-            let chunks = self.check().read(rows, (span.start, span.bytes), from, max_bytes)?;
+            let chunks = self.check().read(rows, (span.start, span.bytes), offsets, max_bytes)?;
             if !chunks.is_empty() {
                 return Ok(chunks);
             }

@@ -195,24 +195,25 @@ pub(crate) struct RowTaken {
 
 /// [`walk`] and [`take`] of a row in one pass that keeps nothing: this is where sequential reads
 /// spend their time. All headers are walked, for the row's checksum, and only wanted batches are
-/// checked against their CRC. The first wanted one is taken also if it is larger than `max_bytes`
-/// where `whatever_size` says so.
+/// checked against their CRC: those from the one that holds the start of `offsets` on that begin before their end.
+/// The first wanted one is taken also if it is larger than `max_bytes` where `whatever_size` says so.
 pub(crate) fn take_row(
     bytes: &[u8],
     (first, gaps): (Offset, Gaps),
-    from: Offset,
+    offsets: &Range<Offset>,
     max_bytes: usize,
     whatever_size: bool,
 ) -> RowTaken {
-    let mut taken = Taken::nothing(bytes.len(), from);
+    let mut taken = Taken::nothing(bytes.len(), offsets.start);
     let (mut any, mut full, mut bad) = (false, false, None);
     let mut headers = Headers::new(bytes, first, gaps);
     for batch in headers.by_ref() {
-        if full || bad.is_some() || batch.header.last_offset() < from {
+        if full || bad.is_some() || batch.header.last_offset() < offsets.start {
             continue;
         }
         let start = if any { taken.range.start } else { batch.at };
-        if (any || !whatever_size) && batch.end() - start > max_bytes {
+        let is_too_much = (any || !whatever_size) && batch.end() - start > max_bytes;
+        if is_too_much || batch.header.base_offset >= offsets.end {
             full = true;
             continue;
         }
@@ -256,20 +257,22 @@ impl Taken {
     }
 }
 
-/// The whole batches from the one that holds `from`, or the first behind it, up to about `max_bytes` but at least one,
-/// each checked against its CRC. Damage in the first is an error; before a later one the take ends.
+/// The whole batches from the one that holds the start of `offsets`, or the first behind it, up to about `max_bytes` but
+/// at least one, and none that begins at their end or behind it; each checked against its CRC. Damage in the first is an
+/// error; before a later one the take ends.
 pub(crate) fn take(
     bytes: &[u8],
     batches: &[Placement],
-    from: Offset,
+    offsets: &Range<Offset>,
     max_bytes: usize,
 ) -> Result<Taken, Damage> {
-    let first = batches.partition_point(|batch| batch.header.last_offset() < from);
+    let first = batches.partition_point(|batch| batch.header.last_offset() < offsets.start);
     let start = batches.get(first).map_or(bytes.len(), |batch| batch.at);
-    let mut taken = Taken::nothing(start, from);
+    let mut taken = Taken::nothing(start, offsets.start);
     for batch in &batches[first..] {
         let any = !taken.range.is_empty();
-        if any && batch.end() - start > max_bytes {
+        let is_too_much = any && batch.end() - start > max_bytes;
+        if is_too_much || batch.header.base_offset >= offsets.end {
             break;
         }
         match check_crc(&bytes[batch.at..batch.end()], &batch.header) {

@@ -17,7 +17,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "log/src/log/sync.rs",
         find: "        let begun = self.env.clock.monotonic();\n        file.sync_data()",
         replace: "        let begun = self.env.clock.monotonic();
-        self.waiters.publish_durable(target.end);
+        self.waiters.publish_durable(target.end, target.end);
         file.sync_data()",
         caught_by: CRASH,
     },

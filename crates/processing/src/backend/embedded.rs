@@ -77,14 +77,17 @@ impl Backend for Embedded {
     }
 
     fn describe(&self, topic: &str) -> BoxFuture<'_, Result<TopicDescription, BackendError>> {
-        let described = self.broker.describe_topic(&self.context, topic);
+        let topic = topic.to_owned();
         Box::pin(async move {
-            let found = described.await.map_err(failed)?;
-            let partitions = found.partitions.into_iter().map(|partition| PartitionState {
-                partition: partition.partition,
-                start_offset: partition.start_offset,
-                stable_end: partition.end_offset,
-            });
+            let found = self.broker.describe_topic(&self.context, &topic).await.map_err(failed)?;
+            let latest = found.partitions.iter().map(|it| (it.partition, Position::Latest)).collect();
+            let latest = self.broker.list_offsets(&self.context, &topic, latest).await.map_err(failed)?;
+            let partitions =
+                found.partitions.into_iter().zip(latest).map(|(partition, latest)| PartitionState {
+                    partition: partition.partition,
+                    start_offset: partition.start_offset,
+                    stable_end: latest.offset,
+                });
             Ok(TopicDescription { topic_id: found.topic.id.to_string(), partitions: partitions.collect() })
         })
     }
@@ -152,17 +155,21 @@ fn taken(data: logmill_broker::PartitionData) -> Result<Fetched, BackendError> {
     if let Some(error) = data.error {
         return Err(failed(error));
     }
-    let chunks = data.chunks.into_iter().map(|chunk| Chunk {
-        batches: chunk.batches,
-        appended_at: chunk.appended_at,
-        appended_at_estimated: chunk.appended_at_estimated,
-    });
+    let mut chunks = Vec::with_capacity(data.chunks.len());
+    for chunk in &data.chunks {
+        let chunk = Chunk {
+            batches: chunk.batches.clone(),
+            appended_at: chunk.appended_at,
+            appended_at_estimated: chunk.appended_at_estimated,
+        };
+        chunks.extend(chunk.without(|batch| data.is_aborted(batch))?);
+    }
     Ok(Fetched {
         topic: data.topic,
         partition: data.partition,
-        chunks: chunks.collect(),
+        chunks,
         next_offset: data.next_offset,
-        stable_end: data.end_offset,
+        stable_end: data.last_stable_offset,
     })
 }
 

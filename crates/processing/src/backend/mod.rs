@@ -6,11 +6,12 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use logmill_record::{Batch, Offset, TimestampMs};
+use logmill_record::{Batch, BatchHeader, Offset, TimestampMs};
 
 #[cfg(feature = "embedded")]
 mod embedded;
@@ -34,7 +35,7 @@ pub trait Backend: Send + Sync {
     /// [`NotFound`](BackendErrorKind::NotFound) if there is none of that name.
     fn describe(&self, topic: &str) -> BoxFuture<'_, Result<TopicDescription, BackendError>>;
 
-    /// Reads from each of `from`, at most about `max_bytes` in all, and waits up to `max_wait` while there is
+    /// Reads what is committed from each of `from`, at most about `max_bytes` in all, and waits up to `max_wait` while there is
     /// nothing to read. One answer for each place asked for, in the same order; its chunks may be empty.
     fn fetch(
         &self,
@@ -80,7 +81,7 @@ pub struct PartitionState {
     pub partition: u32,
     /// The offset of the first record that is kept.
     pub start_offset: Offset,
-    /// The offset after the last record that readers can see.
+    /// The offset after the last record that readers of what is committed can see.
     pub stable_end: Offset,
 }
 
@@ -106,7 +107,7 @@ pub struct Fetched {
     pub chunks: Vec<Chunk>,
     /// Where to read next.
     pub next_offset: Offset,
-    /// The offset after the last record that readers could see.
+    /// The offset after the last record that readers of what is committed could see.
     pub stable_end: Offset,
 }
 
@@ -119,6 +120,32 @@ pub struct Chunk {
     pub appended_at: TimestampMs,
     /// The time of append was lost, and `appended_at` is an upper bound for it.
     pub appended_at_estimated: bool,
+}
+
+impl Chunk {
+    /// The same without the batches that `is_aborted`, each run that is left as a chunk.
+    fn without(self, is_aborted: impl Fn(&BatchHeader) -> bool) -> Result<Vec<Self>, BackendError> {
+        let Self { batches, appended_at, appended_at_estimated } = self;
+        let (mut chunks, mut rest) = (Vec::new(), batches.clone());
+        let (mut from, mut at) = (0, 0);
+        let mut keep = |run: Range<usize>| {
+            if !run.is_empty() {
+                chunks.push(Self { batches: batches.slice(run), appended_at, appended_at_estimated });
+            }
+        };
+        while let Some(batch) = Batch::split_from(&mut rest)
+            .map_err(|error| BackendError::from_source(BackendErrorKind::Corrupt, error))?
+        {
+            let end = at + batch.bytes().len();
+            if is_aborted(batch.header()) {
+                keep(from..at);
+                from = end;
+            }
+            at = end;
+        }
+        keep(from..at);
+        Ok(chunks)
+    }
 }
 
 /// What kind of failure a [`BackendError`] is.

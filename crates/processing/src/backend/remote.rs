@@ -111,11 +111,15 @@ impl Backend for Remote {
         let topic = topic.to_owned();
         self.call(async move |client| {
             let found = client.describe_topic(&topic).await.map_err(failed)?;
-            let partitions = found.partitions.into_iter().map(|partition| PartitionState {
-                partition: partition.partition,
-                start_offset: partition.start_offset,
-                stable_end: partition.end_offset,
-            });
+            let latest =
+                found.partitions.iter().map(|it| (it.partition, Position::Latest)).collect::<Vec<_>>();
+            let latest = client.list_offsets(&topic, &latest).await.map_err(failed)?;
+            let partitions =
+                found.partitions.into_iter().zip(latest).map(|(partition, latest)| PartitionState {
+                    partition: partition.partition,
+                    start_offset: partition.start_offset,
+                    stable_end: latest.offset,
+                });
             Ok(TopicDescription { topic_id: found.topic.topic_id, partitions: partitions.collect() })
         })
     }
@@ -160,17 +164,21 @@ fn taken(data: logmill_client::PartitionData) -> Result<Fetched, BackendError> {
     if let Some(error) = data.error {
         return Err(failed(error));
     }
-    let chunks = data.chunks.into_iter().map(|chunk| Chunk {
-        batches: chunk.batches,
-        appended_at: chunk.appended_at,
-        appended_at_estimated: chunk.appended_at_estimated,
-    });
+    let mut chunks = Vec::with_capacity(data.chunks.len());
+    for chunk in &data.chunks {
+        let chunk = Chunk {
+            batches: chunk.batches.clone(),
+            appended_at: chunk.appended_at,
+            appended_at_estimated: chunk.appended_at_estimated,
+        };
+        chunks.extend(chunk.without(|batch| data.is_aborted(batch))?);
+    }
     Ok(Fetched {
         topic: data.topic,
         partition: data.partition,
-        chunks: chunks.collect(),
+        chunks,
         next_offset: data.next_offset,
-        stable_end: data.end_offset,
+        stable_end: data.last_stable_offset,
     })
 }
 

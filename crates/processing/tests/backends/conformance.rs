@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use logmill_broker::RequestContext;
+use logmill_broker::{
+    Acks, InitTransactions, Outcome, Payload, Produce, ProduceRecord, ProducerEpoch, ProducerSequence,
+    RequestContext,
+};
 use logmill_processing::backend::{Backend, BackendErrorKind, FetchFrom, Fetched, TopicSpec};
 use logmill_processing::{Offset, TimestampMs};
 use logmill_record::{Batch, BatchBuilder, NewRecord};
@@ -29,6 +32,7 @@ async fn conforms(node: &Node) {
     batches_are_appended_in_order_and_read_back(backend).await;
     a_fetch_says_where_each_partition_stands(backend).await;
     a_fetch_waits_for_records(node).await;
+    records_of_aborted_and_open_transactions_are_not_there(node).await;
     a_fetch_is_bounded_and_never_stuck(backend).await;
     what_cannot_be_done_is_told_apart(backend).await;
 }
@@ -56,6 +60,9 @@ fn records(fetched: &Fetched, offset: u64) -> Vec<(u64, String)> {
     for chunk in &fetched.chunks {
         let mut run = chunk.batches.clone();
         while let Some(batch) = Batch::split_from(&mut run).unwrap() {
+            if batch.header().attributes.is_control() {
+                continue;
+            }
             for record in batch.records().unwrap().map(Result::unwrap) {
                 let value = String::from_utf8_lossy(record.value.unwrap()).into_owned();
                 records.push((record.offset.get(), value));
@@ -142,6 +149,42 @@ async fn a_fetch_waits_for_records(node: &Node) {
     let (answers, ()) = tokio::join!(waiting, produced);
     assert_eq!(records(&answers.unwrap()[0], 0), [(0, "late".to_owned())]);
     assert!(started.elapsed() < Duration::from_secs(20), "it does not wait out its time");
+}
+
+async fn records_of_aborted_and_open_transactions_are_not_there(node: &Node) {
+    let backend = &*node.backend;
+    backend.ensure_topics(&[spec("transactions", Some(1))]).await.unwrap();
+    let context = RequestContext::embedded();
+    let begin = node.broker.init_transactions(&context, InitTransactions::new("id"));
+    let mut producer = begin.await.unwrap();
+    let say = async |producer: ProducerEpoch, value: &str| {
+        let of = ProducerSequence { id: producer.id, epoch: producer.epoch, base_sequence: 0 };
+        let record = ProduceRecord { value: Some(value.to_owned().into()), ..ProduceRecord::default() };
+        let payload = Payload::InTransaction(of, vec![record]);
+        let (topic, acks) = ("transactions".to_owned(), Acks::Durable);
+        let produce = Produce { topic, partition: Some(0), payload, acks, sent_at: None };
+        node.broker.produce(&context, produce).await.unwrap().remove(0).outcome.unwrap();
+    };
+    backend.produce("transactions", 0, batch(&["before"])).await.unwrap();
+    for (value, outcome) in [("aborted", Outcome::Abort), ("committed", Outcome::Commit)] {
+        say(producer, value).await;
+        producer = node.broker.end_transaction(&context, "id", producer, outcome).await.unwrap();
+    }
+    backend.produce("transactions", 0, batch(&["between"])).await.unwrap();
+    say(producer, "open").await;
+    backend.produce("transactions", 0, batch(&["behind"])).await.unwrap();
+
+    let fetched = fetch(backend, from("transactions", 0, 0)).await;
+    let there = records(&fetched, 0);
+    let expected = [(0, "before"), (3, "committed"), (5, "between")];
+    assert_eq!(there, expected.map(|(offset, value)| (offset, value.to_owned())));
+    assert_eq!((fetched.next_offset, fetched.stable_end), (Offset(6), Offset(6)));
+    let end = async || backend.describe("transactions").await.unwrap().partitions[0].stable_end;
+    assert_eq!(end().await, Offset(6), "an open transaction holds it back");
+    node.broker.end_transaction(&context, "id", producer, Outcome::Abort).await.unwrap();
+    let fetched = fetch(backend, from("transactions", 0, 6)).await;
+    assert_eq!(records(&fetched, 6), [(7, "behind".to_owned())]);
+    assert_eq!((fetched.next_offset, end().await), (Offset(9), Offset(9)));
 }
 
 async fn a_fetch_is_bounded_and_never_stuck(backend: &dyn Backend) {

@@ -19,6 +19,7 @@ use crate::produce::order::{Place, ProducerSequence, Standing};
 use crate::produce::reopen::Serving;
 use crate::produce::{ProduceRecord, ingest};
 use crate::settings::Rules;
+use crate::transaction::Admitted;
 
 /// A group takes no further entry once it has so many bytes: enough to make the write worth its call, and
 /// less than a log takes unsynced.
@@ -44,6 +45,19 @@ pub(crate) enum Load {
     Records(Vec<ProduceRecord>, TimestampMs),
     /// Plain records of an idempotent producer, and the time of those that have none.
     Numbered(ProducerSequence, Vec<ProduceRecord>, TimestampMs),
+    /// What a step appends to the partition, which the node numbers; and the time of records that have none.
+    Step(ProducerSequence, Vec<StepPart>, TimestampMs),
+    /// What the node itself made, as it is to be stored.
+    Own(Vec<Batch>),
+}
+
+/// A part of what a step appends to a partition.
+#[derive(Debug)]
+pub(crate) enum StepPart {
+    /// A batch, not checked yet.
+    Batch(Bytes),
+    /// Plain records.
+    Records(Vec<ProduceRecord>),
 }
 
 impl Load {
@@ -52,6 +66,8 @@ impl Load {
         match self {
             Self::Batch(bytes) => bytes.len(),
             Self::Records(records, _) | Self::Numbered(_, records, _) => ingest::size_of_records(records),
+            Self::Step(_, parts, _) => parts.iter().map(StepPart::size_bytes).sum(),
+            Self::Own(batches) => batches.iter().map(|batch| batch.bytes().len()).sum(),
         }
     }
 
@@ -63,16 +79,52 @@ impl Load {
             Self::Numbered(sequence, records, now) => {
                 Self::Numbered(sequence, ingest::into_own(records), now)
             }
+            Self::Step(sequence, parts, now) => {
+                Self::Step(sequence, parts.into_iter().map(StepPart::into_own).collect(), now)
+            }
+            Self::Own(batches) => Self::Own(batches),
         }
     }
 
-    fn into_batches(self, rules: &Rules, inflater: &mut Inflater) -> Result<Vec<Batch>, Error> {
+    /// The batches, checked; where they are `transactional`, their transaction has admitted them.
+    fn into_batches(
+        self,
+        rules: &Rules,
+        transactional: bool,
+        inflater: &mut Inflater,
+    ) -> Result<Vec<Batch>, Error> {
         match self {
-            Self::Batch(bytes) => ingest::check(bytes, rules, inflater).map(|batch| vec![batch]),
+            Self::Batch(bytes) => {
+                ingest::check(bytes, rules, transactional, inflater).map(|batch| vec![batch])
+            }
             Self::Records(records, now) => ingest::build(&records, now, rules),
             Self::Numbered(sequence, records, now) => {
-                ingest::build_one(sequence, &records, now, rules).map(|batch| vec![batch])
+                let batch = ingest::build_one(sequence, &records, now, rules)?;
+                Ok(vec![if transactional { batch.into_transactional() } else { batch }])
             }
+            Self::Step(sequence, parts, now) => ingest::build_step(sequence, parts, now, rules, inflater),
+            Self::Own(batches) => Ok(batches),
+        }
+    }
+
+    /// Whether a topic that sets the time of append sets it in these too. Markers keep their own, as Kafka's do.
+    fn is_stamped(&self) -> bool {
+        !matches!(self, Self::Own(_))
+    }
+}
+
+impl StepPart {
+    pub(crate) fn size_bytes(&self) -> usize {
+        match self {
+            Self::Batch(bytes) => bytes.len(),
+            Self::Records(records) => ingest::size_of_records(records),
+        }
+    }
+
+    fn into_own(self) -> Self {
+        match self {
+            Self::Batch(bytes) => Self::Batch(Bytes::copy_from_slice(&bytes)),
+            Self::Records(records) => Self::Records(ingest::into_own(records)),
         }
     }
 }
@@ -127,9 +179,11 @@ pub(super) struct Entry {
     pub(super) bytes: usize,
     /// On a stream, its place in it.
     pub(super) place: Option<Place>,
+    /// Its transaction has taken it, and waits for it before it ends.
+    pub(super) admitted: Option<Admitted>,
     pub(super) answer: Sender<Answer>,
     /// Its bytes, of the partition and of the node.
-    pub(super) held: [Permit; 2],
+    pub(super) _held: Option<[Permit; 2]>,
 }
 
 /// What is checked and written at once.
@@ -143,14 +197,18 @@ struct Group {
 struct Ready {
     batches: Vec<Batch>,
     place: Option<Place>,
+    admitted: Option<Admitted>,
     answer: Sender<Answer>,
-    _held: [Permit; 2],
+    _held: Option<[Permit; 2]>,
 }
 
 impl Ready {
     fn appended(self, log: Standing<'_>, first_offset: Offset, last_offset: Offset, receipt: &Receipt) {
         if let Some(place) = self.place {
             place.appended(first_offset, log);
+        }
+        if let Some(admitted) = self.admitted {
+            admitted.written(log.generation, last_offset);
         }
         self.answer.send(Ok(Written {
             first_offset,
@@ -269,9 +327,11 @@ impl Shared {
         let mut group = Vec::with_capacity(entries.len());
         // Given back with the group: what thousands of lanes kept would be too much.
         let mut inflater = Inflater::default();
-        for Entry { load, place, answer, held, .. } in entries {
-            let mut ready = Ready { batches: Vec::new(), place, answer, _held: held };
-            match load.into_batches(&rules, &mut inflater) {
+        for Entry { load, place, admitted, answer, _held, .. } in entries {
+            let stamp = stamp.filter(|_| load.is_stamped());
+            let batches = load.into_batches(&rules, admitted.is_some(), &mut inflater);
+            let mut ready = Ready { batches: Vec::new(), place, admitted, answer, _held };
+            match batches {
                 Ok(batches) => {
                     ready.batches = match stamp {
                         Some(at) => batches.into_iter().map(|batch| batch.into_log_append_time(at)).collect(),

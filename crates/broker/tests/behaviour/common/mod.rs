@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use logmill_broker::{
     Acks, Appended, Broker, Config, CreateTopic, Error, Fetch, FetchFrom, PartitionData, Payload, Position,
-    Produce, ProduceRecord, ProduceResult, RequestContext, Topic, decode,
+    Produce, ProduceRecord, ProduceResult, RequestContext, Topic,
 };
 use logmill_log::env::{Env, Scheduler, block_on};
 use logmill_log::sim::Sim;
@@ -58,7 +58,7 @@ impl Node {
         self.wait(self.broker.fetch(&self.context, fetch))
     }
 
-    /// Everything in a partition, as text.
+    /// Everything in a partition that is committed, as text.
     pub(crate) fn read_all(&self, topic: &str, partition: u32) -> Result<Vec<String>, Error> {
         let mut position = Position::Earliest;
         let mut values = Vec::new();
@@ -68,7 +68,7 @@ impl Node {
                 return Err(error);
             }
             values.extend(text(&data));
-            if data.next_offset == data.end_offset {
+            if data.next_offset == data.last_stable_offset {
                 return Ok(values);
             }
             position = Position::Offset(data.next_offset);
@@ -96,8 +96,7 @@ pub(crate) fn read_batches(node: &Node, topic: &str, partition: u32) -> Vec<Batc
 
 /// The values of what was read, as text, from the offset asked for.
 pub(crate) fn text(data: &PartitionData) -> Vec<String> {
-    let records = data.chunks.iter().flat_map(|chunk| decode(chunk.batches.clone(), data.from_offset));
-    records
+    data.records()
         .map(|record| String::from_utf8_lossy(&record.unwrap().value.unwrap_or_default()).into_owned())
         .collect()
 }

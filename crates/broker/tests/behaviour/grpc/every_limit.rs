@@ -105,6 +105,11 @@ impl Small {
         assert!(described.topic.settings.iter().all(|it| it.value != "8388609"), "{limit}");
         let topics = self.served.broker.list_topics(&context, logmill_broker::ListTopics::default());
         assert!(topics.await.unwrap().topics.iter().all(|topic| topic.name != REFUSED), "{limit}");
+        let groups = self.served.broker.list_groups(&context, logmill_broker::ListGroups::default());
+        assert!(groups.await.unwrap().groups.iter().all(|group| group.group != REFUSED), "{limit}");
+        let ids = self.served.broker.list_transactions(&context, logmill_broker::ListTransactions::default());
+        let ids = ids.await.unwrap().transactions;
+        assert!(ids.iter().all(|id| id.transactional_id != REFUSED), "{limit}");
         let mut next = logmill_broker::FetchFrom::new("t", 0, logmill_broker::Position::Earliest);
         loop {
             let data = self.served.broker.fetch(&context, logmill_broker::Fetch::new(vec![next.clone()]));
@@ -310,6 +315,59 @@ async fn subscriptions(small: &Small) -> Outcome {
     Outcome::Refused(subscribe(&small.served.channel, "t").await.unwrap_err())
 }
 
+/// A member more of a group, as long as what is returned lives.
+async fn join(
+    small: &Small,
+    group: &str,
+    topics: &[&str],
+) -> Result<(mpsc::Sender<v1::ConsumeRequest>, tonic::Streaming<v1::ConsumeResponse>), Status> {
+    let (requests, outgoing) = mpsc::channel(4);
+    let topics = topics.iter().map(|topic| (*topic).to_owned()).collect();
+    let join = v1::JoinGroup { group: group.into(), topics, ..v1::JoinGroup::default() };
+    let request = Some(v1::consume_request::Request::Join(join));
+    requests.send(v1::ConsumeRequest { request }).await.unwrap();
+    let replies = small.served.groups().consume(ReceiverStream::new(outgoing)).await?;
+    Ok((requests, replies.into_inner()))
+}
+
+async fn members(small: &Small, second: &str) -> Outcome {
+    let _first = join(small, "g", &["t"]).await.unwrap();
+    Outcome::Refused(join(small, second, &["t"]).await.unwrap_err())
+}
+
+async fn step(small: &Small, offsets: Vec<v1::OffsetToCommit>) -> Outcome {
+    use v1::commit_step_request::Request;
+    let (_requests, mut replies) = join(small, "g", &["t"]).await.unwrap();
+    let assigned = loop {
+        let reply = replies.message().await.unwrap().unwrap().reply;
+        if let Some(v1::consume_response::Reply::Assigned(assigned)) = reply {
+            break assigned;
+        }
+    };
+    let topics = vec!["t".into()];
+    let header = v1::StepHeader {
+        group: "g".into(),
+        unit: assigned.unit,
+        sequence: 0,
+        offsets,
+        topics,
+        total_bytes: REFUSED.len() as i64,
+    };
+    let records = v1::RecordSet { records: vec![record(REFUSED)] };
+    let payload = Some(v1::step_records::Payload::Records(records));
+    let records = v1::StepRecords { topic: "t".into(), partition: Some(0), payload };
+    let requests = [Request::Header(header), Request::Records(records)];
+    let requests = requests.map(|request| v1::CommitStepRequest { request: Some(request) });
+    let refused = small.served.transactions().commit_step(tokio_stream::iter(requests)).await;
+    Outcome::Refused(refused.unwrap_err())
+}
+
+async fn transactional_ids(small: &Small) -> Outcome {
+    let init = |id: &str| v1::InitTransactionsRequest { transactional_id: id.into(), timeout_ms: None };
+    small.served.transactions().init_transactions(init("a")).await.unwrap();
+    Outcome::Refused(small.served.transactions().init_transactions(init(REFUSED)).await.unwrap_err())
+}
+
 /// Passes the limit.
 async fn pass(small: &Small, limit: Limit) -> Outcome {
     let served = &small.served;
@@ -348,11 +406,21 @@ async fn pass(small: &Small, limit: Limit) -> Outcome {
         Limit::MaxPartitionDeletions => partition_deletions(small, limit).await,
         Limit::MaxPositions => {
             let place = v1::PartitionPosition { partition: 0, position: at_offset(0) };
-            let request = v1::ListOffsetsRequest { topic: "t".into(), positions: vec![place, place] };
+            let request =
+                v1::ListOffsetsRequest { topic: "t".into(), positions: vec![place, place], isolation: 0 };
             Outcome::Refused(served.topics().list_offsets(request).await.unwrap_err())
         }
         Limit::MaxStreamPartitions => stream_partitions(small).await,
         Limit::MaxQueuedTopicChanges => topic_changes(small, limit).await,
+        Limit::MaxStepBytes => step(small, Vec::new()).await,
+        Limit::MaxStepPartitions => {
+            let offset = v1::OffsetToCommit { topic: "t".into(), ..v1::OffsetToCommit::default() };
+            step(small, vec![offset]).await
+        }
+        Limit::MaxGroups => members(small, REFUSED).await,
+        Limit::MaxGroupMembers => members(small, "g").await,
+        Limit::MaxJoinUnits => Outcome::Refused(join(small, REFUSED, &["t", "u"]).await.unwrap_err()),
+        Limit::MaxTransactionalIds => transactional_ids(small).await,
         other => panic!("{other} has no case here"),
     }
 }

@@ -20,7 +20,7 @@ const NEVER: Duration = Duration::from_secs(60);
 /// The messages of a request, made by chance.
 type Make = fn(&mut Random) -> Vec<Vec<u8>>;
 
-const RPCS: [(&str, Make); 14] = [
+const RPCS: [(&str, Make); 27] = [
     ("TopicService/CreateTopic", |random| one(&random.create_topic())),
     ("TopicService/ListTopics", |random| one(&random.list_topics())),
     ("TopicService/DescribeTopic", |random| one(&v1::DescribeTopicRequest { name: random.topic() })),
@@ -37,14 +37,38 @@ const RPCS: [(&str, Make); 14] = [
     ("FetchService/Fetch", |random| one(&random.fetch())),
     ("FetchService/Subscribe", |random| random.many(|random| random.subscribe().encode_to_vec())),
     ("NodeService/DescribeNode", |_| one(&v1::DescribeNodeRequest {})),
+    ("TransactionService/InitTransactions", |random| {
+        let timeout_ms = random.maybe(Random::int);
+        one(&v1::InitTransactionsRequest { transactional_id: random.id(), timeout_ms })
+    }),
+    ("TransactionService/AddOffsets", |random| one(&random.add_offsets())),
+    ("TransactionService/EndTransaction", |random| one(&random.end_transaction())),
+    ("TransactionService/ListTransactions", |random| one(&random.list_transactions())),
+    ("TransactionService/DescribeTransaction", |random| {
+        one(&v1::DescribeTransactionRequest { transactional_id: random.id() })
+    }),
+    ("TransactionService/AbortTransaction", |random| {
+        one(&v1::AbortTransactionRequest { transactional_id: random.id() })
+    }),
+    ("TransactionService/CommitStep", |random| random.commit_step()),
+    ("GroupService/ListGroups", |random| {
+        one(&v1::ListGroupsRequest { page_size: random.int(), page_token: random.topic() })
+    }),
+    ("GroupService/DescribeGroup", |random| one(&v1::DescribeGroupRequest { group: random.group() })),
+    ("GroupService/ResetOffsets", |random| one(&random.reset_offsets())),
+    ("GroupService/DeleteOffsets", |random| {
+        one(&v1::DeleteOffsetsRequest { group: random.group(), topic: random.topic() })
+    }),
+    ("GroupService/DeleteGroup", |random| one(&v1::DeleteGroupRequest { group: random.group() })),
+    ("GroupService/Consume", |random| random.consume()),
 ];
 
 fn one(message: &impl prost::Message) -> Vec<Vec<u8>> {
     vec![message.encode_to_vec()]
 }
 
-/// Chance that comes again: splitmix64.
-struct Random(u64);
+/// Chance that comes again: splitmix64; and who writes transactions as `x`, if somebody does.
+struct Random(u64, Option<v1::ProducerEpoch>);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -165,7 +189,7 @@ impl Random {
     fn list_offsets(&mut self) -> v1::ListOffsetsRequest {
         let positions = self
             .many(|random| v1::PartitionPosition { partition: random.int(), position: random.position() });
-        v1::ListOffsetsRequest { topic: self.topic(), positions }
+        v1::ListOffsetsRequest { topic: self.topic(), positions, isolation: self.pick(&[0, 1, 2, -1]) }
     }
 
     fn record(&mut self) -> v1::Record {
@@ -198,7 +222,12 @@ impl Random {
     }
 
     fn producer(&mut self) -> v1::ProducerState {
-        v1::ProducerState { id: self.long(), epoch: self.int(), base_sequence: self.int() }
+        v1::ProducerState {
+            id: self.long(),
+            epoch: self.int(),
+            base_sequence: self.int(),
+            transactional: self.one_in(2),
+        }
     }
 
     fn produce_stream(&mut self) -> v1::ProduceStreamRequest {
@@ -243,6 +272,165 @@ impl Random {
         let request =
             self.pick(&[Request::Start(start.clone()), Request::Start(start), Request::Credit(credit)]);
         v1::SubscribeRequest { request: self.maybe(|_| request) }
+    }
+
+    fn id(&mut self) -> String {
+        let long = "x".repeat(300);
+        let odd = self.pick(&["", "y", "a\0b", &long]).to_owned();
+        if self.one_in(6) { odd } else { "x".to_owned() }
+    }
+
+    fn group(&mut self) -> String {
+        let odd = self.topic();
+        if self.one_in(6) { odd } else { self.pick(&["g", "g", "h"]).to_owned() }
+    }
+
+    fn unit(&mut self) -> Option<v1::UnitEpoch> {
+        let unit = self.pick(&["t/0", "t/0", "t/0", "t/1", "u", "t/99999999999", "/", ""]).to_owned();
+        let epoch = if self.one_in(4) { self.int() } else { 1 };
+        self.maybe(|_| v1::UnitEpoch { unit, epoch })
+    }
+
+    fn offset_to_commit(&mut self) -> v1::OffsetToCommit {
+        v1::OffsetToCommit {
+            topic: self.topic(),
+            partition: if self.one_in(4) { self.int() } else { 0 },
+            offset: self.long(),
+            last_epoch: self.maybe(Self::int),
+            metadata: if self.one_in(10) { "m".repeat(5_000) } else { self.value() },
+        }
+    }
+
+    fn transaction_producer(&mut self) -> Option<v1::ProducerEpoch> {
+        let known = self.1.filter(|_| !self.one_in(4));
+        self.maybe(|random| known.unwrap_or(v1::ProducerEpoch { id: random.long(), epoch: random.int() }))
+    }
+
+    fn add_offsets(&mut self) -> v1::AddOffsetsRequest {
+        v1::AddOffsetsRequest {
+            transactional_id: self.id(),
+            producer: self.transaction_producer(),
+            group: self.group(),
+            unit: self.unit(),
+            offsets: self.many(Self::offset_to_commit),
+        }
+    }
+
+    fn end_transaction(&mut self) -> v1::EndTransactionRequest {
+        v1::EndTransactionRequest {
+            transactional_id: self.id(),
+            producer: self.transaction_producer(),
+            outcome: self.pick(&[0, 1, 1, 2, 2, 3]),
+        }
+    }
+
+    fn list_transactions(&mut self) -> v1::ListTransactionsRequest {
+        let (page_size, page_token, ongoing_only) = (self.int(), self.topic(), self.one_in(2));
+        v1::ListTransactionsRequest { page_size, page_token, ongoing_only }
+    }
+
+    fn step_records(&mut self) -> v1::StepRecords {
+        use v1::step_records::Payload;
+        let records = Payload::Records(v1::RecordSet { records: self.many(Self::record) });
+        let mut bytes = batch([self.topic(), self.value()]).bytes().to_vec();
+        if self.one_in(3) {
+            self.mutate(&mut bytes);
+        }
+        let payload = self.pick(&[records, Payload::Batch(bytes.into())]);
+        let partition = self.maybe(Self::int);
+        v1::StepRecords { topic: self.topic(), partition, payload: self.maybe(|_| payload) }
+    }
+
+    /// Mostly a header, with the bytes of the records behind it.
+    fn commit_step(&mut self) -> Vec<Vec<u8>> {
+        use v1::commit_step_request::Request;
+        use v1::step_records::Payload;
+        let records = self.many(Self::step_records);
+        let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let of_record = |record: &v1::Record| {
+            let headers = record.headers.iter().map(|it| it.key.len() + len(&it.value)).sum::<usize>();
+            len(&record.key) + len(&record.value) + headers
+        };
+        let of = |records: &v1::StepRecords| match &records.payload {
+            Some(Payload::Records(set)) => set.records.iter().map(of_record).sum(),
+            Some(Payload::Batch(batch)) => batch.len(),
+            None => 0,
+        };
+        let total: usize = records.iter().map(of).sum();
+        let header = v1::StepHeader {
+            group: self.group(),
+            unit: self.unit(),
+            sequence: if self.one_in(4) { self.long() } else { 0 },
+            offsets: self.many(Self::offset_to_commit),
+            topics: if self.one_in(4) { self.many(Self::topic) } else { vec!["t".into()] },
+            total_bytes: if self.one_in(4) { self.long() } else { i64::try_from(total).unwrap() },
+        };
+        let mut requests: Vec<_> = records.into_iter().map(Request::Records).collect();
+        let at = if self.one_in(8) { self.below(requests.len() + 1) } else { 0 };
+        if !self.one_in(20) {
+            requests.insert(at, Request::Header(header));
+        }
+        let request = |request| v1::CommitStepRequest { request: Some(request) }.encode_to_vec();
+        requests.into_iter().map(request).collect()
+    }
+
+    fn reset_offsets(&mut self) -> v1::ResetOffsetsRequest {
+        let topics = self
+            .many(|random| v1::TopicPartitions { topic: random.topic(), partitions: random.many(Self::int) });
+        let (group, to, execute) = (self.group(), self.position(), self.one_in(2));
+        v1::ResetOffsetsRequest { group, topics, to, execute }
+    }
+
+    fn join(&mut self) -> v1::JoinGroup {
+        let unit = |random: &mut Self| v1::Unit {
+            name: random.topic(),
+            partitions: random
+                .many(|random| v1::UnitPartition { topic: random.topic(), partition: random.int() }),
+        };
+        let odd = self.topic();
+        v1::JoinGroup {
+            group: self.group(),
+            member_id: if self.one_in(2) { Some(self.pick(&["m", "n", &odd]).to_owned()) } else { None },
+            instance_id: if self.one_in(4) { Some(self.pick(&["i", &odd]).to_owned()) } else { None },
+            topics: if self.one_in(8) { Vec::new() } else { self.many(Self::topic) },
+            units: if self.one_in(8) { self.many(unit) } else { Vec::new() },
+            session_timeout_ms: if self.one_in(4) { Some(self.int()) } else { Some(1_000) },
+            rebalance_timeout_ms: if self.one_in(4) { Some(self.int()) } else { Some(1_000) },
+            warms_up: self.one_in(2),
+            credit_bytes: if self.one_in(4) { self.long() } else { 1_000 },
+            format: self.pick(&[0, 1, 1, 2, 2, 3]),
+            isolation: self.pick(&[0, 1, 1, 2, 2, -1]),
+            start: if self.one_in(4) { Some(self.int()) } else { None },
+        }
+    }
+
+    /// Mostly a member that joins and says something.
+    fn consume(&mut self) -> Vec<Vec<u8>> {
+        use v1::consume_request::Request;
+        let mut requests = if self.one_in(10) { Vec::new() } else { vec![Request::Join(self.join())] };
+        let says = self.many(|random| {
+            let commit = v1::CommitOffsets {
+                correlation_id: random.next(),
+                unit: random.unit(),
+                offsets: random.many(Self::offset_to_commit),
+            };
+            let says = [
+                Request::Commit(commit),
+                Request::Credit(v1::SubscribeCredit { bytes: random.long() }),
+                Request::Heartbeat(v1::Heartbeat {}),
+                Request::Revoked(v1::UnitRevoked { unit: random.unit() }),
+                Request::Warmed(v1::UnitWarmed { unit: random.topic() }),
+                Request::Leave(v1::LeaveGroup {}),
+                Request::Join(random.join()),
+            ];
+            random.pick(&says)
+        });
+        requests.extend(says);
+        let request = |request| {
+            let request = if self.one_in(30) { None } else { Some(request) };
+            v1::ConsumeRequest { request }.encode_to_vec()
+        };
+        requests.into_iter().map(request).collect()
     }
 
     /// Changes bytes as damage, and those who look for holes, do.
@@ -313,6 +501,11 @@ fn check_replies(what: &str, rpc: &str, mut wire: &[u8]) {
                 let reply = v1::ProduceResponse::decode(message).unwrap();
                 reply.results.into_iter().filter_map(error_of).collect()
             }
+            "GroupService/Consume" => match v1::ConsumeResponse::decode(message).unwrap().reply.unwrap() {
+                v1::consume_response::Reply::Committed(answer) => answer.error.into_iter().collect(),
+                v1::consume_response::Reply::Data(data) => data.data.unwrap().error.into_iter().collect(),
+                _ => Vec::new(),
+            },
             "FetchService/Fetch" => {
                 let reply = v1::FetchResponse::decode(message).unwrap();
                 reply.partitions.into_iter().filter_map(|it| it.error).collect()
@@ -346,7 +539,8 @@ async fn fuzz(served: &Served, rpc: &str, make: Make, runs: u64) -> Ended {
     let mut ended = Ended::default();
     for seed in 0..runs {
         let what = format!("{rpc}, seed {seed}");
-        let wire = Random(seed).request(make);
+        let producer = if rpc.starts_with("TransactionService/") { begin(served).await } else { None };
+        let wire = Random(seed, producer).request(make);
         let (response, mut body) = raw::begin(&sender, &format!("/logmill.v1.{rpc}"), &[]).await;
         body.send_data(wire.into(), true).unwrap();
         let waits = rpc.starts_with("FetchService");
@@ -369,6 +563,22 @@ async fn fuzz(served: &Served, rpc: &str, make: Make, runs: u64) -> Ended {
     ended
 }
 
+/// Who writes transactions as `x` from now on.
+async fn begin(served: &Served) -> Option<v1::ProducerEpoch> {
+    let init = v1::InitTransactionsRequest { transactional_id: "x".into(), timeout_ms: None };
+    served.transactions().init_transactions(init).await.unwrap().into_inner().producer
+}
+
+/// A member of group `g`, which has unit `t/0` in epoch 1 unless somebody takes it away.
+async fn own(served: &Served) -> Option<logmill_broker::Member> {
+    let context = logmill_broker::RequestContext::embedded();
+    let join = logmill_broker::JoinGroup::topics("g", ["t"]);
+    let mut member = served.broker.join_group(&context, join).ok()?;
+    let event = tokio::time::timeout(Duration::from_secs(1), member.next()).await.ok()?;
+    assert!(matches!(event, logmill_broker::GroupEvent::Assigned(_)), "{event:?}");
+    Some(member)
+}
+
 /// The memory of this process that is no file's, in KiB: the node's, and what the test keeps besides.
 fn rss_anon_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -385,14 +595,19 @@ async fn every_rpc_answers_whatever_is_sent_and_the_node_serves_on() {
         Limits { max_topics: 10, max_partitions: 30, max_partitions_per_topic: 4, ..Limits::default() };
     let served = Served::start(Config { limits, ..config(&dir) }).await;
     let before = rss_anon_kib();
+    let mut owner = None;
     for (rpc, make) in RPCS {
         // Some of them delete it.
         let request = v1::CreateTopicRequest { name: "t".into(), partitions: Some(2), settings: Vec::new() };
         let _ = served.topics().create_topic(request).await;
+        if owner.is_none() && rpc.starts_with("TransactionService") {
+            owner = own(&served).await;
+        }
         let ended = fuzz(&served, rpc, make, runs).await;
         println!("{rpc}: {runs} requests, {ended:?}, RssAnon {} KiB", rss_anon_kib());
     }
     println!("RssAnon {before} KiB before, {} KiB after", rss_anon_kib());
+    drop(owner);
     served.topics().delete_topic(v1::DeleteTopicRequest { name: "t".into() }).await.unwrap();
     served.create("t", 1).await;
     served.say("t", 0, "served").await;

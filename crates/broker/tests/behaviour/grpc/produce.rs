@@ -344,7 +344,8 @@ async fn an_idempotent_producer_sends_again_and_goes_on_after_a_failure() {
     let id = served.produces().init_producer_id(v1::InitProducerIdRequest {}).await.unwrap().into_inner();
     assert!(id.producer_id >= 0 && id.producer_epoch == 0);
     let plain = |base_sequence, value| {
-        let producer = v1::ProducerState { id: id.producer_id, epoch: 0, base_sequence };
+        let (id, epoch, transactional) = (id.producer_id, 0, false);
+        let producer = v1::ProducerState { id, epoch, base_sequence, transactional };
         v1::ProduceRequest { producer: Some(producer), ..records("t", Some(0), [value]) }
     };
     let mut stream = Stream::open(&served).await;

@@ -21,11 +21,13 @@ use super::*;
 use crate::common::hook_fs::{Call, hooked};
 use crate::common::{config, with_env};
 
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 6] = [
     "logmill.v1.TopicService",
     "logmill.v1.ProduceService",
     "logmill.v1.FetchService",
     "logmill.v1.NodeService",
+    "logmill.v1.TransactionService",
+    "logmill.v1.GroupService",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

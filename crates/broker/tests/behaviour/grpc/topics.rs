@@ -83,6 +83,7 @@ async fn fields_that_make_no_sense_are_named() {
     let ask = |partition, position| v1::ListOffsetsRequest {
         topic: "t".into(),
         positions: vec![v1::PartitionPosition { partition, position }],
+        isolation: 0,
     };
     let cases = [
         (ask(-1, at_offset(0)), "partition"),
@@ -90,6 +91,7 @@ async fn fields_that_make_no_sense_are_named() {
         (ask(0, at_offset(-1)), "offset"),
         (ask(0, at_edge(v1::position::Edge::Unspecified)), "edge"),
         (ask(0, Some(v1::Position { at: Some(v1::position::At::Edge(77)) })), "edge"),
+        (v1::ListOffsetsRequest { isolation: 3, ..ask(0, at_offset(0)) }, "isolation"),
     ];
     for (request, field) in cases {
         assert_eq!(invalid_field(&topics.list_offsets(request).await.unwrap_err()), field);

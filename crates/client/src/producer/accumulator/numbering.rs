@@ -41,6 +41,8 @@ pub(super) struct Rules {
     pub(super) numbered: Option<HasId>,
     /// The most batches of a partition under way.
     pub(super) most_in_flight: usize,
+    /// The epoch is a transaction's: what was given up ends it, and no batch goes on in another.
+    pub(super) one_epoch: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,11 @@ pub(super) struct Number {
 }
 
 impl Numbering {
+    /// For another transaction. Where one before it failed, the node hears that this is known.
+    pub(super) fn of_transaction(after_failure: bool) -> Numbering {
+        Numbering { after_failure, ..Numbering::default() }
+    }
+
     /// Whether the first batch may go; `may_be_stored` if it was sent before and has a sequence.
     pub(super) fn may_send(&self, may_be_stored: bool, in_flight: usize, rules: Rules) -> bool {
         let waits_for_answers = self.recovering || (self.given_up && !may_be_stored);
@@ -66,6 +73,7 @@ impl Numbering {
             && in_flight < rules.most_in_flight
             && !(waits_for_answers && in_flight > 0)
             && !lacks_id
+            && !(rules.one_epoch && self.given_up)
     }
 
     fn wants_id(&self, may_be_stored: bool) -> bool {
@@ -81,11 +89,13 @@ impl Numbering {
     }
 
     /// The number of a batch of so many records that goes out now, where batches are numbered.
-    pub(super) fn number(&mut self, may_be_stored: Option<i32>, records: u32, id: i64) -> Number {
+    ///
+    /// `new` is the id, and the epoch that it begins with, for a partition that has neither.
+    pub(super) fn number(&mut self, may_be_stored: Option<i32>, records: u32, new: (i64, i16)) -> Number {
         let (id, epoch) = match self.producer {
             Some(producer) if may_be_stored.is_some() || !self.given_up => producer,
             Some((id, epoch)) if epoch < i16::MAX => self.begin(id, epoch + 1),
-            _ => self.begin(id, 0),
+            _ => self.begin(new.0, new.1),
         };
         let sequence = may_be_stored.unwrap_or_else(|| {
             let sequence = self.next;
@@ -156,7 +166,7 @@ mod tests {
     use super::*;
 
     fn sequences(numbering: &mut Numbering, records: &[u32]) -> Vec<(i16, i32)> {
-        let number = |count: &u32| numbering.number(None, *count, 7);
+        let number = |count: &u32| numbering.number(None, *count, (7, 0));
         records.iter().map(number).map(|number| (number.epoch, number.sequence)).collect()
     }
 
@@ -175,17 +185,17 @@ mod tests {
         let mut numbering = Numbering::default();
         assert_eq!(sequences(&mut numbering, &[3]), [(0, 0)]);
         numbering.give_up();
-        assert_eq!(numbering.number(Some(0), 3, 7), Number { id: 7, epoch: 0, sequence: 0 });
+        assert_eq!(numbering.number(Some(0), 3, (7, 0)), Number { id: 7, epoch: 0, sequence: 0 });
         assert_eq!(sequences(&mut numbering, &[3, 1]), [(1, 0), (1, 3)]);
         assert!(numbering.take_after_failure() && !numbering.take_after_failure());
 
         numbering.producer = Some((7, i16::MAX));
         numbering.give_up();
         assert!(numbering.uses_up(7) && !numbering.uses_up(8));
-        let rules = |has_id| Rules { numbered: Some(has_id), most_in_flight: 1 };
+        let rules = |has_id| Rules { numbered: Some(has_id), most_in_flight: 1, one_epoch: false };
         assert!(!numbering.may_send(false, 0, rules(HasId::NotYet)));
         assert!(numbering.may_send(true, 0, rules(HasId::NotYet)), "what may be stored has its number");
         assert!(numbering.may_send(false, 0, rules(HasId::Yes)));
-        assert_eq!(numbering.number(None, 1, 8), Number { id: 8, epoch: 0, sequence: 0 });
+        assert_eq!(numbering.number(None, 1, (8, 0)), Number { id: 8, epoch: 0, sequence: 0 });
     }
 }

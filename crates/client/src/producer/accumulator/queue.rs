@@ -161,6 +161,7 @@ impl Queue {
         &mut self,
         record: &NewRecord<'_>,
         room: Room,
+        is_transactional: bool,
         entry: Entry<'_>,
     ) -> Result<Delivery, BatchError> {
         let Room { fill_bytes, compression } = room;
@@ -177,6 +178,7 @@ impl Queue {
         // Only a producer that fills batches gets the room of a whole one from the start.
         let capacity = if self.batches.is_empty() { 0 } else { fill_bytes };
         let options = BatchOptions::new().compression(compression);
+        let options = if is_transactional { options.transactional() } else { options };
         let mut builder = BatchBuilder::with_options(options, capacity);
         builder.push(record)?;
         let open = builder.size_bytes() < fill_bytes;

@@ -77,8 +77,14 @@ impl Accumulator {
 
     fn decide(&mut self, it: InFlight, refused: Refused, error: &Error, now: Instant) -> Fate {
         let is_numbered = self.identity != Identity::None;
+        let is_transactional = self.is_transactional();
         let numbering = &mut self.queues[it.queue].numbering;
         match refused {
+            // Its transaction is over, and nobody who reads what is committed sees what is stored of it.
+            Refused::ForItsNumber | Refused::ForGood if is_transactional => {
+                numbering.give_up();
+                Fate::Fails(it.tracked)
+            }
             // It has to follow on one that is not sent any more.
             Refused::ForOneBefore if it.may_be_stored && numbering.has_given_up() => {
                 Fate::Unknown(it.tracked)

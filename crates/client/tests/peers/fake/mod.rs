@@ -3,8 +3,9 @@
 //! It runs on a runtime of its own, so that it can be taken away in the middle, connections and all.
 
 mod services;
+mod transactions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -171,6 +172,10 @@ pub(crate) struct Fake {
     /// The next id that a producer gets.
     pub(crate) producer_ids: Arc<AtomicU32>,
     pub(crate) gives_ids: bool,
+    /// What `EndTransaction` answers, one after the other, before it ends transactions.
+    pub(crate) end_errors: Arc<Mutex<VecDeque<Status>>>,
+    /// The transactions that were to be ended: id, epoch and outcome.
+    pub(crate) ended: Arc<Mutex<Vec<(i64, i32, i32)>>>,
     /// Unary produce requests are appended and then answered with this, if it is set.
     pub(crate) produce_answer: Option<Status>,
     /// How long `DescribeTopic` takes.
@@ -195,6 +200,8 @@ impl Fake {
             subscribe_streams: Arc::default(),
             producer_ids: Arc::default(),
             gives_ids: true,
+            end_errors: Arc::default(),
+            ended: Arc::default(),
             produce_answer: None,
             describe_delay: Duration::ZERO,
         }

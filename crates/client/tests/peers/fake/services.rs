@@ -7,6 +7,7 @@ use logmill_proto::v1::fetch_service_server::{FetchService, FetchServiceServer};
 use logmill_proto::v1::node_service_server::{NodeService, NodeServiceServer};
 use logmill_proto::v1::produce_service_server::{ProduceService, ProduceServiceServer};
 use logmill_proto::v1::topic_service_server::{TopicService, TopicServiceServer};
+use logmill_proto::v1::transaction_service_server::TransactionServiceServer;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
@@ -23,6 +24,7 @@ impl Fake {
             .add_service(NodeServiceServer::new(self.clone()))
             .add_service(TopicServiceServer::new(self.clone()))
             .add_service(ProduceServiceServer::new(self.clone()))
+            .add_service(TransactionServiceServer::new(self.clone()))
             .add_service(FetchServiceServer::new(self))
     }
 

@@ -1,5 +1,7 @@
 //! A real node on a loopback port, over a directory that goes away with the test.
 
+mod blocking;
+mod groups;
 #[path = "../../../../broker/tests/behaviour/common/hook_fs.rs"]
 #[expect(dead_code, reason = "the broker's own tests use all of it")]
 mod hook_fs;
@@ -7,6 +9,7 @@ mod produce;
 mod read;
 mod restart;
 mod topics;
+mod transactions;
 mod truncation;
 
 use std::net::SocketAddr;

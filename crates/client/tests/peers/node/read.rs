@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use logmill_client::{
-    Client, Error, ErrorKind, Fetch, FetchFrom, Position, ProducerOptions, ProducerRecord, Subscribe,
+    Client, Error, ErrorKind, Fetch, FetchFrom, Isolation, PartitionData, Position, ProducerOptions,
+    ProducerRecord, Subscribe, TransactionalOptions, TransactionalProducer,
 };
 use logmill_record::{Offset, TimestampMs};
 use tokio::time::{Instant, timeout};
@@ -164,4 +165,75 @@ async fn a_deleted_topic_ends_its_subscription_with_the_reason() {
     };
     assert_eq!((last.kind(), last.reason()), (ErrorKind::NotFound, "TOPIC_NOT_FOUND"));
     assert!(timeout(SOON, subscription.next()).await.unwrap().is_none());
+}
+
+async fn producer(client: &Client, id: &str) -> TransactionalProducer {
+    client.transactional_producer(id, TransactionalOptions::default()).await.unwrap()
+}
+
+/// Waits for the answer, so that the offsets are in the order of the calls.
+async fn send(producer: &TransactionalProducer, value: &'static str) {
+    producer.send(ProducerRecord::new("t", value)).await.unwrap().await.unwrap();
+}
+
+fn texts(data: &PartitionData) -> Vec<String> {
+    let value = |value: Option<bytes::Bytes>| String::from_utf8(value.unwrap().to_vec()).unwrap();
+    data.records().map(|record| value(record.unwrap().value)).collect()
+}
+
+#[tokio::test]
+async fn a_reader_sees_what_is_committed_unless_it_asks_for_all() {
+    let node = Node::start().await;
+    let client = node.client_with_topic(1).await;
+    let (mut one, mut other) = (producer(&client, "one").await, producer(&client, "other").await);
+    send(&one, "aborted").await;
+    send(&other, "committed").await;
+    send(&one, "aborted too").await;
+    one.abort().await.unwrap();
+    other.commit().await.unwrap();
+    send(&one, "committed later").await;
+    one.commit().await.unwrap();
+    send(&other, "open").await;
+    send(&one, "behind it").await;
+    one.commit().await.unwrap();
+    let from = |at: Position| FetchFrom::new("t", 0, at);
+    let all = Isolation::ReadUncommitted;
+
+    let data = client.fetch(from(Position::Earliest).into()).await.unwrap().remove(0);
+    assert_eq!(texts(&data), ["committed", "committed later"]);
+    assert_eq!(
+        (data.next_offset, data.last_stable_offset, data.end_offset),
+        (Offset(7), Offset(7), Offset(10))
+    );
+    let batches = data.chunks.iter().flat_map(logmill_client::Chunk::batches).map(Result::unwrap);
+    let aborted =
+        batches.filter(|batch| data.is_aborted(batch.header())).map(|it| it.header().base_offset.get());
+    assert_eq!(aborted.collect::<Vec<_>>(), [0, 2, 3], "its marker too");
+
+    let fetch = Fetch { isolation: all, ..from(Position::Earliest).into() };
+    let data = client.fetch(fetch).await.unwrap().remove(0);
+    let six = ["aborted", "committed", "aborted too", "committed later", "open", "behind it"];
+    assert_eq!((texts(&data), data.next_offset), (six.map(str::to_owned).to_vec(), Offset(10)));
+
+    let mut subscription = client.subscribe(from(Position::Earliest).into()).await.unwrap();
+    let data = timeout(SOON, subscription.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!((texts(&data).len(), data.next_offset), (2, Offset(7)));
+    let nothing = timeout(Duration::from_millis(200), subscription.next()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    let subscribe = Subscribe { isolation: all, ..from(Position::Earliest).into() };
+    let mut subscription = client.subscribe(subscribe).await.unwrap();
+    let data = timeout(SOON, subscription.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(texts(&data), six);
+}
+
+#[tokio::test]
+async fn the_latest_place_is_the_end_of_what_the_reader_sees() {
+    let node = Node::start().await;
+    let client = node.client_with_topic(1).await;
+    let open = producer(&client, "one").await;
+    send(&open, "open").await;
+    let latest = [(0, Position::Latest)];
+    assert_eq!(client.list_offsets("t", &latest).await.unwrap()[0].offset, Offset(0));
+    let found = client.list_offsets_with("t", &latest, Isolation::ReadUncommitted).await.unwrap();
+    assert_eq!(found[0].offset, Offset(1));
 }

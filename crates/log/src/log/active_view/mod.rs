@@ -2,6 +2,7 @@
 
 mod place;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -76,13 +77,19 @@ impl ActiveView {
         Ok(self.file.is_some().then_some(self))
     }
 
-    pub(super) fn read(&self, log: &LogInner, from: Offset, max_bytes: usize) -> Result<Vec<Chunk>, Error> {
+    /// See [`Sealed::read`](crate::segment::Sealed::read).
+    pub(super) fn read(
+        &self,
+        log: &LogInner,
+        offsets: &Range<Offset>,
+        max_bytes: usize,
+    ) -> Result<Vec<Chunk>, Error> {
         match &self.part {
             Part::Rows(rows) => {
                 let (start, bytes) = self.bytes_of(rows)?;
-                self.check().read(rows.iter().cloned().map(Ok), (start, bytes), from, max_bytes)
+                self.check().read(rows.iter().cloned().map(Ok), (start, bytes), offsets, max_bytes)
             }
-            Part::Marks(marks) => self.read_marked(log, marks, from, max_bytes),
+            Part::Marks(marks) => self.read_marked(log, marks, offsets, max_bytes),
         }
     }
 
@@ -107,9 +114,10 @@ impl ActiveView {
         &self,
         log: &LogInner,
         marks: &[Mark],
-        from: Offset,
+        offsets: &Range<Offset>,
         max_bytes: usize,
     ) -> Result<Vec<Chunk>, Error> {
+        let from = offsets.start;
         let Some(first) = marks.first() else { return Ok(Vec::new()) };
         let lead = if first.offset == from { 0 } else { ROW_SPAN };
         let mut len = (max_bytes as u64).saturating_add(lead).max(ROW_SPAN);
@@ -118,7 +126,7 @@ impl ActiveView {
             let left = self.end - first.position;
             let bytes = self.read_bytes(first.position, len.min(left))?;
             let walked = self.walk(&bytes, first.offset);
-            let taken = take(&bytes, &walked.batches, from, max_bytes).map_err(corrupt)?;
+            let taken = take(&bytes, &walked.batches, offsets, max_bytes).map_err(corrupt)?;
             if !taken.range.is_empty() {
                 return Ok(chunks(marks, &bytes, &walked.batches, taken.range.end, from));
             }

@@ -76,7 +76,7 @@ pub(crate) fn open(
     let opened = recovery.active(last, &Before { sealed: &segments.sealed, states: &states })?;
     let mut state = recovery.state(segments, opened, options);
     state.active.set_since(&*env.clock);
-    let waiters = Waiters::new(state.durable.end);
+    let waiters = Waiters::new(state.durable.end, state.last_stable());
     if let Phase::ReadOnly(error) = &state.phase {
         tracing::error!(log = %dir.display(), %error, "the log is damaged and opened for reading only");
         waiters.end(error.clone());

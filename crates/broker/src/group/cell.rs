@@ -1,0 +1,220 @@
+//! A group as the node runs it: what happens is told to the machine, and what it wants done is done.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use logmill_log::env::{Wanted, Work};
+use parking_lot::Mutex;
+
+use super::DEFAULT_SESSION_TIMEOUT;
+use super::hold::name_of;
+use super::machine::{
+    Action, ConnectionId, Group, Kind, MemberStream, Restored, TopicChange, TopicPartition, UnitEpoch, UnitId,
+};
+use super::member::{Mailbox, Post};
+use super::record;
+use crate::broker::Core;
+use crate::budget::Budget;
+use crate::internal::{append_durable, batch_of};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub(super) name: Arc<str>,
+    pub(super) state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) machine: Group,
+    /// The group was deleted, and whoever comes makes another.
+    pub(super) is_gone: bool,
+    /// What is under way of each unit that somebody owns or owned.
+    holds: BTreeMap<UnitId, Budget>,
+    pub(super) mailboxes: BTreeMap<ConnectionId, Arc<Mailbox>>,
+    /// For when the next look at the clock is ordered.
+    armed: Option<Duration>,
+}
+
+/// What cannot be done under the group's lock.
+#[derive(Debug, Default)]
+struct Later {
+    settle: Vec<(UnitId, UnitEpoch)>,
+    persist: Vec<Restored>,
+    forget: Vec<UnitId>,
+}
+
+impl State {
+    /// The unit of that name.
+    pub(super) fn unit_id(&self, core: &Core, unit: &str) -> Option<UnitId> {
+        if self.machine.kind() != Some(Kind::Plain) {
+            return Some(UnitId::Named(unit.into()));
+        }
+        let (topic, partition) = unit.rsplit_once('/')?;
+        let partition = partition.parse().ok()?;
+        let topic = core.catalog.topic(topic).ok()?.id;
+        Some(UnitId::Partition(TopicPartition { topic, partition }))
+    }
+
+    pub(super) fn holds_of(&mut self, unit: &UnitId) -> &Budget {
+        self.holds.entry(unit.clone()).or_insert_with(Budget::unbounded)
+    }
+
+    /// Posts what members are to hear; the rest is for later.
+    fn take_actions(&mut self) -> Later {
+        let mut later = Later::default();
+        for action in self.machine.take_actions() {
+            match action {
+                Action::Settle { unit, epoch } => later.settle.push((unit, epoch)),
+                Action::Persist { unit, epoch, member, instance } => {
+                    later.persist.push(Restored { unit, epoch, member, instance });
+                }
+                Action::Forget { unit } => {
+                    self.holds.remove(&unit);
+                    later.forget.push(unit);
+                }
+                Action::Assign { to, unit, epoch } => {
+                    self.post(&to, Post::Assign(unit, epoch));
+                }
+                Action::Revoke { to, unit, epoch } => {
+                    self.post(&to, Post::Revoke(unit, epoch));
+                }
+                Action::WarmUp { to, unit } => self.post(&to, Post::WarmUp(unit)),
+                Action::CancelWarmUp { to, unit } => self.post(&to, Post::CancelWarmUp(unit)),
+                Action::Lost { to, unit, epoch, why } => {
+                    self.post(&to, Post::Lost(unit, epoch, why));
+                }
+                Action::Close { to, why } => {
+                    self.post(&to, Post::Close(why));
+                    self.mailboxes.remove(&to.connection);
+                }
+            }
+        }
+        later
+    }
+
+    fn post(&self, to: &MemberStream, post: Post) {
+        if let Some(mailbox) = self.mailboxes.get(&to.connection) {
+            mailbox.post(post);
+        }
+    }
+}
+
+impl Cell {
+    /// With what the last run left.
+    pub(super) fn restored(core: &Arc<Core>, name: Arc<str>, rows: Vec<Restored>) -> Arc<Self> {
+        let now = core.config.env.clock.monotonic();
+        let machine = Group::restore(now, rows, DEFAULT_SESSION_TIMEOUT);
+        let cell = Arc::new(Self { name, state: Mutex::new(State { machine, ..State::default() }) });
+        cell.tell(core, |_, _| ());
+        cell
+    }
+
+    /// Tells the machine something, and sees to what it wants done.
+    pub(super) fn tell<T>(
+        self: &Arc<Self>,
+        core: &Arc<Core>,
+        what: impl FnOnce(&mut State, Duration) -> T,
+    ) -> T {
+        let now = core.config.env.clock.monotonic();
+        let (told, later, deadline) = {
+            let mut state = self.state.lock();
+            let told = what(&mut state, now);
+            let later = state.take_actions();
+            (told, later, state.next_deadline())
+        };
+        if let Some(deadline) = deadline {
+            self.arm(core, deadline.saturating_sub(now));
+        }
+        self.see_to(core, later);
+        told
+    }
+
+    fn see_to(self: &Arc<Self>, core: &Arc<Core>, later: Later) {
+        for (unit, epoch) in later.settle {
+            self.settle(core, unit, epoch);
+        }
+        if !later.persist.is_empty() || !later.forget.is_empty() {
+            self.persist(core, later.persist, &later.forget);
+        }
+    }
+
+    /// Waits until nothing is under way of what former owners did, and ends what they have left.
+    fn settle(self: &Arc<Self>, core: &Arc<Core>, unit: UnitId, epoch: UnitEpoch) {
+        let under_way = self.state.lock().holds_of(&unit).clone();
+        let (cell, again) = (Arc::clone(self), Arc::clone(core));
+        drop(core.carry_on("the change of a unit's owner", async move {
+            let name = name_of(&again, &unit);
+            again.transactions.abort_those_that_hold(&again, &cell.name, &name).await;
+            let _ = under_way.empty().await;
+            cell.tell(&again, |state, now| state.machine.settled(now, &unit, epoch));
+            Ok(())
+        }));
+    }
+
+    /// Writes who has which unit, in one batch.
+    fn persist(self: &Arc<Self>, core: &Arc<Core>, rows: Vec<Restored>, forget: &[UnitId]) {
+        let now = core.config.env.clock.now();
+        let key = |unit: &UnitId| record::encode_key(&self.name, unit);
+        let rows_encoded = rows.iter().map(|row| (key(&row.unit), Some(record::encode(row))));
+        let forgotten = forget.iter().map(|unit| (key(unit), None));
+        let encoded: Vec<_> = rows_encoded.chain(forgotten).collect();
+        let batch = batch_of(now, encoded.iter().map(|(key, value)| (&key[..], value.as_deref())));
+        let lane = core.offsets.lane().clone();
+        let (cell, again) = (Arc::clone(self), Arc::clone(core));
+        drop(core.carry_on("an assignment", async move {
+            let written = append_durable(&lane, batch).await;
+            if let Err(error) = &written {
+                tracing::warn!(group = %cell.name, %error, "an assignment could not be written");
+            }
+            cell.tell(&again, |state, now| {
+                for row in &rows {
+                    match &written {
+                        Ok(_) => state.machine.persisted(now, &row.unit, row.epoch),
+                        Err(_) => state.machine.persist_failed(now, &row.unit, row.epoch),
+                    }
+                }
+            });
+            Ok(())
+        }));
+    }
+
+    pub(super) fn topic_changed(self: &Arc<Self>, core: &Arc<Core>, change: TopicChange) {
+        self.tell(core, |state, now| state.machine.topics_changed(now, [change]));
+    }
+
+    /// Orders a look at the clock, unless an earlier one is ordered.
+    fn arm(self: &Arc<Self>, core: &Arc<Core>, delay: Duration) {
+        let wanted: Wanted = Arc::<Self>::downgrade(self);
+        let (cell, weak) = (Arc::downgrade(self), Arc::downgrade(core));
+        let task = move || {
+            let (Some(cell), Some(core)) = (cell.upgrade(), weak.upgrade()) else { return };
+            cell.tell(&core, State::tick);
+        };
+        core.config.env.scheduler.spawn_after_if_wanted(Work::Wake, delay, wanted, Box::new(task));
+    }
+}
+
+impl State {
+    /// When to look at the clock, if that is not ordered yet.
+    fn next_deadline(&mut self) -> Option<Duration> {
+        let deadline = self.machine.next_deadline()?;
+        if self.armed.is_some_and(|armed| armed <= deadline) {
+            return None;
+        }
+        self.armed = Some(deadline);
+        Some(deadline)
+    }
+
+    fn tick(&mut self, now: Duration) {
+        self.armed = self.armed.filter(|armed| *armed > now);
+        // Members in this process live as long as their handles.
+        let local: Vec<_> = self.mailboxes.values().filter_map(|mailbox| mailbox.local()).collect();
+        for stream in local {
+            // One that is no member any more hears so.
+            let _ = self.machine.heartbeat(now, &stream);
+        }
+        self.machine.tick(now);
+    }
+}

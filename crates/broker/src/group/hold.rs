@@ -1,0 +1,85 @@
+//! A unit stays with its owner while something of it is under way.
+
+use std::sync::Arc;
+
+use super::cell::Cell;
+use super::machine::{Stale, TopicPartition, UnitEpoch, UnitId};
+use crate::broker::Core;
+use crate::budget::Permit;
+use crate::error::{Error, Reason, shorten};
+
+/// The right of a unit's owner to something that has to be done before another owns it. It is given back when this is
+/// dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    group: Arc<str>,
+    unit: String,
+    epoch: i32,
+    partitions: Vec<TopicPartition>,
+    _place: Permit,
+}
+
+impl Held {
+    pub(crate) fn group(&self) -> &str {
+        &self.group
+    }
+
+    pub(crate) fn unit(&self) -> &str {
+        &self.unit
+    }
+
+    pub(crate) fn epoch(&self) -> i32 {
+        self.epoch
+    }
+
+    /// Whether the partition is one of the unit's.
+    pub(crate) fn has(&self, topic: uuid::Uuid, partition: u32) -> bool {
+        self.partitions.contains(&TopicPartition { topic, partition })
+    }
+}
+
+impl Cell {
+    /// See [`Groups::hold`](super::Groups::hold).
+    pub(super) fn hold(&self, core: &Core, unit: &str, epoch: i32) -> Result<Held, Error> {
+        let mut state = self.state.lock();
+        let id = state.unit_id(core, unit).ok_or_else(|| self.stale(unit, epoch, None))?;
+        state.machine.check(None, &id, UnitEpoch(epoch)).map_err(|Stale { owner }| {
+            let owner = owner.map(|(member, epoch)| (member.to_string(), epoch.0));
+            self.stale(unit, epoch, owner.as_ref())
+        })?;
+        let partitions = state.machine.partitions_of(&id).to_vec();
+        let place = state.holds_of(&id).take(1).ok_or_else(|| Error::fault("a commit"))?;
+        let (group, unit) = (Arc::clone(&self.name), unit.to_owned());
+        Ok(Held { group, unit, epoch, partitions, _place: place })
+    }
+
+    fn stale(&self, unit: &str, epoch: i32, owner: Option<&(String, i32)>) -> Error {
+        let shown = shorten(unit);
+        let who = match owner {
+            Some((member, current)) => format!("the member {member:?} has it, in epoch {current}"),
+            None => "nobody has it".to_owned(),
+        };
+        let message = format!(
+            "the unit {shown:?} of group {:?} is not the caller's in epoch {epoch}: {who}; what it has done since it \
+             was taken away does not count, and is done by whoever has it now",
+            self.name
+        );
+        let error =
+            Error::new(Reason::StaleAssignment, message).with("group", &self.name).with("unit", shown);
+        match owner {
+            Some((_, current)) => error.with("current_epoch", current),
+            None => error,
+        }
+    }
+}
+
+/// What people call a unit.
+pub(super) fn name_of(core: &Core, unit: &UnitId) -> String {
+    match unit {
+        UnitId::Named(name) => name.to_string(),
+        UnitId::Partition(TopicPartition { topic, partition }) => match core.catalog.name_of(*topic) {
+            Some(name) => format!("{name}/{partition}"),
+            None => format!("{topic}/{partition}"),
+        },
+    }
+}

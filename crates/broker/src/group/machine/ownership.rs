@@ -1,0 +1,51 @@
+//! Whose commits count.
+
+use super::Group;
+use super::names::{MemberId, TopicPartition, UnitEpoch, UnitId};
+
+/// A commit of somebody who does not own the unit, or not in that epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stale {
+    /// Who owns it, and in which epoch, if anybody does.
+    pub(crate) owner: Option<(MemberId, UnitEpoch)>,
+}
+
+impl Group {
+    /// Who owns the unit, and in which epoch: also one that was told to give it up, or that was not heard of since a
+    /// restart.
+    pub(crate) fn owner(&self, unit: &UnitId) -> Option<(&MemberId, UnitEpoch)> {
+        let unit = self.units.get(unit)?;
+        Some((unit.owner()?, unit.epoch))
+    }
+
+    /// Whether a commit for the unit, made in that epoch, counts. Who does not say which member it is, is known by the
+    /// epoch, which no other ever had.
+    pub(crate) fn check(
+        &self,
+        member: Option<&MemberId>,
+        unit: &UnitId,
+        epoch: UnitEpoch,
+    ) -> Result<(), Stale> {
+        match self.owner(unit) {
+            Some((owner, current)) if current == epoch && member.is_none_or(|member| member == owner) => {
+                Ok(())
+            }
+            owner => Err(Stale { owner: owner.map(|(member, epoch)| (member.clone(), epoch)) }),
+        }
+    }
+
+    /// The unit's partitions, as it is declared now.
+    pub(crate) fn partitions_of(&self, unit: &UnitId) -> Vec<TopicPartition> {
+        let Some(known) = self.units.get(unit) else { return Vec::new() };
+        match unit {
+            UnitId::Partition(only) => vec![*only],
+            UnitId::Named(_) => known.declared.as_deref().unwrap_or_default().to_vec(),
+        }
+    }
+
+    /// The units that were ever assigned.
+    pub(crate) fn assigned_units(&self) -> Vec<UnitId> {
+        let assigned = self.units.iter().filter(|(_, unit)| unit.was_ever_assigned());
+        assigned.map(|(id, _)| id.clone()).collect()
+    }
+}

@@ -1,0 +1,152 @@
+//! Consumer groups: who reads which partitions, and how far.
+//!
+//! * [`machine`] decides, and does nothing else: it has no clock, no disk and no streams.
+//! * [`cell`] is a group as the node runs it: it does what the machine wants done.
+//! * [`member`] is a member's end: what it hears, and what it says.
+//! * [`consume`] is a member that is given the records of its units, too.
+//! * [`commit`]: how far the owner of a unit has read, in the log of [offsets](crate::offsets).
+//! * [`hold`]: a unit stays with its owner while something of it is under way.
+//! * [`record`]: the bytes that say who has a unit, in the same log, so that their order is that of the commits.
+//!
+//! Lock order: the registry's lock, then a group's, then a mailbox's or a lane's; the catalog's is a leaf.
+
+mod cell;
+mod commit;
+mod consume;
+mod hold;
+mod machine;
+mod member;
+mod operations;
+pub(crate) mod record;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cell::Cell;
+pub use consume::{Consume, ConsumeStart, Consumed, Consumer, UnitData};
+pub(crate) use hold::Held;
+use machine::{ConnectionId, Topic};
+pub(crate) use machine::{Restored, TopicChange, UnitId};
+pub use member::{
+    AssignedPartition, Assignment, CommittedOffset, GroupEvent, GroupInterest, JoinGroup, LostUnit, Member,
+    MemberHandle,
+};
+pub use operations::{
+    GroupDescription, GroupMember, GroupOffset, GroupPage, GroupState, GroupSummary, GroupUnit, ListGroups,
+    OffsetReset, ResetOffsets,
+};
+use parking_lot::Mutex;
+
+use crate::broker::Core;
+use crate::catalog::TopicState;
+use crate::error::{Error, Reason, shorten};
+use crate::limits::Limit;
+
+/// How long a member keeps its units without a sign of life, unless it says otherwise: 30 s. And so long the members of
+/// the last run are awaited.
+pub const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a member may take to give up a unit, unless it says otherwise: 60 s.
+pub const DEFAULT_REBALANCE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The groups that have, or had, members since the node was started, or own units since before.
+#[derive(Debug, Default)]
+pub(crate) struct Groups {
+    cells: Mutex<BTreeMap<Arc<str>, Arc<Cell>>>,
+    connections: AtomicU64,
+}
+
+impl Groups {
+    /// Takes up what the last run left: who owned what.
+    pub(crate) fn restore(&self, core: &Arc<Core>, rows: BTreeMap<String, Vec<Restored>>) {
+        for (group, mut rows) in rows {
+            // A topic that was deleted never comes again.
+            rows.retain(|row| match &row.unit {
+                UnitId::Partition(of) => core.catalog.name_of(of.topic).is_some(),
+                UnitId::Named(_) => true,
+            });
+            if rows.is_empty() {
+                continue;
+            }
+            let name: Arc<str> = group.into();
+            let cell = Cell::restored(core, Arc::clone(&name), rows);
+            self.cells.lock().insert(name, cell);
+        }
+    }
+
+    /// Keeps a unit with its owner as long as what is returned lives.
+    pub(crate) fn hold(&self, core: &Core, group: &str, unit: &str, epoch: i32) -> Result<Held, Error> {
+        self.get(group)?.hold(core, unit, epoch)
+    }
+
+    fn get(&self, group: &str) -> Result<Arc<Cell>, Error> {
+        self.find(group).ok_or_else(|| not_found(group))
+    }
+
+    fn find(&self, group: &str) -> Option<Arc<Cell>> {
+        self.cells.lock().get(group).map(Arc::clone)
+    }
+
+    /// The group, which is made if there is none.
+    fn get_or_make(&self, core: &Arc<Core>, group: &str) -> Result<Arc<Cell>, Error> {
+        let mut cells = self.cells.lock();
+        if let Some(cell) = cells.get(group) {
+            return Ok(Arc::clone(cell));
+        }
+        let doing = || format!("the group {:?}", shorten(group));
+        core.bounds.check(Limit::MaxGroups, cells.len() + 1, doing, "delete groups that nobody needs")?;
+        let name: Arc<str> = group.into();
+        let cell = Cell::restored(core, Arc::clone(&name), Vec::new());
+        cells.insert(name, Arc::clone(&cell));
+        Ok(cell)
+    }
+
+    /// A group that was made for a member who may not join is none.
+    fn drop_unused(&self, cell: &Arc<Cell>) {
+        let mut cells = self.cells.lock();
+        let mut state = cell.state.lock();
+        if state.machine.member_count() == 0 && state.machine.unit_count() == 0 && !state.is_gone {
+            state.is_gone = true;
+            cells.remove(&cell.name);
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Cell>> {
+        self.cells.lock().values().map(Arc::clone).collect()
+    }
+
+    fn next_connection(&self) -> ConnectionId {
+        ConnectionId(self.connections.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Tells every group of a topic that is new, or has more partitions.
+    pub(crate) fn topic_exists(&self, core: &Arc<Core>, topic: &TopicState) {
+        let name: Arc<str> = topic.identity.name.as_str().into();
+        self.topic_changed(core, &TopicChange::Exists(name, Topic::of(topic)));
+    }
+
+    /// Tells every group of a topic that was deleted.
+    pub(crate) fn topic_gone(&self, core: &Arc<Core>, topic: &TopicState) {
+        self.topic_changed(core, &TopicChange::Gone(topic.id));
+    }
+
+    fn topic_changed(&self, core: &Arc<Core>, change: &TopicChange) {
+        for cell in self.all() {
+            cell.topic_changed(core, change.clone());
+        }
+    }
+}
+
+impl Topic {
+    fn of(topic: &TopicState) -> Self {
+        Self { id: topic.id, partitions: topic.identity.partition_count }
+    }
+}
+
+fn not_found(group: &str) -> Error {
+    let shown = shorten(group);
+    let message = format!("there is no group {shown:?}: join it first, or see which groups there are");
+    Error::new(Reason::GroupNotFound, message).with("group", shown)
+}

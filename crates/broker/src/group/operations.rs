@@ -1,0 +1,450 @@
+//! What operators ask of groups: which there are, how one stands, to have it go on elsewhere, to delete it.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use logmill_record::{Offset, TimestampMs};
+
+use super::hold::name_of;
+use super::machine::{GroupState as State, MemberDescription, Presence, UnitDescription, UnitStatus};
+use super::{Groups, not_found};
+use crate::access::{Operation, authorize};
+use crate::broker::{Broker, Core};
+use crate::catalog::Partition;
+use crate::context::RequestContext;
+use crate::error::{Error, Reason};
+use crate::fetch::{Isolation, locate};
+use crate::limits::Limit;
+use crate::offsets::{Committed, Key};
+use crate::topic::Position;
+
+/// Which groups to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListGroups {
+    /// At most so many; 0 means 1,000, which is also the most.
+    pub page_size: usize,
+    /// The last page's `next_page_token`, or empty for the first page.
+    pub page_token: String,
+}
+
+/// A page of groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupPage {
+    /// In order of their names.
+    pub groups: Vec<GroupSummary>,
+    /// Where the next page starts; empty at the end.
+    pub next_page_token: String,
+}
+
+/// A group, in short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupSummary {
+    /// Its name.
+    pub group: String,
+    /// What it is doing.
+    pub state: GroupState,
+    /// How many members it has, those included that may come back.
+    pub member_count: usize,
+}
+
+/// What a group is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupState {
+    /// It has no members, and awaits none.
+    Empty,
+    /// Every unit that a member can have is owned, and stays where it is.
+    Stable,
+    /// Units are on their way from one member to another.
+    Rebalancing,
+}
+
+/// A group and all that it has.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct GroupDescription {
+    /// Its name.
+    pub group: String,
+    /// What it is doing.
+    pub state: GroupState,
+    /// Its members, those included that may come back.
+    pub members: Vec<GroupMember>,
+    /// Units that nobody owns now.
+    pub unowned: Vec<GroupUnit>,
+    /// How far it has come, in each partition for which it has committed something.
+    pub offsets: Vec<GroupOffset>,
+}
+
+/// A member of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupMember {
+    /// Its id.
+    pub member_id: String,
+    /// Its place, if it is a static member.
+    pub instance_id: Option<String>,
+    /// Whether it can be spoken to; else it may come back.
+    pub is_connected: bool,
+    /// What it owns.
+    pub units: Vec<GroupUnit>,
+}
+
+/// A unit of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupUnit {
+    /// Its name: of a group of topics `topic/partition`.
+    pub unit: String,
+    /// The epoch of its last assignment; 0 if it had none.
+    pub epoch: i32,
+    /// What is happening to it, in a word, such as `owned` or `revoking`.
+    pub status: &'static str,
+    /// The member that it is on its way to.
+    pub next_member: Option<String>,
+}
+
+/// How far a group has come in a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupOffset {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition's number.
+    pub partition: u32,
+    /// The offset of the next record to read.
+    pub offset: Offset,
+    /// What was said with the commit.
+    pub metadata: String,
+    /// When it was committed.
+    pub committed_at: TimestampMs,
+    /// Records that can be read from there on, or from the first one that is kept; `None` if the topic was deleted.
+    pub lag_records: Option<u64>,
+    /// How long the next record has waited to be read; zero if there is none, `None` if that is not known.
+    pub lag: Option<Duration>,
+}
+
+/// Where a group is to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResetOffsets {
+    /// The group. It has no members, and awaits none.
+    pub group: String,
+    /// The topics, each with the partitions, or with none for all of them.
+    pub topics: Vec<(String, Vec<u32>)>,
+    /// Where to go on in each.
+    pub to: Position,
+    /// Only says what would be done.
+    pub dry_run: bool,
+}
+
+/// Where a group goes on after a reset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OffsetReset {
+    /// The topic's name.
+    pub topic: String,
+    /// The partition's number.
+    pub partition: u32,
+    /// What was committed before, if anything.
+    pub from: Option<Offset>,
+    /// What is committed, or would be.
+    pub to: Offset,
+}
+
+const MAX_PAGE: usize = 1_000;
+
+impl Broker {
+    /// Lists groups in order of their names, a page at a time: those that have members, and those that have committed
+    /// something.
+    ///
+    /// # Errors
+    /// [`NodeClosing`](crate::Reason::NodeClosing).
+    pub fn list_groups(
+        &self,
+        context: &RequestContext,
+        request: ListGroups,
+    ) -> impl Future<Output = Result<GroupPage, Error>> + Send + 'static + use<> {
+        let page = authorize(context, &Operation::ListGroups)
+            .and_then(|()| self.core().check_open())
+            .map(|()| page(self.core(), request));
+        std::future::ready(page)
+    }
+
+    /// Describes a group: its members, their units, and how far it has come.
+    ///
+    /// # Errors
+    /// [`GroupNotFound`](crate::Reason::GroupNotFound).
+    pub fn describe_group(
+        &self,
+        context: &RequestContext,
+        group: &str,
+    ) -> impl Future<Output = Result<GroupDescription, Error>> + Send + 'static + use<> {
+        let allowed =
+            authorize(context, &Operation::DescribeGroup { group }).and_then(|()| self.core().check_open());
+        let group = group.to_owned();
+        // The time of the next record is looked up in files.
+        self.core().read("a description", move |core| {
+            allowed?;
+            describe(core, &group)
+        })
+    }
+
+    /// Has a group go on elsewhere, or says what that would be. Its members are stopped before.
+    ///
+    /// # Errors
+    /// [`GroupNotEmpty`](crate::Reason::GroupNotEmpty); [`TopicNotFound`](crate::Reason::TopicNotFound);
+    /// [`PartitionNotFound`](crate::Reason::PartitionNotFound); [`OffsetOutOfRange`](crate::Reason::OffsetOutOfRange).
+    /// Nothing is changed then.
+    pub fn reset_offsets(
+        &self,
+        context: &RequestContext,
+        request: ResetOffsets,
+    ) -> impl Future<Output = Result<Vec<OffsetReset>, Error>> + Send + 'static + use<> {
+        let core = Arc::clone(self.core());
+        let topics = request.topics.iter().map(|(topic, _)| topic.as_str()).collect();
+        let allowed = authorize(context, &Operation::ResetOffsets { group: &request.group, topics })
+            .and_then(|()| core.check_open())
+            .and_then(|()| crate::names::check_group(&request.group))
+            .and_then(|()| core.groups.check_empty(&request.group));
+        let dry_run = request.dry_run;
+        let plan = core.read("a reset", move |core| allowed.and_then(|()| plan(core, &request)));
+        async move {
+            let changes = plan.await?;
+            let resets: Vec<OffsetReset> = changes.iter().map(|change| change.reset.clone()).collect();
+            if dry_run {
+                return Ok(resets);
+            }
+            let again = Arc::clone(&core);
+            core.carry_on("a reset", async move {
+                if let Some(change) = changes.first() {
+                    again.groups.check_empty(&change.key.group)?;
+                }
+                let all = changes.into_iter().map(|change| (change.key, Some(change.committed))).collect();
+                again.offsets.rewrite(&again, all).await
+            })
+            .await?;
+            Ok(resets)
+        }
+    }
+
+    /// Deletes what a group has committed for a topic, also one that was deleted.
+    ///
+    /// # Errors
+    /// [`GroupNotFound`](crate::Reason::GroupNotFound); [`GroupNotEmpty`](crate::Reason::GroupNotEmpty).
+    pub fn delete_offsets(
+        &self,
+        context: &RequestContext,
+        group: &str,
+        topic: &str,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
+        let allowed = authorize(context, &Operation::DeleteGroup { group });
+        self.delete_of_group(allowed, group, Some(topic.to_owned()))
+    }
+
+    /// Deletes a group: what it has committed, and who had which unit.
+    ///
+    /// # Errors
+    /// [`GroupNotFound`](crate::Reason::GroupNotFound); [`GroupNotEmpty`](crate::Reason::GroupNotEmpty).
+    pub fn delete_group(
+        &self,
+        context: &RequestContext,
+        group: &str,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
+        let allowed = authorize(context, &Operation::DeleteGroup { group });
+        self.delete_of_group(allowed, group, None)
+    }
+
+    fn delete_of_group(
+        &self,
+        allowed: Result<(), Error>,
+        group: &str,
+        topic: Option<String>,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
+        let core = Arc::clone(self.core());
+        let checked = allowed
+            .and_then(|()| core.check_open())
+            .and_then(|()| exists(&core, group))
+            .and_then(|()| core.groups.check_empty(group));
+        let (group, again) = (group.to_owned(), Arc::clone(&core));
+        let deleted = checked.map(|()| {
+            core.carry_on("the deletion of a group", async move {
+                again.groups.check_empty(&group)?;
+                let all = again.offsets.all_of(&group);
+                let meant = |key: &Key| topic.as_ref().is_none_or(|topic| key.topic == *topic);
+                let gone =
+                    all.into_iter().filter(|(key, _)| meant(key)).map(|(key, _)| (key, None)).collect();
+                again.offsets.rewrite(&again, gone).await?;
+                if topic.is_none() {
+                    again.groups.forget(&again, &group).await?;
+                }
+                Ok(())
+            })
+        });
+        async move { deleted?.await }
+    }
+}
+
+impl Groups {
+    /// Refuses to go on behind the back of members.
+    fn check_empty(&self, group: &str) -> Result<(), Error> {
+        let count = self.find(group).map_or(0, |cell| cell.state.lock().machine.member_count());
+        if count == 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "the group {group:?} has {count} members, who would not notice: stop them, and wait until their session \
+             time-outs have passed"
+        );
+        Err(Error::new(Reason::GroupNotEmpty, message).with("group", group).with("members", count))
+    }
+
+    /// Nobody has had any unit of the group.
+    async fn forget(&self, core: &Arc<Core>, group: &str) -> Result<(), Error> {
+        let Some(cell) = self.find(group) else { return Ok(()) };
+        let units = cell.state.lock().machine.assigned_units();
+        core.offsets.forget_units(core, group, &units).await?;
+        let mut cells = self.cells.lock();
+        let mut state = cell.state.lock();
+        if state.machine.member_count() == 0 {
+            state.is_gone = true;
+            cells.remove(group);
+        }
+        Ok(())
+    }
+}
+
+fn exists(core: &Core, group: &str) -> Result<(), Error> {
+    if core.groups.find(group).is_some() || !core.offsets.all_of(group).is_empty() {
+        Ok(())
+    } else {
+        Err(not_found(group))
+    }
+}
+
+fn page(core: &Core, request: ListGroups) -> GroupPage {
+    let ListGroups { page_size, page_token: after } = request;
+    let size = if page_size == 0 { MAX_PAGE } else { page_size.min(MAX_PAGE) };
+    let mut names: BTreeSet<String> = core.offsets.groups().into_iter().collect();
+    names.extend(core.groups.all().iter().map(|cell| cell.name.to_string()));
+    let mut shown = names.into_iter().filter(|name| after.is_empty() || *name > after);
+    let groups: Vec<_> = shown.by_ref().take(size).map(|name| summary(core, name)).collect();
+    let more = shown.next().is_some();
+    let last = groups.last().map(|group| group.group.clone());
+    GroupPage { groups, next_page_token: last.filter(|_| more).unwrap_or_default() }
+}
+
+fn summary(core: &Core, group: String) -> GroupSummary {
+    let cell = core.groups.find(&group);
+    let (state, member_count) = cell.map_or((GroupState::Empty, 0), |cell| {
+        let machine = &cell.state.lock().machine;
+        (public(machine.state()), machine.member_count())
+    });
+    GroupSummary { group, state, member_count }
+}
+
+fn public(state: State) -> GroupState {
+    match state {
+        State::Empty => GroupState::Empty,
+        State::Stable => GroupState::Stable,
+        State::Rebalancing => GroupState::Rebalancing,
+    }
+}
+
+fn describe(core: &Arc<Core>, group: &str) -> Result<GroupDescription, Error> {
+    exists(core, group)?;
+    let described = core.groups.find(group).map(|cell| cell.state.lock().machine.describe());
+    let offsets = core.offsets.all_of(group);
+    let offsets = offsets.into_iter().map(|(key, committed)| lag(core, key, committed)).collect();
+    let unit = |unit: &UnitDescription| GroupUnit {
+        unit: name_of(core, &unit.unit),
+        epoch: unit.epoch.0,
+        status: status(unit.status),
+        next_member: unit.next.as_ref().map(ToString::to_string),
+    };
+    let member = |member: &MemberDescription| GroupMember {
+        member_id: member.id.to_string(),
+        instance_id: member.instance.as_ref().map(ToString::to_string),
+        is_connected: matches!(member.presence, Presence::Connected(_)),
+        units: member.units.iter().map(unit).collect(),
+    };
+    Ok(GroupDescription {
+        group: group.to_owned(),
+        state: described.as_ref().map_or(GroupState::Empty, |described| public(described.state)),
+        members: described.iter().flat_map(|it| &it.members).map(member).collect(),
+        unowned: described.iter().flat_map(|it| &it.unowned).map(unit).collect(),
+        offsets,
+    })
+}
+
+const fn status(status: UnitStatus) -> &'static str {
+    match status {
+        UnitStatus::Owned => "owned",
+        UnitStatus::WarmingUp => "warming up",
+        UnitStatus::Revoking => "revoking",
+        UnitStatus::Settling => "settling",
+        UnitStatus::Persisting => "assigning",
+        UnitStatus::PersistFailed => "not assigned: the disk failed",
+        UnitStatus::Unassigned => "unassigned",
+    }
+}
+
+/// How far a group is behind in a partition.
+fn lag(core: &Core, key: Key, committed: Committed) -> GroupOffset {
+    let topic = core.catalog.topic(&key.topic).ok().filter(|topic| topic.id == committed.topic_id);
+    let partition = topic.as_ref().and_then(|topic| topic.partition(key.partition).ok());
+    let range = partition.map(Partition::range);
+    let next = range.map(|range| committed.offset.max(range.start));
+    let lag_records = range.zip(next).map(|(range, next)| range.last_stable.get().saturating_sub(next.get()));
+    let waited = || {
+        let appended_at = partition?.appended_at(next?)?;
+        let now = core.config.env.clock.now();
+        u64::try_from(now.get().saturating_sub(appended_at.get())).ok().map(Duration::from_millis)
+    };
+    let lag = if lag_records == Some(0) { Some(Duration::ZERO) } else { waited() };
+    GroupOffset {
+        topic: key.topic,
+        partition: key.partition,
+        offset: committed.offset,
+        metadata: committed.metadata,
+        committed_at: committed.at,
+        lag_records,
+        lag,
+    }
+}
+
+/// What a reset changes in a partition.
+struct Change {
+    key: Key,
+    committed: Committed,
+    reset: OffsetReset,
+}
+
+fn plan(core: &Arc<Core>, request: &ResetOffsets) -> Result<Vec<Change>, Error> {
+    let mut changes: Vec<Change> = Vec::new();
+    for (name, partitions) in &request.topics {
+        let topic = core.catalog.topic(name)?;
+        let all: Vec<u32> = (0..topic.identity.partition_count).collect();
+        let named = if partitions.is_empty() { &all } else { partitions };
+        let count = changes.len() + named.len();
+        let doing = || format!("a reset of {count} partitions");
+        core.bounds.check(Limit::MaxPositions, count, doing, "reset them in several requests")?;
+        for partition in named {
+            let (to, _) = locate(topic.partition(*partition)?, request.to, Isolation::ReadCommitted)?;
+            let (group, name) = (request.group.clone(), name.clone());
+            let before = core.offsets.get(&group, &name, *partition);
+            let from = before.filter(|before| before.topic_id == topic.id).map(|before| before.offset);
+            let committed = Committed {
+                topic_id: topic.id,
+                offset: to,
+                last_epoch: None,
+                metadata: String::new(),
+                at: core.config.env.clock.now(),
+            };
+            let reset = OffsetReset { topic: name.clone(), partition: *partition, from, to };
+            changes.push(Change { key: Key { group, topic: name, partition: *partition }, committed, reset });
+        }
+    }
+    Ok(changes)
+}

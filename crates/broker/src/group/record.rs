@@ -1,0 +1,125 @@
+//! The bytes of `internal/offsets` that say who has a unit: the last assignment of each, so that no epoch comes again.
+//!
+//! | key | | |
+//! |---|---|---|
+//! | | version | `INT16`; 4096, which Kafka's records in such a log never have |
+//! | | group | `STRING` |
+//! | | kind of the unit | `INT8`; 0 a partition, 1 a name |
+//! | | the unit | topic UUID (16 bytes) and partition (`INT32`), or its name (`STRING`) |
+//!
+//! | value | | |
+//! |---|---|---|
+//! | | version | `INT16`; 0 |
+//! | | epoch | `INT32` |
+//! | | member | `STRING` |
+//! | | instance id | `STRING`; empty for none |
+//!
+//! A null value says that the unit is gone.
+
+use bytes::Bytes;
+
+use super::machine::{InstanceId, MemberId, Restored, TopicPartition, UnitEpoch, UnitId};
+use crate::internal::codec::{DecodeError, Reader, Writer};
+
+/// Of the keys. Those of Kafka's own records are far below.
+pub(crate) const KEY_VERSION: i16 = 4096;
+const VERSION: i16 = 0;
+const KIND_PARTITION: i8 = 0;
+const KIND_NAMED: i8 = 1;
+
+pub(crate) fn encode_key(group: &str, unit: &UnitId) -> Bytes {
+    let mut out = Writer::default();
+    out.i16(KEY_VERSION);
+    out.string(group);
+    match unit {
+        UnitId::Partition(TopicPartition { topic, partition }) => {
+            out.i8(KIND_PARTITION);
+            out.uuid(*topic);
+            out.i32(i32::try_from(*partition).expect("a topic has far fewer partitions"));
+        }
+        UnitId::Named(name) => {
+            out.i8(KIND_NAMED);
+            out.string(name);
+        }
+    }
+    out.finish()
+}
+
+/// The group and the unit.
+pub(crate) fn decode_key(key: &[u8]) -> Result<(String, UnitId), DecodeError> {
+    let mut key = Reader::new(key);
+    key.version(KEY_VERSION)?;
+    let group = key.string("group")?.to_owned();
+    let unit = match key.i8("kind of the unit")? {
+        KIND_PARTITION => {
+            let topic = key.uuid("topic of the unit")?;
+            UnitId::Partition(TopicPartition { topic, partition: key.u32("partition of the unit")? })
+        }
+        KIND_NAMED => UnitId::Named(key.string("name of the unit")?.into()),
+        kind => return Err(DecodeError::Value { what: "kind of the unit", value: kind.into() }),
+    };
+    key.end()?;
+    Ok((group, unit))
+}
+
+pub(crate) fn encode(row: &Restored) -> Bytes {
+    let mut out = Writer::default();
+    out.i16(VERSION);
+    out.i32(row.epoch.0);
+    out.string(&row.member.to_string());
+    out.string(&row.instance.as_ref().map(ToString::to_string).unwrap_or_default());
+    out.finish()
+}
+
+pub(crate) fn decode(unit: UnitId, value: &[u8]) -> Result<Restored, DecodeError> {
+    let mut value = Reader::new(value);
+    value.version(VERSION)?;
+    let epoch = UnitEpoch(value.i32("epoch of the unit")?);
+    let member = MemberId::new(value.string("member")?);
+    let instance = Some(value.string("instance id")?).filter(|id| !id.is_empty()).map(InstanceId::new);
+    value.end()?;
+    Ok(Restored { unit, epoch, member, instance })
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn row(unit: UnitId) -> Restored {
+        let instance = Some(InstanceId::new("i"));
+        Restored { unit, epoch: UnitEpoch(7), member: MemberId::new("m"), instance }
+    }
+
+    /// The formats as they are on disks: they change with a version and a migration, never like this.
+    #[test]
+    fn golden_bytes() {
+        let topic = Uuid::from_u128(0x0011_2233_4455_6677_8899_AABB_CCDD_EEFF);
+        let partition = UnitId::Partition(TopicPartition { topic, partition: 3 });
+        let expected = [&b"\x10\0\0\x01g\0"[..], topic.as_bytes(), &[0, 0, 0, 3]].concat();
+        assert_eq!(encode_key("g", &partition), expected);
+        let named = UnitId::Named("u".into());
+        assert_eq!(encode_key("g", &named), &b"\x10\0\0\x01g\x01\0\x01u"[..]);
+        assert_eq!(encode(&row(named.clone())), &b"\0\0\0\0\0\x07\0\x01m\0\x01i"[..]);
+        for unit in [partition, named] {
+            assert_eq!(decode_key(&encode_key("g", &unit)), Ok(("g".to_owned(), unit.clone())));
+            let anonymous = Restored { instance: None, ..row(unit.clone()) };
+            assert_eq!(decode(unit.clone(), &encode(&anonymous)), Ok(anonymous));
+            assert_eq!(decode(unit.clone(), &encode(&row(unit.clone()))), Ok(row(unit)));
+        }
+    }
+
+    #[test]
+    fn every_cut_and_every_extra_byte_is_refused() {
+        let unit = UnitId::Named("u".into());
+        let (key, value) = (encode_key("g", &unit), encode(&row(unit.clone())));
+        for len in 0..key.len() {
+            assert!(decode_key(&key[..len]).is_err(), "{len} bytes");
+        }
+        for len in 0..value.len() {
+            assert!(decode(unit.clone(), &value[..len]).is_err(), "{len} bytes");
+        }
+        assert_eq!(decode_key(&[&key[..], &[0]].concat()), Err(DecodeError::Trailing(1)));
+    }
+}

@@ -1,0 +1,264 @@
+//! What groups have committed: where each goes on reading in each partition.
+//!
+//! Every commit is a record of `internal/offsets`; those of a transaction count when it is committed. What is in
+//! memory is on disk: a commit is applied when it is durable, in the order of the log. The same log says who has a
+//! unit ([`record`](crate::group::record)), so that the order of both is one.
+//!
+//! Lock order: the order of commits, then the state's lock or a lane's.
+
+mod commit;
+mod record;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+pub(crate) use commit::Resolved;
+pub use commit::{MAX_COMMIT_METADATA_BYTES, OffsetToCommit};
+use logmill_log::OpenTransaction;
+use logmill_record::Offset;
+use parking_lot::Mutex;
+pub(crate) use record::{Committed, Key};
+
+use crate::broker::Core;
+use crate::error::{Error, OpenError, Reason};
+use crate::group::{Restored, UnitId, record as assignments};
+use crate::internal::{InternalLog, append_durable, batch_of};
+use crate::produce::Lane;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Offsets {
+    log: InternalLog,
+    state: Mutex<State>,
+    /// Commits on their way into the log.
+    under_way: Arc<Mutex<BTreeMap<Key, UnderWay>>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    groups: BTreeMap<String, BTreeMap<(String, u32), Entry>>,
+}
+
+/// A commit, and where it is in the log.
+#[derive(Debug)]
+struct Entry {
+    at: Offset,
+    committed: Committed,
+    /// The epoch of the unit whose owner made it, if that was since the start.
+    unit_epoch: Option<i32>,
+}
+
+/// The last commit for a partition that is on its way.
+#[derive(Debug)]
+struct UnderWay {
+    unit_epoch: i32,
+    offset: Offset,
+    count: usize,
+}
+
+/// Who has what, by group.
+pub(crate) type Rows = BTreeMap<String, Vec<Restored>>;
+
+impl Offsets {
+    pub(crate) fn new(log: InternalLog) -> Self {
+        Self { log, state: Mutex::default(), under_way: Arc::default() }
+    }
+
+    /// Reads back what was committed, and who has what. Of the transactions that no marker has ended yet, those that are
+    /// `undone` never will be committed, and all others are. Blocks.
+    pub(crate) fn read_all(&self, undone: &[OpenTransaction]) -> Result<Rows, OpenError> {
+        let mut state = State::default();
+        let mut rows: BTreeMap<(String, UnitId), Restored> = BTreeMap::new();
+        self.log.read(undone, |stored| {
+            if stored.key.starts_with(&assignments::KEY_VERSION.to_be_bytes()) {
+                let (group, unit) = assignments::decode_key(stored.key)?;
+                match stored.value {
+                    Some(value) => {
+                        let row = assignments::decode(unit.clone(), value)?;
+                        rows.insert((group, unit), row);
+                    }
+                    None => _ = rows.remove(&(group, unit)),
+                }
+                return Ok(());
+            }
+            let key = Key::decode(stored.key)?;
+            let committed = stored.value.map(Committed::decode).transpose()?;
+            state.apply(stored.offset, key, committed, None);
+            Ok(())
+        })?;
+        *self.state.lock() = state;
+        let mut by_group = Rows::new();
+        for ((group, _), row) in rows {
+            by_group.entry(group).or_default().push(row);
+        }
+        Ok(by_group)
+    }
+
+    pub(crate) fn lane(&self) -> &Lane {
+        self.log.lane()
+    }
+
+    /// What a group has committed for a partition.
+    pub(crate) fn get(&self, group: &str, topic: &str, partition: u32) -> Option<Committed> {
+        let state = self.state.lock();
+        let entry = state.groups.get(group)?.get(&(topic.to_owned(), partition))?;
+        Some(entry.committed.clone())
+    }
+
+    /// All that a group has committed, in order.
+    pub(crate) fn all_of(&self, group: &str) -> Vec<(Key, Committed)> {
+        let state = self.state.lock();
+        let Some(of) = state.groups.get(group) else { return Vec::new() };
+        let key =
+            |topic: &str, partition| Key { group: group.to_owned(), topic: topic.to_owned(), partition };
+        of.iter()
+            .map(|((topic, partition), entry)| (key(topic, *partition), entry.committed.clone()))
+            .collect()
+    }
+
+    /// The groups that have committed something, in order.
+    pub(crate) fn groups(&self) -> Vec<String> {
+        self.state.lock().groups.keys().cloned().collect()
+    }
+
+    /// Takes commits of a unit's owner into the log, in the order of the calls; what is returned resolves when they are
+    /// on disk and count.
+    pub(crate) fn commit(
+        &self,
+        core: &Arc<Core>,
+        unit_epoch: i32,
+        commits: Vec<Resolved>,
+    ) -> Result<impl Future<Output = Result<(), Error>> + Send + 'static + use<>, Error> {
+        let now = core.config.env.clock.now();
+        let lane = self.lane().clone();
+        let mut under_way = self.under_way.lock();
+        for commit in &commits {
+            let before = under_way.get(&commit.key).filter(|before| before.unit_epoch == unit_epoch);
+            if let Some(before) = before.filter(|before| commit.committed.offset < before.offset) {
+                return Err(went_back(&commit.key, commit.committed.offset, before.offset));
+            }
+        }
+        let batch = Resolved::batch(&commits, now);
+        let answer = if commits.is_empty() { None } else { Some(lane.push_own(vec![batch], None)?) };
+        for commit in &commits {
+            let offset = commit.committed.offset;
+            let entry = under_way.entry(commit.key.clone());
+            let entry = entry.or_insert(UnderWay { unit_epoch, offset, count: 0 });
+            (entry.unit_epoch, entry.offset, entry.count) = (unit_epoch, offset, entry.count + 1);
+        }
+        drop(under_way);
+        let (core, keys) = (Arc::clone(core), commits.iter().map(|it| it.key.clone()).collect());
+        let arrived = Arrived { under_way: Arc::clone(&self.under_way), keys };
+        Ok(async move {
+            let _arrived = arrived;
+            let Some(answer) = answer else { return Ok(()) };
+            let at = crate::internal::confirmed(&lane, answer).await?;
+            core.offsets.apply(at, Some(unit_epoch), commits);
+            Ok(())
+        })
+    }
+
+    /// Refuses a commit that lies before one of the same epoch.
+    fn check_forward(&self, key: &Key, committed: &Committed, unit_epoch: i32) -> Result<(), Error> {
+        let state = self.state.lock();
+        let place = (key.topic.clone(), key.partition);
+        let before = state.groups.get(&key.group).and_then(|of| of.get(&place));
+        let before = before
+            .filter(|it| it.unit_epoch == Some(unit_epoch) && it.committed.topic_id == committed.topic_id);
+        match before.filter(|before| committed.offset < before.committed.offset) {
+            Some(before) => Err(went_back(key, committed.offset, before.committed.offset)),
+            None => Ok(()),
+        }
+    }
+
+    /// Commits whose first record is at `at` of the log are on disk, and count.
+    pub(crate) fn apply(&self, at: Offset, unit_epoch: Option<i32>, commits: Vec<Resolved>) {
+        let mut state = self.state.lock();
+        for (index, Resolved { key, committed }) in (0..).zip(commits) {
+            state.apply(at.saturating_add(index), key, Some(committed), unit_epoch);
+        }
+    }
+
+    /// Writes that nobody has had these units of a group.
+    pub(crate) async fn forget_units(&self, core: &Core, group: &str, units: &[UnitId]) -> Result<(), Error> {
+        if units.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<_> = units.iter().map(|unit| assignments::encode_key(group, unit)).collect();
+        let batch = batch_of(core.config.env.clock.now(), keys.iter().map(|key| (&key[..], None)));
+        append_durable(self.lane(), batch).await.map(drop)
+    }
+
+    /// Writes what somebody who owns nothing has decided: other offsets, or none. Resolves when it counts.
+    pub(crate) async fn rewrite(
+        &self,
+        core: &Core,
+        changes: Vec<(Key, Option<Committed>)>,
+    ) -> Result<(), Error> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let value = |committed: &Option<Committed>| committed.as_ref().map(Committed::encode);
+        let encoded: Vec<_> =
+            changes.iter().map(|(key, committed)| (key.encode(), value(committed))).collect();
+        let batch = batch_of(
+            core.config.env.clock.now(),
+            encoded.iter().map(|(key, value)| (&key[..], value.as_deref())),
+        );
+        let at = append_durable(self.lane(), batch).await?;
+        let mut state = self.state.lock();
+        for (index, (key, committed)) in (0..).zip(changes) {
+            state.apply(at.saturating_add(index), key, committed, None);
+        }
+        Ok(())
+    }
+}
+
+/// Commits that are on their way no more.
+struct Arrived {
+    under_way: Arc<Mutex<BTreeMap<Key, UnderWay>>>,
+    keys: Vec<Key>,
+}
+
+impl Drop for Arrived {
+    fn drop(&mut self) {
+        let mut under_way = self.under_way.lock();
+        for key in &self.keys {
+            if let Some(entry) = under_way.get_mut(key) {
+                entry.count -= 1;
+                if entry.count == 0 {
+                    under_way.remove(key);
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    /// The record at `at` of the log is on disk, and counts unless a later one was applied before it.
+    fn apply(&mut self, at: Offset, key: Key, committed: Option<Committed>, unit_epoch: Option<i32>) {
+        let Key { group, topic, partition } = key;
+        let place = (topic, partition);
+        let of = self.groups.entry(group.clone()).or_default();
+        if of.get(&place).is_none_or(|entry| entry.at <= at) {
+            match committed {
+                Some(committed) => _ = of.insert(place, Entry { at, committed, unit_epoch }),
+                None => _ = of.remove(&place),
+            }
+        }
+        if of.is_empty() {
+            self.groups.remove(&group);
+        }
+    }
+}
+
+fn went_back(key: &Key, offset: Offset, before: Offset) -> Error {
+    let Key { group, topic, partition } = key;
+    let message = format!(
+        "the group {group:?} has committed offset {before} of partition {partition} of topic {topic:?}, and {offset} \
+         lies before it: within an assignment a group only goes forward; to go back, stop its members and reset it"
+    );
+    let error = Error::new(Reason::CommitWentBack, message).with("group", group).with("topic", topic);
+    error.with("partition", partition).with("committed_offset", before)
+}

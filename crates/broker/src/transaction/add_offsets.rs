@@ -1,0 +1,105 @@
+//! What a group has read, as a part of a transaction.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use super::admit::offsets_batch;
+use super::end::{end, end_in_turn};
+use super::table::{AddedOffsets, Asks};
+use super::{Outcome, ProducerEpoch, Transactions};
+use crate::access::{Operation, authorize};
+use crate::broker::{Broker, Core};
+use crate::context::RequestContext;
+use crate::error::Error;
+use crate::internal::{OFFSETS_ID, written};
+use crate::limits::Limit;
+use crate::offsets::OffsetToCommit;
+
+/// How far the owner of a unit has read, to be committed with a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddOffsets {
+    /// The transactional id.
+    pub transactional_id: String,
+    /// Its producer.
+    pub producer: ProducerEpoch,
+    /// The group.
+    pub group: String,
+    /// The unit.
+    pub unit: String,
+    /// The epoch of its assignment.
+    pub unit_epoch: i32,
+    /// Where the group is to go on; all within the unit.
+    pub offsets: Vec<OffsetToCommit>,
+}
+
+impl Broker {
+    /// Adds what a group has read to the transaction that is going on, or to one that begins with it: committed with
+    /// it, or not at all. Until the transaction has ended the unit stays with its owner; should it have to move, the
+    /// transaction is aborted.
+    ///
+    /// # Errors
+    /// As [`end_transaction`](Broker::end_transaction), and those of a [commit](crate::MemberHandle::commit).
+    pub fn add_offsets(
+        &self,
+        context: &RequestContext,
+        request: AddOffsets,
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
+        let core = self.core();
+        let (transactional_id, group) = (&*request.transactional_id, &*request.group);
+        let allowed = authorize(context, &Operation::AddOffsets { transactional_id, group });
+        let added = allowed.and_then(|()| core.check_open()).map(|()| {
+            let again = Arc::clone(core);
+            core.carry_on("the addition of offsets", add(again, request))
+        });
+        async move { added?.await }
+    }
+}
+
+async fn add(core: Arc<Core>, request: AddOffsets) -> Result<(), Error> {
+    let AddOffsets { transactional_id: name, producer, group, unit, unit_epoch, offsets } = request;
+    let turn = {
+        let table = core.transactions.table.lock();
+        let entry = table.get(&name)?;
+        entry.check(&name, producer)?;
+        entry.turn.clone()
+    };
+    let _turn = turn.take().await;
+    let held = core.groups.hold(&core, &group, &unit, unit_epoch)?;
+    let commits = core.offsets.resolve(&core, &held, offsets)?;
+    if commits.is_empty() {
+        return Ok(());
+    }
+    let count = core.transactions.table.lock().added_offsets(&name) + commits.len();
+    let doing = || format!("a transaction with {count} offsets");
+    core.bounds.check(Limit::MaxStepPartitions, count, doing, "make several transactions")?;
+    let lane = core.offsets.lane().clone();
+    let admitted = core.transactions.admit(&core, producer, OFFSETS_ID, &lane)?;
+    let batch = offsets_batch(&lane, producer, &commits, core.config.env.clock.now());
+    let answer = lane.push_own(vec![batch], Some(admitted))?;
+    // On disk it is before the transaction is committed.
+    let at = written(&lane, answer).await?.first_offset;
+    core.transactions.table.lock().add_offsets(&name, AddedOffsets { at, commits, held })?;
+    // Whoever takes the unit away aborts the transactions that hold it, but did not see this one if that was meanwhile.
+    let Err(stale) = core.groups.hold(&core, &group, &unit, unit_epoch) else { return Ok(()) };
+    end_in_turn(&core, &name.into(), &Asks::Node(taken_away(&group, &unit)), Outcome::Abort).await?;
+    Err(stale)
+}
+
+/// Why a transaction is aborted.
+fn taken_away(group: &str, unit: &str) -> String {
+    format!("the unit {unit:?} of group {group:?}, whose offsets it has, was taken from its owner")
+}
+
+impl Transactions {
+    /// Aborts the transactions that keep a unit with an owner that it is taken from.
+    pub(crate) async fn abort_those_that_hold(&self, core: &Arc<Core>, group: &str, unit: &str) {
+        let names = self.table.lock().holding(group, unit);
+        for name in names {
+            let asks = Asks::Node(taken_away(group, unit));
+            let ended = end(Arc::clone(core), name, asks, Outcome::Abort).await;
+            if let Err(error) = ended {
+                tracing::warn!(%error, "a transaction of a former owner could not be aborted");
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Records on their way into a transaction.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use logmill_record::{Batch, Offset, TimestampMs};
+use parking_lot::Mutex;
+
+use super::{ProducerEpoch, TouchedId};
+use crate::budget::Permit;
+use crate::error::Error;
+use crate::offsets::Resolved;
+use crate::produce::{Lane, ProducerSequence, next_sequence};
+
+/// A partition that a transaction has touched, and what it has written there.
+#[derive(Debug)]
+pub(crate) struct Touched {
+    pub(super) topic: Arc<str>,
+    pub(super) lane: Lane,
+    /// The last of its records in each of the partition's logs: one may have lost what it had when the next was opened.
+    written: Mutex<BTreeMap<u64, Offset>>,
+}
+
+/// The right to append to a partition as a part of a transaction, which does not end before it is given back.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(super) touched: Arc<Touched>,
+    pub(super) _under_way: Permit,
+}
+
+impl Touched {
+    pub(super) fn new(topic: Arc<str>, lane: Lane) -> Arc<Self> {
+        Arc::new(Self { topic, lane, written: Mutex::default() })
+    }
+
+    /// The last record that was written.
+    pub(super) fn last(&self) -> Option<Offset> {
+        self.written.lock().last_key_value().map(|(_, last)| *last)
+    }
+
+    /// Resolves when all that was written is on disk; with an error if it is not, and never will be.
+    pub(super) async fn durable(&self) -> Result<(), Error> {
+        let written = self.written.lock().clone();
+        for (generation, last) in written {
+            self.lane.confirm(generation, last).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Admitted {
+    /// The records were written, up to this one, in that one of the partition's logs.
+    pub(crate) fn written(self, generation: u64, last: Offset) {
+        let mut written = self.touched.written.lock();
+        let before = written.entry(generation).or_insert(last);
+        *before = last.max(*before);
+    }
+}
+
+/// The sequence of the next batch that the node itself writes for a producer.
+pub(super) fn next_of(lane: &Lane, producer: ProducerEpoch) -> ProducerSequence {
+    let ProducerEpoch { id, epoch } = producer;
+    let known = lane.log().producer(id).filter(|known| known.epoch == epoch);
+    let last = known.and_then(|known| known.last_sequence);
+    ProducerSequence { id, epoch, base_sequence: last.map_or(0, |last| next_sequence(last, 1)) }
+}
+
+/// What a group has committed, as a part of the producer's transaction.
+pub(super) fn offsets_batch(
+    lane: &Lane,
+    producer: ProducerEpoch,
+    offsets: &[Resolved],
+    at: TimestampMs,
+) -> Batch {
+    let ProducerSequence { id, epoch, base_sequence } = next_of(lane, producer);
+    Resolved::batch(offsets, at).with_producer(id, epoch, base_sequence).into_transactional()
+}
+
+/// What a step or a client's transaction has touched, by partition.
+pub(super) type AllTouched = BTreeMap<TouchedId, Arc<Touched>>;

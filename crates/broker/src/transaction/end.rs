@@ -1,0 +1,199 @@
+//! The end of a transaction: what was taken is on disk, the decision is, the markers are, and then the answer.
+
+use std::sync::Arc;
+
+use logmill_record::{Batch, ControlRecord, ControlType, TimestampMs};
+
+use super::admit::{AllTouched, Touched};
+use super::record::{self, Known, Status, StepRecord};
+use super::table::{AddedOffsets, Asks, Ending, Last, Next, ToEnd, aborted, names};
+use super::{Outcome, ProducerEpoch};
+use crate::broker::Core;
+use crate::error::{Error, Reason};
+use crate::exec::Waits;
+use crate::internal::{append_durable, append_until_durable, batch_of};
+
+/// Ends the transaction of an id, and says who writes the next one. It goes on where nobody waits for it.
+pub(super) async fn end(
+    core: Arc<Core>,
+    name: Arc<str>,
+    asks: Asks,
+    outcome: Outcome,
+) -> Result<ProducerEpoch, Error> {
+    let turn = core.transactions.table.lock().get(&name)?.turn.clone();
+    let _turn = turn.take().await;
+    end_in_turn(&core, &name, &asks, outcome).await
+}
+
+/// The same, by who has the turn.
+pub(super) async fn end_in_turn(
+    core: &Arc<Core>,
+    name: &Arc<str>,
+    asks: &Asks,
+    outcome: Outcome,
+) -> Result<ProducerEpoch, Error> {
+    let fresh = || core.fresh_producer_id();
+    let to_end = core.transactions.table.lock().begin_end(name, asks, outcome, fresh)?;
+    let ending = match to_end {
+        ToEnd::Nothing(producer) => return Ok(producer),
+        ToEnd::Ends(ending) => ending,
+    };
+    // Nothing comes in behind it, and what was taken is answered one way or the other.
+    let _ = ending.under_way.empty().await;
+    let mut lost = None;
+    if outcome == Outcome::Commit {
+        lost = all_durable(&ending.touched).await.err();
+    }
+    let outcome = if lost.is_some() { Outcome::Abort } else { outcome };
+    let next = Next::after(ending.producer, || core.fresh_producer_id());
+    let decision = Decision { outcome, next, step: None };
+    let ended = decision.carry_out(core, name, &ending).await;
+    ended.map_err(|error| not_known(name, &error))?;
+    if outcome == Outcome::Commit {
+        for AddedOffsets { at, commits, held } in &ending.offsets {
+            core.offsets.apply(*at, Some(held.epoch()), commits.clone());
+        }
+    }
+
+    let why = lost.as_ref().map(ToString::to_string).or_else(|| ending.why.clone());
+    let last = Last { producer: ending.producer, outcome, why };
+    let now = core.config.env.clock.now();
+    core.transactions.table.lock().ended(name, last, next.producer(), now);
+    match lost {
+        Some(error) => Err(aborted(name, &error.to_string()).because(error)),
+        None => Ok(next.producer()),
+    }
+}
+
+/// How a transaction ends.
+#[derive(Debug)]
+pub(super) struct Decision {
+    pub(super) outcome: Outcome,
+    pub(super) next: Next,
+    pub(super) step: Option<StepRecord>,
+}
+
+impl Decision {
+    /// Decides, and tells every partition.
+    ///
+    /// # Errors
+    /// When the node is closing: the next start goes on from what is on disk.
+    pub(super) async fn carry_out(
+        self,
+        core: &Arc<Core>,
+        name: &Arc<str>,
+        ending: &Ending,
+    ) -> Result<(), Error> {
+        let log = &core.transactions.log;
+        let now = core.config.env.clock.now();
+        let timeout_ms = i32::try_from(ending.timeout.as_millis()).unwrap_or(i32::MAX);
+        let mut known = Known {
+            producer: self.next.markers,
+            next_id: self.next.next_id,
+            previous_id: None,
+            timeout_ms,
+            status: Status::Decided(self.outcome),
+            touched: names(&ending.touched),
+            updated_at: now,
+            started_at: ending.started_at,
+            step: self.step,
+        };
+        log.write(batch_about(name, &known), &core.timer, &core.closing).await?;
+        mark_all(core, &ending.touched, self.next.markers, self.outcome).await?;
+        known.status = Status::Complete(self.outcome);
+        known.touched.clear();
+        // Nobody waits for it: a start that does not find it writes the markers once more.
+        drop(log.lane().push_own(vec![batch_about(name, &known)], None));
+        Ok(())
+    }
+}
+
+/// A record that says how a transactional id stands.
+pub(super) fn batch_about(name: &str, known: &Known) -> Batch {
+    let (key, value) = (record::encode_key(name), record::encode(known));
+    batch_of(known.updated_at, [(&key[..], Some(&value[..]))])
+}
+
+/// Resolves when all that was written is on disk.
+pub(super) async fn all_durable(touched: &AllTouched) -> Result<(), Error> {
+    let mut waits = Waits::new(touched.len());
+    for (number, at) in touched.values().enumerate() {
+        let at = Arc::clone(at);
+        waits.set(number, async move { at.durable().await });
+    }
+    all(waits).await
+}
+
+/// Appends the markers, and resolves when they are on disk, however often it takes.
+pub(super) async fn mark_all(
+    core: &Arc<Core>,
+    touched: &AllTouched,
+    producer: ProducerEpoch,
+    outcome: Outcome,
+) -> Result<(), Error> {
+    let mut waits = Waits::new(touched.len());
+    for (number, at) in touched.values().enumerate() {
+        let (core, at) = (Arc::clone(core), Arc::clone(at));
+        waits.set(number, async move { mark(&core, &at, producer, outcome).await });
+    }
+    all(waits).await
+}
+
+/// Appends the markers, once in each partition.
+pub(super) async fn mark_all_once(
+    core: &Core,
+    touched: &AllTouched,
+    producer: ProducerEpoch,
+    outcome: Outcome,
+) -> Result<(), Error> {
+    let mut waits = Waits::new(touched.len());
+    for (number, at) in touched.values().enumerate() {
+        let (marker, lane) = (marker(core, producer, outcome), at.lane.clone());
+        waits.set(number, async move { append_durable(&lane, marker).await.map(drop) });
+    }
+    all(waits).await
+}
+
+async fn all(mut waits: Waits<Result<(), Error>>) -> Result<(), Error> {
+    let mut outcome = Ok(());
+    while !waits.is_empty() {
+        let (_, one) = waits.next().await;
+        outcome = outcome.and(one);
+    }
+    outcome
+}
+
+/// Ends the transaction in one partition.
+async fn mark(
+    core: &Core,
+    touched: &Touched,
+    producer: ProducerEpoch,
+    outcome: Outcome,
+) -> Result<(), Error> {
+    let marker = marker(core, producer, outcome);
+    match append_until_durable(&touched.lane, marker, &core.timer, &core.closing).await {
+        Ok(_) => Ok(()),
+        // The topic was deleted meanwhile, or a later marker has ended it there.
+        Err(error) if matches!(error.reason(), Reason::TopicNotFound | Reason::ProducerFenced) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn marker(core: &Core, producer: ProducerEpoch, outcome: Outcome) -> Batch {
+    let kind = match outcome {
+        Outcome::Commit => ControlType::Commit,
+        Outcome::Abort => ControlType::Abort,
+    };
+    let now: TimestampMs = core.config.env.clock.now();
+    let record = ControlRecord { kind, coordinator_epoch: core.set.epoch() };
+    record.batch(producer.id, producer.epoch, now).expect("a commit or abort fits a batch")
+}
+
+/// The node closes before the transaction has ended.
+fn not_known(name: &str, error: &Error) -> Error {
+    let message = format!(
+        "the node stops, and how the transaction of {name:?} ends is decided by what is on disk when it starts again: \
+         ask again then ({error})"
+    );
+    Error::new(Reason::OutcomeUnknown, message).with("transactional_id", name).because(error.clone())
+}

@@ -1,0 +1,390 @@
+//! What clients ask of transactions: to begin, to end, to see which there are, and to abort one.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use logmill_log::env::Work;
+use logmill_record::TimestampMs;
+
+use super::admit::Admitted;
+use super::end::{batch_about, end, end_in_turn};
+use super::record::{Known, Status};
+use super::step::step_name;
+use super::table::{Asks, Begun, Entry, Next, State};
+use super::{Outcome, ProducerEpoch, TouchedId, Transactions};
+use crate::access::{Operation, authorize};
+use crate::broker::{Broker, Core};
+use crate::context::RequestContext;
+use crate::error::Error;
+use crate::limits::Limit;
+use crate::names::check_transactional_id;
+use crate::produce::Lane;
+
+/// The time-out of a transaction unless another is asked for, which is Kafka's: a minute.
+pub const DEFAULT_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The longest time-out of a transaction, which is Kafka's: a quarter of an hour.
+pub const MAX_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// Who wants to write transactions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitTransactions {
+    /// The name under which one producer at a time writes: who asks last is the one.
+    pub transactional_id: String,
+    /// A transaction that is not ended so long after its first record is aborted.
+    pub timeout: Duration,
+}
+
+impl InitTransactions {
+    /// With a time-out of a minute.
+    #[must_use]
+    pub fn new(transactional_id: impl Into<String>) -> Self {
+        Self { transactional_id: transactional_id.into(), timeout: DEFAULT_TRANSACTION_TIMEOUT }
+    }
+}
+
+/// How a transactional id stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TransactionInfo {
+    /// Its name.
+    pub transactional_id: String,
+    /// Who writes under it.
+    pub producer: ProducerEpoch,
+    /// What is going on.
+    pub state: TransactionState,
+    /// After how long a transaction of it is aborted.
+    pub timeout: Duration,
+    /// When the transaction that is going on began.
+    pub started_at: Option<TimestampMs>,
+    /// The partitions that it has touched so far, in order.
+    pub partitions: Vec<(String, u32)>,
+    /// How the last one ended, if any did since the node knows.
+    pub last: Option<Outcome>,
+}
+
+/// What is going on under a transactional id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TransactionState {
+    /// No transaction.
+    Empty,
+    /// One that takes records.
+    Ongoing,
+    /// One that is being committed, or aborted.
+    Ending(Outcome),
+}
+
+/// Which transactional ids to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListTransactions {
+    /// At most so many; 0 means 1,000, which is also the most.
+    pub page_size: usize,
+    /// The last page's `next_page_token`, or empty for the first page.
+    pub page_token: String,
+    /// Only those under which a transaction is going on.
+    pub ongoing_only: bool,
+}
+
+/// A page of transactional ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TransactionPage {
+    /// In order of their names.
+    pub transactions: Vec<TransactionInfo>,
+    /// Where the next page starts; empty at the end.
+    pub next_page_token: String,
+}
+
+const MAX_PAGE: usize = 1_000;
+
+impl Broker {
+    /// Makes the caller the one who writes under a transactional id. Who wrote before is fenced, and the transaction
+    /// that it left is aborted. It is on disk when the answer comes.
+    ///
+    /// Records sent with the producer's id and epoch, as [`Payload::InTransaction`](crate::Payload::InTransaction) or
+    /// in batches that say so, make a transaction, from the first on until [`end_transaction`](Broker::end_transaction)
+    /// answers with the epoch of the next. Sequences begin at 0 in each partition with each epoch. A transaction that
+    /// is not ended in time is aborted by the node. So is one that a start of the node finds undecided, and whoever wrote
+    /// before it begins again: it is told [`TransactionAborted`](crate::Reason::TransactionAborted).
+    ///
+    /// # Errors
+    /// [`RequestInvalid`](crate::Reason::RequestInvalid), [`LimitExceeded`](crate::Reason::LimitExceeded) for too many
+    /// transactional ids, [`OutcomeUnknown`](crate::Reason::OutcomeUnknown) where the node stops meanwhile.
+    ///
+    /// ```
+    /// use logmill_broker::{
+    ///     Acks, Broker, Config, CreateTopic, InitTransactions, Outcome, Payload, Produce, ProduceRecord,
+    ///     ProducerSequence, RequestContext,
+    /// };
+    /// use logmill_log::env::block_on;
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let config = Config::new(dir.path());
+    /// let scheduler = config.env.scheduler.clone();
+    /// let broker = Broker::open(config)?;
+    /// let context = RequestContext::embedded();
+    /// block_on(&*scheduler, async {
+    ///     broker.create_topic(&context, CreateTopic::new("orders")).await?;
+    ///     broker.create_topic(&context, CreateTopic::new("stock")).await?;
+    ///     let producer = broker.init_transactions(&context, InitTransactions::new("shop")).await?;
+    ///
+    ///     for topic in ["orders", "stock"] {
+    ///         let sequence = ProducerSequence { id: producer.id, epoch: producer.epoch, base_sequence: 0 };
+    ///         let record = ProduceRecord { value: Some("one".into()), ..ProduceRecord::default() };
+    ///         let payload = Payload::InTransaction(sequence, vec![record]);
+    ///         let (topic, acks) = (topic.into(), Acks::Durable);
+    ///         let produce = Produce { topic, partition: Some(0), payload, acks, sent_at: None };
+    ///         broker.produce(&context, produce).await?.remove(0).outcome?;
+    ///     }
+    ///     // Both, or none.
+    ///     let next = broker.end_transaction(&context, "shop", producer, Outcome::Commit).await?;
+    ///     assert_eq!(next.epoch, producer.epoch + 1);
+    ///     Ok::<(), logmill_broker::Error>(())
+    /// })?;
+    /// broker.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn init_transactions(
+        &self,
+        context: &RequestContext,
+        request: InitTransactions,
+    ) -> impl Future<Output = Result<ProducerEpoch, Error>> + Send + 'static + use<> {
+        let core = self.core();
+        let id = &request.transactional_id;
+        let allowed = authorize(context, &Operation::WriteTransactions { transactional_id: id });
+        let checked = allowed.and_then(|()| core.check_open()).and_then(|()| check(&request));
+        let again = Arc::clone(core);
+        let begun = checked.map(|()| {
+            let name: Arc<str> = request.transactional_id.into();
+            core.carry_on("the beginning of transactions", begin(again, name, request.timeout))
+        });
+        async move { begun?.await }
+    }
+
+    /// Ends the transaction of a producer: all of its records become visible to those who read what is committed, or
+    /// none ever does. They are when the answer comes, which says who writes the next transaction. Asked again with the
+    /// same producer and outcome, because the answer was lost on its way, it answers again who writes the next one, which
+    /// after a start of the node is another. Without a transaction nothing is written, and the epoch moves.
+    ///
+    /// It goes on when the future is dropped.
+    ///
+    /// # Errors
+    /// [`TransactionNotFound`](crate::Reason::TransactionNotFound); [`ProducerFenced`](crate::Reason::ProducerFenced);
+    /// [`TransactionEnding`](crate::Reason::TransactionEnding); [`TransactionAborted`](crate::Reason::TransactionAborted)
+    /// where the node had to abort what was to be committed: because of its time-out, or because records that were
+    /// acknowledged as [`Written`](crate::Acks::Written) are lost. After
+    /// [`OutcomeUnknown`](crate::Reason::OutcomeUnknown), which comes when the node stops meanwhile, ask again when it
+    /// is back.
+    pub fn end_transaction(
+        &self,
+        context: &RequestContext,
+        transactional_id: &str,
+        producer: ProducerEpoch,
+        outcome: Outcome,
+    ) -> impl Future<Output = Result<ProducerEpoch, Error>> + Send + 'static + use<> {
+        let operation = Operation::WriteTransactions { transactional_id };
+        self.end(context, &operation, transactional_id, Asks::Producer(producer), outcome)
+    }
+
+    /// Aborts the transaction that is going on under a transactional id, whoever writes it: for an operator who sees
+    /// readers held up by it. Its producer is told when it goes on. Without a transaction it does nothing.
+    ///
+    /// # Errors
+    /// As [`end_transaction`](Broker::end_transaction).
+    pub fn abort_transaction(
+        &self,
+        context: &RequestContext,
+        transactional_id: &str,
+    ) -> impl Future<Output = Result<ProducerEpoch, Error>> + Send + 'static + use<> {
+        let operation = Operation::AbortTransaction { transactional_id };
+        let asks = Asks::Node("an operator has asked for it".to_owned());
+        self.end(context, &operation, transactional_id, asks, Outcome::Abort)
+    }
+
+    fn end(
+        &self,
+        context: &RequestContext,
+        operation: &Operation<'_>,
+        transactional_id: &str,
+        asks: Asks,
+        outcome: Outcome,
+    ) -> impl Future<Output = Result<ProducerEpoch, Error>> + Send + 'static + use<> {
+        let core = self.core();
+        let allowed = authorize(context, operation).and_then(|()| core.check_open());
+        let ended = allowed.map(|()| {
+            let end = end(Arc::clone(core), transactional_id.into(), asks, outcome);
+            core.carry_on("the end of a transaction", end)
+        });
+        async move { ended?.await }
+    }
+
+    /// Lists transactional ids in order of their names, a page at a time. Those of steps are not among them.
+    ///
+    /// # Errors
+    /// [`NodeClosing`](crate::Reason::NodeClosing).
+    pub fn list_transactions(
+        &self,
+        context: &RequestContext,
+        request: ListTransactions,
+    ) -> impl Future<Output = Result<TransactionPage, Error>> + Send + 'static + use<> {
+        let page = authorize(context, &Operation::ListTransactions)
+            .and_then(|()| self.core().check_open())
+            .map(|()| self.core().transactions.page(request));
+        std::future::ready(page)
+    }
+
+    /// Describes a transactional id.
+    ///
+    /// # Errors
+    /// [`TransactionNotFound`](crate::Reason::TransactionNotFound).
+    pub fn describe_transaction(
+        &self,
+        context: &RequestContext,
+        transactional_id: &str,
+    ) -> impl Future<Output = Result<TransactionInfo, Error>> + Send + 'static + use<> {
+        let info = authorize(context, &Operation::DescribeTransaction { transactional_id })
+            .and_then(|()| self.core().check_open())
+            .and_then(|()| {
+                let table = self.core().transactions.table.lock();
+                table.get(transactional_id).map(|entry| info(transactional_id, entry))
+            });
+        std::future::ready(info)
+    }
+}
+
+fn check(request: &InitTransactions) -> Result<(), Error> {
+    check_transactional_id(&request.transactional_id)?;
+    if request.timeout < Duration::from_millis(1) || request.timeout > MAX_TRANSACTION_TIMEOUT {
+        let rule = "it is from 1 to 900,000 ms";
+        return Err(Error::field("timeout_ms", request.timeout.as_millis(), rule));
+    }
+    Ok(())
+}
+
+/// Ends what another producer has left, and takes its place.
+async fn begin(core: Arc<Core>, name: Arc<str>, timeout: Duration) -> Result<ProducerEpoch, Error> {
+    let turn = {
+        let mut table = core.transactions.table.lock();
+        if table.get(&name).is_err() {
+            let doing = || format!("the transactional id {name:?}");
+            let advice = "use those that there are, each for one producer at a time";
+            core.bounds.check(Limit::MaxTransactionalIds, table.len() + 1, doing, advice)?;
+        }
+        table.turn(&name, || core.fresh_producer_id())
+    };
+    let _turn = turn.take().await;
+    let taken = take_over(&core, &name, timeout).await;
+    if taken.is_err() {
+        core.transactions.table.lock().forget_unborn(&name);
+    }
+    taken
+}
+
+async fn take_over(core: &Arc<Core>, name: &Arc<str>, timeout: Duration) -> Result<ProducerEpoch, Error> {
+    let asks = Asks::Node("another instance has begun under its transactional id".to_owned());
+    let producer = loop {
+        end_in_turn(core, name, &asks, Outcome::Abort).await?;
+        let now = core.config.env.clock.now();
+        if let Some(producer) = core.transactions.table.lock().shut(name, now)? {
+            break producer;
+        }
+    };
+    // Whoever has that epoch, and has written nothing yet, is fenced too.
+    let next = Next::after(producer, || core.fresh_producer_id());
+    let now = core.config.env.clock.now();
+    let known = Known {
+        producer: next.markers,
+        next_id: next.next_id,
+        previous_id: None,
+        timeout_ms: i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX),
+        status: Status::Empty,
+        touched: Vec::new(),
+        updated_at: now,
+        started_at: now,
+        step: None,
+    };
+    let written = core.transactions.log.write(batch_about(name, &known), &core.timer, &core.closing).await;
+    let mut table = core.transactions.table.lock();
+    if let Err(error) = written {
+        table.set_empty(name);
+        return Err(error);
+    }
+    table.begun(name, next.producer(), timeout, now);
+    Ok(next.producer())
+}
+
+impl Transactions {
+    /// The sequence of the last step of a unit.
+    pub(crate) fn last_step(&self, group: &str, unit: &str) -> Option<i64> {
+        self.table.lock().last_step(&step_name(group, unit))
+    }
+
+    /// Takes a part of the producer's transaction, or of one that begins with it.
+    pub(crate) fn admit(
+        &self,
+        core: &Arc<Core>,
+        producer: ProducerEpoch,
+        at: TouchedId,
+        lane: &Lane,
+    ) -> Result<Admitted, Error> {
+        let now = core.config.env.clock.now();
+        let (admitted, begun) = self.table.lock().admit(producer, at, lane, now)?;
+        if let Some(begun) = begun {
+            abort_in_time(core, begun);
+        }
+        Ok(admitted)
+    }
+
+    fn page(&self, request: ListTransactions) -> TransactionPage {
+        let ListTransactions { page_size, page_token, ongoing_only } = request;
+        let size = if page_size == 0 { MAX_PAGE } else { page_size.min(MAX_PAGE) };
+        let after = Some(page_token.as_str()).filter(|token| !token.is_empty());
+        let table = self.table.lock();
+        let shown = table.after(after).filter(|(_, entry)| {
+            let ongoing = !matches!(entry.state, State::Empty);
+            entry.step.is_none() && entry.producer.epoch >= 0 && (ongoing || !ongoing_only)
+        });
+        let mut transactions: Vec<_> = shown.map(|(name, entry)| info(name, entry)).take(size + 1).collect();
+        let more = transactions.len() > size;
+        transactions.truncate(size);
+        let last = transactions.last().map(|last| last.transactional_id.clone());
+        TransactionPage { transactions, next_page_token: last.filter(|_| more).unwrap_or_default() }
+    }
+}
+
+/// Has the transaction aborted if it does not end in time.
+fn abort_in_time(core: &Arc<Core>, begun: Begun) {
+    let Begun { name, producer, alive, timeout } = begun;
+    let weak = Arc::downgrade(core);
+    let wanted: logmill_log::env::Wanted = Arc::<()>::downgrade(&alive);
+    let still = Arc::downgrade(&alive);
+    let task = move || {
+        let (Some(core), true) = (weak.upgrade(), still.strong_count() > 0) else { return };
+        let asks = Asks::TimedOut(producer, timeout);
+        let end = end(Arc::clone(&core), name, asks, Outcome::Abort);
+        drop(core.carry_on("the end of a transaction", end));
+    };
+    core.config.env.scheduler.spawn_after_if_wanted(Work::Wake, timeout, wanted, Box::new(task));
+}
+
+fn info(name: &str, entry: &Entry) -> TransactionInfo {
+    let (state, started_at, partitions) = match &entry.state {
+        State::Empty => (TransactionState::Empty, None, Vec::new()),
+        State::Ongoing(ongoing) => {
+            (TransactionState::Ongoing, Some(ongoing.started_at), ongoing.partitions())
+        }
+        State::Ending { outcome, started_at } => {
+            (TransactionState::Ending(*outcome), Some(*started_at), Vec::new())
+        }
+    };
+    TransactionInfo {
+        transactional_id: name.to_owned(),
+        producer: entry.producer,
+        state,
+        timeout: entry.timeout,
+        started_at,
+        partitions,
+        last: entry.last.as_ref().map(|last| last.outcome),
+    }
+}

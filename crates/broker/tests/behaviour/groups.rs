@@ -1,0 +1,323 @@
+//! Groups: units are shared among members, move when they have to, and are committed by their owners alone.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use logmill_broker::{
+    Assignment, Config, Error, GroupEvent, GroupState, JoinGroup, ListGroups, LostUnit, Member,
+    OffsetToCommit, Position, Reason, ResetOffsets,
+};
+use logmill_log::sim::{Fault, Op, Rule, Sim};
+use logmill_record::Offset;
+
+use crate::common::{Node, small};
+
+fn config(sim: &Sim) -> Config {
+    Config { env: sim.env(), ..small("/data") }
+}
+
+/// A node with the topic `t` of so many partitions, each with three records.
+fn node(sim: &Sim, partitions: u32) -> Node {
+    let node = Node::open(config(sim));
+    node.create("t", partitions).unwrap();
+    for partition in 0..partitions {
+        for value in ["a", "b", "c"] {
+            node.say("t", partition, value).unwrap();
+        }
+    }
+    node
+}
+
+fn join(node: &Node, request: JoinGroup) -> Result<Member, Error> {
+    node.broker.join_group(&node.context, request)
+}
+
+fn subscriber(node: &Node) -> Member {
+    join(node, JoinGroup::topics("g", ["t"])).unwrap()
+}
+
+fn next(node: &Node, member: &mut Member) -> GroupEvent {
+    node.wait(member.next())
+}
+
+fn assigned(node: &Node, member: &mut Member) -> Assignment {
+    match next(node, member) {
+        GroupEvent::Assigned(assignment) => assignment,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn revoked(node: &Node, member: &mut Member) -> (String, i32) {
+    match next(node, member) {
+        GroupEvent::Revoke { unit, epoch } => (unit, epoch),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn commit(node: &Node, member: &Member, of: &Assignment, offset: u64) -> Result<(), Error> {
+    let partition = of.partitions[0].partition;
+    let offsets = vec![OffsetToCommit::new("t", partition, Offset(offset))];
+    node.wait(member.handle().commit(&of.unit, of.epoch, offsets))
+}
+
+fn committed(of: &Assignment) -> Option<u64> {
+    of.partitions[0].committed.as_ref().map(|committed| committed.offset.get())
+}
+
+#[test]
+fn units_are_shared_and_move_with_what_their_owners_committed() {
+    let sim = Sim::new(1);
+    let node = node(&sim, 2);
+    let mut first = subscriber(&node);
+    let both = [assigned(&node, &mut first), assigned(&node, &mut first)];
+    assert_eq!(
+        both.each_ref().map(|it| (&*it.unit, it.epoch, committed(it))),
+        [("t/0", 1, None), ("t/1", 1, None)]
+    );
+    for of in &both {
+        commit(&node, &first, of, 2).unwrap();
+    }
+    let mut second = subscriber(&node);
+    let (unit, epoch) = revoked(&node, &mut first);
+    let given_up = both.iter().find(|it| it.unit == unit).unwrap();
+    // It finishes first.
+    commit(&node, &first, given_up, 3).unwrap();
+    first.handle().confirm_revoked(&unit, epoch).unwrap();
+    let moved = assigned(&node, &mut second);
+    assert_eq!((&moved.unit, moved.epoch, committed(&moved)), (&unit, 2, Some(3)));
+    let told = commit(&node, &first, given_up, 3).unwrap_err();
+    assert_eq!(told.reason(), Reason::StaleAssignment, "{told}");
+    commit(&node, &second, &moved, 3).unwrap();
+
+    // Whoever leaves gives up at once, and the other goes on there.
+    second.handle().leave().unwrap();
+    let back = assigned(&node, &mut first);
+    assert_eq!((&back.unit, back.epoch, committed(&back)), (&unit, 3, Some(3)));
+    node.broker.close().unwrap();
+    assert!(
+        matches!(next(&node, &mut first), GroupEvent::Closed(error) if error.reason() == Reason::NodeClosing)
+    );
+}
+
+#[test]
+fn a_member_that_confirms_nothing_loses_the_unit_in_time_and_what_it_commits_then_does_not_count() {
+    let sim = Sim::new(2);
+    let node = node(&sim, 2);
+    let mut first = subscriber(&node);
+    let both = [assigned(&node, &mut first), assigned(&node, &mut first)];
+    let mut second = subscriber(&node);
+    let (unit, epoch) = revoked(&node, &mut first);
+    sim.scheduler.run_for(Duration::from_secs(61));
+    assert!(matches!(
+        next(&node, &mut first),
+        GroupEvent::Lost { why: LostUnit::RevokeTimedOut, epoch: lost, .. } if lost == epoch
+    ));
+    let moved = assigned(&node, &mut second);
+    assert_eq!((&moved.unit, moved.epoch), (&unit, 2));
+    let zombie = both.iter().find(|it| it.unit == unit).unwrap();
+    assert_eq!(commit(&node, &first, zombie, 3).unwrap_err().reason(), Reason::StaleAssignment);
+    // The other unit never stopped.
+    let kept = both.iter().find(|it| it.unit != unit).unwrap();
+    commit(&node, &first, kept, 1).unwrap();
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_member_that_comes_back_in_time_has_its_units_in_the_same_epochs_also_after_a_start() {
+    let sim = Sim::new(3);
+    let node = node(&sim, 1);
+    let mut member = subscriber(&node);
+    let mine = assigned(&node, &mut member);
+    commit(&node, &member, &mine, 1).unwrap();
+    let id = member.id();
+    drop(member);
+    let back = || JoinGroup { member_id: Some(id.clone()), ..JoinGroup::topics("g", ["t"]) };
+    let mut member = join(&node, back()).unwrap();
+    let again = assigned(&node, &mut member);
+    assert_eq!((again.epoch, committed(&again)), (mine.epoch, Some(1)));
+    node.broker.close().unwrap();
+    drop((member, node));
+
+    let node = Node::open(config(&sim));
+    let mut other = subscriber(&node);
+    let mut member = join(&node, back()).unwrap();
+    let again = assigned(&node, &mut member);
+    assert_eq!((again.epoch, committed(&again)), (mine.epoch, Some(1)));
+    commit(&node, &member, &again, 2).unwrap();
+    drop(member);
+    sim.scheduler.run_for(Duration::from_secs(31));
+    let moved = assigned(&node, &mut other);
+    assert_eq!((moved.epoch, committed(&moved)), (2, Some(2)), "its time was over");
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn an_epoch_never_comes_again_whenever_the_power_goes() {
+    let mut seen = 0;
+    let mut sim = Sim::new(4);
+    let node = node(&sim, 1);
+    node.broker.close().unwrap();
+    drop(node);
+    for round in 0..60 {
+        sim.fs.power_off_at(5 + round * 7 % 90);
+        if let Ok(broker) = logmill_broker::Broker::open(config(&sim)) {
+            let node = Node::of(broker);
+            if let Ok(mut member) = join(&node, JoinGroup::topics("g", ["t"])) {
+                sim.scheduler.run_for(Duration::from_secs(40));
+                let mut event = pin!(member.next());
+                let mut context = Context::from_waker(Waker::noop());
+                if let Poll::Ready(GroupEvent::Assigned(mine)) = event.as_mut().poll(&mut context) {
+                    assert!(mine.epoch > seen, "round {round}: {} came after {seen}", mine.epoch);
+                    seen = mine.epoch;
+                }
+            }
+        }
+        sim.crash();
+    }
+    assert!(seen > 3, "there were assignments: {seen}");
+}
+
+#[test]
+fn within_an_assignment_a_group_only_goes_forward() {
+    let sim = Sim::new(5);
+    let node = node(&sim, 1);
+    let mut member = subscriber(&node);
+    let mine = assigned(&node, &mut member);
+    commit(&node, &member, &mine, 2).unwrap();
+    commit(&node, &member, &mine, 2).unwrap();
+    assert_eq!(commit(&node, &member, &mine, 1).unwrap_err().reason(), Reason::CommitWentBack);
+    // Also while the one before it is on its way.
+    let offsets = |offset| vec![OffsetToCommit::new("t", 0, Offset(offset))];
+    let forward = member.handle().commit(&mine.unit, mine.epoch, offsets(3));
+    let back = member.handle().commit(&mine.unit, mine.epoch, offsets(2));
+    assert_eq!(node.wait(back).unwrap_err().reason(), Reason::CommitWentBack);
+    node.wait(forward).unwrap();
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_and_nothing_is_committed() {
+    let sim = Sim::new(6);
+    let node = node(&sim, 1);
+    node.create("other", 1).unwrap();
+    let mut member = subscriber(&node);
+    let mine = assigned(&node, &mut member);
+    let commit = |unit: &str, epoch, topic: &str, partition, offset| {
+        let offsets = vec![OffsetToCommit::new(topic, partition, Offset(offset))];
+        node.wait(member.handle().commit(unit, epoch, offsets)).unwrap_err().reason()
+    };
+    assert_eq!(commit("t/0", mine.epoch, "t", 0, 4), Reason::OffsetOutOfRange);
+    assert_eq!(commit("t/0", mine.epoch + 1, "t", 0, 1), Reason::StaleAssignment);
+    assert_eq!(commit("t/7", mine.epoch, "t", 0, 1), Reason::StaleAssignment);
+    assert_eq!(commit("no unit", mine.epoch, "t", 0, 1), Reason::StaleAssignment);
+    assert_eq!(commit("t/0", mine.epoch, "other", 0, 0), Reason::StaleAssignment);
+    assert_eq!(commit("t/0", mine.epoch, "t", 9, 0), Reason::PartitionNotFound);
+    assert_eq!(commit("t/0", mine.epoch, "nowhere", 0, 0), Reason::TopicNotFound);
+    let long = OffsetToCommit { metadata: "x".repeat(4_097), ..OffsetToCommit::new("t", 0, Offset(1)) };
+    let long = node.wait(member.handle().commit("t/0", mine.epoch, vec![long])).unwrap_err();
+    assert_eq!(long.reason(), Reason::RequestInvalid);
+
+    let refused = |request| join(&node, request).unwrap_err().reason();
+    let units = |names: &[&str]| {
+        let unit = |name: &&str| ((*name).to_owned(), vec![("t".to_owned(), 0)]);
+        JoinGroup::units("g", names.iter().map(unit).collect())
+    };
+    assert_eq!(refused(units(&["u"])), Reason::GroupMismatch);
+    assert_eq!(refused(JoinGroup::topics("", ["t"])), Reason::RequestInvalid);
+    assert_eq!(refused(JoinGroup::topics("g", Vec::<String>::new())), Reason::RequestInvalid);
+    let hasty = JoinGroup { session_timeout: Duration::ZERO, ..JoinGroup::topics("g", ["t"]) };
+    assert_eq!(refused(hasty), Reason::RequestInvalid);
+    let _worker = join(&node, JoinGroup { group: "h".into(), ..units(&["u", "v"]) }).unwrap();
+    assert_eq!(refused(JoinGroup { group: "h".into(), ..units(&["u"]) }), Reason::GroupMismatch);
+
+    let described = node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
+    assert!(described.offsets.is_empty());
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn an_operator_sees_how_far_a_group_is_behind_and_has_it_go_on_elsewhere() {
+    let sim = Sim::new(7);
+    let node = node(&sim, 2);
+    let mut member = subscriber(&node);
+    let mine = [assigned(&node, &mut member), assigned(&node, &mut member)];
+    commit(&node, &member, &mine[0], 1).unwrap();
+    sim.scheduler.run_for(Duration::from_secs(10));
+    let describe = || node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
+    let group = describe();
+    assert_eq!((group.state, group.members.len(), group.members[0].units.len()), (GroupState::Stable, 1, 2));
+    let [offset] = &group.offsets[..] else { panic!("one partition is committed: {:?}", group.offsets) };
+    assert_eq!((offset.offset, offset.lag_records), (Offset(1), Some(2)));
+    assert!(offset.lag.unwrap() >= Duration::from_secs(10), "{:?}", offset.lag);
+
+    let reset = |dry_run| {
+        let (group, topics) = ("g".to_owned(), vec![("t".to_owned(), vec![])]);
+        let request = ResetOffsets { group, topics, to: Position::Earliest, dry_run };
+        node.wait(node.broker.reset_offsets(&node.context, request))
+    };
+    assert_eq!(reset(false).unwrap_err().reason(), Reason::GroupNotEmpty);
+    let delete = || node.wait(node.broker.delete_group(&node.context, "g"));
+    assert_eq!(delete().unwrap_err().reason(), Reason::GroupNotEmpty);
+    member.handle().leave().unwrap();
+    sim.scheduler.run_for(Duration::from_secs(1));
+    let plan = reset(true).unwrap();
+    assert_eq!(
+        plan.iter().map(|it| (it.partition, it.from, it.to)).collect::<Vec<_>>(),
+        [(0, Some(Offset(1)), Offset(0)), (1, None, Offset(0)),]
+    );
+    assert_eq!(describe().offsets.len(), 1, "a plan changes nothing");
+    assert_eq!(reset(false).unwrap(), plan);
+    assert_eq!(describe().offsets.iter().map(|it| it.offset).collect::<Vec<_>>(), [Offset(0), Offset(0)]);
+    node.broker.close().unwrap();
+    drop((member, node));
+
+    let node = Node::open(config(&sim));
+    let list = || node.wait(node.broker.list_groups(&node.context, ListGroups::default())).unwrap().groups;
+    assert_eq!(list().iter().map(|it| &*it.group).collect::<Vec<_>>(), ["g"]);
+    // Who had its units before the start may come back.
+    sim.scheduler.run_for(Duration::from_secs(31));
+    node.wait(node.broker.delete_group(&node.context, "g")).unwrap();
+    assert!(list().is_empty());
+    let gone = node.wait(node.broker.describe_group(&node.context, "g")).unwrap_err();
+    assert_eq!(gone.reason(), Reason::GroupNotFound);
+    node.broker.close().unwrap();
+    drop(node);
+    let node = Node::open(config(&sim));
+    let list = node.wait(node.broker.list_groups(&node.context, ListGroups::default())).unwrap();
+    assert!(list.groups.is_empty(), "also after a start");
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn topics_come_and_go_and_offsets_of_one_mean_nothing_in_another_of_its_name() {
+    let sim = Sim::new(8);
+    let node = node(&sim, 1);
+    let mut member = join(&node, JoinGroup::topics("g", ["t", "late"])).unwrap();
+    let mine = assigned(&node, &mut member);
+    commit(&node, &member, &mine, 3).unwrap();
+    node.create("late", 1).unwrap();
+    assert_eq!(assigned(&node, &mut member).unit, "late/0");
+    node.wait(node.broker.add_partitions(&node.context, "late", 2)).unwrap();
+    assert_eq!(assigned(&node, &mut member).unit, "late/1");
+    node.delete("t").unwrap();
+    assert!(matches!(next(&node, &mut member), GroupEvent::Lost { why: LostUnit::Gone, .. }));
+    assert_eq!(commit(&node, &member, &mine, 3).unwrap_err().reason(), Reason::StaleAssignment);
+    node.create("t", 1).unwrap();
+    let new = assigned(&node, &mut member);
+    assert_eq!((&*new.unit, new.epoch, committed(&new)), ("t/0", 1, None));
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn an_assignment_is_announced_only_when_it_is_on_disk() {
+    let sim = Sim::new(9);
+    let node = node(&sim, 1);
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/internal/offsets/*").times(2));
+    let mut member = subscriber(&node);
+    let mine = assigned(&node, &mut member);
+    assert!(mine.epoch > 1, "the epoch of the failed one is not used: {}", mine.epoch);
+    commit(&node, &member, &mine, 1).unwrap();
+    node.broker.close().unwrap();
+}

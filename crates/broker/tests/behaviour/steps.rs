@@ -1,0 +1,443 @@
+//! Steps: what was made of what was read, and how far it was read, in one call that has one effect.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use logmill_broker::{
+    AddOffsets, Assignment, Config, Error, GroupEvent, InitTransactions, JoinGroup, Limits, Member,
+    OffsetToCommit, Outcome, Payload, ProduceRecord, Reason, StepCommitted, StepHeader,
+};
+use logmill_log::sim::{Fault, Op, Rule, Sim};
+use logmill_record::Offset;
+
+use crate::common::{Node, small};
+
+fn config(sim: &Sim) -> Config {
+    Config { env: sim.env(), ..small("/data") }
+}
+
+/// A node with `in` (ten records) and two topics for what comes out.
+fn node(sim: &Sim) -> Node {
+    let node = Node::open(config(sim));
+    for topic in ["in", "out", "log"] {
+        node.create(topic, 1).unwrap();
+    }
+    for n in 0..10 {
+        node.say("in", 0, &format!("{n}")).unwrap();
+    }
+    node
+}
+
+fn join(node: &Node, id: Option<String>) -> Member {
+    let join = JoinGroup { member_id: id, ..JoinGroup::topics("g", ["in"]) };
+    node.broker.join_group(&node.context, join).unwrap()
+}
+
+fn assigned(node: &Node, member: &mut Member) -> Assignment {
+    match node.wait(member.next()) {
+        GroupEvent::Assigned(assignment) => assignment,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn records(value: &str) -> Payload {
+    Payload::Records(vec![ProduceRecord { value: Some(value.to_owned().into()), ..ProduceRecord::default() }])
+}
+
+/// A step that appends `value` to both topics, and has read up to `offset`.
+fn header(epoch: i32, sequence: i64, value: &str, offset: u64) -> StepHeader {
+    StepHeader {
+        group: "g".into(),
+        unit: "in/0".into(),
+        unit_epoch: epoch,
+        sequence,
+        offsets: vec![OffsetToCommit::new("in", 0, Offset(offset))],
+        topics: vec!["out".into(), "log".into()],
+        total_bytes: 2 * value.len() as u64,
+    }
+}
+
+fn step(node: &Node, epoch: i32, sequence: i64, value: &str, offset: u64) -> Result<StepCommitted, Error> {
+    let mut step = node.broker.begin_step(&node.context, header(epoch, sequence, value, offset))?;
+    for topic in ["out", "log"] {
+        step.append(topic, Some(0), records(value))?;
+    }
+    node.wait(step.commit())
+}
+
+fn read(node: &Node) -> [Vec<String>; 2] {
+    ["out", "log"].map(|topic| node.read_all(topic, 0).unwrap())
+}
+
+fn committed(of: &Assignment) -> Option<u64> {
+    of.partitions[0].committed.as_ref().map(|committed| committed.offset.get())
+}
+
+#[test]
+fn a_step_has_one_effect_however_often_it_comes() {
+    let sim = Sim::new(1);
+    let node = node(&sim);
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    assert_eq!((mine.last_step, committed(&mine)), (None, None));
+    let first = step(&node, mine.epoch, 0, "a", 1).unwrap();
+    assert!(!first.duplicate);
+    assert_eq!(first.appended.iter().map(|it| (&*it.topic, it.first_offset)).collect::<Vec<_>>().len(), 2);
+    let again = step(&node, mine.epoch, 0, "a", 1).unwrap();
+    assert_eq!(again, StepCommitted { duplicate: true, ..first });
+    assert_eq!(read(&node), [["a"], ["a"]]);
+    step(&node, mine.epoch, 1, "b", 2).unwrap();
+    let told = step(&node, mine.epoch, 3, "c", 3).unwrap_err();
+    assert_eq!(told.reason(), Reason::StepOutOfSequence, "{told}");
+    assert_eq!(step(&node, mine.epoch, 0, "a", 1).unwrap_err().reason(), Reason::StepOutOfSequence);
+    assert_eq!(read(&node), [["a", "b"], ["a", "b"]]);
+    let id = member.id();
+    node.broker.close().unwrap();
+    drop((member, node));
+
+    let node = Node::open(config(&sim));
+    let mut member = join(&node, Some(id));
+    let mine = assigned(&node, &mut member);
+    assert_eq!((mine.last_step, committed(&mine)), (Some(1), Some(2)), "also after a start");
+    assert!(step(&node, mine.epoch, 1, "b", 2).unwrap().duplicate);
+    step(&node, mine.epoch, 2, "c", 3).unwrap();
+    assert_eq!(read(&node), [["a", "b", "c"], ["a", "b", "c"]]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_step_of_an_epoch_that_is_over_has_no_effect() {
+    let sim = Sim::new(2);
+    let node = node(&sim);
+    let mut zombie = join(&node, None);
+    let old = assigned(&node, &mut zombie);
+    step(&node, old.epoch, 0, "a", 1).unwrap();
+    // It has begun, and all of it has come, when the unit is taken away.
+    let mut late = node.broker.begin_step(&node.context, header(old.epoch, 1, "late", 5)).unwrap();
+    late.append("out", Some(0), records("late")).unwrap();
+    late.append("log", Some(0), records("late")).unwrap();
+    zombie.handle().leave().unwrap();
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    assert_eq!((mine.epoch, mine.last_step, committed(&mine)), (2, Some(0), Some(1)));
+    assert_eq!(node.wait(late.commit()).unwrap_err().reason(), Reason::StaleAssignment);
+    assert_eq!(step(&node, old.epoch, 1, "b", 2).unwrap_err().reason(), Reason::StaleAssignment);
+    assert_eq!(step(&node, old.epoch, 0, "a", 1).unwrap_err().reason(), Reason::StaleAssignment);
+    step(&node, mine.epoch, 1, "b", 2).unwrap();
+    step(&node, mine.epoch, 2, "c", 3).unwrap();
+    assert_eq!(read(&node), [["a", "b", "c"], ["a", "b", "c"]]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_step_that_fails_anywhere_leaves_nothing_and_is_sent_again() {
+    for path in ["*/topics/*", "*/internal/offsets/*"] {
+        let sim = Sim::new(3);
+        let node = node(&sim);
+        let mut member = join(&node, None);
+        let mine = assigned(&node, &mut member);
+        sim.fs.inject(Rule::new(Fault::NoSpace).on(Op::Write).path(path));
+        let told = step(&node, mine.epoch, 0, "a", 1).unwrap_err();
+        assert_eq!(told.reason(), Reason::DiskFull, "{path}: {told}");
+        assert_eq!(read(&node), [vec![], Vec::<String>::new()], "{path}");
+        step(&node, mine.epoch, 0, "a", 1).unwrap();
+        sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path(path));
+        step(&node, mine.epoch, 1, "b", 2).unwrap_err();
+        sim.scheduler.run_for(Duration::from_secs(1));
+        step(&node, mine.epoch, 1, "b", 2).unwrap();
+        assert_eq!(read(&node), [["a", "b"], ["a", "b"]], "{path}");
+        node.broker.close().unwrap();
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_and_nothing_is_done() {
+    let sim = Sim::new(4);
+    let node = node(&sim);
+    let mut member = join(&node, None);
+    let epoch = assigned(&node, &mut member).epoch;
+    let begin = |header| node.broker.begin_step(&node.context, header).map(drop).unwrap_err().reason();
+    let whole = || header(epoch, 0, "a", 1);
+    assert_eq!(begin(StepHeader { topics: vec!["nowhere".into()], ..whole() }), Reason::TopicNotFound);
+    assert_eq!(begin(StepHeader { topics: vec!["__offsets".into()], ..whole() }), Reason::TopicNotFound);
+    assert_eq!(
+        begin(StepHeader { topics: vec!["out".into(), "out".into()], ..whole() }),
+        Reason::RequestInvalid
+    );
+    assert_eq!(begin(StepHeader { group: "nobody".into(), ..whole() }), Reason::GroupNotFound);
+    assert_eq!(begin(StepHeader { unit: "in/1".into(), ..whole() }), Reason::StaleAssignment);
+    assert_eq!(begin(StepHeader { unit_epoch: 7, ..whole() }), Reason::StaleAssignment);
+    assert_eq!(begin(StepHeader { total_bytes: u64::MAX, ..whole() }), Reason::LimitExceeded);
+
+    let mut lies = node.broker.begin_step(&node.context, whole()).unwrap();
+    assert_eq!(lies.append("out", Some(0), records("aaa")).unwrap_err().reason(), Reason::RequestInvalid);
+    assert_eq!(lies.append("in", Some(0), records("a")).unwrap_err().reason(), Reason::RequestInvalid);
+    assert_eq!(lies.append("out", Some(3), records("a")).unwrap_err().reason(), Reason::PartitionNotFound);
+    lies.append("out", Some(0), records("a")).unwrap();
+    assert_eq!(node.wait(lies.commit()).unwrap_err().reason(), Reason::RequestInvalid, "it is not whole");
+    assert_eq!(step(&node, epoch, 0, "a", 11).unwrap_err().reason(), Reason::OffsetOutOfRange);
+    let elsewhere = StepHeader { offsets: vec![OffsetToCommit::new("out", 0, Offset(0))], ..whole() };
+    let mut elsewhere = node.broker.begin_step(&node.context, elsewhere).unwrap();
+    for topic in ["out", "log"] {
+        elsewhere.append(topic, Some(0), records("a")).unwrap();
+    }
+    assert_eq!(node.wait(elsewhere.commit()).unwrap_err().reason(), Reason::StaleAssignment);
+    assert_eq!(read(&node), [vec![], Vec::<String>::new()]);
+    step(&node, epoch, 0, "a", 1).unwrap();
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn offsets_of_a_clients_transaction_count_when_it_is_committed_and_only_then() {
+    let sim = Sim::new(5);
+    let node = node(&sim);
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    let init = node.broker.init_transactions(&node.context, InitTransactions::new("x"));
+    let mut producer = node.wait(init).unwrap();
+    for (offset, outcome, expected) in
+        [(3, Outcome::Commit, 3), (5, Outcome::Abort, 3), (4, Outcome::Commit, 4)]
+    {
+        let add = AddOffsets {
+            transactional_id: "x".into(),
+            producer,
+            group: "g".into(),
+            unit: mine.unit.clone(),
+            unit_epoch: mine.epoch,
+            offsets: vec![OffsetToCommit::new("in", 0, Offset(offset))],
+        };
+        node.wait(node.broker.add_offsets(&node.context, add)).unwrap();
+        producer = node.wait(node.broker.end_transaction(&node.context, "x", producer, outcome)).unwrap();
+        let described = node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
+        assert_eq!(described.offsets[0].offset, Offset(expected));
+    }
+    // One that is going on is aborted when the unit goes to another.
+    let add = AddOffsets {
+        transactional_id: "x".into(),
+        producer,
+        group: "g".into(),
+        unit: mine.unit.clone(),
+        unit_epoch: mine.epoch,
+        offsets: vec![OffsetToCommit::new("in", 0, Offset(9))],
+    };
+    node.wait(node.broker.add_offsets(&node.context, add.clone())).unwrap();
+    member.handle().leave().unwrap();
+    let mut other = join(&node, None);
+    let theirs = assigned(&node, &mut other);
+    assert_eq!(committed(&theirs), Some(4));
+    let end = node.broker.end_transaction(&node.context, "x", producer, Outcome::Commit);
+    assert_eq!(node.wait(end).unwrap_err().reason(), Reason::TransactionAborted);
+    let stale = node.wait(node.broker.add_offsets(&node.context, add)).unwrap_err();
+    assert!(matches!(stale.reason(), Reason::StaleAssignment | Reason::TransactionAborted), "{stale}");
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_unit_that_is_taken_away_while_its_offsets_are_added_does_not_wait_for_the_transaction() {
+    let mut refused = 0;
+    for steps in 0..20 {
+        let sim = Sim::new(7);
+        let node = node(&sim);
+        let mut member = join(&node, None);
+        let mine = assigned(&node, &mut member);
+        let init = node.broker.init_transactions(&node.context, InitTransactions::new("x"));
+        let producer = node.wait(init).unwrap();
+        let add = AddOffsets {
+            transactional_id: "x".into(),
+            producer,
+            group: "g".into(),
+            unit: mine.unit.clone(),
+            unit_epoch: mine.epoch,
+            offsets: vec![OffsetToCommit::new("in", 0, Offset(2))],
+        };
+        let added = node.broker.add_offsets(&node.context, add);
+        for _ in 0..steps {
+            sim.scheduler.step();
+        }
+        member.handle().leave().unwrap();
+        let mut other = join(&node, None);
+        sim.scheduler.run_for(Duration::from_secs(5));
+        let told = pin!(other.next()).as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(GroupEvent::Assigned(theirs)) = told else {
+            panic!("after {steps} steps it waits for the time-out: {told:?}")
+        };
+        assert_eq!((theirs.epoch, committed(&theirs)), (2, None));
+        refused += usize::from(node.wait(added).is_err());
+        node.broker.close().unwrap();
+    }
+    assert!(refused > 1, "it was taken away in between: {refused}");
+}
+
+#[test]
+fn what_counts_is_what_was_written_last() {
+    let sim = Sim::new(6);
+    let node = node(&sim);
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    let init = node.broker.init_transactions(&node.context, InitTransactions::new("x"));
+    let producer = node.wait(init).unwrap();
+    let add = AddOffsets {
+        transactional_id: "x".into(),
+        producer,
+        group: "g".into(),
+        unit: mine.unit.clone(),
+        unit_epoch: mine.epoch,
+        offsets: vec![OffsetToCommit::new("in", 0, Offset(2))],
+    };
+    node.wait(node.broker.add_offsets(&node.context, add)).unwrap();
+    let later = vec![OffsetToCommit::new("in", 0, Offset(5))];
+    node.wait(member.handle().commit(&mine.unit, mine.epoch, later)).unwrap();
+    node.wait(node.broker.end_transaction(&node.context, "x", producer, Outcome::Commit)).unwrap();
+    let described = node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
+    assert_eq!(described.offsets[0].offset, Offset(5));
+    node.broker.close().unwrap();
+    drop((member, node));
+    // In a start's view too.
+    let node = Node::open(config(&sim));
+    let described = node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
+    assert_eq!(described.offsets[0].offset, Offset(5));
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_step_is_whole_or_not_there_whenever_the_power_goes() {
+    for seed in 1..=2 {
+        for nth in 1.. {
+            let mut sim = Sim::new(seed);
+            let node = node(&sim);
+            sim.fs.power_off_at(nth);
+            let answered = until_off(&sim, &node);
+            let went = sim.fs.is_off();
+            drop(node);
+            sim.crash();
+            let node = Node::open(config(&sim));
+            let mut member = join(&node, Some("m".into()));
+            let mine = assigned(&node, &mut member);
+            let when = format!("seed {seed}, change {nth}: {answered} answered");
+            let done = mine.last_step.map_or(0, |last| last + 1);
+            assert!(done >= answered && done <= answered + 1, "{when}: {done} done");
+            assert_eq!(committed(&mine).unwrap_or(0), u64::try_from(done).unwrap(), "{when}");
+            let expected: Vec<String> = (0..done).map(|n| n.to_string()).collect();
+            assert_eq!(read(&node), [expected.clone(), expected], "{when}");
+            // It goes on where it was: what was done is answered again, what was not is done.
+            for sequence in done.max(1) - 1..6 {
+                let offset = u64::try_from(sequence).unwrap() + 1;
+                step(&node, mine.epoch, sequence, &format!("{sequence}"), offset).unwrap();
+            }
+            let expected: Vec<String> = (0..6).map(|n| n.to_string()).collect();
+            assert_eq!(read(&node), [expected.clone(), expected], "{when}");
+            node.broker.close().unwrap();
+            if !went {
+                assert!(nth > 50, "the workload changes the disk often: {nth}");
+                break;
+            }
+        }
+    }
+}
+
+/// How many steps are answered before the power goes: what has to be written is tried for ever.
+fn until_off(sim: &Sim, node: &Node) -> i64 {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut member = join(node, Some("m".into()));
+    let mine = loop {
+        let mut event = std::pin::pin!(member.next());
+        match event.as_mut().poll(&mut context) {
+            Poll::Ready(GroupEvent::Assigned(mine)) => break mine,
+            Poll::Ready(other) => panic!("{other:?}"),
+            Poll::Pending if sim.fs.is_off() => return 0,
+            Poll::Pending => sim.scheduler.run_for(Duration::from_millis(1)),
+        }
+    };
+    for sequence in 0..4 {
+        let value = format!("{sequence}");
+        let offset = u64::try_from(sequence).unwrap() + 1;
+        let begun = node.broker.begin_step(&node.context, header(mine.epoch, sequence, &value, offset));
+        let mut step = begun.unwrap();
+        for topic in ["out", "log"] {
+            step.append(topic, Some(0), records(&value)).unwrap();
+        }
+        let mut committed = std::pin::pin!(step.commit());
+        loop {
+            match committed.as_mut().poll(&mut context) {
+                Poll::Ready(Ok(_)) => break,
+                Poll::Ready(Err(error)) => {
+                    assert!(sim.fs.is_off(), "{error}");
+                    return sequence;
+                }
+                Poll::Pending if sim.fs.is_off() => return sequence,
+                Poll::Pending => sim.scheduler.run_for(Duration::from_millis(1)),
+            }
+        }
+    }
+    4
+}
+
+#[test]
+fn a_step_of_records_that_are_nearly_nothing_is_bounded_by_what_they_take_in_memory() {
+    const EMPTY: usize = 100;
+    let sim = Sim::new(9);
+    let limits = Limits { max_step_bytes: 100_000, ..Limits::default() };
+    let node = Node::open(Config { limits, ..config(&sim) });
+    for topic in ["in", "out", "log"] {
+        node.create(topic, 1).unwrap();
+    }
+    node.say("in", 0, "0").unwrap();
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    let begin = |sequence| {
+        let header = StepHeader { total_bytes: 0, ..header(mine.epoch, sequence, "", 1) };
+        node.broker.begin_step(&node.context, header)
+    };
+    let empty = || Payload::Records(vec![ProduceRecord::default(); EMPTY]);
+    let mut greedy = begin(0).unwrap();
+    let refused = loop {
+        if let Err(error) = greedy.append("out", Some(0), empty()) {
+            break error;
+        }
+    };
+    assert_eq!(refused.reason(), Reason::LimitExceeded, "{refused}");
+    assert!(refused.message().contains("max_step_bytes"), "{refused}");
+    // What it holds it holds until it is gone; others are told, and then there is room.
+    let told = step(&node, mine.epoch, 0, &"x".repeat(45_000), 1).unwrap_err();
+    assert_eq!(told.reason(), Reason::LimitExceeded);
+    drop(greedy);
+    step(&node, mine.epoch, 0, "a", 1).unwrap();
+    assert_eq!(read(&node), [["a"], ["a"]]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_transaction_takes_so_many_offsets_and_no_more() {
+    let sim = Sim::new(10);
+    let limits = Limits { max_step_partitions: 3, ..Limits::default() };
+    let node = Node::open(Config { limits, ..config(&sim) });
+    node.create("in", 1).unwrap();
+    node.say("in", 0, "0").unwrap();
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    let producer =
+        node.wait(node.broker.init_transactions(&node.context, InitTransactions::new("x"))).unwrap();
+    let add = || {
+        let add = AddOffsets {
+            transactional_id: "x".into(),
+            producer,
+            group: "g".into(),
+            unit: mine.unit.clone(),
+            unit_epoch: mine.epoch,
+            offsets: vec![OffsetToCommit::new("in", 0, Offset(1))],
+        };
+        node.wait(node.broker.add_offsets(&node.context, add))
+    };
+    for _ in 0..3 {
+        add().unwrap();
+    }
+    let refused = add().unwrap_err();
+    assert_eq!(refused.reason(), Reason::LimitExceeded, "{refused}");
+    node.wait(node.broker.end_transaction(&node.context, "x", producer, Outcome::Commit)).unwrap();
+    let commits = vec![OffsetToCommit::new("in", 0, Offset(1)); 4];
+    let refused = node.wait(member.handle().commit(&mine.unit, mine.epoch, commits)).unwrap_err();
+    assert_eq!(refused.reason(), Reason::LimitExceeded, "{refused}");
+    node.broker.close().unwrap();
+}

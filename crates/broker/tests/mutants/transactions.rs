@@ -1,0 +1,184 @@
+//! What can go wrong with transactions, with the units of groups, and with both at once.
+
+use crate::harness::{Catcher, Mutant};
+
+/// The simulation of groups, with fewer seeds than the default suite has.
+const GROUPS: Catcher = Catcher {
+    setting: Some(("LOGMILL_SIMULATION_SEEDS", "400")),
+    ..Catcher::new("simulation_groups", "transactions_are_whole_units_have_one_owner_and_steps_one_effect")
+};
+
+/// The same with more seeds, for what takes a disk that fails in a certain moment.
+const MANY_GROUPS: Catcher = Catcher { setting: Some(("LOGMILL_SIMULATION_SEEDS", "1500")), ..GROUPS };
+
+pub(crate) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "txn-marker-before-decision",
+        breaks: "a partition is told that a transaction is committed, and a power cut takes the decision",
+        file: "broker/src/transaction/end.rs",
+        find: "        log.write(batch_about(name, &known), &core.timer, &core.closing).await?;
+        mark_all(core, &ending.touched, self.next.markers, self.outcome).await?;",
+        replace: "        mark_all(core, &ending.touched, self.next.markers, self.outcome).await?;
+        log.write(batch_about(name, &known), &core.timer, &core.closing).await?;",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "txn-decided-before-its-records-are-on-disk",
+        breaks: "a transaction is committed, and a power cut takes records of it that were written",
+        file: "broker/src/transaction/end.rs",
+        find: "lost = all_durable(&ending.touched).await.err();",
+        replace: "lost = None::<Error>;",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "txn-step-decided-before-its-records-are-on-disk",
+        breaks: "a step is committed, and a failed sync takes records of it that were written",
+        file: "broker/src/transaction/step.rs",
+        find: "Ok(appends) => all_durable(&touched).await.map(|()| appends),",
+        replace: "Ok(appends) => Ok(appends),",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "txn-only-the-last-log-is-asked",
+        breaks: "what a partition has lost when it was opened again is not missed by the transaction that goes on there",
+        file: "broker/src/transaction/admit.rs",
+        find: "for (generation, last) in written {",
+        replace: "if let Some((generation, last)) = written.into_iter().next_back() {",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "txn-stable-before-its-marker",
+        breaks: "readers see what a transaction wrote whose marker a failed sync takes",
+        file: "log/src/log/producers/mod.rs",
+        find: "open.into_iter().chain(ended).min()",
+        replace: "ended.and(open).or(open)",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "txn-offsets-count-before-the-decision",
+        breaks: "a group goes on behind what a transaction has read that is aborted",
+        file: "broker/src/transaction/end.rs",
+        find: "    let ended = decision.carry_out(core, name, &ending).await;",
+        replace: "    for AddedOffsets { at, commits, held } in &ending.offsets {
+        core.offsets.apply(*at, Some(held.epoch()), commits.clone());
+    }
+    let ended = decision.carry_out(core, name, &ending).await;",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "txn-begin-not-written",
+        breaks: "a transactional id that was given out is not known after a start",
+        file: "broker/src/transaction/operations.rs",
+        find: "let written = core.transactions.log.write(batch_about(name, &known), &core.timer, &core.closing).await;",
+        replace: "let _ = batch_about(name, &known);
+    let written: Result<(), Error> = Ok(());",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "txn-goes-on-after-a-start",
+        breaks: "a producer goes on in a transaction of which a power cut took what was acknowledged as written",
+        file: "broker/src/transaction/recover.rs",
+        find: "    core.transactions.table.lock().pass_over_all(|| core.fresh_producer_id());\n",
+        replace: "",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "txn-recovery-takes-what-came-after-the-decision",
+        breaks: "a start commits records of the transaction after the one that was decided",
+        file: "broker/src/transaction/recover.rs",
+        find: "Status::Decided(outcome) if decides(known, open) => Some(outcome),",
+        replace: "Status::Decided(outcome) if decides(known, open) || true => Some(outcome),",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "txn-recovery-forgets-a-partition",
+        breaks: "a decision is complete for a start that could not open one of its partitions",
+        file: "broker/src/transaction/recover.rs",
+        find: "self.of.filter(|(_, known)| self.decided.is_none() || !is_out_of_reach(core, known));",
+        replace: "self.of;",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "txn-take-over-tells-the-new-epoch",
+        breaks: "whoever was taken over asks again how its last transaction ended, and is told who writes now",
+        file: "broker/src/transaction/table.rs",
+        find: "(entry.last, entry.before_start) = (None, None);",
+        replace: "entry.before_start = None;",
+        caught_by: Catcher::new(
+            "behaviour",
+            "transactions::who_begins_anew_fences_who_wrote_before_and_aborts_what_it_left",
+        ),
+    },
+    Mutant {
+        name: "txn-take-over-takes-late-records",
+        breaks: "a record of the old producer begins the first transaction of the new one, and is committed with it",
+        file: "broker/src/transaction/table.rs",
+        find: "                entry.state = State::Ending { outcome: Outcome::Abort, started_at: now };
+                Ok(Some(entry.producer))",
+        replace: "                let _ = now;
+                Ok(Some(entry.producer))",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "group-assigned-before-persisted",
+        breaks: "a unit is a member's, and a power cut takes that: its epoch is given out once more",
+        file: "broker/src/group/cell.rs",
+        find: "            let written = append_durable(&lane, batch).await;
+            if let Err(error) = &written {",
+        replace: "            cell.tell(&again, |state, now| {
+                rows.iter().for_each(|row| state.machine.persisted(now, &row.unit, row.epoch));
+            });
+            let written = append_durable(&lane, batch).await;
+            if let Err(error) = &written {",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "group-does-not-settle",
+        breaks: "a unit is another's while its former owner's commit is on its way",
+        file: "broker/src/group/cell.rs",
+        find: "            let _ = under_way.empty().await;",
+        replace: "            drop(under_way);",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "group-stale-epoch-accepted",
+        breaks: "whoever has lost a unit commits, and makes steps",
+        file: "broker/src/group/hold.rs",
+        find: "state.machine.check(None, &id, UnitEpoch(epoch)).map_err(",
+        replace: "state.machine.check(None, &id, UnitEpoch(epoch)).or_else(|_| Ok::<_, Stale>(())).map_err(",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "group-offsets-read-to-the-first-open-transaction",
+        breaks: "a start whose disk fails forgets commits that were acknowledged",
+        file: "broker/src/internal/mod.rs",
+        find: "(log.start_offset(), log.end_offset());",
+        replace: "(log.start_offset(), log.last_stable_offset());",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "group-commit-applied-out-of-order",
+        breaks: "a transaction's offsets, which were written before a commit, count after it",
+        file: "broker/src/offsets/mod.rs",
+        find: "if of.get(&place).is_none_or(|entry| entry.at <= at) {",
+        replace: "if of.get(&place).is_none_or(|entry| entry.at <= at || entry.at > at) {",
+        caught_by: Catcher::new("behaviour", "steps::what_counts_is_what_was_written_last"),
+    },
+    Mutant {
+        name: "step-repeated-runs-again",
+        breaks: "a step whose answer was lost has a second effect",
+        file: "broker/src/transaction/table.rs",
+        find: "return Ok(StepCheck::Repeated(step.appended.clone()));",
+        replace: "drop(step.appended.clone());
+            return Ok(StepCheck::Fresh(entry.producer));",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "step-after-one-without-markers",
+        breaks: "a step comes after one that was decided and could not be marked, and its markers end both",
+        file: "broker/src/transaction/step.rs",
+        find: "        if ended.is_err() {",
+        replace: "        if ended.is_err() && false {",
+        caught_by: MANY_GROUPS,
+    },
+];
