@@ -1,4 +1,4 @@
-//! Topics, partitions, produce and fetch over [`logmill_log`], in one process.
+//! Topics, produce, fetch, groups and transactions over [`logmill_log`], in one process.
 //!
 //! [`Broker::open`] is the product: a cheap-to-clone handle to a data directory with topics in it. It needs
 //! no network and no async runtime; its calls return futures that any executor can run, and its blocking
@@ -8,6 +8,9 @@
 //! * What is acknowledged as [`Acks::Durable`] is on disk, and a reader sees only what is, unless the topic is
 //!   set to `durability=relaxed`.
 //! * Records are appended to a partition in the order of the calls.
+//! * The records of a transaction become visible together, or never. A [step](Broker::begin_step) commits what was made
+//!   and how far was read in one call, with one effect however often it comes.
+//! * A unit of a [group](Broker::join_group) belongs to one member at a time, and each assignment has an epoch.
 //! * Every queue has a bound in bytes, and every wait ends when its future is dropped.
 //! * Errors have a [`Reason`] for programs and a sentence for people; `docs/errors.md` lists them.
 //!

@@ -44,7 +44,7 @@ pub fn check_topic_name(name: &str) -> Result<(), Error> {
     Err(Error::new(Reason::TopicNameInvalid, message).with("topic", shown))
 }
 
-/// Checks a transactional id: 1 to 249 characters, none of them a control character.
+/// Checks a transactional id: 1 to 249 bytes, no control characters.
 pub(crate) fn check_transactional_id(id: &str) -> Result<(), Error> {
     check_text("transactional_id", id)
 }

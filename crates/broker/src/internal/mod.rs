@@ -56,7 +56,7 @@ impl Which {
         }
     }
 
-    /// The name in errors, as Kafka's clients know such topics.
+    /// The name in errors. No topic can have it.
     const fn name(self) -> &'static str {
         match self {
             Self::Transactions => "__transactions",

@@ -5,6 +5,8 @@
 //! marker is appended to every partition that was touched, and the call is answered when they are on disk, so that the
 //! caller reads its own writes.
 //!
+//! * [`admit`]: records on their way into a transaction.
+//! * [`add_offsets`]: what a group has read, as a part of one.
 //! * [`table`]: which transactional ids there are, and how each stands. No I/O.
 //! * [`end`]: the protocol above, for one transaction.
 //! * [`recover`]: what a start finds decided is finished, what it finds undecided is aborted, before anybody reads it.

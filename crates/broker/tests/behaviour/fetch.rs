@@ -202,7 +202,7 @@ fn a_long_poll_waits_for_as_many_bytes_as_asked_or_for_its_time() {
     node.broker.close().unwrap();
 }
 
-/// Producers of this version make none; what another one left is told to those who know the format.
+/// Who reads batches as they are stored is told which transactions were aborted.
 #[test]
 fn what_transactions_left_is_told_with_the_batches() {
     let dir = tempfile::tempdir().unwrap();
