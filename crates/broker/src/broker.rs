@@ -270,9 +270,23 @@ impl Core {
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
+        self.carry_on_with(Work::Wake, doing, work)
+    }
+
+    /// The same on these threads, for what asks a log that may be busy writing.
+    pub(crate) fn carry_on_with<T, F>(
+        &self,
+        threads: Work,
+        doing: &'static str,
+        work: F,
+    ) -> impl Future<Output = Result<T, Error>> + Send + 'static + use<T, F>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
         let held = self.background.take(1);
         let (sender, receiver) = reply();
-        drive(&self.config.env.scheduler, Work::Wake, async move {
+        drive(&self.config.env.scheduler, threads, async move {
             let outcome = work.await;
             drop(held);
             sender.send(outcome);

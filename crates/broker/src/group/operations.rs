@@ -277,6 +277,7 @@ impl Broker {
                     all.into_iter().filter(|(key, _)| meant(key)).map(|(key, _)| (key, None)).collect();
                 again.offsets.rewrite(&again, gone).await?;
                 if topic.is_none() {
+                    again.transactions.forget_steps(&again, &group).await?;
                     again.groups.forget(&again, &group).await?;
                 }
                 Ok(())

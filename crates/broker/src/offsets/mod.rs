@@ -16,15 +16,17 @@ use std::sync::Arc;
 pub(crate) use commit::Resolved;
 pub use commit::{MAX_COMMIT_METADATA_BYTES, OffsetToCommit};
 use logmill_log::OpenTransaction;
-use logmill_record::Offset;
+use logmill_record::{Batch, Offset};
 use parking_lot::Mutex;
 pub(crate) use record::{Committed, Key};
 
 use crate::broker::Core;
 use crate::error::{Error, OpenError, Reason};
+use crate::exec::Receiver;
 use crate::group::{Restored, UnitId, record as assignments};
 use crate::internal::{InternalLog, append_durable, batch_of};
-use crate::produce::Lane;
+use crate::produce::{Answer, Lane};
+use crate::transaction::Admitted;
 
 /// See the module.
 #[derive(Debug)]
@@ -130,33 +132,49 @@ impl Offsets {
         unit_epoch: i32,
         commits: Vec<Resolved>,
     ) -> Result<impl Future<Output = Result<(), Error>> + Send + 'static + use<>, Error> {
-        let now = core.config.env.clock.now();
-        let lane = self.lane().clone();
-        let mut under_way = self.under_way.lock();
-        for commit in &commits {
-            let before = under_way.get(&commit.key).filter(|before| before.unit_epoch == unit_epoch);
-            if let Some(before) = before.filter(|before| commit.committed.offset < before.offset) {
-                return Err(went_back(&commit.key, commit.committed.offset, before.offset));
-            }
-        }
-        let batch = Resolved::batch(&commits, now);
-        let answer = if commits.is_empty() { None } else { Some(lane.push_own(vec![batch], None)?) };
-        for commit in &commits {
-            let offset = commit.committed.offset;
-            let entry = under_way.entry(commit.key.clone());
-            let entry = entry.or_insert(UnderWay { unit_epoch, offset, count: 0 });
-            (entry.unit_epoch, entry.offset, entry.count) = (unit_epoch, offset, entry.count + 1);
-        }
-        drop(under_way);
-        let (core, keys) = (Arc::clone(core), commits.iter().map(|it| it.key.clone()).collect());
-        let arrived = Arrived { under_way: Arc::clone(&self.under_way), keys };
+        let pushed = if commits.is_empty() {
+            None
+        } else {
+            let batch = Resolved::batch(&commits, core.config.env.clock.now());
+            Some(self.push(unit_epoch, &commits, batch, None)?)
+        };
+        let (core, lane) = (Arc::clone(core), self.lane().clone());
         Ok(async move {
-            let _arrived = arrived;
-            let Some(answer) = answer else { return Ok(()) };
+            let Some((answer, _under_way)) = pushed else { return Ok(()) };
             let at = crate::internal::confirmed(&lane, answer).await?;
             core.offsets.apply(at, Some(unit_epoch), commits);
             Ok(())
         })
+    }
+
+    /// Takes commits of a unit's owner into the log as this `batch`, also as a part of a transaction, unless they lie
+    /// before some of the same epoch. Others are held against them until what is returned is dropped, which is when they
+    /// count or never will.
+    pub(crate) fn push(
+        &self,
+        unit_epoch: i32,
+        commits: &[Resolved],
+        batch: Batch,
+        admitted: Option<Admitted>,
+    ) -> Result<(Receiver<Answer>, OnTheirWay), Error> {
+        // Held over the push: the order of the log is the order in which they were looked at.
+        let mut under_way = self.under_way.lock();
+        for Resolved { key, committed } in commits {
+            let before = under_way.get(key).filter(|before| before.unit_epoch == unit_epoch);
+            if let Some(before) = before.filter(|before| committed.offset < before.offset) {
+                return Err(went_back(key, committed.offset, before.offset));
+            }
+            self.check_forward(key, committed, unit_epoch)?;
+        }
+        let answer = self.lane().push_own(vec![batch], admitted)?;
+        for Resolved { key, committed } in commits {
+            let offset = committed.offset;
+            let entry = under_way.entry(key.clone()).or_insert(UnderWay { unit_epoch, offset, count: 0 });
+            (entry.unit_epoch, entry.offset, entry.count) = (unit_epoch, offset, entry.count + 1);
+        }
+        drop(under_way);
+        let keys = commits.iter().map(|it| it.key.clone()).collect();
+        Ok((answer, OnTheirWay { under_way: Arc::clone(&self.under_way), keys }))
     }
 
     /// Refuses a commit that lies before one of the same epoch.
@@ -215,13 +233,14 @@ impl Offsets {
     }
 }
 
-/// Commits that are on their way no more.
-struct Arrived {
+/// Commits that are on their way into the log, or wait for their transaction to end.
+#[derive(Debug)]
+pub(crate) struct OnTheirWay {
     under_way: Arc<Mutex<BTreeMap<Key, UnderWay>>>,
     keys: Vec<Key>,
 }
 
-impl Drop for Arrived {
+impl Drop for OnTheirWay {
     fn drop(&mut self) {
         let mut under_way = self.under_way.lock();
         for key in &self.keys {

@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use logmill_log::env::Work;
+
 use super::admit::offsets_batch;
 use super::end::{end, end_in_turn};
 use super::table::{AddedOffsets, Asks};
@@ -49,7 +51,7 @@ impl Broker {
         let allowed = authorize(context, &Operation::AddOffsets { transactional_id, group });
         let added = allowed.and_then(|()| core.check_open()).map(|()| {
             let again = Arc::clone(core);
-            core.carry_on("the addition of offsets", add(again, request))
+            core.carry_on_with(Work::Append, "the addition of offsets", add(again, request))
         });
         async move { added?.await }
     }
@@ -75,10 +77,13 @@ async fn add(core: Arc<Core>, request: AddOffsets) -> Result<(), Error> {
     let lane = core.offsets.lane().clone();
     let admitted = core.transactions.admit(&core, producer, OFFSETS_ID, &lane)?;
     let batch = offsets_batch(&lane, producer, &commits, core.config.env.clock.now());
-    let answer = lane.push_own(vec![batch], Some(admitted))?;
+    let (answer, on_their_way) = core.offsets.push(unit_epoch, &commits, batch, Some(admitted))?;
     // On disk it is before the transaction is committed.
     let at = written(&lane, answer).await?.first_offset;
-    core.transactions.table.lock().add_offsets(&name, AddedOffsets { at, commits, held })?;
+    core.transactions
+        .table
+        .lock()
+        .add_offsets(&name, AddedOffsets { at, commits, held, _on_their_way: on_their_way })?;
     // Whoever takes the unit away aborts the transactions that hold it, but did not see this one if that was meanwhile.
     let Err(stale) = core.groups.hold(&core, &group, &unit, unit_epoch) else { return Ok(()) };
     end_in_turn(&core, &name.into(), &Asks::Node(taken_away(&group, &unit)), Outcome::Abort).await?;

@@ -50,7 +50,7 @@ pub(super) async fn end_in_turn(
     let ended = decision.carry_out(core, name, &ending).await;
     ended.map_err(|error| not_known(name, &error))?;
     if outcome == Outcome::Commit {
-        for AddedOffsets { at, commits, held } in &ending.offsets {
+        for AddedOffsets { at, commits, held, .. } in &ending.offsets {
             core.offsets.apply(*at, Some(held.epoch()), commits.clone());
         }
     }

@@ -9,14 +9,15 @@ use logmill_record::TimestampMs;
 
 use super::admit::Admitted;
 use super::end::{batch_about, end, end_in_turn};
-use super::record::{Known, Status};
-use super::step::step_name;
+use super::record::{Known, Status, encode_key};
+use super::step::{is_step, step_name};
 use super::table::{Asks, Begun, Entry, Next, State};
 use super::{Outcome, ProducerEpoch, TouchedId, Transactions};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
 use crate::context::RequestContext;
 use crate::error::Error;
+use crate::internal::{append_durable, batch_of};
 use crate::limits::Limit;
 use crate::names::check_transactional_id;
 use crate::produce::Lane;
@@ -320,6 +321,19 @@ impl Transactions {
         self.table.lock().last_step(&step_name(group, unit))
     }
 
+    /// Forgets the steps of a group that is deleted: another of its name begins with step 0.
+    pub(crate) async fn forget_steps(&self, core: &Core, group: &str) -> Result<(), Error> {
+        let names = self.table.lock().steps_of(group);
+        for name in names {
+            let turn = self.table.lock().step_turn(&name);
+            let _turn = turn.take().await;
+            let batch = batch_of(core.config.env.clock.now(), [(&encode_key(&name)[..], None)]);
+            append_durable(self.log.lane(), batch).await?;
+            self.table.lock().forget(&name);
+        }
+        Ok(())
+    }
+
     /// Takes a part of the producer's transaction, or of one that begins with it.
     pub(crate) fn admit(
         &self,
@@ -341,9 +355,9 @@ impl Transactions {
         let size = if page_size == 0 { MAX_PAGE } else { page_size.min(MAX_PAGE) };
         let after = Some(page_token.as_str()).filter(|token| !token.is_empty());
         let table = self.table.lock();
-        let shown = table.after(after).filter(|(_, entry)| {
+        let shown = table.after(after).filter(|(name, entry)| {
             let ongoing = !matches!(entry.state, State::Empty);
-            entry.step.is_none() && entry.producer.epoch >= 0 && (ongoing || !ongoing_only)
+            !is_step(name) && entry.producer.epoch >= 0 && (ongoing || !ongoing_only)
         });
         let mut transactions: Vec<_> = shown.map(|(name, entry)| info(name, entry)).take(size + 1).collect();
         let more = transactions.len() > size;

@@ -10,6 +10,7 @@ use logmill_record::Batch;
 use super::admit::{AllTouched, Touched};
 use super::end::{batch_about, mark_all, mark_all_once};
 use super::record::{Known, Status};
+use super::step::is_step;
 use super::table::{Last, Next, RESTARTED};
 use super::{AllKnown, Outcome, ProducerEpoch, TouchedId};
 use crate::broker::Core;
@@ -61,7 +62,7 @@ pub(crate) fn recover(core: &Arc<Core>, known: &AllKnown) -> Vec<OpenTransaction
     for (name, known) in known {
         if let (Status::Decided(outcome), true) = (known.status, is_out_of_reach(core, known)) {
             tracing::error!(transactional_id = %name, "a transaction was {outcome}, and one of its partitions cannot be opened");
-            core.transactions.table.lock().set_ending(name, outcome, known.started_at);
+            core.transactions.table.lock().set_out_of_reach(name, outcome, known.started_at);
         }
     }
     undone
@@ -119,9 +120,9 @@ impl<'a> Unfinished<'a> {
     /// Whether its producer would be the one to go on. One that a partition has kept which could not be opened for a
     /// while is older, and its id has gone on without it.
     fn is_newest(&self) -> bool {
-        self.of.is_some_and(|(_, known)| {
+        self.of.is_some_and(|(name, known)| {
             let now = Next { markers: known.producer, next_id: known.next_id }.producer();
-            known.step.is_none() && now == self.producer
+            !is_step(name) && now == self.producer
         })
     }
 

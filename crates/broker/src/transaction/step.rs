@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
+use logmill_log::env::Work;
 use logmill_record::{Offset, TimestampMs};
 
 use super::admit::{Admitted, AllTouched, Touched, next_of, offsets_batch};
@@ -31,7 +32,7 @@ use crate::exec::Receiver;
 use crate::group::Held;
 use crate::internal::{OFFSETS_ID, written};
 use crate::limits::Limit;
-use crate::offsets::{OffsetToCommit, Resolved};
+use crate::offsets::{OffsetToCommit, OnTheirWay, Resolved};
 use crate::produce::{Answer, Lane, Load, Payload, StepPart, step_parts};
 
 /// What a step is, and all that it touches.
@@ -214,7 +215,7 @@ impl Step {
         };
         let committed = whole.and_then(|()| self.core.check_open()).map(|()| {
             let core = Arc::clone(&self.core);
-            core.carry_on("a step", self.run())
+            core.carry_on_with(Work::Append, "a step", self.run())
         });
         async move { committed?.await }
     }
@@ -244,6 +245,11 @@ pub(super) fn step_name(group: &str, unit: &str) -> String {
     format!("{group}\0{unit}")
 }
 
+/// Whether a name is that of a unit's steps.
+pub(super) fn is_step(name: &str) -> bool {
+    name.contains('\0')
+}
+
 /// A step that is being written.
 struct Run {
     core: Arc<Core>,
@@ -259,6 +265,8 @@ struct Written {
     touched: AllTouched,
     /// Under way, by partition.
     answers: Vec<(TouchedId, Lane, Receiver<Answer>)>,
+    /// Its offsets, until they count or never will.
+    offsets: Option<OnTheirWay>,
 }
 
 impl Run {
@@ -271,6 +279,7 @@ impl Run {
         let started_at = self.core.config.env.clock.now();
         let mut written = Written::default();
         let pushed = self.push(parts, &offsets, &under_way, &mut written);
+        let _offsets = written.offsets.take();
         let (touched, answered) = written.answered(pushed).await;
         let outcome = match answered {
             Ok(appends) => all_durable(&touched).await.map(|()| appends),
@@ -327,8 +336,10 @@ impl Run {
             let lane = self.core.offsets.lane().clone();
             let batch = offsets_batch(&lane, self.producer, offsets, now);
             let admitted = Some(written.admit(OFFSETS_ID, &lane, under_way)?);
-            let answer = lane.push_own(vec![batch], admitted)?;
+            let unit_epoch = self.header.unit_epoch;
+            let (answer, on_their_way) = self.core.offsets.push(unit_epoch, offsets, batch, admitted)?;
             written.answers.push((OFFSETS_ID, lane, answer));
+            written.offsets = Some(on_their_way);
         }
         Ok(())
     }

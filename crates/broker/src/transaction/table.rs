@@ -1,6 +1,7 @@
 //! Which transactional ids there are, and how each stands. No I/O, no clock.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +9,13 @@ use logmill_record::{Offset, TimestampMs};
 
 use super::admit::{Admitted, AllTouched, Touched};
 use super::record::{Known, Status, StepRecord, TouchedName};
-use super::step::StepAppend;
+use super::step::{StepAppend, is_step, step_name};
 use super::{AllKnown, Outcome, ProducerEpoch, TouchedId};
 use crate::budget::Budget;
 use crate::error::{Error, Reason};
 use crate::exec::Turns;
 use crate::group::Held;
-use crate::offsets::Resolved;
+use crate::offsets::{OnTheirWay, Resolved};
 use crate::produce::Lane;
 
 /// The last epoch of a producer that a transaction can have: the markers have the one after it, and the next
@@ -44,6 +45,8 @@ pub(super) struct Entry {
     pub(super) step: Option<StepRecord>,
     /// The epoch of the unit whose owner writes with the producer's epoch.
     unit_epoch: i32,
+    /// A partition cannot be opened that has to have a marker.
+    is_out_of_reach: bool,
     /// Who wrote when the node ended.
     before_start: Option<ProducerEpoch>,
     pub(super) updated_at: TimestampMs,
@@ -92,6 +95,7 @@ pub(super) struct AddedOffsets {
     pub(super) commits: Vec<Resolved>,
     /// Their unit stays with its owner until the transaction has ended.
     pub(super) held: Held,
+    pub(super) _on_their_way: OnTheirWay,
 }
 
 impl Ongoing {
@@ -167,8 +171,20 @@ impl Next {
 impl Entry {
     fn new(producer: ProducerEpoch, timeout: Duration, updated_at: TimestampMs) -> Self {
         let turn = Turns::new(1, Arc::default());
-        let (state, unit_epoch, before_start) = (State::Empty, 0, None);
-        Self { producer, timeout, state, last: None, step: None, unit_epoch, before_start, updated_at, turn }
+        let (state, unit_epoch, before_start, is_out_of_reach) = (State::Empty, 0, None, false);
+        let (last, step) = (None, None);
+        Self {
+            producer,
+            timeout,
+            state,
+            last,
+            step,
+            unit_epoch,
+            is_out_of_reach,
+            before_start,
+            updated_at,
+            turn,
+        }
     }
 
     fn restored(known: &Known) -> Self {
@@ -185,6 +201,11 @@ impl Entry {
             entry.last = Some(Last { producer, outcome, why: None });
         }
         entry
+    }
+
+    /// Whether the end of a transaction lets it go on: it is not in another by now, and nothing else holds it.
+    fn can_go_on(&self) -> bool {
+        !matches!(self.state, State::Ongoing(_)) && !self.is_out_of_reach
     }
 
     /// Refuses who is not, or no longer, the one who writes under the id.
@@ -219,7 +240,7 @@ impl Table {
     /// taken all that there was in some partition, so that nothing there says that a transaction was open. Its producer
     /// would commit the rest. Nothing is written: who is not told of a new id before the next start never is.
     pub(super) fn pass_over_all(&mut self, mut fresh: impl FnMut() -> i64) {
-        for (name, entry) in self.by_name.iter_mut().filter(|(_, entry)| entry.step.is_none()) {
+        for (name, entry) in self.by_name.iter_mut().filter(|(name, _)| !is_step(name)) {
             let new = ProducerEpoch { id: fresh(), epoch: 0 };
             let before = std::mem::replace(&mut entry.producer, new);
             // By its old id it is known still, to be told why.
@@ -229,12 +250,16 @@ impl Table {
     }
 
     fn insert(&mut self, name: Arc<str>, entry: Entry) {
-        self.by_producer.insert(entry.producer.id, Arc::clone(&name));
+        // Nobody but the node writes steps.
+        if !is_step(&name) {
+            self.by_producer.insert(entry.producer.id, Arc::clone(&name));
+        }
         self.by_name.insert(name, entry);
     }
 
+    /// How many transactional ids there are; those of steps do not count.
     pub(super) fn len(&self) -> usize {
-        self.by_name.len()
+        self.by_name.keys().filter(|name| !is_step(name)).count()
     }
 
     pub(super) fn get(&self, name: &str) -> Result<&Entry, Error> {
@@ -247,8 +272,8 @@ impl Table {
 
     /// Those whose names come after `after`, in order.
     pub(super) fn after(&self, after: Option<&str>) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
-        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        self.by_name.range::<str, _>((from, std::ops::Bound::Unbounded))
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_name.range::<str, _>((from, Bound::Unbounded))
     }
 
     /// The turn to change the id, which is made if there is none.
@@ -296,6 +321,20 @@ impl Table {
         }
         entry.unit_epoch = unit_epoch;
         Ok(StepCheck::Fresh(entry.producer))
+    }
+
+    /// The names under which steps of a group's units are known.
+    pub(super) fn steps_of(&self, group: &str) -> Vec<Arc<str>> {
+        let first = step_name(group, "");
+        let names = self.by_name.range::<str, _>((Bound::Included(first.as_str()), Bound::Unbounded));
+        names.map(|(name, _)| name).take_while(|name| name.starts_with(&first)).map(Arc::clone).collect()
+    }
+
+    /// Nothing is known of the id any more.
+    pub(super) fn forget(&mut self, name: &str) {
+        if let Some(entry) = self.by_name.remove(name) {
+            self.by_producer.remove(&entry.producer.id);
+        }
     }
 
     /// A step was committed.
@@ -429,7 +468,9 @@ impl Table {
 
     /// The transaction has ended, and `next` writes the one after it.
     pub(super) fn ended(&mut self, name: &str, last: Last, next: ProducerEpoch, now: TimestampMs) {
-        let Some(entry) = self.by_name.get_mut(name) else { return };
+        // What a start found may end late, in the background.
+        let entry = self.by_name.get_mut(name).filter(|entry| entry.can_go_on());
+        let Some(entry) = entry else { return };
         let before = std::mem::replace(&mut entry.producer, next);
         (entry.state, entry.last, entry.updated_at) = (State::Empty, Some(last), now);
         entry.before_start = None;
@@ -466,8 +507,17 @@ impl Table {
 
     /// It takes something again, and nobody else has come to write under the id.
     pub(super) fn set_empty(&mut self, name: &str) {
-        if let Some(entry) = self.by_name.get_mut(name) {
+        if let Some(entry) = self.by_name.get_mut(name).filter(|entry| entry.can_go_on()) {
             entry.state = State::Empty;
+        }
+    }
+
+    /// A partition of what was decided under the id cannot be opened: until a start can, the decision stays, and nothing
+    /// more is taken.
+    pub(super) fn set_out_of_reach(&mut self, name: &str, outcome: Outcome, started_at: TimestampMs) {
+        self.set_ending(name, outcome, started_at);
+        if let Some(entry) = self.by_name.get_mut(name) {
+            entry.is_out_of_reach = true;
         }
     }
 

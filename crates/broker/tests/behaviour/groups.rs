@@ -198,6 +198,18 @@ fn within_an_assignment_a_group_only_goes_forward() {
 }
 
 #[test]
+fn a_commit_of_nothing_is_one() {
+    let sim = Sim::new(13);
+    let node = node(&sim, 1);
+    let mut member = subscriber(&node);
+    let mine = assigned(&node, &mut member);
+    node.wait(member.handle().commit(&mine.unit, mine.epoch, Vec::new())).unwrap();
+    let stale = node.wait(member.handle().commit(&mine.unit, mine.epoch + 1, Vec::new())).unwrap_err();
+    assert_eq!(stale.reason(), Reason::StaleAssignment);
+    node.broker.close().unwrap();
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_and_nothing_is_committed() {
     let sim = Sim::new(6);
     let node = node(&sim, 1);

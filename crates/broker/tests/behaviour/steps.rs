@@ -107,6 +107,79 @@ fn a_step_has_one_effect_however_often_it_comes() {
     node.broker.close().unwrap();
 }
 
+/// Applied behind the step's, the plain commit would have the next owner do the step's work again.
+#[test]
+fn a_plain_commit_does_not_take_back_what_a_step_or_transaction_under_way_has_read() {
+    let sim = Sim::new(12);
+    let node = node(&sim);
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    let commit = |offset| {
+        let offsets = vec![OffsetToCommit::new("in", 0, Offset(offset))];
+        member.handle().commit(&mine.unit, mine.epoch, offsets)
+    };
+    let mut under_way = node.broker.begin_step(&node.context, header(mine.epoch, 0, "a", 5)).unwrap();
+    for topic in ["out", "log"] {
+        under_way.append(topic, Some(0), records("a")).unwrap();
+    }
+    let under_way = under_way.commit();
+    // Its offsets are on their way into the log, and nothing is on disk.
+    sim.fs.inject(Rule::new(Fault::Stall(Duration::from_millis(50))).on(Op::SyncData).always());
+    sim.scheduler.run_for(Duration::from_millis(1));
+    let back = node.wait(commit(3));
+    node.wait(under_way).unwrap();
+    sim.fs.clear_rules();
+    assert_eq!(back.unwrap_err().reason(), Reason::CommitWentBack);
+    node.wait(commit(6)).unwrap();
+
+    let init = node.broker.init_transactions(&node.context, InitTransactions::new("x"));
+    let producer = node.wait(init).unwrap();
+    let add = |offset| {
+        let add = AddOffsets {
+            transactional_id: "x".into(),
+            producer,
+            group: "g".into(),
+            unit: mine.unit.clone(),
+            unit_epoch: mine.epoch,
+            offsets: vec![OffsetToCommit::new("in", 0, Offset(offset))],
+        };
+        node.wait(node.broker.add_offsets(&node.context, add))
+    };
+    add(9).unwrap();
+    assert_eq!(node.wait(commit(7)).unwrap_err().reason(), Reason::CommitWentBack);
+    assert_eq!(add(8).unwrap_err().reason(), Reason::CommitWentBack);
+    node.wait(node.broker.end_transaction(&node.context, "x", producer, Outcome::Abort)).unwrap();
+    node.wait(commit(7)).unwrap();
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_group_that_was_deleted_leaves_no_steps_to_another_of_its_name() {
+    let sim = Sim::new(11);
+    let node = node(&sim);
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    step(&node, mine.epoch, 0, "a", 1).unwrap();
+    member.handle().leave().unwrap();
+    sim.scheduler.run_for(Duration::from_secs(1));
+    node.wait(node.broker.delete_group(&node.context, "g")).unwrap();
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    assert_eq!((mine.last_step, committed(&mine)), (None, None));
+    assert!(!step(&node, mine.epoch, 0, "b", 1).unwrap().duplicate);
+    assert_eq!(read(&node), [["a", "b"], ["a", "b"]]);
+    member.handle().leave().unwrap();
+    sim.scheduler.run_for(Duration::from_secs(1));
+    node.wait(node.broker.delete_group(&node.context, "g")).unwrap();
+    node.broker.close().unwrap();
+    drop((member, node));
+
+    let node = Node::open(config(&sim));
+    let mut member = join(&node, None);
+    assert_eq!(assigned(&node, &mut member).last_step, None, "also after a start");
+    node.broker.close().unwrap();
+}
+
 #[test]
 fn a_step_of_an_epoch_that_is_over_has_no_effect() {
     let sim = Sim::new(2);
