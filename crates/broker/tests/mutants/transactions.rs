@@ -59,7 +59,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         breaks: "a group goes on behind what a transaction has read that is aborted",
         file: "broker/src/transaction/end.rs",
         find: "    let ended = decision.carry_out(core, name, &ending).await;",
-        replace: "    for AddedOffsets { at, commits, held } in &ending.offsets {
+        replace: "    for AddedOffsets { at, commits, held, .. } in &ending.offsets {
         core.offsets.apply(*at, Some(held.epoch()), commits.clone());
     }
     let ended = decision.carry_out(core, name, &ending).await;",
