@@ -12,7 +12,7 @@ use super::hold::name_of;
 use super::machine::{
     Action, ConnectionId, Group, Kind, MemberStream, Restored, TopicChange, TopicPartition, UnitEpoch, UnitId,
 };
-use super::member::{Mailbox, Post};
+use super::mailbox::{Mailbox, Post};
 use super::record;
 use crate::broker::Core;
 use crate::budget::Budget;

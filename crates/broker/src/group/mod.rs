@@ -2,7 +2,8 @@
 //!
 //! * [`machine`] decides, and does nothing else: it has no clock, no disk and no streams.
 //! * [`cell`] is a group as the node runs it: it does what the machine wants done.
-//! * [`member`] is a member's end: what it hears, and what it says.
+//! * [`join`]: how a member comes, and what for.
+//! * [`member`] is a member's end: it hears [events](event), by way of its [`mailbox`], and it speaks.
 //! * [`consume`] is a member that is given the records of its units, too.
 //! * [`commit`]: how far the owner of a unit has read, in the log of [offsets](crate::offsets).
 //! * [`hold`]: a unit stays with its owner while something of it is under way.
@@ -13,8 +14,11 @@
 mod cell;
 mod commit;
 mod consume;
+mod event;
 mod hold;
+mod join;
 mod machine;
+mod mailbox;
 mod member;
 mod operations;
 pub(crate) mod record;
@@ -26,13 +30,12 @@ use std::time::Duration;
 
 use cell::Cell;
 pub use consume::{Consume, ConsumeStart, Consumed, Consumer, UnitData};
+pub use event::{AssignedPartition, Assignment, CommittedOffset, GroupEvent, LostUnit};
 pub(crate) use hold::Held;
+pub use join::{GroupInterest, JoinGroup};
 use machine::{ConnectionId, Topic};
 pub(crate) use machine::{Restored, TopicChange, UnitId};
-pub use member::{
-    AssignedPartition, Assignment, CommittedOffset, GroupEvent, GroupInterest, JoinGroup, LostUnit, Member,
-    MemberHandle,
-};
+pub use member::{Member, MemberHandle};
 pub use operations::{
     GroupDescription, GroupMember, GroupOffset, GroupPage, GroupState, GroupSummary, GroupUnit, ListGroups,
     OffsetReset, ResetOffsets,

@@ -7,7 +7,8 @@ use logmill_log::env::Work;
 
 use super::admit::offsets_batch;
 use super::end::{end, end_in_turn};
-use super::table::{AddedOffsets, Asks};
+use super::entry::AddedOffsets;
+use super::table::Asks;
 use super::{Outcome, ProducerEpoch, Transactions};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use logmill_record::{Batch, ControlRecord, ControlType, TimestampMs};
 
 use super::admit::{AllTouched, Touched};
+use super::entry::{AddedOffsets, Last, Next};
+use super::errors::aborted;
 use super::record::{self, Known, Status, StepRecord};
-use super::table::{AddedOffsets, Asks, Ending, Last, Next, ToEnd, aborted, names};
+use super::table::{Asks, Ending, ToEnd, names};
 use super::{Outcome, ProducerEpoch};
 use crate::broker::Core;
 use crate::error::{Error, Reason};
@@ -57,8 +59,7 @@ pub(super) async fn end_in_turn(
 
     let why = lost.as_ref().map(ToString::to_string).or_else(|| ending.why.clone());
     let last = Last { producer: ending.producer, outcome, why };
-    let now = core.config.env.clock.now();
-    core.transactions.table.lock().ended(name, last, next.producer(), now);
+    core.transactions.table.lock().ended(name, last, next.producer());
     match lost {
         Some(error) => Err(aborted(name, &error.to_string()).because(error)),
         None => Ok(next.producer()),

@@ -7,7 +7,9 @@
 //!
 //! * [`admit`]: records on their way into a transaction.
 //! * [`add_offsets`]: what a group has read, as a part of one.
-//! * [`table`]: which transactional ids there are, and how each stands. No I/O.
+//! * [`table`]: which transactional ids there are. No I/O.
+//! * [`entry`]: how each of them stands.
+//! * [`errors`]: what is said where something cannot be.
 //! * [`end`]: the protocol above, for one transaction.
 //! * [`recover`]: what a start finds decided is finished, what it finds undecided is aborted, before anybody reads it.
 //! * [`operations`]: what a client asks for: begin, end, list, abort.
@@ -25,6 +27,8 @@
 mod add_offsets;
 mod admit;
 mod end;
+mod entry;
+mod errors;
 mod operations;
 mod record;
 mod recover;

@@ -9,9 +9,10 @@ use logmill_record::TimestampMs;
 
 use super::admit::Admitted;
 use super::end::{batch_about, end, end_in_turn};
+use super::entry::{Entry, Next, State};
 use super::record::{Known, Status, encode_key};
 use super::step::{is_step, step_name};
-use super::table::{Asks, Begun, Entry, Next, State};
+use super::table::{Asks, Begun};
 use super::{Outcome, ProducerEpoch, TouchedId, Transactions};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
@@ -311,7 +312,7 @@ async fn take_over(core: &Arc<Core>, name: &Arc<str>, timeout: Duration) -> Resu
         table.set_empty(name);
         return Err(error);
     }
-    table.begun(name, next.producer(), timeout, now);
+    table.begun(name, next.producer(), timeout);
     Ok(next.producer())
 }
 

@@ -9,9 +9,9 @@ use logmill_record::Batch;
 
 use super::admit::{AllTouched, Touched};
 use super::end::{batch_about, mark_all, mark_all_once};
+use super::entry::{Last, Next, RESTARTED};
 use super::record::{Known, Status};
 use super::step::is_step;
-use super::table::{Last, Next, RESTARTED};
 use super::{AllKnown, Outcome, ProducerEpoch, TouchedId};
 use crate::broker::Core;
 use crate::error::Error;
@@ -210,10 +210,9 @@ impl Ended {
 
     fn go_on(&self, core: &Core) {
         let Some(name) = &self.name else { return };
-        let now = core.config.env.clock.now();
         let mut table = core.transactions.table.lock();
         match self.known {
-            Some(_) => table.ended(name, self.last.clone(), self.next.producer(), now),
+            Some(_) => table.ended(name, self.last.clone(), self.next.producer()),
             // Of a step, whose producer is the node's.
             None => table.set_empty(name),
         }

@@ -19,8 +19,9 @@ use logmill_record::{Offset, TimestampMs};
 
 use super::admit::{Admitted, AllTouched, Touched, next_of, offsets_batch};
 use super::end::{Decision, all_durable};
+use super::entry::Next;
 use super::record::StepRecord;
-use super::table::{Ending, Next, StepCheck};
+use super::table::{Ending, StepCheck};
 use super::{Outcome, ProducerEpoch, TouchedId};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
@@ -312,8 +313,7 @@ impl Run {
         if let Some(at) = offsets_at {
             self.core.offsets.apply(at, Some(self.header.unit_epoch), offsets);
         }
-        let now = self.core.config.env.clock.now();
-        self.core.transactions.table.lock().step_ended(&self.name, record, now);
+        self.core.transactions.table.lock().step_ended(&self.name, record);
         Ok(StepCommitted { appended, duplicate: false })
     }
 

@@ -1,109 +1,28 @@
-//! Which transactional ids there are, and how each stands. No I/O, no clock.
+//! Which transactional ids there are, and what becomes of each. No I/O, no clock.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use logmill_record::{Offset, TimestampMs};
+use logmill_record::TimestampMs;
 
 use super::admit::{Admitted, AllTouched, Touched};
-use super::record::{Known, Status, StepRecord, TouchedName};
+use super::entry::{AddedOffsets, Entry, Last, Next, Ongoing, State};
+use super::errors::{is_ending, not_found, step_out_of_sequence, unknown_producer};
+use super::record::{StepRecord, TouchedName};
 use super::step::{StepAppend, is_step, step_name};
 use super::{AllKnown, Outcome, ProducerEpoch, TouchedId};
 use crate::budget::Budget;
-use crate::error::{Error, Reason};
+use crate::error::Error;
 use crate::exec::Turns;
-use crate::group::Held;
-use crate::offsets::{OnTheirWay, Resolved};
 use crate::produce::Lane;
-
-/// The last epoch of a producer that a transaction can have: the markers have the one after it, and the next
-/// transaction has another id.
-const LAST_EPOCH: i16 = i16::MAX - 1;
-
-/// Why a transaction was aborted that its producer may still believe in.
-pub(super) const RESTARTED: &str = "the node was started again before the transaction was decided";
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     by_name: BTreeMap<Arc<str>, Entry>,
     by_producer: BTreeMap<i64, Arc<str>>,
-}
-
-/// A transactional id.
-#[derive(Debug)]
-pub(super) struct Entry {
-    /// Who writes now.
-    pub(super) producer: ProducerEpoch,
-    pub(super) timeout: Duration,
-    pub(super) state: State,
-    /// How the last transaction ended.
-    pub(super) last: Option<Last>,
-    /// The last step, of an id that is a unit's.
-    pub(super) step: Option<StepRecord>,
-    /// The epoch of the unit whose owner writes with the producer's epoch.
-    unit_epoch: i32,
-    /// A partition cannot be opened that has to have a marker.
-    is_out_of_reach: bool,
-    /// Who wrote when the node ended.
-    before_start: Option<ProducerEpoch>,
-    pub(super) updated_at: TimestampMs,
-    /// One change of it at a time.
-    pub(super) turn: Turns,
-}
-
-/// How a transaction has ended.
-#[derive(Clone, Debug)]
-pub(super) struct Last {
-    /// Who wrote it.
-    pub(super) producer: ProducerEpoch,
-    pub(super) outcome: Outcome,
-    /// Why, if nobody asked for it.
-    pub(super) why: Option<String>,
-}
-
-#[derive(Debug)]
-pub(super) enum State {
-    /// Nothing was written since the last transaction.
-    Empty,
-    Ongoing(Ongoing),
-    /// It takes nothing more. The outcome is what was asked for.
-    Ending {
-        outcome: Outcome,
-        started_at: TimestampMs,
-    },
-}
-
-/// A transaction that takes records.
-#[derive(Debug)]
-pub(super) struct Ongoing {
-    pub(super) started_at: TimestampMs,
-    /// Dropped when it ends: its time-out is not wanted any more.
-    pub(super) alive: Arc<()>,
-    under_way: Budget,
-    touched: AllTouched,
-    offsets: Vec<AddedOffsets>,
-}
-
-/// What a group has read, as a part of a transaction.
-#[derive(Debug)]
-pub(super) struct AddedOffsets {
-    /// Where the log of offsets has them.
-    pub(super) at: Offset,
-    pub(super) commits: Vec<Resolved>,
-    /// Their unit stays with its owner until the transaction has ended.
-    pub(super) held: Held,
-    pub(super) _on_their_way: OnTheirWay,
-}
-
-impl Ongoing {
-    /// The partitions that it has touched.
-    pub(super) fn partitions(&self) -> Vec<(String, u32)> {
-        let named = |(id, at): (&TouchedId, &Arc<Touched>)| (at.topic.to_string(), id.partition);
-        self.touched.iter().map(named).collect()
-    }
 }
 
 /// A transaction that is to be ended.
@@ -145,85 +64,6 @@ pub(super) enum ToEnd {
     /// Nothing: there is none, or it has ended so already.
     Nothing(ProducerEpoch),
     Ends(Ending),
-}
-
-/// What the markers of a transaction carry, and who writes after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Next {
-    pub(super) markers: ProducerEpoch,
-    /// The id that takes the place of one whose epochs are used up.
-    pub(super) next_id: Option<i64>,
-}
-
-impl Next {
-    /// After a transaction of `producer`; `fresh` is an id that nobody has.
-    pub(super) fn after(producer: ProducerEpoch, fresh: impl FnOnce() -> i64) -> Self {
-        let markers = ProducerEpoch { epoch: producer.epoch.saturating_add(1), ..producer };
-        Self { markers, next_id: (producer.epoch >= LAST_EPOCH).then(fresh) }
-    }
-
-    /// Who writes the next transaction.
-    pub(super) fn producer(self) -> ProducerEpoch {
-        self.next_id.map_or(self.markers, |id| ProducerEpoch { id, epoch: 0 })
-    }
-}
-
-impl Entry {
-    fn new(producer: ProducerEpoch, timeout: Duration, updated_at: TimestampMs) -> Self {
-        let turn = Turns::new(1, Arc::default());
-        let (state, unit_epoch, before_start, is_out_of_reach) = (State::Empty, 0, None, false);
-        let (last, step) = (None, None);
-        Self {
-            producer,
-            timeout,
-            state,
-            last,
-            step,
-            unit_epoch,
-            is_out_of_reach,
-            before_start,
-            updated_at,
-            turn,
-        }
-    }
-
-    fn restored(known: &Known) -> Self {
-        let timeout = Duration::from_millis(u64::try_from(known.timeout_ms).unwrap_or(0));
-        let next = Next { markers: known.producer, next_id: known.next_id };
-        let mut entry = Self::new(next.producer(), timeout, known.updated_at);
-        entry.step.clone_from(&known.step);
-        entry.unit_epoch = known.step.as_ref().map_or(0, |step| step.unit_epoch);
-        let before = known.producer.epoch.checked_sub(1).filter(|epoch| *epoch >= 0);
-        if let (Status::Decided(outcome) | Status::Complete(outcome), Some(epoch), None) =
-            (known.status, before, &known.step)
-        {
-            let producer = ProducerEpoch { epoch, ..known.producer };
-            entry.last = Some(Last { producer, outcome, why: None });
-        }
-        entry
-    }
-
-    /// Whether the end of a transaction lets it go on: it is not in another by now, and nothing else holds it.
-    fn can_go_on(&self) -> bool {
-        !matches!(self.state, State::Ongoing(_)) && !self.is_out_of_reach
-    }
-
-    /// Refuses who is not, or no longer, the one who writes under the id.
-    pub(super) fn check(&self, name: &str, producer: ProducerEpoch) -> Result<(), Error> {
-        if producer == self.producer {
-            return Ok(());
-        }
-        if let Some(Last { why: Some(why), .. }) = self.last.as_ref().filter(|last| last.producer == producer)
-        {
-            return Err(aborted(name, why));
-        }
-        let is_passed_over =
-            |before: ProducerEpoch| before.id == producer.id && before.epoch <= producer.epoch;
-        if self.before_start.is_some_and(is_passed_over) {
-            return Err(aborted(name, RESTARTED));
-        }
-        Err(fenced(name, producer, self.producer))
-    }
 }
 
 impl Table {
@@ -282,7 +122,7 @@ impl Table {
             return entry.turn.clone();
         }
         let producer = ProducerEpoch { id: fresh(), epoch: -1 };
-        let entry = Entry::new(producer, Duration::ZERO, TimestampMs::NONE);
+        let entry = Entry::new(producer, Duration::ZERO);
         let turn = entry.turn.clone();
         self.insert(Arc::clone(name), entry);
         turn
@@ -290,7 +130,7 @@ impl Table {
 
     /// The turn of a unit to commit a step, with an id for its producer, by which nobody else can write.
     pub(super) fn step_turn(&mut self, name: &Arc<str>) -> Turns {
-        let new = || Entry::new(ProducerEpoch { id: -1, epoch: -1 }, Duration::ZERO, TimestampMs::NONE);
+        let new = || Entry::new(ProducerEpoch { id: -1, epoch: -1 }, Duration::ZERO);
         self.by_name.entry(Arc::clone(name)).or_insert_with(new).turn.clone()
     }
 
@@ -338,9 +178,9 @@ impl Table {
     }
 
     /// A step was committed.
-    pub(super) fn step_ended(&mut self, name: &str, step: Option<StepRecord>, now: TimestampMs) {
+    pub(super) fn step_ended(&mut self, name: &str, step: Option<StepRecord>) {
         if let Some(entry) = self.by_name.get_mut(name) {
-            (entry.step, entry.updated_at) = (step, now);
+            entry.step = step;
         }
     }
 
@@ -467,12 +307,12 @@ impl Table {
     }
 
     /// The transaction has ended, and `next` writes the one after it.
-    pub(super) fn ended(&mut self, name: &str, last: Last, next: ProducerEpoch, now: TimestampMs) {
+    pub(super) fn ended(&mut self, name: &str, last: Last, next: ProducerEpoch) {
         // What a start found may end late, in the background.
         let entry = self.by_name.get_mut(name).filter(|entry| entry.can_go_on());
         let Some(entry) = entry else { return };
         let before = std::mem::replace(&mut entry.producer, next);
-        (entry.state, entry.last, entry.updated_at) = (State::Empty, Some(last), now);
+        (entry.state, entry.last) = (State::Empty, Some(last));
         entry.before_start = None;
         self.replace_producer(name, before, next);
     }
@@ -522,10 +362,10 @@ impl Table {
     }
 
     /// Another producer writes under the id, with this time-out.
-    pub(super) fn begun(&mut self, name: &str, producer: ProducerEpoch, timeout: Duration, now: TimestampMs) {
+    pub(super) fn begun(&mut self, name: &str, producer: ProducerEpoch, timeout: Duration) {
         let Some(entry) = self.by_name.get_mut(name) else { return };
         let before = std::mem::replace(&mut entry.producer, producer);
-        (entry.state, entry.timeout, entry.updated_at) = (State::Empty, timeout, now);
+        (entry.state, entry.timeout) = (State::Empty, timeout);
         // Whoever wrote the last one is not told who writes now.
         (entry.last, entry.before_start) = (None, None);
         self.replace_producer(name, before, producer);
@@ -573,54 +413,4 @@ pub(super) fn names(touched: &AllTouched) -> Vec<TouchedName> {
         last: at.last(),
     };
     touched.iter().map(name).collect()
-}
-
-fn not_found(name: &str) -> Error {
-    let shown = crate::error::shorten(name);
-    let message = format!("there is no transactional id {shown:?}: begin with InitTransactions");
-    Error::new(Reason::TransactionNotFound, message).with("transactional_id", shown)
-}
-
-fn unknown_producer(producer: ProducerEpoch) -> Error {
-    let message = format!(
-        "no transactional id has the producer {}: begin with InitTransactions, and use the producer that it answers",
-        producer.id
-    );
-    Error::new(Reason::TransactionNotFound, message).with("producer_id", producer.id)
-}
-
-fn fenced(name: &str, producer: ProducerEpoch, now: ProducerEpoch) -> Error {
-    let message = format!(
-        "the producer {} with epoch {} is not the one that writes under the transactional id {name:?} now: another \
-         instance has taken over, or its transaction has ended; stop this one, or begin again with InitTransactions",
-        producer.id, producer.epoch
-    );
-    let error = Error::new(Reason::ProducerFenced, message).with("transactional_id", name);
-    error.with("producer_epoch", producer.epoch).with("current_epoch", now.epoch)
-}
-
-pub(super) fn aborted(name: &str, why: &str) -> Error {
-    let message = format!(
-        "the node has aborted the transaction of {name:?}, and nobody sees its records: {why}; begin again with \
-         InitTransactions, and send them again"
-    );
-    Error::new(Reason::TransactionAborted, message).with("transactional_id", name)
-}
-
-fn step_out_of_sequence(sequence: i64, expected: i64) -> Error {
-    let message = format!(
-        "the step has the sequence {sequence}, and {expected} follows on the last one that was committed: what was \
-         committed is not done again, and nothing is left out; go on from the last sequence and the offsets that the \
-         assignment says"
-    );
-    let error = Error::new(Reason::StepOutOfSequence, message);
-    error.with("sequence", sequence).with("expected_sequence", expected)
-}
-
-fn is_ending(name: &str) -> Error {
-    let message = format!(
-        "the transaction of {name:?} is being ended and takes nothing more: wait for the answer, and go on with the \
-         epoch that it has"
-    );
-    Error::new(Reason::TransactionEnding, message).with("transactional_id", name)
 }

@@ -11,7 +11,7 @@ use logmill_log::sim::Sim;
 use logmill_record::{BatchBuilder, NewRecord, Offset, TimestampMs};
 
 use crate::common::hook_fs::{Call, gated, is_segment};
-use crate::common::{Node, config, produce_batch, records, small, text, with_env};
+use crate::common::{Node, config, produce_batch, records, simulated, text, with_env};
 use crate::stalls::Opens;
 
 fn at(time: i64) -> Position {
@@ -140,7 +140,7 @@ fn a_time_that_only_lies_in_what_is_not_on_disk_is_not_found() {
 #[test]
 fn a_search_goes_by_the_time_of_append_where_the_topic_says_so() {
     let sim = Sim::new(6);
-    let node = Node::open(Config { env: sim.env(), ..small("/data") });
+    let node = simulated(&sim);
     let settings = TopicSettings::new([("message.timestamp.type", "LogAppendTime")]).unwrap();
     let create = CreateTopic::new("t").settings(settings);
     node.wait(node.broker.create_topic(&node.context, create)).unwrap();

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use logmill_broker::{Config, CreateTopic, Fetch, FetchFrom, Payload, Position, Produce, TopicSettings};
+use logmill_broker::{CreateTopic, Fetch, FetchFrom, Payload, Position, Produce, TopicSettings};
 use logmill_log::sim::Sim;
 use logmill_record::Offset;
 
-use crate::common::{Node, keyed, records, small, text};
+use crate::common::{keyed, records, simulated, text};
 
 fn offset(offset: u64) -> Position {
     Position::Offset(Offset(offset))
@@ -16,7 +16,7 @@ fn offset(offset: u64) -> Position {
 #[test]
 fn reading_starts_inside_a_compaction_gap_and_goes_on_behind_it() {
     let sim = Sim::new(8);
-    let node = Node::open(Config { env: sim.env(), ..small("/data") });
+    let node = simulated(&sim);
     let settings = [("cleanup.policy", "compact"), ("segment.bytes", "65536"), ("segment.ms", "1000")];
     let create = CreateTopic::new("t").settings(TopicSettings::new(settings).unwrap());
     node.wait(node.broker.create_topic(&node.context, create)).unwrap();

@@ -13,23 +13,8 @@ use logmill_broker::{
 use logmill_log::sim::{Sim, SimRandom};
 use logmill_record::Offset;
 
-use crate::common::{Node, batch, produce_batch, small, text};
-
-fn config(sim: &Sim) -> Config {
-    Config { env: sim.env(), ..small("/data") }
-}
-
-/// A node with the topic `t` of so many partitions, each with three records.
-fn node(sim: &Sim, partitions: u32) -> Node {
-    let node = Node::open(config(sim));
-    node.create("t", partitions).unwrap();
-    for partition in 0..partitions {
-        for value in ["a", "b", "c"] {
-            node.say("t", partition, value).unwrap();
-        }
-    }
-    node
-}
+use crate::common::members::three_records_each;
+use crate::common::{Node, batch, on, produce_batch, simulated, text};
 
 const PLENTY: u64 = 1 << 30;
 
@@ -100,7 +85,7 @@ fn commit(node: &Node, consumer: &Consumer, of: &Assignment, offset: u64) {
 #[test]
 fn records_of_all_units_come_in_turn_and_each_says_whose_it_is() {
     let sim = Sim::new(1);
-    let node = node(&sim, 3);
+    let node = three_records_each(&sim, 3);
     let mut consumer = consumer(&node);
     let units: Vec<_> = (0..3).map(|_| assigned(&node, &mut consumer)).collect();
     let mut came = BTreeSet::new();
@@ -126,7 +111,7 @@ fn records_of_all_units_come_in_turn_and_each_says_whose_it_is() {
 #[test]
 fn nothing_more_comes_of_a_unit_that_is_to_be_given_up_and_its_next_owner_goes_on_at_the_commit() {
     let sim = Sim::new(2);
-    let node = node(&sim, 2);
+    let node = three_records_each(&sim, 2);
     let mut first = consumer(&node);
     let units = [assigned(&node, &mut first), assigned(&node, &mut first)];
     assert_eq!(read(&node, &mut first, 6).len(), 6);
@@ -159,7 +144,7 @@ fn nothing_more_comes_of_a_unit_that_is_to_be_given_up_and_its_next_owner_goes_o
 #[test]
 fn what_was_read_already_is_not_given_when_the_unit_is_lost_meanwhile() {
     let sim = Sim::new(3);
-    let node = node(&sim, 1);
+    let node = three_records_each(&sim, 1);
     let mut consumer = consumer(&node);
     assigned(&node, &mut consumer);
     {
@@ -186,7 +171,7 @@ fn what_was_read_already_is_not_given_when_the_unit_is_lost_meanwhile() {
 #[test]
 fn a_partition_begins_at_the_commit_or_else_where_the_member_says() {
     let sim = Sim::new(4);
-    let node = node(&sim, 2);
+    let node = three_records_each(&sim, 2);
     let mut member = consumer(&node);
     let units = [assigned(&node, &mut member), assigned(&node, &mut member)];
     commit(&node, &member, &units[0], 1);
@@ -206,7 +191,7 @@ fn a_partition_begins_at_the_commit_or_else_where_the_member_says() {
 #[test]
 fn a_group_goes_on_at_the_earliest_where_retention_has_taken_what_it_had_not_read() {
     let sim = Sim::new(5);
-    let node = node(&sim, 1);
+    let node = three_records_each(&sim, 1);
     let delete = |before| {
         let request = DeleteRecords { topic: "t".into(), partitions: vec![(0, Some(Offset(before)))] };
         node.wait(node.broker.delete_records(&node.context, request)).unwrap();
@@ -240,7 +225,7 @@ fn a_group_goes_on_at_the_earliest_where_retention_has_taken_what_it_had_not_rea
 #[test]
 fn an_offset_that_is_not_there_any_more_is_told_and_the_other_partitions_go_on() {
     let sim = Sim::new(6);
-    let node = node(&sim, 2);
+    let node = three_records_each(&sim, 2);
     let mut member = consumer(&node);
     let units = [assigned(&node, &mut member), assigned(&node, &mut member)];
     let beyond = OffsetToCommit { last_epoch: Some(0), ..OffsetToCommit::new("t", 0, Offset(3)) };
@@ -261,7 +246,7 @@ fn an_offset_that_is_not_there_any_more_is_told_and_the_other_partitions_go_on()
 #[test]
 fn all_units_share_one_credit_and_none_is_read_without() {
     let sim = Sim::new(7);
-    let node = Node::open(config(&sim));
+    let node = simulated(&sim);
     node.create("t", 5).unwrap();
     for partition in 0..5 {
         for _ in 0..4 {
@@ -302,7 +287,7 @@ fn all_units_share_one_credit_and_none_is_read_without() {
 fn members_are_no_subscriptions() {
     let sim = Sim::new(8);
     let limits = Limits { max_subscriptions: 1, max_fetch_partitions: 1, ..Limits::default() };
-    let node = Node::open(Config { limits, ..config(&sim) });
+    let node = Node::open(Config { limits, ..on(&sim) });
     node.create("t", 3).unwrap();
     let from = logmill_broker::FetchFrom::new("t", 0, logmill_broker::Position::Earliest);
     let subscribe = node.broker.subscribe(&node.context, Subscribe::new(vec![from], 1));
@@ -316,7 +301,7 @@ fn members_are_no_subscriptions() {
 #[test]
 fn units_that_came_and_went_before_the_member_listened_are_not_told() {
     let sim = Sim::new(9);
-    let node = node(&sim, 1);
+    let node = three_records_each(&sim, 1);
     let mut deaf = consumer(&node);
     sim.scheduler.run_for(Duration::from_secs(1));
     for _ in 0..5 {
@@ -394,7 +379,7 @@ fn come_and_go(seed: u64) {
     const PARTITIONS: u32 = 5;
     let sim = Sim::new(seed);
     let random = SimRandom::new(seed);
-    let node = Node::open(config(&sim));
+    let node = simulated(&sim);
     node.create("t", PARTITIONS).unwrap();
     let mut all = vec![Reading::join(&node, None, 300)];
     for _ in 0..600 {

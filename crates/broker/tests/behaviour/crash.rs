@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use logmill_broker::{Broker, Config, DeleteRecords, Error, ListTopics, Reason, SettingChange, Topic};
+use logmill_broker::{Broker, DeleteRecords, Error, ListTopics, Reason, SettingChange, Topic};
 use logmill_log::sim::Sim;
 use logmill_record::Offset;
 
-use crate::common::{Node, small};
+use crate::common::{Node, on, simulated};
 
 /// What the workload was told before the power went.
 #[derive(Debug, Default)]
@@ -27,10 +27,6 @@ struct Answered {
     newest: Vec<(&'static str, u32)>,
     /// Records that were acknowledged, by topic, all in partition 0.
     said: BTreeMap<&'static str, Vec<String>>,
-}
-
-fn config(sim: &Sim) -> Config {
-    Config { env: sim.env(), ..small("/data") }
 }
 
 #[derive(Clone, Copy)]
@@ -185,7 +181,7 @@ fn run(seed: u64, nth: Option<u64>) -> bool {
     }
     let when = format!("seed {seed}, change {nth:?}");
     // Opening is part of it.
-    if let Ok(broker) = Broker::open(config(&sim)) {
+    if let Ok(broker) = Broker::open(on(&sim)) {
         let node = Node::of(broker);
         let worked = work(&node, &mut answered);
         assert!(worked.is_ok() || sim.fs.is_off(), "{when}: {worked:?}");
@@ -194,7 +190,7 @@ fn run(seed: u64, nth: Option<u64>) -> bool {
     let went = sim.fs.is_off();
     sim.crash();
 
-    let node = Node::open(config(&sim));
+    let node = simulated(&sim);
     check(&node, &answered, &when);
     sim.scheduler.run_until_idle();
     check_directories(&sim, &node, &when);
@@ -217,7 +213,7 @@ fn a_start_that_is_cut_off_makes_nothing_worse() {
         let mut sim = Sim::new(9);
         let mut answered = Answered::default();
         sim.fs.power_off_at(nth);
-        if let Ok(broker) = Broker::open(config(&sim)) {
+        if let Ok(broker) = Broker::open(on(&sim)) {
             let _ = work(&Node::of(broker), &mut answered);
             sim.scheduler.run_until_idle();
         }
@@ -226,12 +222,12 @@ fn a_start_that_is_cut_off_makes_nothing_worse() {
         }
         sim.crash();
         sim.fs.power_off_at(1 + nth % 17);
-        if let Ok(broker) = Broker::open(config(&sim)) {
+        if let Ok(broker) = Broker::open(on(&sim)) {
             sim.scheduler.run_until_idle();
             drop(broker);
         }
         sim.crash();
-        let node = Node::open(config(&sim));
+        let node = simulated(&sim);
         check(&node, &answered, &format!("change {nth}, twice"));
         node.broker.close().unwrap();
     }
@@ -245,12 +241,12 @@ fn a_kill_and_then_a_power_cut_lose_nothing_acknowledged() {
         for steps in 1..=WORK.len() {
             let mut sim = Sim::new(seed);
             let mut answered = Answered::default();
-            let node = Node::open(config(&sim));
+            let node = simulated(&sim);
             work_until(&node, &mut answered, steps).unwrap();
             sim.kill();
-            drop(Node::open(config(&sim)));
+            drop(simulated(&sim));
             sim.crash();
-            let node = Node::open(config(&sim));
+            let node = simulated(&sim);
             check(&node, &answered, &format!("seed {seed}, {steps} steps"));
             node.broker.close().unwrap();
         }

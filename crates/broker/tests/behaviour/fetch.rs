@@ -12,7 +12,7 @@ use logmill_broker::{
 use logmill_log::sim::Sim;
 use logmill_record::{Offset, TimestampMs};
 
-use crate::common::{Node, batch, config, produce_batch, record, records, small, text};
+use crate::common::{Node, batch, config, on, produce_batch, record, records, small, text};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -185,7 +185,7 @@ fn a_long_poll_is_woken_by_the_record_it_waits_for() {
 #[test]
 fn a_long_poll_waits_for_as_many_bytes_as_asked_or_for_its_time() {
     let sim = Sim::new(2);
-    let node = filled(Config { env: sim.env(), ..small("/data") }, 1, 1);
+    let node = filled(on(&sim), 1, 1);
     let poll = |min_bytes, max_wait| {
         let fetch = Fetch { min_bytes, ..Fetch::new(vec![from(0, offset(0))]).max_wait(max_wait) };
         let start = node.broker.config().env.clock.monotonic();
@@ -232,7 +232,7 @@ fn what_transactions_left_is_told_with_the_batches() {
 #[test]
 fn a_long_poll_waits_also_where_one_of_its_partitions_cannot_be_read() {
     let sim = Sim::new(4);
-    let node = filled(Config { env: sim.env(), ..small("/data") }, 2, 1);
+    let node = filled(on(&sim), 2, 1);
     let clock = Arc::clone(&node.broker.config().env.clock);
     let poll = |partitions: Vec<FetchFrom>| {
         let begun = clock.monotonic();

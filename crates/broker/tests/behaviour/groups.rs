@@ -6,29 +6,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use logmill_broker::{
-    Assignment, Config, Error, GroupEvent, GroupState, JoinGroup, ListGroups, LostUnit, Member,
-    OffsetToCommit, Position, Reason, ResetOffsets,
+    Assignment, Error, GroupEvent, GroupState, JoinGroup, ListGroups, LostUnit, Member, OffsetToCommit,
+    Position, Reason, ResetOffsets,
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::Offset;
 
-use crate::common::{Node, small};
-
-fn config(sim: &Sim) -> Config {
-    Config { env: sim.env(), ..small("/data") }
-}
-
-/// A node with the topic `t` of so many partitions, each with three records.
-fn node(sim: &Sim, partitions: u32) -> Node {
-    let node = Node::open(config(sim));
-    node.create("t", partitions).unwrap();
-    for partition in 0..partitions {
-        for value in ["a", "b", "c"] {
-            node.say("t", partition, value).unwrap();
-        }
-    }
-    node
-}
+use crate::common::members::{assigned, committed, three_records_each};
+use crate::common::{Node, on, simulated};
 
 fn join(node: &Node, request: JoinGroup) -> Result<Member, Error> {
     node.broker.join_group(&node.context, request)
@@ -40,13 +25,6 @@ fn subscriber(node: &Node) -> Member {
 
 fn next(node: &Node, member: &mut Member) -> GroupEvent {
     node.wait(member.next())
-}
-
-fn assigned(node: &Node, member: &mut Member) -> Assignment {
-    match next(node, member) {
-        GroupEvent::Assigned(assignment) => assignment,
-        other => panic!("{other:?}"),
-    }
 }
 
 fn revoked(node: &Node, member: &mut Member) -> (String, i32) {
@@ -62,14 +40,10 @@ fn commit(node: &Node, member: &Member, of: &Assignment, offset: u64) -> Result<
     node.wait(member.handle().commit(&of.unit, of.epoch, offsets))
 }
 
-fn committed(of: &Assignment) -> Option<u64> {
-    of.partitions[0].committed.as_ref().map(|committed| committed.offset.get())
-}
-
 #[test]
 fn units_are_shared_and_move_with_what_their_owners_committed() {
     let sim = Sim::new(1);
-    let node = node(&sim, 2);
+    let node = three_records_each(&sim, 2);
     let mut first = subscriber(&node);
     let both = [assigned(&node, &mut first), assigned(&node, &mut first)];
     assert_eq!(
@@ -104,7 +78,7 @@ fn units_are_shared_and_move_with_what_their_owners_committed() {
 #[test]
 fn a_member_that_confirms_nothing_loses_the_unit_in_time_and_what_it_commits_then_does_not_count() {
     let sim = Sim::new(2);
-    let node = node(&sim, 2);
+    let node = three_records_each(&sim, 2);
     let mut first = subscriber(&node);
     let both = [assigned(&node, &mut first), assigned(&node, &mut first)];
     let mut second = subscriber(&node);
@@ -127,7 +101,7 @@ fn a_member_that_confirms_nothing_loses_the_unit_in_time_and_what_it_commits_the
 #[test]
 fn a_member_that_comes_back_in_time_has_its_units_in_the_same_epochs_also_after_a_start() {
     let sim = Sim::new(3);
-    let node = node(&sim, 1);
+    let node = three_records_each(&sim, 1);
     let mut member = subscriber(&node);
     let mine = assigned(&node, &mut member);
     commit(&node, &member, &mine, 1).unwrap();
@@ -140,7 +114,7 @@ fn a_member_that_comes_back_in_time_has_its_units_in_the_same_epochs_also_after_
     node.broker.close().unwrap();
     drop((member, node));
 
-    let node = Node::open(config(&sim));
+    let node = simulated(&sim);
     let mut other = subscriber(&node);
     let mut member = join(&node, back()).unwrap();
     let again = assigned(&node, &mut member);
@@ -157,12 +131,12 @@ fn a_member_that_comes_back_in_time_has_its_units_in_the_same_epochs_also_after_
 fn an_epoch_never_comes_again_whenever_the_power_goes() {
     let mut seen = 0;
     let mut sim = Sim::new(4);
-    let node = node(&sim, 1);
+    let node = three_records_each(&sim, 1);
     node.broker.close().unwrap();
     drop(node);
     for round in 0..60 {
         sim.fs.power_off_at(5 + round * 7 % 90);
-        if let Ok(broker) = logmill_broker::Broker::open(config(&sim)) {
+        if let Ok(broker) = logmill_broker::Broker::open(on(&sim)) {
             let node = Node::of(broker);
             if let Ok(mut member) = join(&node, JoinGroup::topics("g", ["t"])) {
                 sim.scheduler.run_for(Duration::from_secs(40));
@@ -182,7 +156,7 @@ fn an_epoch_never_comes_again_whenever_the_power_goes() {
 #[test]
 fn within_an_assignment_a_group_only_goes_forward() {
     let sim = Sim::new(5);
-    let node = node(&sim, 1);
+    let node = three_records_each(&sim, 1);
     let mut member = subscriber(&node);
     let mine = assigned(&node, &mut member);
     commit(&node, &member, &mine, 2).unwrap();
@@ -200,7 +174,7 @@ fn within_an_assignment_a_group_only_goes_forward() {
 #[test]
 fn a_commit_of_nothing_is_one() {
     let sim = Sim::new(13);
-    let node = node(&sim, 1);
+    let node = three_records_each(&sim, 1);
     let mut member = subscriber(&node);
     let mine = assigned(&node, &mut member);
     node.wait(member.handle().commit(&mine.unit, mine.epoch, Vec::new())).unwrap();
@@ -212,7 +186,7 @@ fn a_commit_of_nothing_is_one() {
 #[test]
 fn what_makes_no_sense_is_refused_and_nothing_is_committed() {
     let sim = Sim::new(6);
-    let node = node(&sim, 1);
+    let node = three_records_each(&sim, 1);
     node.create("other", 1).unwrap();
     let mut member = subscriber(&node);
     let mine = assigned(&node, &mut member);
@@ -252,7 +226,7 @@ fn what_makes_no_sense_is_refused_and_nothing_is_committed() {
 #[test]
 fn an_operator_sees_how_far_a_group_is_behind_and_has_it_go_on_elsewhere() {
     let sim = Sim::new(7);
-    let node = node(&sim, 2);
+    let node = three_records_each(&sim, 2);
     let mut member = subscriber(&node);
     let mine = [assigned(&node, &mut member), assigned(&node, &mut member)];
     commit(&node, &member, &mine[0], 1).unwrap();
@@ -285,7 +259,7 @@ fn an_operator_sees_how_far_a_group_is_behind_and_has_it_go_on_elsewhere() {
     node.broker.close().unwrap();
     drop((member, node));
 
-    let node = Node::open(config(&sim));
+    let node = simulated(&sim);
     let list = || node.wait(node.broker.list_groups(&node.context, ListGroups::default())).unwrap().groups;
     assert_eq!(list().iter().map(|it| &*it.group).collect::<Vec<_>>(), ["g"]);
     // Who had its units before the start may come back.
@@ -296,7 +270,7 @@ fn an_operator_sees_how_far_a_group_is_behind_and_has_it_go_on_elsewhere() {
     assert_eq!(gone.reason(), Reason::GroupNotFound);
     node.broker.close().unwrap();
     drop(node);
-    let node = Node::open(config(&sim));
+    let node = simulated(&sim);
     let list = node.wait(node.broker.list_groups(&node.context, ListGroups::default())).unwrap();
     assert!(list.groups.is_empty(), "also after a start");
     node.broker.close().unwrap();
@@ -305,7 +279,7 @@ fn an_operator_sees_how_far_a_group_is_behind_and_has_it_go_on_elsewhere() {
 #[test]
 fn topics_come_and_go_and_offsets_of_one_mean_nothing_in_another_of_its_name() {
     let sim = Sim::new(8);
-    let node = node(&sim, 1);
+    let node = three_records_each(&sim, 1);
     let mut member = join(&node, JoinGroup::topics("g", ["t", "late"])).unwrap();
     let mine = assigned(&node, &mut member);
     commit(&node, &member, &mine, 3).unwrap();
@@ -325,7 +299,7 @@ fn topics_come_and_go_and_offsets_of_one_mean_nothing_in_another_of_its_name() {
 #[test]
 fn an_assignment_is_announced_only_when_it_is_on_disk() {
     let sim = Sim::new(9);
-    let node = node(&sim, 1);
+    let node = three_records_each(&sim, 1);
     sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/internal/offsets/*").times(2));
     let mut member = subscriber(&node);
     let mine = assigned(&node, &mut member);

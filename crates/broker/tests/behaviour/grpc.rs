@@ -1,11 +1,13 @@
 //! The services over a real connection, through the generated client stubs.
 
+mod by_chance;
 mod committed;
 mod effects;
 mod every_limit;
 mod fuzz;
 mod groups;
 mod limits;
+mod member;
 mod produce;
 mod raw;
 mod read;

@@ -12,7 +12,7 @@ use logmill_broker::{
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 
 use crate::common::hook_fs::{Call, Gate, gated, is_segment};
-use crate::common::{Node, batch, config, produce_batch, record, records, small, with_env};
+use crate::common::{Node, batch, config, produce_batch, record, records, simulated, small, with_env};
 
 /// A batch of an idempotent producer, one record per value.
 pub(crate) fn numbered<const N: usize>(id: i64, epoch: i16, sequence: i32, values: [&str; N]) -> Produce {
@@ -176,7 +176,7 @@ fn what_is_forgotten_is_answered_only_when_it_is_on_disk_whatever_was_asked_for(
 #[test]
 fn what_a_failed_sync_took_is_not_said_to_be_stored_and_forgotten() {
     let sim = Sim::new(5);
-    let node = Node::open(Config { env: sim.env(), ..small("/data") });
+    let node = simulated(&sim);
     node.create("t", 1).unwrap();
     sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/0/*.log"));
     let call = |sequence| node.broker.produce(&node.context, numbered(7, 0, sequence, ["x"]));
@@ -190,7 +190,7 @@ fn what_a_failed_sync_took_is_not_said_to_be_stored_and_forgotten() {
 #[test]
 fn a_duplicate_of_what_a_failed_sync_took_is_not_acknowledged() {
     let sim = Sim::new(5);
-    let node = Node::open(Config { env: sim.env(), ..small("/data") });
+    let node = simulated(&sim);
     node.create("t", 1).unwrap();
     sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/0/*.log"));
     let calls = [0, 0].map(|sequence| node.broker.produce(&node.context, numbered(7, 0, sequence, ["a"])));
@@ -202,7 +202,7 @@ fn a_duplicate_of_what_a_failed_sync_took_is_not_acknowledged() {
 #[test]
 fn a_failed_write_counts_for_nothing() {
     let sim = Sim::new(6);
-    let node = Node::open(Config { env: sim.env(), ..small("/data") });
+    let node = simulated(&sim);
     node.create("t", 1).unwrap();
     send(&node, numbered(7, 0, 0, ["a"])).unwrap();
     sim.fs.inject(Rule::new(Fault::NoSpace).on(Op::Write).path("*/0/*.log").always());
@@ -313,7 +313,7 @@ fn what_a_new_stream_sends_again_while_the_old_one_is_still_queued_is_stored_onc
 fn a_failed_sync_holds_back_what_follows_also_when_the_partition_is_open_again() {
     for reopened in [false, true] {
         let sim = Sim::new(7);
-        let node = Node::open(Config { env: sim.env(), ..small("/data") });
+        let node = simulated(&sim);
         node.create("t", 1).unwrap();
         let stream = node.broker.produce_stream();
         let send = |sequence| node.wait(stream.send(&node.context, numbered(7, 0, sequence, ["x"])));

@@ -14,7 +14,7 @@ use logmill_log::inspect::plan_repair;
 use logmill_log::sim::Sim;
 use logmill_log::{LogOptions, LogSet, SetOptions};
 
-use crate::common::{Node, config, simulated, small};
+use crate::common::{Node, config, on, simulated};
 
 fn metadata_bytes(sim: &Sim) -> usize {
     let files = sim.fs.files().into_iter().filter(|file| {
@@ -203,8 +203,7 @@ fn a_directory_that_is_in_use_or_was_is_not_rebuilt() {
 fn a_rebuild_that_is_cut_off_can_be_run_again() {
     for nth in 1.. {
         let mut sim = Sim::new(12);
-        let config = |sim: &Sim| Config { env: sim.env(), ..small("/data") };
-        ran(config(&sim));
+        ran(on(&sim));
         sim.fs.flip("/data/internal/metadata/00000000000000000000.log", 90, 0).unwrap();
         let plan = plan_rebuild(&sim.env(), Path::new("/data")).unwrap();
         sim.fs.power_off_at(nth);
@@ -212,10 +211,10 @@ fn a_rebuild_that_is_cut_off_can_be_run_again() {
         let went = sim.fs.is_off();
         assert!(went || done.is_ok(), "change {nth}: {done:?}");
         sim.crash();
-        let started = Broker::open(config(&sim)).or_else(|error| {
+        let started = Broker::open(on(&sim)).or_else(|error| {
             assert_eq!(error.kind(), OpenErrorKind::Damaged, "change {nth}: {error}");
             plan_rebuild(&sim.env(), Path::new("/data")).unwrap().execute().unwrap();
-            Broker::open(config(&sim))
+            Broker::open(on(&sim))
         });
         let node = Node::of(started.unwrap_or_else(|error| panic!("change {nth}: {error}")));
         check(&node, true);

@@ -17,7 +17,7 @@ use logmill_record::{BatchBuilder, NewRecord, TimestampMs};
 use parking_lot::Mutex;
 
 use crate::common::hook_fs::{Call, hooked};
-use crate::common::{Node, config, small, with_env};
+use crate::common::{Node, config, on, with_env};
 
 fn refused(config: Config) -> OpenError {
     Broker::open(config).expect_err("this directory cannot be opened")
@@ -141,7 +141,7 @@ fn a_name_that_is_not_utf8_in_what_is_left_of_topics_refuses_no_start() {
 #[test]
 fn a_full_disk_at_the_first_start_is_said_and_the_next_start_works() {
     let sim = Sim::new(1);
-    let open = || Broker::open(Config { env: sim.env(), ..small("/data") });
+    let open = || Broker::open(on(&sim));
     sim.fs.inject(Rule::new(Fault::NoSpace).on(Op::Write).always());
     let error = open().expect_err("there is no space");
     assert_eq!(error.kind(), OpenErrorKind::Full);

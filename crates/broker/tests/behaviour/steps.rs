@@ -7,20 +7,17 @@ use std::time::Duration;
 
 use logmill_broker::{
     AddOffsets, Assignment, Config, Error, GroupEvent, InitTransactions, JoinGroup, Limits, Member,
-    OffsetToCommit, Outcome, Payload, ProduceRecord, Reason, StepCommitted, StepHeader,
+    OffsetToCommit, Outcome, Payload, ProduceRecord, ProducerEpoch, Reason, StepCommitted, StepHeader,
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::Offset;
 
-use crate::common::{Node, small};
-
-fn config(sim: &Sim) -> Config {
-    Config { env: sim.env(), ..small("/data") }
-}
+use crate::common::members::{assigned, committed};
+use crate::common::{Node, on, simulated, until_off};
 
 /// A node with `in` (ten records) and two topics for what comes out.
 fn node(sim: &Sim) -> Node {
-    let node = Node::open(config(sim));
+    let node = simulated(sim);
     for topic in ["in", "out", "log"] {
         node.create(topic, 1).unwrap();
     }
@@ -33,13 +30,6 @@ fn node(sim: &Sim) -> Node {
 fn join(node: &Node, id: Option<String>) -> Member {
     let join = JoinGroup { member_id: id, ..JoinGroup::topics("g", ["in"]) };
     node.broker.join_group(&node.context, join).unwrap()
-}
-
-fn assigned(node: &Node, member: &mut Member) -> Assignment {
-    match node.wait(member.next()) {
-        GroupEvent::Assigned(assignment) => assignment,
-        other => panic!("{other:?}"),
-    }
 }
 
 fn records(value: &str) -> Payload {
@@ -67,12 +57,25 @@ fn step(node: &Node, epoch: i32, sequence: i64, value: &str, offset: u64) -> Res
     node.wait(step.commit())
 }
 
-fn read(node: &Node) -> [Vec<String>; 2] {
-    ["out", "log"].map(|topic| node.read_all(topic, 0).unwrap())
+/// Who writes transactions as `x` from now on.
+fn begin(node: &Node) -> ProducerEpoch {
+    node.wait(node.broker.init_transactions(&node.context, InitTransactions::new("x"))).unwrap()
 }
 
-fn committed(of: &Assignment) -> Option<u64> {
-    of.partitions[0].committed.as_ref().map(|committed| committed.offset.get())
+/// What is read of `in`, as a part of a transaction of `x`.
+fn add_offsets(producer: ProducerEpoch, unit: &Assignment, offset: u64) -> AddOffsets {
+    AddOffsets {
+        transactional_id: "x".into(),
+        producer,
+        group: "g".into(),
+        unit: unit.unit.clone(),
+        unit_epoch: unit.epoch,
+        offsets: vec![OffsetToCommit::new("in", 0, Offset(offset))],
+    }
+}
+
+fn read(node: &Node) -> [Vec<String>; 2] {
+    ["out", "log"].map(|topic| node.read_all(topic, 0).unwrap())
 }
 
 #[test]
@@ -97,7 +100,7 @@ fn a_step_has_one_effect_however_often_it_comes() {
     node.broker.close().unwrap();
     drop((member, node));
 
-    let node = Node::open(config(&sim));
+    let node = simulated(&sim);
     let mut member = join(&node, Some(id));
     let mine = assigned(&node, &mut member);
     assert_eq!((mine.last_step, committed(&mine)), (Some(1), Some(2)), "also after a start");
@@ -132,17 +135,9 @@ fn a_plain_commit_does_not_take_back_what_a_step_or_transaction_under_way_has_re
     assert_eq!(back.unwrap_err().reason(), Reason::CommitWentBack);
     node.wait(commit(6)).unwrap();
 
-    let init = node.broker.init_transactions(&node.context, InitTransactions::new("x"));
-    let producer = node.wait(init).unwrap();
+    let producer = begin(&node);
     let add = |offset| {
-        let add = AddOffsets {
-            transactional_id: "x".into(),
-            producer,
-            group: "g".into(),
-            unit: mine.unit.clone(),
-            unit_epoch: mine.epoch,
-            offsets: vec![OffsetToCommit::new("in", 0, Offset(offset))],
-        };
+        let add = add_offsets(producer, &mine, offset);
         node.wait(node.broker.add_offsets(&node.context, add))
     };
     add(9).unwrap();
@@ -174,7 +169,7 @@ fn a_group_that_was_deleted_leaves_no_steps_to_another_of_its_name() {
     node.broker.close().unwrap();
     drop((member, node));
 
-    let node = Node::open(config(&sim));
+    let node = simulated(&sim);
     let mut member = join(&node, None);
     assert_eq!(assigned(&node, &mut member).last_step, None, "also after a start");
     node.broker.close().unwrap();
@@ -268,33 +263,18 @@ fn offsets_of_a_clients_transaction_count_when_it_is_committed_and_only_then() {
     let node = node(&sim);
     let mut member = join(&node, None);
     let mine = assigned(&node, &mut member);
-    let init = node.broker.init_transactions(&node.context, InitTransactions::new("x"));
-    let mut producer = node.wait(init).unwrap();
+    let mut producer = begin(&node);
     for (offset, outcome, expected) in
         [(3, Outcome::Commit, 3), (5, Outcome::Abort, 3), (4, Outcome::Commit, 4)]
     {
-        let add = AddOffsets {
-            transactional_id: "x".into(),
-            producer,
-            group: "g".into(),
-            unit: mine.unit.clone(),
-            unit_epoch: mine.epoch,
-            offsets: vec![OffsetToCommit::new("in", 0, Offset(offset))],
-        };
+        let add = add_offsets(producer, &mine, offset);
         node.wait(node.broker.add_offsets(&node.context, add)).unwrap();
         producer = node.wait(node.broker.end_transaction(&node.context, "x", producer, outcome)).unwrap();
         let described = node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
         assert_eq!(described.offsets[0].offset, Offset(expected));
     }
     // One that is going on is aborted when the unit goes to another.
-    let add = AddOffsets {
-        transactional_id: "x".into(),
-        producer,
-        group: "g".into(),
-        unit: mine.unit.clone(),
-        unit_epoch: mine.epoch,
-        offsets: vec![OffsetToCommit::new("in", 0, Offset(9))],
-    };
+    let add = add_offsets(producer, &mine, 9);
     node.wait(node.broker.add_offsets(&node.context, add.clone())).unwrap();
     member.handle().leave().unwrap();
     let mut other = join(&node, None);
@@ -315,16 +295,8 @@ fn a_unit_that_is_taken_away_while_its_offsets_are_added_does_not_wait_for_the_t
         let node = node(&sim);
         let mut member = join(&node, None);
         let mine = assigned(&node, &mut member);
-        let init = node.broker.init_transactions(&node.context, InitTransactions::new("x"));
-        let producer = node.wait(init).unwrap();
-        let add = AddOffsets {
-            transactional_id: "x".into(),
-            producer,
-            group: "g".into(),
-            unit: mine.unit.clone(),
-            unit_epoch: mine.epoch,
-            offsets: vec![OffsetToCommit::new("in", 0, Offset(2))],
-        };
+        let producer = begin(&node);
+        let add = add_offsets(producer, &mine, 2);
         let added = node.broker.add_offsets(&node.context, add);
         for _ in 0..steps {
             sim.scheduler.step();
@@ -349,16 +321,8 @@ fn what_counts_is_what_was_written_last() {
     let node = node(&sim);
     let mut member = join(&node, None);
     let mine = assigned(&node, &mut member);
-    let init = node.broker.init_transactions(&node.context, InitTransactions::new("x"));
-    let producer = node.wait(init).unwrap();
-    let add = AddOffsets {
-        transactional_id: "x".into(),
-        producer,
-        group: "g".into(),
-        unit: mine.unit.clone(),
-        unit_epoch: mine.epoch,
-        offsets: vec![OffsetToCommit::new("in", 0, Offset(2))],
-    };
+    let producer = begin(&node);
+    let add = add_offsets(producer, &mine, 2);
     node.wait(node.broker.add_offsets(&node.context, add)).unwrap();
     let later = vec![OffsetToCommit::new("in", 0, Offset(5))];
     node.wait(member.handle().commit(&mine.unit, mine.epoch, later)).unwrap();
@@ -368,7 +332,7 @@ fn what_counts_is_what_was_written_last() {
     node.broker.close().unwrap();
     drop((member, node));
     // In a start's view too.
-    let node = Node::open(config(&sim));
+    let node = simulated(&sim);
     let described = node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
     assert_eq!(described.offsets[0].offset, Offset(5));
     node.broker.close().unwrap();
@@ -381,11 +345,11 @@ fn a_step_is_whole_or_not_there_whenever_the_power_goes() {
             let mut sim = Sim::new(seed);
             let node = node(&sim);
             sim.fs.power_off_at(nth);
-            let answered = until_off(&sim, &node);
+            let answered = answered(&sim, &node);
             let went = sim.fs.is_off();
             drop(node);
             sim.crash();
-            let node = Node::open(config(&sim));
+            let node = simulated(&sim);
             let mut member = join(&node, Some("m".into()));
             let mine = assigned(&node, &mut member);
             let when = format!("seed {seed}, change {nth}: {answered} answered");
@@ -411,17 +375,12 @@ fn a_step_is_whole_or_not_there_whenever_the_power_goes() {
 }
 
 /// How many steps are answered before the power goes: what has to be written is tried for ever.
-fn until_off(sim: &Sim, node: &Node) -> i64 {
-    let mut context = Context::from_waker(Waker::noop());
+fn answered(sim: &Sim, node: &Node) -> i64 {
     let mut member = join(node, Some("m".into()));
-    let mine = loop {
-        let mut event = std::pin::pin!(member.next());
-        match event.as_mut().poll(&mut context) {
-            Poll::Ready(GroupEvent::Assigned(mine)) => break mine,
-            Poll::Ready(other) => panic!("{other:?}"),
-            Poll::Pending if sim.fs.is_off() => return 0,
-            Poll::Pending => sim.scheduler.run_for(Duration::from_millis(1)),
-        }
+    let mine = match until_off(sim, member.next()) {
+        Some(GroupEvent::Assigned(mine)) => mine,
+        Some(other) => panic!("{other:?}"),
+        None => return 0,
     };
     for sequence in 0..4 {
         let value = format!("{sequence}");
@@ -431,17 +390,13 @@ fn until_off(sim: &Sim, node: &Node) -> i64 {
         for topic in ["out", "log"] {
             step.append(topic, Some(0), records(&value)).unwrap();
         }
-        let mut committed = std::pin::pin!(step.commit());
-        loop {
-            match committed.as_mut().poll(&mut context) {
-                Poll::Ready(Ok(_)) => break,
-                Poll::Ready(Err(error)) => {
-                    assert!(sim.fs.is_off(), "{error}");
-                    return sequence;
-                }
-                Poll::Pending if sim.fs.is_off() => return sequence,
-                Poll::Pending => sim.scheduler.run_for(Duration::from_millis(1)),
+        match until_off(sim, step.commit()) {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => {
+                assert!(sim.fs.is_off(), "{error}");
+                return sequence;
             }
+            None => return sequence,
         }
     }
     4
@@ -452,7 +407,7 @@ fn a_step_of_records_that_are_nearly_nothing_is_bounded_by_what_they_take_in_mem
     const EMPTY: usize = 100;
     let sim = Sim::new(9);
     let limits = Limits { max_step_bytes: 100_000, ..Limits::default() };
-    let node = Node::open(Config { limits, ..config(&sim) });
+    let node = Node::open(Config { limits, ..on(&sim) });
     for topic in ["in", "out", "log"] {
         node.create(topic, 1).unwrap();
     }
@@ -485,22 +440,14 @@ fn a_step_of_records_that_are_nearly_nothing_is_bounded_by_what_they_take_in_mem
 fn a_transaction_takes_so_many_offsets_and_no_more() {
     let sim = Sim::new(10);
     let limits = Limits { max_step_partitions: 3, ..Limits::default() };
-    let node = Node::open(Config { limits, ..config(&sim) });
+    let node = Node::open(Config { limits, ..on(&sim) });
     node.create("in", 1).unwrap();
     node.say("in", 0, "0").unwrap();
     let mut member = join(&node, None);
     let mine = assigned(&node, &mut member);
-    let producer =
-        node.wait(node.broker.init_transactions(&node.context, InitTransactions::new("x"))).unwrap();
+    let producer = begin(&node);
     let add = || {
-        let add = AddOffsets {
-            transactional_id: "x".into(),
-            producer,
-            group: "g".into(),
-            unit: mine.unit.clone(),
-            unit_epoch: mine.epoch,
-            offsets: vec![OffsetToCommit::new("in", 0, Offset(1))],
-        };
+        let add = add_offsets(producer, &mine, 1);
         node.wait(node.broker.add_offsets(&node.context, add))
     };
     for _ in 0..3 {

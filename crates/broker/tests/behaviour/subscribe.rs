@@ -11,7 +11,7 @@ use logmill_broker::{Config, Error, FetchFrom, Position, Reason, Subscribe, Subs
 use logmill_log::sim::Sim;
 use logmill_record::Offset;
 
-use crate::common::{Node, batch, config, produce_batch, small, text};
+use crate::common::{Node, batch, config, on, produce_batch, text};
 
 fn subscribe(node: &Node, partitions: Vec<FetchFrom>, credit_bytes: u64) -> Result<Subscription, Error> {
     node.wait(node.broker.subscribe(&node.context, Subscribe::new(partitions, credit_bytes)))
@@ -60,7 +60,7 @@ fn records_come_as_they_are_appended_each_once_in_order() {
 #[test]
 fn nothing_comes_without_credit() {
     let sim = Sim::new(1);
-    let node = node_with(Config { env: sim.env(), ..small("/data") }, 1);
+    let node = node_with(on(&sim), 1);
     let size = batch([vec![b'x'; 1_000]]).bytes().len();
     for _ in 0..10 {
         let bytes = batch([vec![b'x'; 1_000]]).bytes().clone();
@@ -108,7 +108,7 @@ fn a_busy_partition_does_not_shut_out_the_others() {
 #[test]
 fn what_is_new_in_a_partition_comes_before_the_backlog_of_another_is_through() {
     let sim = Sim::new(11);
-    let node = node_with(Config { env: sim.env(), ..small("/data") }, 2);
+    let node = node_with(on(&sim), 2);
     node.create("u", 1).unwrap();
     for i in 0..100 {
         node.say("t", 0, &i.to_string()).unwrap();
@@ -139,7 +139,7 @@ fn a_call_that_is_dropped_loses_nothing_and_leaves_nothing() {
         fn wake(self: Arc<Self>) {}
     }
     let sim = Sim::new(7);
-    let node = node_with(Config { env: sim.env(), ..small("/data") }, 2);
+    let node = node_with(on(&sim), 2);
     for i in 0..5 {
         node.say("t", 0, &i.to_string()).unwrap();
     }

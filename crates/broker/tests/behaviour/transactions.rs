@@ -6,12 +6,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use logmill_broker::{
-    Acks, Broker, Config, Error, InitTransactions, ListTransactions, Outcome, Payload, Produce,
-    ProduceRecord, ProducerEpoch, ProducerSequence, Reason, TransactionState,
+    Acks, Broker, Error, InitTransactions, ListTransactions, Outcome, Payload, Produce, ProduceRecord,
+    ProducerEpoch, ProducerSequence, Reason, TransactionState,
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 
-use crate::common::{Node, small};
+use crate::common::{Node, on, simulated, until_off};
 
 /// A producer of transactions, and how many records of its epoch it has sent to each of two partitions.
 struct Writer {
@@ -60,13 +60,9 @@ impl Writer {
     }
 }
 
-fn config(sim: &Sim) -> Config {
-    Config { env: sim.env(), ..small("/data") }
-}
-
 /// A node with a topic of two partitions, on a simulated machine.
 fn node(sim: &Sim) -> Node {
-    let node = Node::open(config(sim));
+    let node = simulated(sim);
     node.create("t", 2).unwrap();
     node
 }
@@ -101,7 +97,7 @@ fn records_of_a_transaction_become_visible_together_and_only_when_it_is_committe
     );
     node.broker.close().unwrap();
 
-    let node = Node::open(config(&sim));
+    let node = simulated(&sim);
     assert_eq!(read(&node), [vec!["a", "outside, behind it"], vec!["b", "e"]]);
     node.broker.close().unwrap();
 }
@@ -119,7 +115,7 @@ fn an_answer_that_was_lost_is_given_again_and_another_one_is_not() {
     node.broker.close().unwrap();
     drop(node);
 
-    let node = Node::open(config(&sim));
+    let node = simulated(&sim);
     let again = node.broker.end_transaction(&node.context, "shop", before, Outcome::Commit);
     let producer = node.wait(again).unwrap();
     assert_ne!(producer, next, "after a start another producer goes on");
@@ -171,7 +167,7 @@ fn who_begins_anew_fences_who_wrote_before_and_aborts_what_it_left() {
     node.broker.close().unwrap();
     drop(node);
 
-    let node = Node::open(config(&sim));
+    let node = simulated(&sim);
     let mut old = Writer { node: node.clone(), ..old };
     assert_eq!(old.send(1, "later").unwrap_err().reason(), Reason::ProducerFenced, "also after a start");
     node.broker.close().unwrap();
@@ -281,7 +277,7 @@ fn a_producer_whose_epochs_are_used_up_goes_on_under_another_id_without_a_gap() 
     node.broker.close().unwrap();
     drop(node);
 
-    let node = Node::open(config(&sim));
+    let node = simulated(&sim);
     let mut writer = Writer { node: node.clone(), ..writer };
     assert_eq!(writer.send(0, "not begun").unwrap_err().reason(), Reason::TransactionAborted);
     let mut writer = Writer::begin(&node, "shop").unwrap();
@@ -318,7 +314,7 @@ fn what_was_acknowledged_as_written_and_lost_with_the_power_is_never_committed()
     writer.send_with(0, "lost", Acks::Written).unwrap();
     drop(node);
     sim.crash();
-    let node = Node::open(config(&sim));
+    let node = simulated(&sim);
     let mut writer = Writer { node: node.clone(), ..writer };
     for told in [writer.send(1, "the rest").unwrap_err(), writer.end(Outcome::Commit).unwrap_err()] {
         assert_eq!(told.reason(), Reason::TransactionAborted, "{told}");
@@ -327,7 +323,7 @@ fn what_was_acknowledged_as_written_and_lost_with_the_power_is_never_committed()
     drop(node);
 
     // Also if the node was closed well since.
-    let node = Node::open(config(&sim));
+    let node = simulated(&sim);
     let mut writer = Writer { node: node.clone(), ..writer };
     writer.end(Outcome::Commit).unwrap_err();
     let mut again = Writer::begin(&node, "shop").unwrap();
@@ -373,18 +369,6 @@ fn a_failed_sync_of_the_decision_or_of_a_marker_only_takes_longer() {
             node.broker.close().unwrap();
         }
     }
-}
-
-/// What comes of it, unless the power goes: what has to be written is tried for ever.
-fn until_off<T>(sim: &Sim, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    while !sim.fs.is_off() {
-        if let Poll::Ready(came) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return Some(came);
-        }
-        sim.scheduler.run_for(Duration::from_millis(1));
-    }
-    None
 }
 
 /// What the caller was told, and what it has asked for.
@@ -448,7 +432,7 @@ fn run(seed: u64, nth: u64) -> bool {
     let mut sim = Sim::new(seed);
     let mut told = Told::default();
     sim.fs.power_off_at(nth);
-    if let Ok(broker) = Broker::open(config(&sim)) {
+    if let Ok(broker) = Broker::open(on(&sim)) {
         let node = Node::of(broker);
         let worked = work(&sim, &node, &mut told);
         assert!(worked.is_ok() || sim.fs.is_off(), "seed {seed}, change {nth}: {worked:?}");
@@ -458,12 +442,12 @@ fn run(seed: u64, nth: u64) -> bool {
     sim.crash();
     // A start that is cut off makes nothing worse.
     sim.fs.power_off_at(1 + nth % 13);
-    if let Ok(broker) = Broker::open(config(&sim)) {
+    if let Ok(broker) = Broker::open(on(&sim)) {
         sim.scheduler.run_for(Duration::from_secs(1));
         drop(broker);
     }
     sim.crash();
-    let node = Node::open(config(&sim));
+    let node = simulated(&sim);
     check(&node, &told, &format!("seed {seed}, change {nth}"));
     node.broker.close().unwrap();
     went
@@ -504,7 +488,7 @@ fn what_was_answered_beside_the_end_is_committed_with_the_rest_whenever_the_powe
         }
         drop((node, sent, ended, writer));
         sim.crash();
-        let node = Node::open(config(&sim));
+        let node = simulated(&sim);
         let [first, second] = read(&node);
         assert!(!answered || first.is_empty() == second.is_empty(), "change {nth}: {first:?}, {second:?}");
         committed += first.len();

@@ -1,10 +1,14 @@
 //! What the tests of the broker share.
 
 pub(crate) mod hook_fs;
+pub(crate) mod members;
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use logmill_broker::{
@@ -106,9 +110,26 @@ pub(crate) fn small(dir: impl Into<PathBuf>) -> Config {
     Config { reserve_bytes: 0, low_space_bytes: 0, ..Config::new(dir) }
 }
 
+/// Of a node on a simulated machine.
+pub(crate) fn on(sim: &Sim) -> Config {
+    Config { env: sim.env(), ..small("/data") }
+}
+
 /// A node on a simulated machine.
 pub(crate) fn simulated(sim: &Sim) -> Node {
-    Node::open(Config { env: sim.env(), ..small("/data") })
+    Node::open(on(sim))
+}
+
+/// What comes of it, unless the power goes before.
+pub(crate) fn until_off<T>(sim: &Sim, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    while !sim.fs.is_off() {
+        if let Poll::Ready(came) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return Some(came);
+        }
+        sim.scheduler.run_for(Duration::from_millis(1));
+    }
+    None
 }
 
 pub(crate) fn config(dir: &tempfile::TempDir) -> Config {

@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use v1::commit_step_request::Request as Sent;
 
-use super::groups::{Member, records_in, topics};
+use super::member::{Member, records_in, topics};
 use super::*;
 use crate::common::config;
 
