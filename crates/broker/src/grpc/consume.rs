@@ -232,7 +232,7 @@ impl From<AssignedPartition> for v1::AssignedPartition {
             topic_id: topic_id.to_string(),
             partition: number(partition),
             committed_offset: committed.as_ref().map(|committed| committed.offset.into()),
-            committed_epoch: committed.as_ref().and_then(|committed| committed.last_epoch),
+            last_epoch: committed.as_ref().and_then(|committed| committed.last_epoch),
             metadata: committed.map(|committed| committed.metadata).unwrap_or_default(),
         }
     }

@@ -97,7 +97,7 @@ pub struct AssignedPartition {
     /// Where the group goes on; `None` if nothing was committed for this topic.
     pub committed_offset: Option<Offset>,
     /// The leader epoch that was committed with it; `None` if it is not known.
-    pub committed_epoch: Option<i32>,
+    pub last_epoch: Option<i32>,
     /// What was said with the commit.
     pub metadata: String,
 }
@@ -124,7 +124,7 @@ impl TryFrom<v1::AssignedPartition> for AssignedPartition {
             topic_id: assigned.topic_id,
             partition: partition_from(assigned.partition)?,
             committed_offset: assigned.committed_offset.map(offset_from).transpose()?,
-            committed_epoch: assigned.committed_epoch,
+            last_epoch: assigned.last_epoch,
             metadata: assigned.metadata,
         })
     }
