@@ -241,6 +241,12 @@ impl Run {
             self.world.step();
             self.collect();
         }
+        if topics::deletion_is_unknown(&mut self.world) {
+            self.node_ended();
+            self.end_machine();
+            self.world.calm();
+            self.open_again();
+        }
         self.lose_everyone();
         self.world.pass(EVERYTHING_ENDS);
         self.check_nothing_is_open();

@@ -1,6 +1,8 @@
 //! The topics, one of which comes and goes; and what is written to them beside transactions.
 
-use logmill_broker::{Acks, CreateTopic, Error, Payload, Produce, ProduceRecord, ProduceResult, Topic};
+use logmill_broker::{
+    Acks, CreateTopic, Error, Payload, Produce, ProduceRecord, ProduceResult, Reason, Topic,
+};
 
 use crate::world::{Call, IN, OUT, PARTITIONS, SIDE, World, answer};
 
@@ -37,6 +39,19 @@ impl Change {
         world.told("operator", what, told.map(|()| String::new()).map_err(|error| error.reason()));
         true
     }
+}
+
+/// Whether only a start can tell if the topic that comes and goes is there: a sync failed while it was being deleted.
+/// A transaction that is being ended there goes on until then.
+pub(crate) fn deletion_is_unknown(world: &mut World) -> bool {
+    let record =
+        ProduceRecord { value: Some(world.ledger.plain((SIDE, 0)).into()), ..ProduceRecord::default() };
+    let payload = Payload::Records(vec![record]);
+    let produce =
+        Produce { topic: SIDE.to_owned(), partition: Some(0), payload, acks: Acks::Durable, sent_at: None };
+    let results = world.wait(world.broker.produce(&world.context, produce));
+    let outcome = results.and_then(|mut results| results.remove(0).outcome);
+    outcome.is_err_and(|error| error.reason() == Reason::MetadataFailed)
 }
 
 /// A record in no transaction that is under way.

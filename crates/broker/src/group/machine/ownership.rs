@@ -43,9 +43,9 @@ impl Group {
         }
     }
 
-    /// The units that were ever assigned.
-    pub(crate) fn assigned_units(&self) -> Vec<UnitId> {
+    /// The units that were ever assigned, and the highest epochs that were meant for them.
+    pub(crate) fn assigned_units(&self) -> Vec<(UnitId, UnitEpoch)> {
         let assigned = self.units.iter().filter(|(_, unit)| unit.was_ever_assigned());
-        assigned.map(|(id, _)| id.clone()).collect()
+        assigned.map(|(id, unit)| (id.clone(), unit.epoch)).collect()
     }
 }
