@@ -106,6 +106,12 @@ fn a_step_has_one_effect_however_often_it_comes() {
     assert_eq!((mine.last_step, committed(&mine)), (Some(1), Some(2)), "also after a start");
     assert!(step(&node, mine.epoch, 1, "b", 2).unwrap().duplicate);
     step(&node, mine.epoch, 2, "c", 3).unwrap();
+    // The answer would pass for that of all four, and the fourth would be lost; or the third done twice.
+    for (values, offset) in [("cd", 4), ("-", 2)] {
+        let told = step(&node, mine.epoch, 2, values, offset).unwrap_err();
+        assert_eq!(told.reason(), Reason::StepOutOfSequence, "{told}");
+    }
+    assert!(step(&node, mine.epoch, 2, "c", 3).unwrap().duplicate);
     assert_eq!(read(&node), [["a", "b", "c"], ["a", "b", "c"]]);
     node.broker.close().unwrap();
 }
@@ -195,6 +201,12 @@ fn a_step_of_an_epoch_that_is_over_has_no_effect() {
     assert_eq!(step(&node, old.epoch, 0, "a", 1).unwrap_err().reason(), Reason::StaleAssignment);
     step(&node, mine.epoch, 1, "b", 2).unwrap();
     step(&node, mine.epoch, 2, "c", 3).unwrap();
+    // The answer would pass for that of all four, and the fourth would be lost; or the third done twice.
+    for (values, offset) in [("cd", 4), ("-", 2)] {
+        let told = step(&node, mine.epoch, 2, values, offset).unwrap_err();
+        assert_eq!(told.reason(), Reason::StepOutOfSequence, "{told}");
+    }
+    assert!(step(&node, mine.epoch, 2, "c", 3).unwrap().duplicate);
     assert_eq!(read(&node), [["a", "b", "c"], ["a", "b", "c"]]);
     node.broker.close().unwrap();
 }

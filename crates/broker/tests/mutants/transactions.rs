@@ -192,6 +192,14 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         caught_by: Catcher::new("behaviour", "steps::what_counts_is_what_was_written_last"),
     },
     Mutant {
+        name: "step-of-other-content-passes-for-the-last",
+        breaks: "who makes another step of more under the number of one that was committed loses the rest",
+        file: "broker/src/transaction/table.rs",
+        find: "if step.read != header.read() {",
+        replace: "if false {",
+        caught_by: Catcher::new("behaviour", "steps::a_step_has_one_effect_however_often_it_comes"),
+    },
+    Mutant {
         name: "step-repeated-runs-again",
         breaks: "a step whose answer was lost has a second effect",
         file: "broker/src/transaction/table.rs",
