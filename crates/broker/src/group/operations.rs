@@ -77,6 +77,8 @@ pub struct GroupDescription {
     pub unowned: Vec<GroupUnit>,
     /// How far it has come, in each partition for which it has committed something.
     pub offsets: Vec<GroupOffset>,
+    /// Partitions of its units for which it has committed nothing, in order: how far it is behind there is not known.
+    pub not_committed: Vec<(String, u32)>,
 }
 
 /// A member of a group.
@@ -230,7 +232,7 @@ impl Broker {
         }
     }
 
-    /// Deletes what a group has committed for a topic, also one that was deleted.
+    /// Deletes what a group has committed for a topic, also one that was deleted. Says for how many partitions that was.
     ///
     /// # Errors
     /// [`GroupNotFound`](crate::Reason::GroupNotFound); [`GroupNotEmpty`](crate::Reason::GroupNotEmpty).
@@ -239,7 +241,7 @@ impl Broker {
         context: &RequestContext,
         group: &str,
         topic: &str,
-    ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<usize, Error>> + Send + 'static + use<> {
         let allowed = authorize(context, &Operation::DeleteGroup { group });
         self.delete_of_group(allowed, group, Some(topic.to_owned()))
     }
@@ -254,7 +256,8 @@ impl Broker {
         group: &str,
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
         let allowed = authorize(context, &Operation::DeleteGroup { group });
-        self.delete_of_group(allowed, group, None)
+        let deleted = self.delete_of_group(allowed, group, None);
+        async move { deleted.await.map(drop) }
     }
 
     fn delete_of_group(
@@ -262,7 +265,7 @@ impl Broker {
         allowed: Result<(), Error>,
         group: &str,
         topic: Option<String>,
-    ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<usize, Error>> + Send + 'static + use<> {
         let core = Arc::clone(self.core());
         let checked = allowed
             .and_then(|()| core.check_open())
@@ -276,11 +279,13 @@ impl Broker {
                 again.groups.check_empty(&group)?;
                 let Some(topic) = topic else {
                     again.transactions.forget_steps(&again, &group).await?;
-                    return again.groups.delete(&again, &group).await;
+                    return again.groups.delete(&again, &group).await.map(|()| 0);
                 };
                 let all = again.offsets.all_of(&group).into_iter();
-                let gone = all.filter(|(key, _)| key.topic == topic).map(|(key, _)| (key, None)).collect();
-                again.offsets.rewrite(&again, gone).await
+                let gone: Vec<_> =
+                    all.filter(|(key, _)| key.topic == topic).map(|(key, _)| (key, None)).collect();
+                let count = gone.len();
+                again.offsets.rewrite(&again, gone).await.map(|()| count)
             })
         });
         async move { deleted?.await }
@@ -381,9 +386,20 @@ fn public(state: State) -> GroupState {
 
 fn describe(core: &Arc<Core>, group: &str) -> Result<GroupDescription, Error> {
     exists(core, group)?;
-    let described = core.groups.find(group).map(|cell| cell.state.lock().machine.describe());
+    let (described, partitions) = match core.groups.find(group) {
+        Some(cell) => {
+            let machine = &cell.state.lock().machine;
+            (Some(machine.describe()), machine.partitions())
+        }
+        None => (None, BTreeSet::new()),
+    };
     let offsets = core.offsets.all_of(group);
-    let offsets = offsets.into_iter().map(|(key, committed)| lag(core, key, committed)).collect();
+    let offsets: Vec<_> = offsets.into_iter().map(|(key, committed)| lag(core, key, committed)).collect();
+    let known: BTreeSet<_> = offsets.iter().map(|of| (of.topic.as_str(), of.partition)).collect();
+    let named = partitions.into_iter().filter_map(|it| Some((core.catalog.name_of(it.topic)?, it.partition)));
+    let named = named.map(|(topic, partition)| (topic.to_string(), partition));
+    let not_committed: BTreeSet<_> =
+        named.filter(|(topic, partition)| !known.contains(&(topic.as_str(), *partition))).collect();
     let unit = |unit: &UnitDescription| GroupUnit {
         unit: name_of(core, &unit.unit),
         epoch: unit.epoch.0,
@@ -401,6 +417,7 @@ fn describe(core: &Arc<Core>, group: &str) -> Result<GroupDescription, Error> {
         state: described.as_ref().map_or(GroupState::Empty, |described| public(described.state)),
         members: described.iter().flat_map(|it| &it.members).map(member).collect(),
         unowned: described.iter().flat_map(|it| &it.unowned).map(unit).collect(),
+        not_committed: not_committed.into_iter().collect(),
         offsets,
     })
 }

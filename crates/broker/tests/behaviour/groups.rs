@@ -235,6 +235,7 @@ fn an_operator_sees_how_far_a_group_is_behind_and_has_it_go_on_elsewhere() {
     let describe = || node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
     let group = describe();
     assert_eq!((group.state, group.members.len(), group.members[0].units.len()), (GroupState::Stable, 1, 2));
+    assert_eq!(group.not_committed, [("t".to_owned(), mine[1].partitions[0].partition)]);
     let [offset] = &group.offsets[..] else { panic!("one partition is committed: {:?}", group.offsets) };
     assert_eq!((offset.offset, offset.lag_records), (Offset(1), Some(2)));
     assert!(offset.lag.unwrap() >= Duration::from_secs(10), "{:?}", offset.lag);
@@ -257,6 +258,7 @@ fn an_operator_sees_how_far_a_group_is_behind_and_has_it_go_on_elsewhere() {
     assert_eq!(describe().offsets.len(), 1, "a plan changes nothing");
     assert_eq!(reset(false).unwrap(), plan);
     assert_eq!(describe().offsets.iter().map(|it| it.offset).collect::<Vec<_>>(), [Offset(0), Offset(0)]);
+    assert!(describe().not_committed.is_empty());
     node.broker.close().unwrap();
     drop((member, node));
 

@@ -1,5 +1,7 @@
 //! Whose commits count.
 
+use std::collections::BTreeSet;
+
 use super::Group;
 use super::names::{MemberId, TopicPartition, UnitEpoch, UnitId};
 
@@ -41,6 +43,11 @@ impl Group {
             UnitId::Partition(only) => vec![*only],
             UnitId::Named(_) => known.declared.as_deref().unwrap_or_default().to_vec(),
         }
+    }
+
+    /// The partitions of all units that somebody wants, or has.
+    pub(crate) fn partitions(&self) -> BTreeSet<TopicPartition> {
+        self.units.keys().flat_map(|unit| self.partitions_of(unit)).collect()
     }
 
     /// The units that were ever assigned, and the highest epochs that were meant for them.
