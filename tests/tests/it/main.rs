@@ -8,6 +8,7 @@ mod bench;
 mod commands;
 mod crash;
 mod disk_full;
+mod examples;
 mod groups;
 mod history_checker;
 mod hostile;
