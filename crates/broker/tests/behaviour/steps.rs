@@ -116,6 +116,41 @@ fn a_step_has_one_effect_however_often_it_comes() {
     node.broker.close().unwrap();
 }
 
+/// A sender that comes back before any member has can send it again, and is not told that the unit is another's.
+#[test]
+fn a_step_of_a_named_unit_waits_for_the_first_member_after_a_start() {
+    let sim = Sim::new(13);
+    let node = node(&sim);
+    let join = |node: &Node, id: Option<String>| {
+        let units = vec![("u".to_owned(), vec![("in".to_owned(), 0)])];
+        let join = JoinGroup { member_id: id, ..JoinGroup::units("g", units) };
+        node.broker.join_group(&node.context, join).unwrap()
+    };
+    let step = |node: &Node, epoch, sequence, value: &str, offset| {
+        let header = StepHeader { unit: "u".into(), ..header(epoch, sequence, value, offset) };
+        let mut step = node.broker.begin_step(&node.context, header)?;
+        for topic in ["out", "log"] {
+            step.append(topic, Some(0), records(value))?;
+        }
+        node.wait(step.commit())
+    };
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    step(&node, mine.epoch, 0, "a", 1).unwrap();
+    let id = member.id();
+    node.broker.close().unwrap();
+    drop((member, node));
+
+    let node = simulated(&sim);
+    assert!(step(&node, mine.epoch, 0, "a", 1).unwrap().duplicate);
+    let told = step(&node, mine.epoch, 1, "b", 2).unwrap_err();
+    assert_eq!(told.reason(), Reason::UnitUndeclared, "{told}");
+    let _member = join(&node, Some(id));
+    step(&node, mine.epoch, 1, "b", 2).unwrap();
+    assert_eq!(read(&node), [["a", "b"], ["a", "b"]]);
+    node.broker.close().unwrap();
+}
+
 /// Applied behind the step's, the plain commit would have the next owner do the step's work again.
 #[test]
 fn a_plain_commit_does_not_take_back_what_a_step_or_transaction_under_way_has_read() {

@@ -45,6 +45,15 @@ impl Group {
         }
     }
 
+    /// Whether it is known which partitions the unit has. Of a unit that members declare it is not between a restart and
+    /// the first of them that comes.
+    pub(crate) fn is_declared(&self, unit: &UnitId) -> bool {
+        match unit {
+            UnitId::Partition(_) => true,
+            UnitId::Named(_) => self.units.get(unit).is_some_and(|unit| unit.declared.is_some()),
+        }
+    }
+
     /// The partitions of all units that somebody wants, or has.
     pub(crate) fn partitions(&self) -> BTreeSet<TopicPartition> {
         self.units.keys().flat_map(|unit| self.partitions_of(unit)).collect()
