@@ -1,16 +1,18 @@
 //! What a group costs its readers: the same records through a member of a group and through a plain subscription.
 //!
-//! The member commits by itself, as it does unless told otherwise. Each round is a new group, which begins at the first
+//! The member commits by itself, as it does unless told otherwise; a row without commits tells what of the difference is
+//! theirs. Each round is a new group, which begins at the first
 //! record; both times begin before the first message and end with the last record, so the join is part of the one, and
 //! the last commit, which comes when the member leaves, is not.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 
 use logmill_bench::{Aim, Node, Row, Run, Unit, Values, compare};
 use logmill_client::{
-    Chunk, Client, Consumer, ConsumerEvent, FetchFrom, PartitionData, Position, ProducerOptions,
-    ProducerRecord, Subscribe,
+    Chunk, Client, Consumer, ConsumerBuilder, ConsumerEvent, FetchFrom, PartitionData, Position,
+    ProducerOptions, ProducerRecord, Subscribe,
 };
 use logmill_record::Inflater;
 use tokio::runtime::Runtime;
@@ -47,14 +49,14 @@ fn consume(run: &Run, runtime: &Runtime, records: usize, partitions: u32) {
         aim: Aim::RatioAtLeast(0.9),
     };
     let connect = || runtime.block_on(Client::connect(node.url())).expect("the node can be reached");
-    let mut groups = 0;
-    let member = || {
+    let groups = Cell::new(0);
+    let member = |commits| {
         let client = connect();
-        groups += 1;
-        let group = format!("readers-{groups}");
+        groups.set(groups.get() + 1);
+        let consumer = client.consumer(&format!("readers-{}", groups.get())).auto_commit(commits);
         let mut member = None;
         let rate = run.megabytes_per_s(records * RECORD_LEN, || {
-            member = Some(runtime.block_on(topic.read_as_member(&client, &group)));
+            member = Some(runtime.block_on(topic.read_as_member(consumer)));
         });
         let left = member.map(|member| runtime.block_on(member.close()));
         left.expect("it was one").expect("what it has read is committed");
@@ -64,7 +66,10 @@ fn consume(run: &Run, runtime: &Runtime, records: usize, partitions: u32) {
         let client = connect();
         run.megabytes_per_s(records * RECORD_LEN, || runtime.block_on(topic.read_by_subscription(&client)))
     };
-    compare(run, &row, ("Consumer::next", member), ("Subscription::next", subscriber));
+    let (our_name, base_name) = ("Consumer::next", "Subscription::next");
+    compare(run, &row, (our_name, || member(true)), (base_name, subscriber));
+    let row = Row { title: "the same without commits", aim: Aim::None, ..row };
+    compare(run, &row, (our_name, || member(false)), (base_name, subscriber));
 }
 
 struct Topic {
@@ -98,9 +103,8 @@ impl Topic {
         }
     }
 
-    async fn read_as_member(&self, client: &Client, group: &str) -> Consumer {
-        let consumer = client.consumer(group).topics([&*self.name]);
-        let mut consumer = consumer.join().await.expect("it may join");
+    async fn read_as_member(&self, consumer: ConsumerBuilder) -> Consumer {
+        let mut consumer = consumer.topics([&*self.name]).join().await.expect("it may join");
         let (mut inflater, mut seen) = (Inflater::default(), 0);
         while seen < self.records {
             let event = consumer.next().await.expect("it goes on").expect("it stays a member");
