@@ -218,6 +218,7 @@ impl Broker {
             }
             let again = Arc::clone(&core);
             core.carry_on("a reset", async move {
+                let _rewrite = again.offsets.begin_rewrite()?;
                 if let Some(change) = changes.first() {
                     again.groups.check_empty(&change.key.group)?;
                 }
@@ -270,6 +271,7 @@ impl Broker {
         let (group, again) = (group.to_owned(), Arc::clone(&core));
         let deleted = checked.map(|()| {
             core.carry_on("the deletion of a group", async move {
+                let _rewrite = again.offsets.begin_rewrite()?;
                 again.groups.check_empty(&group)?;
                 let all = again.offsets.all_of(&group);
                 let meant = |key: &Key| topic.as_ref().is_none_or(|topic| key.topic == *topic);
