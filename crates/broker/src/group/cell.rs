@@ -183,6 +183,7 @@ impl Cell {
             if let Err(error) = &written {
                 tracing::warn!(group = %cell.name, %error, "an assignment could not be written");
             }
+            let _ = again.offsets.rewritten().await;
             cell.tell(&again, |state, now| {
                 for row in &rows {
                     match &written {

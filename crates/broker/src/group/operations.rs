@@ -221,6 +221,7 @@ impl Broker {
             }
             let again = Arc::clone(&core);
             core.carry_on("a reset", async move {
+                let _rewrite = again.offsets.begin_rewrite()?;
                 if let Some(change) = changes.first() {
                     again.groups.check_empty(&change.key.group)?;
                 }
@@ -276,6 +277,7 @@ impl Broker {
             core.carry_on("the deletion of a group", async move {
                 // What the last owners left ends before.
                 again.groups.at_rest(&group).await;
+                let _rewrite = again.offsets.begin_rewrite()?;
                 again.groups.check_empty(&group)?;
                 let Some(topic) = topic else {
                     again.transactions.forget_steps(&again, &group).await?;

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 pub(crate) use record::{Committed, Key};
 
 use crate::broker::Core;
+use crate::budget::{Budget, Permit};
 use crate::error::{Error, OpenError, Reason};
 use crate::exec::Receiver;
 use crate::group::record::{self as assignments, About};
@@ -40,6 +41,8 @@ pub(crate) struct Offsets {
     forgotten: Mutex<UnitEpoch>,
     /// Commits on their way into the log.
     under_way: Arc<Mutex<BTreeMap<Key, UnderWay>>>,
+    /// Changes by somebody who owns nothing that do not count yet.
+    rewrites: Budget,
 }
 
 #[derive(Debug, Default)]
@@ -69,7 +72,13 @@ pub(crate) type Rows = BTreeMap<String, Vec<Restored>>;
 
 impl Offsets {
     pub(crate) fn new(log: InternalLog) -> Self {
-        Self { log, state: Mutex::default(), forgotten: Mutex::default(), under_way: Arc::default() }
+        Self {
+            log,
+            state: Mutex::default(),
+            forgotten: Mutex::default(),
+            under_way: Arc::default(),
+            rewrites: Budget::unbounded(),
+        }
     }
 
     /// Reads back what was committed, and who has what. Of the transactions that no marker has ended yet, those that are
@@ -278,6 +287,17 @@ impl Offsets {
     ) -> Result<Receiver<Answer>, Error> {
         let records = records.iter().map(|(key, value)| (&key[..], value.as_deref()));
         self.lane().push_own(vec![batch_of(core.config.env.clock.now(), records)], None)
+    }
+
+    /// Held from before a group is found without members until what is [rewritten](Self::rewrite) counts.
+    pub(crate) fn begin_rewrite(&self) -> Result<Permit, Error> {
+        self.rewrites.take(1).ok_or_else(|| Error::fault("a change of offsets"))
+    }
+
+    /// Resolves when no rewrite is on its way. Whoever has come meanwhile is told nothing before: where it goes on
+    /// would be where the group was.
+    pub(crate) fn rewritten(&self) -> Receiver<()> {
+        self.rewrites.empty()
     }
 
     /// Writes what somebody who owns nothing has decided: other offsets, or none. Resolves when it counts.

@@ -279,6 +279,47 @@ fn an_operator_sees_how_far_a_group_is_behind_and_has_it_go_on_elsewhere() {
     node.broker.close().unwrap();
 }
 
+/// At any moment of the reset, and in many orders of what the node does in the background.
+#[test]
+fn who_joins_while_a_group_is_reset_goes_on_where_the_reset_says() {
+    let done = (0..24).flat_map(|seed| (0..24).map(move |steps| join_while_a_group_is_reset(seed, steps)));
+    let done = done.filter(|is_done| *is_done).count();
+    assert!((100..576).contains(&done), "{done} of 576 resets came before the member");
+}
+
+/// Whether the reset came before the member, who joins after so many steps.
+fn join_while_a_group_is_reset(seed: u64, steps: u64) -> bool {
+    let sim = Sim::new(seed);
+    let node = three_records_each(&sim, 1);
+    let mut first = subscriber(&node);
+    let mine = assigned(&node, &mut first);
+    commit(&node, &first, &mine, 3).unwrap();
+    first.handle().leave().unwrap();
+    sim.scheduler.run_for(Duration::from_secs(1));
+
+    let (group, topics) = ("g".to_owned(), vec![("t".to_owned(), vec![])]);
+    let request = ResetOffsets { group, topics, to: Position::Earliest, dry_run: false };
+    let mut reset = pin!(node.broker.reset_offsets(&node.context, request));
+    let mut context = Context::from_waker(Waker::noop());
+    let mut answer = Poll::Pending;
+    for _ in 0..steps {
+        if answer.is_pending() {
+            answer = reset.as_mut().poll(&mut context);
+        }
+        sim.scheduler.step();
+    }
+    let mut second = subscriber(&node);
+    let goes_on = committed(&assigned(&node, &mut second));
+    let answer = match answer {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => node.wait(reset),
+    };
+    let is_done = answer.is_ok();
+    assert_eq!(goes_on, Some(if is_done { 0 } else { 3 }), "seed {seed}, {steps} steps: {answer:?}");
+    node.broker.close().unwrap();
+    is_done
+}
+
 #[test]
 fn topics_come_and_go_and_offsets_of_one_mean_nothing_in_another_of_its_name() {
     let sim = Sim::new(8);

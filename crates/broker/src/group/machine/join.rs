@@ -199,18 +199,24 @@ impl Group {
 
     /// Who had the instance id is no member any more. What it owned is fenced, and what was meant for it is meant for
     /// the one who has come.
+    ///
+    /// After a restart it may be several who had it: where one had succeeded another, and that was on disk of some
+    /// units only.
     fn succeed_instance(&mut self, join: &Join) {
         let Some(instance) = &join.instance else { return };
-        let mut members = self.members.iter();
-        let former =
-            members.find(|(id, member)| **id != join.member && member.instance.as_ref() == Some(instance));
-        let Some((former, member)) = former.map(|(id, member)| (id.clone(), member)) else { return };
-        if let Some(to) = member.stream(&former) {
-            self.actions.push(Action::Close { to, why: CloseWhy::InstanceTaken });
-        }
-        self.remove_member(&former);
-        for unit in self.units.values_mut().filter(|unit| unit.target.as_ref() == Some(&former)) {
-            unit.target = Some(join.member.clone());
+        let members = self.members.iter();
+        let former = members
+            .filter(|(id, member)| **id != join.member && member.instance.as_ref() == Some(instance))
+            .map(|(id, member)| (id.clone(), member.stream(id)));
+        let former: Vec<(MemberId, Option<MemberStream>)> = former.collect();
+        for (former, stream) in former {
+            if let Some(to) = stream {
+                self.actions.push(Action::Close { to, why: CloseWhy::InstanceTaken });
+            }
+            self.remove_member(&former);
+            for unit in self.units.values_mut().filter(|unit| unit.target.as_ref() == Some(&former)) {
+                unit.target = Some(join.member.clone());
+            }
         }
     }
 

@@ -202,6 +202,29 @@ fn a_static_member_succeeds_its_former_incarnation_and_nothing_else_moves() {
 }
 
 #[test]
+fn a_static_member_succeeds_all_of_its_former_incarnations_that_a_restart_finds() {
+    let a = topic(1, 2);
+    let fixed = |name: &str, connection| Join {
+        instance: Some(InstanceId::new("host-1")),
+        ..join(name, connection, topics(&[("a", a)]))
+    };
+    let mut node = Node::default();
+    node.join(fixed("s1", 1));
+    let before = node.rows[&unit(a, 0)].clone();
+    node.join(fixed("s2", 2));
+    // Of one unit its new owner was not on disk.
+    node.rows.insert(unit(a, 0), before);
+    node.restart(secs(10));
+    assert!(accepts(&node.group, "s1", &unit(a, 0), 1) && accepts(&node.group, "s2", &unit(a, 1), 2));
+    drop(node.told());
+    node.join(fixed("s3", 3));
+    let told = node.told();
+    assert_eq!(told, [assign(stream("s3", 3), unit(a, 0), 2), assign(stream("s3", 3), unit(a, 1), 3)]);
+    assert!(!accepts(&node.group, "s1", &unit(a, 0), 1) && !accepts(&node.group, "s2", &unit(a, 1), 2));
+    assert_eq!(node.group.member_count(), 1);
+}
+
+#[test]
 fn after_a_restart_units_wait_for_their_owners() {
     let a = topic(1, 4);
     let mut node = Node::default();

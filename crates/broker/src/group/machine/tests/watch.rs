@@ -64,12 +64,12 @@ impl Watch {
                 }
             }
         }
-        let former = self.members.iter().find(|(id, seen)| {
+        // Several, where a restart has found units of one and of who had succeeded it.
+        let former = self.members.iter().filter(|(id, seen)| {
             **id != join.member && seen.instance.is_some() && seen.instance == join.instance
         });
-        if let Some(former) = former.map(|(id, _)| id.clone()) {
-            self.leaves(&former);
-        }
+        let former: Vec<_> = former.map(|(id, _)| id.clone()).collect();
+        former.iter().for_each(|former| self.leaves(former));
         let seen = Seen {
             connection: Some(join.connection),
             instance: join.instance.clone(),
