@@ -197,7 +197,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "broker/src/transaction/table.rs",
         find: "if step.read != header.read() {",
         replace: "if false {",
-        caught_by: Catcher::new("behaviour", "steps::a_step_has_one_effect_however_often_it_comes"),
+        caught_by: Catcher::new(
+            "behaviour",
+            "steps::another_step_under_the_number_of_the_last_one_is_refused",
+        ),
     },
     Mutant {
         name: "step-repeated-runs-again",
