@@ -10,10 +10,12 @@ pub mod history;
 mod node;
 mod oracle;
 mod program;
+mod running;
 
 pub use node::{Node, rss_anon};
 pub use oracle::{check_table, embedded_feed};
 pub use program::{Outcome, Program, finish, free_port, pause};
+pub use running::Running;
 
 /// The program that this package builds, from inside one of its integration tests.
 #[macro_export]

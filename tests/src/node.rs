@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::Signal;
 
 use crate::Program;
-use crate::program::{code_of, wait};
+use crate::program::{code_of, freeze, send_signal, wait};
 
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
@@ -73,16 +73,12 @@ impl Node {
     /// Stops it in its tracks, SIGSTOP, and waits until it stands: a signal takes a moment to reach each of its
     /// threads. SIGCONT lets it go on.
     pub fn pause(&self) {
-        self.signal(Signal::STOP);
-        let stopped = waitpid(Some(Pid::from_child(&self.child)), WaitOptions::UNTRACED);
-        let (_, status) = stopped.expect("a child can be waited for").expect("it waits");
-        assert!(status.stopped(), "the node ended: {status:?}");
+        freeze(&self.child);
     }
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).expect("a running child can be signalled");
+        send_signal(&self.child, signal);
     }
 }
 

@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use logmill_log::env::{Clock as _, SystemClock};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 /// Nothing that a test runs takes nearly as long.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -146,6 +147,18 @@ pub(crate) fn code_of(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| -1 - status.signal().unwrap_or_default())
 }
 
+/// Stops a child in its tracks, and waits until it stands: a signal takes a moment to reach each of its threads.
+pub(crate) fn freeze(child: &Child) {
+    send_signal(child, Signal::STOP);
+    let stopped = waitpid(Some(Pid::from_child(child)), WaitOptions::UNTRACED);
+    let (_, status) = stopped.expect("a child can be waited for").expect("it waits");
+    assert!(status.stopped(), "it ended: {status:?}");
+}
+
+pub(crate) fn send_signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).expect("a running child can be signalled");
+}
+
 /// Waits. Tests poll other processes, which nothing can wake them for.
 #[expect(clippy::disallowed_methods, reason = "other processes are not ours to be woken by")]
 pub fn pause(time: Duration) {
@@ -159,11 +172,11 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("a bound socket has an address").port()
 }
 
-fn scratch_file() -> File {
+pub(crate) fn scratch_file() -> File {
     tempfile::tempfile().expect("a temporary file can be made")
 }
 
-fn share(file: &File) -> Stdio {
+pub(crate) fn share(file: &File) -> Stdio {
     Stdio::from(file.try_clone().expect("a descriptor can be cloned"))
 }
 

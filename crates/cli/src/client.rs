@@ -6,6 +6,16 @@ use logmill_client::{Client, ErrorKind};
 
 use crate::failure::{Exit, Failure};
 
+/// What every command about something on a node takes.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Common {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Which node, and how long to wait for it.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ServerArgs {

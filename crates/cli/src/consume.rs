@@ -14,7 +14,7 @@ use logmill_client::{
 use logmill_record::Offset;
 use tokio::sync::mpsc;
 
-use crate::client::ServerArgs;
+use crate::client::{ServerArgs, seconds};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::produce::no_partition;
@@ -60,6 +60,11 @@ pub(crate) struct Args {
     /// Share the partitions with the other members of this group, and remember how far it has come
     #[arg(long, value_name = "GROUP", conflicts_with = "partition")]
     group: Option<String>,
+
+    /// With --group: keep the share for so many seconds when the node hears nothing of this member, from 1 to 1800; 30
+    /// unless given
+    #[arg(long, requires = "group", value_name = "SECONDS", value_parser = seconds)]
+    session_timeout: Option<Duration>,
 
     /// Print also records of transactions that are open or were aborted. Without it, an open one holds back what was
     /// appended behind its first record

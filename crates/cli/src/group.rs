@@ -7,7 +7,7 @@ use logmill_client::{
 use logmill_record::Offset;
 use serde_json::{Value, json};
 
-use crate::client::ServerArgs;
+use crate::client::Common;
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, counted, duration_text, plain_table, thousands};
 use crate::when::{From, time_text};
@@ -93,15 +93,6 @@ struct ResetArgs {
     common: Common,
 }
 
-#[derive(Debug, clap::Args)]
-struct Common {
-    #[command(flatten)]
-    server: ServerArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
 /// A topic, and one of its partitions or all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Partitions {
@@ -137,18 +128,26 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Action::Reset(args) => reset(args, &mut output).await?,
         Action::Delete { group, topic, common } => {
             let client = common.server.connect().await?;
-            match &topic {
-                Some(topic) => client.delete_group_offsets(&group, topic).await?,
-                None => client.delete_group(&group).await?,
-            }
-            match (topic, common.json) {
-                (Some(topic), true) => output.json(&json!({ "group": group, "deleted_topic": topic }))?,
-                (None, true) => output.json(&json!({ "deleted": group }))?,
-                (Some(topic), false) => {
-                    let told = format!("deleted what group {group} had committed for topic {topic}");
-                    output.line(told)?;
+            let Some(topic) = topic else {
+                client.delete_group(&group).await?;
+                match common.json {
+                    true => output.json(&json!({ "deleted": group }))?,
+                    false => output.line(format_args!("deleted group {group}"))?,
                 }
-                (None, false) => output.line(format_args!("deleted group {group}"))?,
+                return output.flush();
+            };
+            let count = client.delete_group_offsets(&group, &topic).await?;
+            match (count, common.json) {
+                (_, true) => output.json(&json!({ "group": group, "topic": topic, "partitions": count }))?,
+                (0, false) => {
+                    output.line(format_args!("group {group} had committed nothing for topic {topic}"))?;
+                }
+                (_, false) => {
+                    let partitions = counted(count.into(), "partition", "partitions");
+                    output.line(format_args!(
+                        "deleted what group {group} had committed for {partitions} of topic {topic}"
+                    ))?;
+                }
             }
         }
     }
@@ -246,12 +245,12 @@ fn list(groups: &[GroupInfo], json: bool, output: &mut Output) -> Result<(), Fai
 }
 
 fn describe(group: &GroupDescription, output: &mut Output) -> Result<(), Failure> {
-    let GroupDescription { members, unowned, offsets, .. } = group;
+    let GroupDescription { members, unowned, offsets, not_committed, .. } = group;
     let lag: u64 = offsets.iter().filter_map(|offset| offset.lag_records).sum();
     output.line(format_args!("group    {}", group.group))?;
     output.line(format_args!("state    {}", group.state))?;
     output.line(format_args!("members  {}", members.len()))?;
-    output.line(format_args!("lag      {}", counted(lag, "record", "records")))?;
+    output.line(format_args!("lag      {}", lag_text(lag, offsets.len(), not_committed.len())))?;
     if !members.is_empty() || !unowned.is_empty() {
         output.line("")?;
         let mut table = plain_table(["UNIT", "MEMBER", "EPOCH", "STATUS", "NEXT"], &[2]);
@@ -268,7 +267,7 @@ fn describe(group: &GroupDescription, output: &mut Output) -> Result<(), Failure
         }
         output.line(table.trim_fmt())?;
     }
-    if offsets.is_empty() {
+    if offsets.is_empty() && not_committed.is_empty() {
         return Ok(());
     }
     output.line("")?;
@@ -284,7 +283,22 @@ fn describe(group: &GroupDescription, output: &mut Output) -> Result<(), Failure
             time_text(offset.committed_at),
         ]);
     }
+    for (topic, partition) in not_committed {
+        let [offset, lag, waited, committed] = ["-"; 4].map(ToOwned::to_owned);
+        table.add_row([topic.clone(), partition.to_string(), offset, lag, waited, committed]);
+    }
     output.line(table.trim_fmt())
+}
+
+/// The lag where something is committed, and for how many partitions that is not so.
+fn lag_text(lag: u64, known: usize, unknown: usize) -> String {
+    let lag = counted(lag, "record", "records");
+    let partitions = || counted(unknown as u64, "partition", "partitions");
+    match (known, unknown) {
+        (_, 0) => lag,
+        (0, _) => "not known: nothing is committed".to_owned(),
+        _ => format!("{lag}, and not known of {} for which nothing is committed", partitions()),
+    }
 }
 
 /// Where nothing waits, nothing has waited.
@@ -313,12 +327,14 @@ fn group_json(group: &GroupDescription) -> Value {
             "units": member.units.iter().map(unit_json).collect::<Value>(),
         })
     };
+    let partition = |(topic, partition): &(String, u32)| json!({ "topic": topic, "partition": partition });
     json!({
         "group": group.group,
         "state": group.state.to_string(),
         "members": group.members.iter().map(member).collect::<Value>(),
         "unowned": group.unowned.iter().map(unit_json).collect::<Value>(),
         "offsets": group.offsets.iter().map(offset_json).collect::<Value>(),
+        "not_committed": group.not_committed.iter().map(partition).collect::<Value>(),
     })
 }
 

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use logmill_client::{PartitionInfo, SettingSource, TopicDescription, TopicInfo};
 use serde_json::{Value, json};
 
-use crate::client::ServerArgs;
+use crate::client::Common;
 use crate::failure::Failure;
 use crate::output::{Output, bytes_text, counted, plain_table, thousands, to_f64};
 use crate::when::time_text;
@@ -93,15 +93,6 @@ Examples:
         #[command(flatten)]
         common: Common,
     },
-}
-
-#[derive(Debug, clap::Args)]
-struct Common {
-    #[command(flatten)]
-    server: ServerArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
 }
 
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {

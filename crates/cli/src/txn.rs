@@ -4,7 +4,7 @@ use clap::Subcommand;
 use logmill_client::TransactionInfo;
 use serde_json::{Value, json};
 
-use crate::client::ServerArgs;
+use crate::client::Common;
 use crate::failure::Failure;
 use crate::output::{Output, duration_text, plain_table};
 use crate::when::time_text;
@@ -56,15 +56,6 @@ Its producer is told, and has to begin anew. A producer that is still at work wi
     },
 }
 
-#[derive(Debug, clap::Args)]
-struct Common {
-    #[command(flatten)]
-    server: ServerArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let mut output = Output::stdout();
     match args.action {
@@ -82,11 +73,13 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
             }
         }
         Action::Abort { transactional_id, common } => {
-            common.server.connect().await?.abort_transaction(&transactional_id).await?;
+            let aborted = common.server.connect().await?.abort_transaction(&transactional_id).await?;
             if common.json {
-                output.json(&json!({ "aborted": transactional_id }))?;
+                output.json(&json!({ "transactional_id": transactional_id, "aborted": aborted }))?;
+            } else if aborted {
+                output.line(format_args!("aborted the transaction of {transactional_id}"))?;
             } else {
-                output.line(format_args!("no transaction is going on under {transactional_id}"))?;
+                output.line(format_args!("no transaction was going on under {transactional_id}"))?;
             }
         }
     }

@@ -60,6 +60,9 @@ pub struct GroupDescription {
     pub unowned: Vec<GroupUnit>,
     /// How far it has come, in each partition for which it has committed something.
     pub offsets: Vec<GroupOffset>,
+    /// Partitions of its units for which it has committed nothing, as topic and number: how far it is behind there is not
+    /// known.
+    pub not_committed: Vec<(String, u32)>,
 }
 
 /// A member of a group.
@@ -229,15 +232,15 @@ impl Client {
         reply.resets.into_iter().map(TryInto::try_into).collect()
     }
 
-    /// Deletes what a group has committed for a topic, also for one that was deleted.
+    /// Deletes what a group has committed for a topic, also for one that was deleted. Says for how many partitions that was.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound), [`Conflict`](crate::ErrorKind::Conflict) for a group with members
     /// (`GROUP_NOT_EMPTY`), and those of every call.
-    pub async fn delete_group_offsets(&self, group: &str, topic: &str) -> Result<(), Error> {
+    pub async fn delete_group_offsets(&self, group: &str, topic: &str) -> Result<u32, Error> {
         let request = v1::DeleteOffsetsRequest { group: group.to_owned(), topic: topic.to_owned() };
-        self.call("DeleteOffsets", self.groups_rpc().delete_offsets(request)).await?;
-        Ok(())
+        let reply = self.call("DeleteOffsets", self.groups_rpc().delete_offsets(request)).await?;
+        partition_from(reply.partition_count)
     }
 
     /// Deletes a group: what it has committed, and who had which unit. Its members are stopped before.
@@ -286,12 +289,14 @@ impl TryFrom<v1::DescribeGroupResponse> for GroupDescription {
             connected: member.connected,
             units: units(member.units),
         };
+        let partition = |it: v1::UnitPartition| Ok((it.topic, partition_from(it.partition)?));
         Ok(GroupDescription {
             state: group.state().into(),
             group: group.group,
             members: group.members.into_iter().map(member).collect(),
             unowned: units(group.unowned),
             offsets: group.offsets.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            not_committed: group.not_committed.into_iter().map(partition).collect::<Result<_, Error>>()?,
         })
     }
 }

@@ -136,15 +136,16 @@ impl Client {
     }
 
     /// Aborts the transaction that is going on under a transactional id, whoever writes it: readers of committed records
-    /// get past it, and its producer has to begin anew. Where none is going on, it does nothing.
+    /// get past it, and its producer has to begin anew. Says whether one was going
+    /// on; else nothing was done.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound), and those of every call. After
     /// [`Timeout`](crate::ErrorKind::Timeout) it may be aborted; asking again does no harm.
-    pub async fn abort_transaction(&self, transactional_id: &str) -> Result<(), Error> {
+    pub async fn abort_transaction(&self, transactional_id: &str) -> Result<bool, Error> {
         let request = v1::AbortTransactionRequest { transactional_id: transactional_id.to_owned() };
-        self.call("AbortTransaction", self.transactions_rpc().abort_transaction(request)).await?;
-        Ok(())
+        let reply = self.call("AbortTransaction", self.transactions_rpc().abort_transaction(request)).await?;
+        Ok(reply.aborted)
     }
 }
 

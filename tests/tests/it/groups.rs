@@ -42,7 +42,11 @@ fn a_group_reads_on_where_it_was_and_is_reset_and_deleted() {
     assert_eq!(document(&done), expected);
     assert_eq!(program.ok(consume), "b\nc\n");
 
-    assert!(program.ok(["group", "delete", "g", "--topic", "t"]).contains("committed for topic t"));
+    let delete_offsets = || program.ok(["group", "delete", "g", "--topic", "t"]);
+    assert_eq!(delete_offsets(), "deleted what group g had committed for 1 partition of topic t\n");
+    let described = program.ok(["group", "describe", "g"]);
+    assert!(described.contains("lag      not known: nothing is committed\n"), "{described}");
+    assert_eq!(delete_offsets(), "group g had committed nothing for topic t\n");
     assert_eq!(program.ok(["group", "delete", "g"]), "deleted group g\n");
     assert_eq!(program.ok(["group", "ls", "--json"]), "");
 
@@ -52,6 +56,8 @@ fn a_group_reads_on_where_it_was_and_is_reset_and_deleted() {
         (&["group", "reset", "g"], 2, "--to"),
         (&["consume", "t", "--group", "g", "--from", "7"], 2, "logmill group reset"),
         (&["consume", "t", "--group", "g", "--partition", "0"], 2, "cannot be used with"),
+        (&["consume", "t", "--group", "g", "--session-timeout", "0.5"], 2, "1,000"),
+        (&["consume", "t", "--session-timeout", "5"], 2, "--group"),
         (&["consume", "nowhere", "--group", "g"], 5, "nowhere"),
     ] {
         let outcome = program.run(args);

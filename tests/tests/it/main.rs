@@ -8,11 +8,13 @@ mod bench;
 mod commands;
 mod crash;
 mod disk_full;
+mod examples;
 mod groups;
 mod history_checker;
 mod hostile;
 mod json;
 mod log;
+mod loops;
 mod memory;
 #[path = "../history/older.rs"]
 mod older;
@@ -21,9 +23,11 @@ mod quickstart;
 mod quickstart_feeds;
 mod quickstart_kill;
 mod readme;
+mod rebalance;
 mod serve;
 mod transactions;
 mod wire;
+mod zombies;
 
 use logmill_tests::{Node, Program, program};
 use tempfile::TempDir;

@@ -46,7 +46,8 @@ fn transactions_are_listed_described_and_aborted() {
     assert_eq!(document["partitions"], json!([{ "topic": "t", "partition": 1 }]));
     assert_eq!((&document["state"], &document["timeout_ms"]), (&json!("ongoing"), &json!(60_000)));
 
-    assert_eq!(program.ok(["txn", "abort", "billing"]), "no transaction is going on under billing\n");
+    assert_eq!(program.ok(["txn", "abort", "billing"]), "aborted the transaction of billing\n");
+    assert_eq!(program.ok(["txn", "abort", "billing"]), "no transaction was going on under billing\n");
     assert_eq!(program.ok(["txn", "ls", "--ongoing"]), "no transaction is going on\n");
     assert_eq!(program.ok(["txn", "ls", "--json"]).lines().count(), 1);
     let error = runtime.block_on(producer.commit()).unwrap_err();

@@ -139,6 +139,8 @@ pub enum Reason {
     GroupNotFound,
     /// The unit is another's now, or was never the caller's: its epoch is over.
     StaleAssignment,
+    /// Nobody has said yet, since the node was started, which partitions the unit has.
+    UnitUndeclared,
     /// The member is none, or not any more, and has to join again.
     MemberUnknown,
     /// The group is divided in another way than the member comes for.
@@ -173,7 +175,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of `docs/errors.md`.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::RequestInvalid,
         Self::RpcUnknown,
         Self::EncodingUnsupported,
@@ -199,6 +201,7 @@ impl Reason {
         Self::StepOutOfSequence,
         Self::GroupNotFound,
         Self::StaleAssignment,
+        Self::UnitUndeclared,
         Self::MemberUnknown,
         Self::GroupMismatch,
         Self::GroupNotEmpty,
@@ -248,7 +251,7 @@ impl Reason {
             Self::OutcomeUnknown => Code::Unknown,
             Self::DataCorrupt => Code::DataLoss,
             Self::IoFailed | Self::InternalFault => Code::Internal,
-            Self::PartitionReopening | Self::NodeClosing => Code::Unavailable,
+            Self::UnitUndeclared | Self::PartitionReopening | Self::NodeClosing => Code::Unavailable,
         }
     }
 
@@ -281,6 +284,7 @@ impl Reason {
             Self::StepOutOfSequence => "STEP_OUT_OF_SEQUENCE",
             Self::GroupNotFound => "GROUP_NOT_FOUND",
             Self::StaleAssignment => "STALE_ASSIGNMENT",
+            Self::UnitUndeclared => "UNIT_UNDECLARED",
             Self::MemberUnknown => "MEMBER_UNKNOWN",
             Self::GroupMismatch => "GROUP_MISMATCH",
             Self::GroupNotEmpty => "GROUP_NOT_EMPTY",

@@ -13,10 +13,9 @@ use super::machine::{
     Action, ConnectionId, Group, Kind, MemberStream, Restored, TopicChange, TopicPartition, UnitEpoch, UnitId,
 };
 use super::mailbox::{Mailbox, Post};
-use super::record;
 use crate::broker::Core;
 use crate::budget::Budget;
-use crate::internal::{append_durable, batch_of};
+use crate::error::Error;
 
 /// See the module.
 #[derive(Debug)]
@@ -42,7 +41,22 @@ pub(super) struct State {
 struct Later {
     settle: Vec<(UnitId, UnitEpoch)>,
     persist: Vec<Restored>,
-    forget: Vec<UnitId>,
+    forget: Vec<(UnitId, UnitEpoch)>,
+}
+
+impl Later {
+    /// Puts who has which unit, and what is forgotten, into the log; what is returned resolves when it is on disk.
+    fn write(
+        &self,
+        core: &Arc<Core>,
+        group: &str,
+        is_gone: bool,
+    ) -> Option<impl Future<Output = Result<(), Error>> + Send + 'static + use<>> {
+        if is_gone || self.persist.is_empty() && self.forget.is_empty() {
+            return None;
+        }
+        Some(core.offsets.write_units(core, group, &self.persist, &self.forget))
+    }
 }
 
 impl State {
@@ -61,6 +75,11 @@ impl State {
         self.holds.entry(unit.clone()).or_insert_with(Budget::unbounded)
     }
 
+    /// All that is under way.
+    pub(super) fn under_way(&self) -> Vec<Budget> {
+        self.holds.values().cloned().collect()
+    }
+
     /// Posts what members are to hear; the rest is for later.
     fn take_actions(&mut self) -> Later {
         let mut later = Later::default();
@@ -70,9 +89,9 @@ impl State {
                 Action::Persist { unit, epoch, member, instance } => {
                     later.persist.push(Restored { unit, epoch, member, instance });
                 }
-                Action::Forget { unit } => {
+                Action::Forget { unit, epoch } => {
                     self.holds.remove(&unit);
-                    later.forget.push(unit);
+                    later.forget.push((unit, epoch));
                 }
                 Action::Assign { to, unit, epoch } => {
                     self.post(&to, Post::Assign(unit, epoch));
@@ -105,7 +124,7 @@ impl Cell {
     /// With what the last run left.
     pub(super) fn restored(core: &Arc<Core>, name: Arc<str>, rows: Vec<Restored>) -> Arc<Self> {
         let now = core.config.env.clock.monotonic();
-        let machine = Group::restore(now, rows, DEFAULT_SESSION_TIMEOUT);
+        let machine = Group::restore(now, rows, core.offsets.forgotten(), DEFAULT_SESSION_TIMEOUT);
         let cell = Arc::new(Self { name, state: Mutex::new(State { machine, ..State::default() }) });
         cell.tell(core, |_, _| ());
         cell
@@ -118,26 +137,24 @@ impl Cell {
         what: impl FnOnce(&mut State, Duration) -> T,
     ) -> T {
         let now = core.config.env.clock.monotonic();
-        let (told, later, deadline) = {
+        let (told, later, written, deadline) = {
             let mut state = self.state.lock();
             let told = what(&mut state, now);
             let later = state.take_actions();
-            (told, later, state.next_deadline())
+            // Under the lock, so that the log has it in the order in which it was decided.
+            let written = later.write(core, &self.name, state.is_gone);
+            (told, later, written, state.next_deadline())
         };
         if let Some(deadline) = deadline {
             self.arm(core, deadline.saturating_sub(now));
         }
-        self.see_to(core, later);
-        told
-    }
-
-    fn see_to(self: &Arc<Self>, core: &Arc<Core>, later: Later) {
         for (unit, epoch) in later.settle {
             self.settle(core, unit, epoch);
         }
-        if !later.persist.is_empty() || !later.forget.is_empty() {
-            self.persist(core, later.persist, &later.forget);
+        if let Some(written) = written {
+            self.persist(core, later.persist, written);
         }
+        told
     }
 
     /// Waits until nothing is under way of what former owners did, and ends what they have left.
@@ -153,18 +170,16 @@ impl Cell {
         }));
     }
 
-    /// Writes who has which unit, in one batch.
-    fn persist(self: &Arc<Self>, core: &Arc<Core>, rows: Vec<Restored>, forget: &[UnitId]) {
-        let now = core.config.env.clock.now();
-        let key = |unit: &UnitId| record::encode_key(&self.name, unit);
-        let rows_encoded = rows.iter().map(|row| (key(&row.unit), Some(record::encode(row))));
-        let forgotten = forget.iter().map(|unit| (key(unit), None));
-        let encoded: Vec<_> = rows_encoded.chain(forgotten).collect();
-        let batch = batch_of(now, encoded.iter().map(|(key, value)| (&key[..], value.as_deref())));
-        let lane = core.offsets.lane().clone();
+    /// Tells the machine when it is on disk who has which unit.
+    fn persist(
+        self: &Arc<Self>,
+        core: &Arc<Core>,
+        rows: Vec<Restored>,
+        written: impl Future<Output = Result<(), Error>> + Send + 'static,
+    ) {
         let (cell, again) = (Arc::clone(self), Arc::clone(core));
         drop(core.carry_on("an assignment", async move {
-            let written = append_durable(&lane, batch).await;
+            let written = written.await;
             if let Err(error) = &written {
                 tracing::warn!(group = %cell.name, %error, "an assignment could not be written");
             }
@@ -172,7 +187,7 @@ impl Cell {
             cell.tell(&again, |state, now| {
                 for row in &rows {
                     match &written {
-                        Ok(_) => state.machine.persisted(now, &row.unit, row.epoch),
+                        Ok(()) => state.machine.persisted(now, &row.unit, row.epoch),
                         Err(_) => state.machine.persist_failed(now, &row.unit, row.epoch),
                     }
                 }

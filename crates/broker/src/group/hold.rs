@@ -6,6 +6,7 @@ use super::cell::Cell;
 use super::machine::{Stale, TopicPartition, UnitEpoch, UnitId};
 use crate::broker::Core;
 use crate::budget::Permit;
+use crate::catalog::Partition;
 use crate::error::{Error, Reason, shorten};
 
 /// The right of a unit's owner to something that has to be done before another owns it. It is given back when this is
@@ -15,7 +16,8 @@ pub(crate) struct Held {
     group: Arc<str>,
     unit: String,
     epoch: i32,
-    partitions: Vec<TopicPartition>,
+    /// `None` if nobody has said yet which.
+    partitions: Option<Vec<TopicPartition>>,
     _place: Permit,
 }
 
@@ -32,9 +34,23 @@ impl Held {
         self.epoch
     }
 
-    /// Whether the partition is one of the unit's.
-    pub(crate) fn has(&self, topic: uuid::Uuid, partition: u32) -> bool {
-        self.partitions.contains(&TopicPartition { topic, partition })
+    /// Refuses a partition that is not one of the unit's.
+    pub(crate) fn check(&self, of: &Partition, topic: uuid::Uuid, partition: u32) -> Result<(), Error> {
+        let Self { group, unit, .. } = self;
+        let Some(partitions) = &self.partitions else {
+            let message = format!(
+                "no member of group {group:?} has come since the node was started, and said which partitions the unit \
+                 {unit:?} has: send this again when one has joined"
+            );
+            let error = Error::new(Reason::UnitUndeclared, message);
+            return Err(error.with("group", group).with("unit", shorten(unit)));
+        };
+        if partitions.contains(&TopicPartition { topic, partition }) {
+            return Ok(());
+        }
+        let message =
+            format!("{} is not in unit {unit:?} of group {group:?}: commit what was assigned", of.name());
+        Err(of.name().error(Reason::StaleAssignment, message))
     }
 }
 
@@ -47,7 +63,7 @@ impl Cell {
             let owner = owner.map(|(member, epoch)| (member.to_string(), epoch.0));
             self.stale(unit, epoch, owner.as_ref())
         })?;
-        let partitions = state.machine.partitions_of(&id).to_vec();
+        let partitions = state.machine.is_declared(&id).then(|| state.machine.partitions_of(&id));
         let place = state.holds_of(&id).take(1).ok_or_else(|| Error::fault("a commit"))?;
         let (group, unit) = (Arc::clone(&self.name), unit.to_owned());
         Ok(Held { group, unit, epoch, partitions, _place: place })

@@ -166,7 +166,9 @@ impl MemberHandle {
     }
 
     fn assignment(&self, unit: &UnitId, name: String, epoch: UnitEpoch) -> Assignment {
-        let partitions = self.cell.state.lock().machine.partitions_of(unit).to_vec();
+        // First: a step that ends in between makes the offsets newer, and what is done over is refused by its number.
+        let last_step = self.core.transactions.last_step(&self.cell.name, &name);
+        let partitions = self.cell.state.lock().machine.partitions_of(unit);
         let assigned = |TopicPartition { topic: id, partition }: &TopicPartition| {
             let topic = self.core.catalog.name_of(*id)?;
             let committed = self.core.offsets.get(&self.cell.name, &topic, *partition);
@@ -184,7 +186,7 @@ impl MemberHandle {
         };
         Assignment {
             partitions: partitions.iter().filter_map(assigned).collect(),
-            last_step: self.core.transactions.last_step(&self.cell.name, &name),
+            last_step,
             unit: name,
             epoch: epoch.0,
         }

@@ -34,7 +34,7 @@ pub use event::{AssignedPartition, Assignment, CommittedOffset, GroupEvent, Lost
 pub(crate) use hold::Held;
 pub use join::{GroupInterest, JoinGroup};
 use machine::{ConnectionId, Topic};
-pub(crate) use machine::{Restored, TopicChange, UnitId};
+pub(crate) use machine::{Restored, TopicChange, UnitEpoch, UnitId};
 pub use member::{Member, MemberHandle};
 pub use operations::{
     GroupDescription, GroupMember, GroupOffset, GroupPage, GroupState, GroupSummary, GroupUnit, ListGroups,
@@ -64,18 +64,20 @@ pub(crate) struct Groups {
 impl Groups {
     /// Takes up what the last run left: who owned what.
     pub(crate) fn restore(&self, core: &Arc<Core>, rows: BTreeMap<String, Vec<Restored>>) {
+        // A topic that was deleted never comes again, but its name may.
+        let is_gone = |row: &Restored| match &row.unit {
+            UnitId::Partition(of) => core.catalog.name_of(of.topic).is_none(),
+            UnitId::Named(_) => false,
+        };
+        let gone = rows.values().flatten().filter(|row| is_gone(row)).map(|row| row.epoch);
+        core.offsets.forget_up_to(gone.max().unwrap_or_default());
         for (group, mut rows) in rows {
-            // A topic that was deleted never comes again.
-            rows.retain(|row| match &row.unit {
-                UnitId::Partition(of) => core.catalog.name_of(of.topic).is_some(),
-                UnitId::Named(_) => true,
-            });
-            if rows.is_empty() {
-                continue;
+            rows.retain(|row| !is_gone(row));
+            if !rows.is_empty() {
+                let name: Arc<str> = group.into();
+                let cell = Cell::restored(core, Arc::clone(&name), rows);
+                self.cells.lock().insert(name, cell);
             }
-            let name: Arc<str> = group.into();
-            let cell = Cell::restored(core, Arc::clone(&name), rows);
-            self.cells.lock().insert(name, cell);
         }
     }
 

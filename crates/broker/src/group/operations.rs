@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use logmill_record::{Offset, TimestampMs};
 
+use super::cell::Cell;
 use super::hold::name_of;
 use super::machine::{GroupState as State, MemberDescription, Presence, UnitDescription, UnitStatus};
-use super::{Groups, not_found};
+use super::{Groups, Restored, UnitEpoch, UnitId, not_found};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
 use crate::catalog::Partition;
@@ -76,6 +77,8 @@ pub struct GroupDescription {
     pub unowned: Vec<GroupUnit>,
     /// How far it has come, in each partition for which it has committed something.
     pub offsets: Vec<GroupOffset>,
+    /// Partitions of its units for which it has committed nothing, in order: how far it is behind there is not known.
+    pub not_committed: Vec<(String, u32)>,
 }
 
 /// A member of a group.
@@ -230,7 +233,7 @@ impl Broker {
         }
     }
 
-    /// Deletes what a group has committed for a topic, also one that was deleted.
+    /// Deletes what a group has committed for a topic, also one that was deleted. Says for how many partitions that was.
     ///
     /// # Errors
     /// [`GroupNotFound`](crate::Reason::GroupNotFound); [`GroupNotEmpty`](crate::Reason::GroupNotEmpty).
@@ -239,7 +242,7 @@ impl Broker {
         context: &RequestContext,
         group: &str,
         topic: &str,
-    ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<usize, Error>> + Send + 'static + use<> {
         let allowed = authorize(context, &Operation::DeleteGroup { group });
         self.delete_of_group(allowed, group, Some(topic.to_owned()))
     }
@@ -254,7 +257,8 @@ impl Broker {
         group: &str,
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
         let allowed = authorize(context, &Operation::DeleteGroup { group });
-        self.delete_of_group(allowed, group, None)
+        let deleted = self.delete_of_group(allowed, group, None);
+        async move { deleted.await.map(drop) }
     }
 
     fn delete_of_group(
@@ -262,7 +266,7 @@ impl Broker {
         allowed: Result<(), Error>,
         group: &str,
         topic: Option<String>,
-    ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<usize, Error>> + Send + 'static + use<> {
         let core = Arc::clone(self.core());
         let checked = allowed
             .and_then(|()| core.check_open())
@@ -271,18 +275,19 @@ impl Broker {
         let (group, again) = (group.to_owned(), Arc::clone(&core));
         let deleted = checked.map(|()| {
             core.carry_on("the deletion of a group", async move {
+                // What the last owners left ends before.
+                again.groups.at_rest(&group).await;
                 let _rewrite = again.offsets.begin_rewrite()?;
                 again.groups.check_empty(&group)?;
-                let all = again.offsets.all_of(&group);
-                let meant = |key: &Key| topic.as_ref().is_none_or(|topic| key.topic == *topic);
-                let gone =
-                    all.into_iter().filter(|(key, _)| meant(key)).map(|(key, _)| (key, None)).collect();
-                again.offsets.rewrite(&again, gone).await?;
-                if topic.is_none() {
+                let Some(topic) = topic else {
                     again.transactions.forget_steps(&again, &group).await?;
-                    again.groups.forget(&again, &group).await?;
-                }
-                Ok(())
+                    return again.groups.delete(&again, &group).await.map(|()| 0);
+                };
+                let all = again.offsets.all_of(&group).into_iter();
+                let gone: Vec<_> =
+                    all.filter(|(key, _)| key.topic == topic).map(|(key, _)| (key, None)).collect();
+                let count = gone.len();
+                again.offsets.rewrite(&again, gone).await.map(|()| count)
             })
         });
         async move { deleted?.await }
@@ -292,30 +297,56 @@ impl Broker {
 impl Groups {
     /// Refuses to go on behind the back of members.
     fn check_empty(&self, group: &str) -> Result<(), Error> {
-        let count = self.find(group).map_or(0, |cell| cell.state.lock().machine.member_count());
-        if count == 0 {
-            return Ok(());
-        }
-        let message = format!(
-            "the group {group:?} has {count} members, who would not notice: stop them, and wait until their session \
-             time-outs have passed"
-        );
-        Err(Error::new(Reason::GroupNotEmpty, message).with("group", group).with("members", count))
+        refuse_members(group, self.find(group).map_or(0, |cell| cell.state.lock().machine.member_count()))
     }
 
-    /// Nobody has had any unit of the group.
-    async fn forget(&self, core: &Arc<Core>, group: &str) -> Result<(), Error> {
-        let Some(cell) = self.find(group) else { return Ok(()) };
-        let units = cell.state.lock().machine.assigned_units();
-        core.offsets.forget_units(core, group, &units).await?;
-        let mut cells = self.cells.lock();
-        let mut state = cell.state.lock();
-        if state.machine.member_count() == 0 {
-            state.is_gone = true;
-            cells.remove(group);
+    /// Resolves when nothing is under way of what members did who are none any more.
+    async fn at_rest(&self, group: &str) {
+        let under_way = self.find(group).map(|cell| cell.state.lock().under_way()).unwrap_or_default();
+        for hold in under_way {
+            let _ = hold.empty().await;
         }
-        Ok(())
     }
+
+    /// From here on there is no such group, and whoever comes makes another.
+    async fn delete(&self, core: &Arc<Core>, group: &str) -> Result<(), Error> {
+        let (units, deleted) = {
+            let mut cells = self.cells.lock();
+            let mut state = cells.get(group).map(|cell| cell.state.lock());
+            let count = state.as_ref().map_or(0, |state| state.machine.member_count());
+            refuse_members(group, count)?;
+            let units = state.as_ref().map(|state| state.machine.assigned_units()).unwrap_or_default();
+            // Under both locks: what another group of that name writes comes behind it.
+            let deleted = core.offsets.delete_group(core, group, &units);
+            if let Some(state) = &mut state {
+                state.is_gone = true;
+            }
+            drop(state);
+            cells.remove(group);
+            (units, deleted)
+        };
+        deleted.await.inspect_err(|_| self.put_back(core, group, units))
+    }
+
+    /// The group may still be on disk: it is here, too, so that it can be deleted again.
+    fn put_back(&self, core: &Arc<Core>, group: &str, units: Vec<(UnitId, UnitEpoch)>) {
+        let nobodys = |(unit, epoch)| Restored { unit, epoch, member: None, instance: None };
+        let name: Arc<str> = group.into();
+        let cell = Cell::restored(core, Arc::clone(&name), units.into_iter().map(nobodys).collect());
+        self.cells.lock().entry(name).or_insert(cell);
+    }
+}
+
+fn refuse_members(group: &str, count: usize) -> Result<(), Error> {
+    if count == 0 {
+        return Ok(());
+    }
+    let members = if count == 1 { "a member" } else { &format!("{count} members") };
+    let message = format!(
+        "the group {group:?} has {members}, and going on behind their backs would lose or repeat records: stop them, \
+         and wait until their session time-outs have passed"
+    );
+    Err(Error::new(Reason::GroupNotEmpty, message).with("group", group).with("members", count))
 }
 
 fn exists(core: &Core, group: &str) -> Result<(), Error> {
@@ -357,9 +388,20 @@ fn public(state: State) -> GroupState {
 
 fn describe(core: &Arc<Core>, group: &str) -> Result<GroupDescription, Error> {
     exists(core, group)?;
-    let described = core.groups.find(group).map(|cell| cell.state.lock().machine.describe());
+    let (described, partitions) = match core.groups.find(group) {
+        Some(cell) => {
+            let machine = &cell.state.lock().machine;
+            (Some(machine.describe()), machine.partitions())
+        }
+        None => (None, BTreeSet::new()),
+    };
     let offsets = core.offsets.all_of(group);
-    let offsets = offsets.into_iter().map(|(key, committed)| lag(core, key, committed)).collect();
+    let offsets: Vec<_> = offsets.into_iter().map(|(key, committed)| lag(core, key, committed)).collect();
+    let known: BTreeSet<_> = offsets.iter().map(|of| (of.topic.as_str(), of.partition)).collect();
+    let named = partitions.into_iter().filter_map(|it| Some((core.catalog.name_of(it.topic)?, it.partition)));
+    let named = named.map(|(topic, partition)| (topic.to_string(), partition));
+    let not_committed: BTreeSet<_> =
+        named.filter(|(topic, partition)| !known.contains(&(topic.as_str(), *partition))).collect();
     let unit = |unit: &UnitDescription| GroupUnit {
         unit: name_of(core, &unit.unit),
         epoch: unit.epoch.0,
@@ -377,6 +419,7 @@ fn describe(core: &Arc<Core>, group: &str) -> Result<GroupDescription, Error> {
         state: described.as_ref().map_or(GroupState::Empty, |described| public(described.state)),
         members: described.iter().flat_map(|it| &it.members).map(member).collect(),
         unowned: described.iter().flat_map(|it| &it.unowned).map(unit).collect(),
+        not_committed: not_committed.into_iter().collect(),
         offsets,
     })
 }

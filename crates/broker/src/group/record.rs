@@ -1,20 +1,21 @@
-//! The bytes of `internal/offsets` that say who has a unit: the last assignment of each, so that no epoch comes again.
+//! The bytes of `internal/offsets` that say who has a unit: the last assignment of each, so that no epoch comes again;
+//! and of all units that are forgotten the highest epoch, after which those begin that are new.
 //!
 //! | key | | |
 //! |---|---|---|
 //! | | version | `INT16`; 4096, which Kafka's records in such a log never have |
 //! | | group | `STRING` |
-//! | | kind of the unit | `INT8`; 0 a partition, 1 a name |
-//! | | the unit | topic UUID (16 bytes) and partition (`INT32`), or its name (`STRING`) |
+//! | | kind of the unit | `INT8`; 0 a partition, 1 a name; 2 all that are forgotten, with an empty group |
+//! | | the unit | topic UUID (16 bytes) and partition (`INT32`), its name (`STRING`), or nothing |
 //!
 //! | value | | |
 //! |---|---|---|
 //! | | version | `INT16`; 0 |
 //! | | epoch | `INT32` |
-//! | | member | `STRING` |
+//! | | member | `STRING`; empty for nobody |
 //! | | instance id | `STRING`; empty for none |
 //!
-//! A null value says that the unit is gone.
+//! Of what is forgotten the value ends with the epoch. A null value says that the unit is gone.
 
 use bytes::Bytes;
 
@@ -26,6 +27,16 @@ pub(crate) const KEY_VERSION: i16 = 4096;
 const VERSION: i16 = 0;
 const KIND_PARTITION: i8 = 0;
 const KIND_NAMED: i8 = 1;
+const KIND_FORGOTTEN: i8 = 2;
+
+/// What a record of this kind is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    /// A unit of a group.
+    Unit(String, UnitId),
+    /// The highest epoch of all units that are forgotten.
+    Forgotten,
+}
 
 pub(crate) fn encode_key(group: &str, unit: &UnitId) -> Bytes {
     let mut out = Writer::default();
@@ -45,28 +56,37 @@ pub(crate) fn encode_key(group: &str, unit: &UnitId) -> Bytes {
     out.finish()
 }
 
-/// The group and the unit.
-pub(crate) fn decode_key(key: &[u8]) -> Result<(String, UnitId), DecodeError> {
+pub(crate) fn encode_forgotten_key() -> Bytes {
+    let mut out = Writer::default();
+    out.i16(KEY_VERSION);
+    out.string("");
+    out.i8(KIND_FORGOTTEN);
+    out.finish()
+}
+
+pub(crate) fn decode_key(key: &[u8]) -> Result<About, DecodeError> {
     let mut key = Reader::new(key);
     key.version(KEY_VERSION)?;
     let group = key.string("group")?.to_owned();
-    let unit = match key.i8("kind of the unit")? {
+    let about = match key.i8("kind of the unit")? {
         KIND_PARTITION => {
             let topic = key.uuid("topic of the unit")?;
-            UnitId::Partition(TopicPartition { topic, partition: key.u32("partition of the unit")? })
+            let partition = key.u32("partition of the unit")?;
+            About::Unit(group, UnitId::Partition(TopicPartition { topic, partition }))
         }
-        KIND_NAMED => UnitId::Named(key.string("name of the unit")?.into()),
+        KIND_NAMED => About::Unit(group, UnitId::Named(key.string("name of the unit")?.into())),
+        KIND_FORGOTTEN => About::Forgotten,
         kind => return Err(DecodeError::Value { what: "kind of the unit", value: kind.into() }),
     };
     key.end()?;
-    Ok((group, unit))
+    Ok(about)
 }
 
 pub(crate) fn encode(row: &Restored) -> Bytes {
     let mut out = Writer::default();
     out.i16(VERSION);
     out.i32(row.epoch.0);
-    out.string(&row.member.to_string());
+    out.string(&row.member.as_ref().map(ToString::to_string).unwrap_or_default());
     out.string(&row.instance.as_ref().map(ToString::to_string).unwrap_or_default());
     out.finish()
 }
@@ -75,10 +95,25 @@ pub(crate) fn decode(unit: UnitId, value: &[u8]) -> Result<Restored, DecodeError
     let mut value = Reader::new(value);
     value.version(VERSION)?;
     let epoch = UnitEpoch(value.i32("epoch of the unit")?);
-    let member = MemberId::new(value.string("member")?);
+    let member = Some(value.string("member")?).filter(|id| !id.is_empty()).map(MemberId::new);
     let instance = Some(value.string("instance id")?).filter(|id| !id.is_empty()).map(InstanceId::new);
     value.end()?;
     Ok(Restored { unit, epoch, member, instance })
+}
+
+pub(crate) fn encode_forgotten(epoch: UnitEpoch) -> Bytes {
+    let mut out = Writer::default();
+    out.i16(VERSION);
+    out.i32(epoch.0);
+    out.finish()
+}
+
+pub(crate) fn decode_forgotten(value: &[u8]) -> Result<UnitEpoch, DecodeError> {
+    let mut value = Reader::new(value);
+    value.version(VERSION)?;
+    let epoch = UnitEpoch(value.i32("epoch of what is forgotten")?);
+    value.end()?;
+    Ok(epoch)
 }
 
 #[cfg(test)]
@@ -89,7 +124,7 @@ mod tests {
 
     fn row(unit: UnitId) -> Restored {
         let instance = Some(InstanceId::new("i"));
-        Restored { unit, epoch: UnitEpoch(7), member: MemberId::new("m"), instance }
+        Restored { unit, epoch: UnitEpoch(7), member: Some(MemberId::new("m")), instance }
     }
 
     /// The formats as they are on disks: they change with a version and a migration, never like this.
@@ -103,11 +138,18 @@ mod tests {
         assert_eq!(encode_key("g", &named), &b"\x10\0\0\x01g\x01\0\x01u"[..]);
         assert_eq!(encode(&row(named.clone())), &b"\0\0\0\0\0\x07\0\x01m\0\x01i"[..]);
         for unit in [partition, named] {
-            assert_eq!(decode_key(&encode_key("g", &unit)), Ok(("g".to_owned(), unit.clone())));
+            assert_eq!(decode_key(&encode_key("g", &unit)), Ok(About::Unit("g".to_owned(), unit.clone())));
             let anonymous = Restored { instance: None, ..row(unit.clone()) };
             assert_eq!(decode(unit.clone(), &encode(&anonymous)), Ok(anonymous));
+            let nobodys = Restored { member: None, instance: None, ..row(unit.clone()) };
+            assert_eq!(encode(&nobodys), &b"\0\0\0\0\0\x07\0\0\0\0"[..]);
+            assert_eq!(decode(unit.clone(), &encode(&nobodys)), Ok(nobodys));
             assert_eq!(decode(unit.clone(), &encode(&row(unit.clone()))), Ok(row(unit)));
         }
+        assert_eq!(encode_forgotten_key(), &b"\x10\0\0\0\x02"[..]);
+        assert_eq!(encode_forgotten(UnitEpoch(7)), &b"\0\0\0\0\0\x07"[..]);
+        assert_eq!(decode_key(&encode_forgotten_key()), Ok(About::Forgotten));
+        assert_eq!(decode_forgotten(&encode_forgotten(UnitEpoch(7))), Ok(UnitEpoch(7)));
     }
 
     #[test]

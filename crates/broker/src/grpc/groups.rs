@@ -71,8 +71,9 @@ impl GroupService for Services {
     ) -> Result<Response<v1::DeleteOffsetsResponse>, Status> {
         let context = self.context(&request);
         let v1::DeleteOffsetsRequest { group, topic } = request.into_inner();
-        self.broker.delete_offsets(&context, &group, &topic).await?;
-        Ok(Response::new(v1::DeleteOffsetsResponse {}))
+        let count = self.broker.delete_offsets(&context, &group, &topic).await?;
+        let partition_count = number(u32::try_from(count).unwrap_or(u32::MAX));
+        Ok(Response::new(v1::DeleteOffsetsResponse { partition_count }))
     }
 
     async fn delete_group(
@@ -103,12 +104,16 @@ impl From<GroupSummary> for v1::GroupSummary {
 
 impl From<GroupDescription> for v1::DescribeGroupResponse {
     fn from(described: GroupDescription) -> Self {
+        let not_committed = described.not_committed.into_iter();
+        let not_committed =
+            not_committed.map(|(topic, partition)| v1::UnitPartition { topic, partition: number(partition) });
         Self {
             group: described.group,
             state: state(described.state),
             members: described.members.into_iter().map(Into::into).collect(),
             unowned: described.unowned.into_iter().map(Into::into).collect(),
             offsets: described.offsets.into_iter().map(Into::into).collect(),
+            not_committed: not_committed.collect(),
         }
     }
 }

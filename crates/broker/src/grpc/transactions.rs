@@ -98,8 +98,8 @@ impl TransactionService for Services {
         request: Request<v1::AbortTransactionRequest>,
     ) -> Result<Response<v1::AbortTransactionResponse>, Status> {
         let context = self.context(&request);
-        self.broker.abort_transaction(&context, &request.get_ref().transactional_id).await?;
-        Ok(Response::new(v1::AbortTransactionResponse {}))
+        let aborted = self.broker.abort_transaction(&context, &request.get_ref().transactional_id).await?;
+        Ok(Response::new(v1::AbortTransactionResponse { aborted }))
     }
 
     async fn commit_step(

@@ -7,7 +7,7 @@ use logmill_record::{Batch, Offset, TimestampMs};
 use super::Offsets;
 use super::record::{Committed, Key};
 use crate::broker::Core;
-use crate::error::{Error, Reason};
+use crate::error::Error;
 use crate::group::Held;
 use crate::internal::batch_of;
 
@@ -78,15 +78,7 @@ impl Offsets {
         }
         let state = core.catalog.topic(&topic)?;
         let of = state.partition(partition)?;
-        if !held.has(state.id, partition) {
-            let message = format!(
-                "{} is not in unit {:?} of group {:?}: commit what was assigned",
-                of.name(),
-                held.unit(),
-                held.group()
-            );
-            return Err(of.name().error(Reason::StaleAssignment, message));
-        }
+        held.check(of, state.id, partition)?;
         let range = of.range();
         if offset > range.end {
             return Err(of.name().out_of_range(offset, range.start, range.end));

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
 pub(crate) use commit::Resolved;
 pub use commit::{MAX_COMMIT_METADATA_BYTES, OffsetToCommit};
 use logmill_log::OpenTransaction;
@@ -24,8 +25,10 @@ use crate::broker::Core;
 use crate::budget::{Budget, Permit};
 use crate::error::{Error, OpenError, Reason};
 use crate::exec::Receiver;
-use crate::group::{Restored, UnitId, record as assignments};
-use crate::internal::{InternalLog, append_durable, batch_of};
+use crate::group::record::{self as assignments, About};
+use crate::group::{Restored, UnitEpoch, UnitId};
+use crate::internal::codec::DecodeError;
+use crate::internal::{InternalLog, batch_of, confirmed};
 use crate::produce::{Answer, Lane};
 use crate::transaction::Admitted;
 
@@ -34,6 +37,8 @@ use crate::transaction::Admitted;
 pub(crate) struct Offsets {
     log: InternalLog,
     state: Mutex<State>,
+    /// The highest epoch of a unit that was forgotten.
+    forgotten: Mutex<UnitEpoch>,
     /// Commits on their way into the log.
     under_way: Arc<Mutex<BTreeMap<Key, UnderWay>>>,
     /// Changes by somebody who owns nothing that do not count yet.
@@ -67,26 +72,23 @@ pub(crate) type Rows = BTreeMap<String, Vec<Restored>>;
 
 impl Offsets {
     pub(crate) fn new(log: InternalLog) -> Self {
-        let (state, under_way) = (Mutex::default(), Arc::default());
-        Self { log, state, under_way, rewrites: Budget::unbounded() }
+        Self {
+            log,
+            state: Mutex::default(),
+            forgotten: Mutex::default(),
+            under_way: Arc::default(),
+            rewrites: Budget::unbounded(),
+        }
     }
 
     /// Reads back what was committed, and who has what. Of the transactions that no marker has ended yet, those that are
     /// `undone` never will be committed, and all others are. Blocks.
     pub(crate) fn read_all(&self, undone: &[OpenTransaction]) -> Result<Rows, OpenError> {
         let mut state = State::default();
-        let mut rows: BTreeMap<(String, UnitId), Restored> = BTreeMap::new();
+        let mut units = Units::default();
         self.log.read(undone, |stored| {
             if stored.key.starts_with(&assignments::KEY_VERSION.to_be_bytes()) {
-                let (group, unit) = assignments::decode_key(stored.key)?;
-                match stored.value {
-                    Some(value) => {
-                        let row = assignments::decode(unit.clone(), value)?;
-                        rows.insert((group, unit), row);
-                    }
-                    None => _ = rows.remove(&(group, unit)),
-                }
-                return Ok(());
+                return units.apply(stored.key, stored.value);
             }
             let key = Key::decode(stored.key)?;
             let committed = stored.value.map(Committed::decode).transpose()?;
@@ -94,11 +96,23 @@ impl Offsets {
             Ok(())
         })?;
         *self.state.lock() = state;
+        self.forget_up_to(units.forgotten);
         let mut by_group = Rows::new();
-        for ((group, _), row) in rows {
+        for ((group, _), row) in units.rows {
             by_group.entry(group).or_default().push(row);
         }
         Ok(by_group)
+    }
+
+    /// The highest epoch of a unit that was forgotten: what is new begins after it.
+    pub(crate) fn forgotten(&self) -> UnitEpoch {
+        *self.forgotten.lock()
+    }
+
+    /// Something of this epoch was forgotten.
+    pub(crate) fn forget_up_to(&self, epoch: UnitEpoch) {
+        let mut forgotten = self.forgotten.lock();
+        *forgotten = forgotten.max(epoch);
     }
 
     pub(crate) fn lane(&self) -> &Lane {
@@ -145,7 +159,7 @@ impl Offsets {
         let (core, lane) = (Arc::clone(core), self.lane().clone());
         Ok(async move {
             let Some((answer, _under_way)) = pushed else { return Ok(()) };
-            let at = crate::internal::confirmed(&lane, answer).await?;
+            let at = confirmed(&lane, answer).await?;
             core.offsets.apply(at, Some(unit_epoch), commits);
             Ok(())
         })
@@ -202,14 +216,77 @@ impl Offsets {
         }
     }
 
-    /// Writes that nobody has had these units of a group.
-    pub(crate) async fn forget_units(&self, core: &Core, group: &str, units: &[UnitId]) -> Result<(), Error> {
-        if units.is_empty() {
-            return Ok(());
+    /// Takes into the log who has which units of a group, and which are forgotten; what is returned resolves when that
+    /// is on disk.
+    pub(crate) fn write_units(
+        &self,
+        core: &Core,
+        group: &str,
+        rows: &[Restored],
+        forgotten: &[(UnitId, UnitEpoch)],
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
+        let key = |unit: &UnitId| assignments::encode_key(group, unit);
+        let rows = rows.iter().map(|row| (key(&row.unit), Some(assignments::encode(row)))).collect();
+        let written = self.write_forgotten(core, group, rows, forgotten);
+        async move { written.await.map(drop) }
+    }
+
+    /// Takes into the log that a group has committed nothing and has no units; what is returned resolves when that is
+    /// on disk and counts. Nobody may commit for it meanwhile.
+    pub(crate) fn delete_group(
+        &self,
+        core: &Arc<Core>,
+        group: &str,
+        units: &[(UnitId, UnitEpoch)],
+    ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
+        let keys: Vec<Key> = self.all_of(group).into_iter().map(|(key, _)| key).collect();
+        let written =
+            self.write_forgotten(core, group, keys.iter().map(|key| (key.encode(), None)).collect(), units);
+        let core = Arc::clone(core);
+        async move {
+            let at = written.await?;
+            let mut state = core.offsets.state.lock();
+            for (index, key) in (0..).zip(keys) {
+                state.apply(at.saturating_add(index), key, None, None);
+            }
+            Ok(())
         }
-        let keys: Vec<_> = units.iter().map(|unit| assignments::encode_key(group, unit)).collect();
-        let batch = batch_of(core.config.env.clock.now(), keys.iter().map(|key| (&key[..], None)));
-        append_durable(self.lane(), batch).await.map(drop)
+    }
+
+    /// Takes the records into the log, and behind them that these units are forgotten. Resolves with the first offset.
+    fn write_forgotten(
+        &self,
+        core: &Core,
+        group: &str,
+        mut records: Vec<(Bytes, Option<Bytes>)>,
+        forgotten: &[(UnitId, UnitEpoch)],
+    ) -> impl Future<Output = Result<Offset, Error>> + Send + 'static + use<> {
+        records.extend(forgotten.iter().map(|(unit, _)| (assignments::encode_key(group, unit), None)));
+        // Held over the push, so that of the epochs in the log the last is the highest.
+        let mut highest = self.forgotten.lock();
+        if let Some(epoch) = forgotten.iter().map(|(_, epoch)| *epoch).max() {
+            *highest = highest.max(epoch);
+            let value = assignments::encode_forgotten(*highest);
+            records.push((assignments::encode_forgotten_key(), Some(value)));
+        }
+        let pushed = (!records.is_empty()).then(|| self.push_records(core, &records));
+        drop(highest);
+        let lane = self.lane().clone();
+        async move {
+            match pushed {
+                Some(pushed) => confirmed(&lane, pushed?).await,
+                None => Ok(Offset(0)),
+            }
+        }
+    }
+
+    fn push_records(
+        &self,
+        core: &Core,
+        records: &[(Bytes, Option<Bytes>)],
+    ) -> Result<Receiver<Answer>, Error> {
+        let records = records.iter().map(|(key, value)| (&key[..], value.as_deref()));
+        self.lane().push_own(vec![batch_of(core.config.env.clock.now(), records)], None)
     }
 
     /// Held from before a group is found without members until what is [rewritten](Self::rewrite) counts.
@@ -235,14 +312,32 @@ impl Offsets {
         let value = |committed: &Option<Committed>| committed.as_ref().map(Committed::encode);
         let encoded: Vec<_> =
             changes.iter().map(|(key, committed)| (key.encode(), value(committed))).collect();
-        let batch = batch_of(
-            core.config.env.clock.now(),
-            encoded.iter().map(|(key, value)| (&key[..], value.as_deref())),
-        );
-        let at = append_durable(self.lane(), batch).await?;
+        let at = confirmed(self.lane(), self.push_records(core, &encoded)?).await?;
         let mut state = self.state.lock();
         for (index, (key, committed)) in (0..).zip(changes) {
             state.apply(at.saturating_add(index), key, committed, None);
+        }
+        Ok(())
+    }
+}
+
+/// What the log says of units, as it is read.
+#[derive(Debug, Default)]
+struct Units {
+    rows: BTreeMap<(String, UnitId), Restored>,
+    forgotten: UnitEpoch,
+}
+
+impl Units {
+    fn apply(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), DecodeError> {
+        match (assignments::decode_key(key)?, value) {
+            (About::Unit(group, unit), Some(value)) => {
+                let row = assignments::decode(unit.clone(), value)?;
+                self.rows.insert((group, unit), row);
+            }
+            (About::Unit(group, unit), None) => _ = self.rows.remove(&(group, unit)),
+            (About::Forgotten, Some(value)) => self.forgotten = assignments::decode_forgotten(value)?,
+            (About::Forgotten, None) => {}
         }
         Ok(())
     }

@@ -15,13 +15,22 @@ use crate::error::{Error, Reason};
 use crate::exec::Waits;
 use crate::internal::{append_durable, append_until_durable, batch_of};
 
-/// Ends the transaction of an id, and says who writes the next one. It goes on where nobody waits for it.
+/// What came of asking for a transaction's end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    /// Who writes the next one.
+    pub(super) next: ProducerEpoch,
+    /// There was one.
+    pub(super) was_open: bool,
+}
+
+/// Ends the transaction of an id. It goes on where nobody waits for it.
 pub(super) async fn end(
     core: Arc<Core>,
     name: Arc<str>,
     asks: Asks,
     outcome: Outcome,
-) -> Result<ProducerEpoch, Error> {
+) -> Result<Ended, Error> {
     let turn = core.transactions.table.lock().get(&name)?.turn.clone();
     let _turn = turn.take().await;
     end_in_turn(&core, &name, &asks, outcome).await
@@ -33,11 +42,11 @@ pub(super) async fn end_in_turn(
     name: &Arc<str>,
     asks: &Asks,
     outcome: Outcome,
-) -> Result<ProducerEpoch, Error> {
+) -> Result<Ended, Error> {
     let fresh = || core.fresh_producer_id();
     let to_end = core.transactions.table.lock().begin_end(name, asks, outcome, fresh)?;
     let ending = match to_end {
-        ToEnd::Nothing(producer) => return Ok(producer),
+        ToEnd::Nothing(next) => return Ok(Ended { next, was_open: false }),
         ToEnd::Ends(ending) => ending,
     };
     // Nothing comes in behind it, and what was taken is answered one way or the other.
@@ -62,7 +71,7 @@ pub(super) async fn end_in_turn(
     core.transactions.table.lock().ended(name, last, next.producer());
     match lost {
         Some(error) => Err(aborted(name, &error.to_string()).because(error)),
-        None => Ok(next.producer()),
+        None => Ok(Ended { next: next.producer(), was_open: true }),
     }
 }
 

@@ -5,13 +5,14 @@ use crate::error::{Error, Reason, shorten};
 
 pub(super) fn not_found(name: &str) -> Error {
     let shown = shorten(name);
-    let message = format!("there is no transactional id {shown:?}: begin with InitTransactions");
+    let message =
+        format!("there is no transactional id {shown:?}: initialize it first, or see which there are");
     Error::new(Reason::TransactionNotFound, message).with("transactional_id", shown)
 }
 
 pub(super) fn unknown_producer(producer: ProducerEpoch) -> Error {
     let message = format!(
-        "no transactional id has the producer {}: begin with InitTransactions, and use the producer that it answers",
+        "no transactional id has the producer {}: initialize transactions, and use the producer in the answer",
         producer.id
     );
     Error::new(Reason::TransactionNotFound, message).with("producer_id", producer.id)
@@ -43,6 +44,16 @@ pub(super) fn step_out_of_sequence(sequence: i64, expected: i64) -> Error {
     );
     let error = Error::new(Reason::StepOutOfSequence, message);
     error.with("sequence", sequence).with("expected_sequence", expected)
+}
+
+/// What has read something else comes under the number of the last step.
+pub(super) fn is_another_step(sequence: i64) -> Error {
+    let message = format!(
+        "the step {sequence} was committed, with other offsets than this one, which had no effect: a step is sent again \
+         as it was; make the next one of what follows on what the group has committed"
+    );
+    let error = Error::new(Reason::StepOutOfSequence, message);
+    error.with("sequence", sequence).with("expected_sequence", sequence.saturating_add(1))
 }
 
 pub(super) fn is_ending(name: &str) -> Error {

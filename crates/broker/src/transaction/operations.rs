@@ -8,7 +8,7 @@ use logmill_log::env::Work;
 use logmill_record::TimestampMs;
 
 use super::admit::Admitted;
-use super::end::{batch_about, end, end_in_turn};
+use super::end::{Ended, batch_about, end, end_in_turn};
 use super::entry::{Entry, Next, State};
 use super::record::{Known, Status, encode_key};
 use super::step::{is_step, step_name};
@@ -186,11 +186,12 @@ impl Broker {
         outcome: Outcome,
     ) -> impl Future<Output = Result<ProducerEpoch, Error>> + Send + 'static + use<> {
         let operation = Operation::WriteTransactions { transactional_id };
-        self.end(context, &operation, transactional_id, Asks::Producer(producer), outcome)
+        let ended = self.end(context, &operation, transactional_id, Asks::Producer(producer), outcome);
+        async move { ended.await.map(|ended| ended.next) }
     }
 
     /// Aborts the transaction that is going on under a transactional id, whoever writes it: for an operator who sees
-    /// readers held up by it. Its producer is told when it goes on. Without a transaction it does nothing.
+    /// readers held up by it. Its producer is told when it goes on. Says whether there was a transaction to abort.
     ///
     /// # Errors
     /// As [`end_transaction`](Broker::end_transaction).
@@ -198,10 +199,11 @@ impl Broker {
         &self,
         context: &RequestContext,
         transactional_id: &str,
-    ) -> impl Future<Output = Result<ProducerEpoch, Error>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
         let operation = Operation::AbortTransaction { transactional_id };
         let asks = Asks::Node("an operator has asked for it".to_owned());
-        self.end(context, &operation, transactional_id, asks, Outcome::Abort)
+        let ended = self.end(context, &operation, transactional_id, asks, Outcome::Abort);
+        async move { ended.await.map(|ended| ended.was_open) }
     }
 
     fn end(
@@ -211,7 +213,7 @@ impl Broker {
         transactional_id: &str,
         asks: Asks,
         outcome: Outcome,
-    ) -> impl Future<Output = Result<ProducerEpoch, Error>> + Send + 'static + use<> {
+    ) -> impl Future<Output = Result<Ended, Error>> + Send + 'static + use<> {
         let core = self.core();
         let allowed = authorize(context, operation).and_then(|()| core.check_open());
         let ended = allowed.map(|()| {

@@ -79,6 +79,8 @@ pub(crate) struct StepRecord {
     pub(crate) unit: String,
     pub(crate) unit_epoch: i32,
     pub(crate) sequence: i64,
+    /// A checksum of how far it has read: what comes under its number and has read something else is another.
+    pub(crate) read: u32,
     pub(crate) appended: Vec<StepAppend>,
 }
 
@@ -188,6 +190,7 @@ fn encode_step(step: &StepRecord) -> Bytes {
         out.i64(signed(append.last_offset));
         out.i64(append.appended_at.get());
     }
+    out.i32(step.read.cast_signed());
     out.finish()
 }
 
@@ -271,7 +274,8 @@ fn decode_step(field: &mut Reader<'_>) -> Result<StepRecord, DecodeError> {
             appended_at: TimestampMs(field.i64("time of the append")?),
         });
     }
-    Ok(StepRecord { group, unit, unit_epoch, sequence, appended })
+    let read = field.i32("checksum of what was read")?.cast_unsigned();
+    Ok(StepRecord { group, unit, unit_epoch, sequence, read, appended })
 }
 
 fn offset(field: &mut Reader<'_>, what: &'static str) -> Result<Offset, DecodeError> {
@@ -320,6 +324,7 @@ mod tests {
             unit: "u".into(),
             unit_epoch: 7,
             sequence: 8,
+            read: 0x89AB_CDEF,
             appended: vec![append],
         };
         Known { next_id: Some(5), previous_id: Some(6), step: Some(step), ..committed() }

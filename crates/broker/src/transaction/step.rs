@@ -8,7 +8,8 @@
 //! meanwhile.
 //!
 //! The last step of a unit is remembered with its answer, in the decision itself: sent again, because the answer was
-//! lost on its way, it has no effect and the same answer.
+//! lost on its way, it has no effect and the same answer. Something else under the same number is refused: who has made
+//! another step of more than it had read the first time would take the answer of that for its own, and lose the rest.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -46,7 +47,8 @@ pub struct StepHeader {
     /// The epoch that the unit's assignment has.
     pub unit_epoch: i32,
     /// The number of the step among those of its unit: one more than the last one, which the assignment says. The
-    /// first is 0.
+    /// first is 0. A step whose answer did not come is sent again as it was, or as far as it had read; with other
+    /// `offsets` it is [`StepOutOfSequence`](crate::Reason::StepOutOfSequence) once the first one was committed.
     pub sequence: i64,
     /// Where the group is to go on; all within the unit.
     pub offsets: Vec<OffsetToCommit>,
@@ -135,6 +137,18 @@ impl Broker {
 }
 
 impl StepHeader {
+    /// A checksum of how far it has read.
+    pub(super) fn read(&self) -> u32 {
+        let mut checksum = crc32fast::Hasher::new();
+        for OffsetToCommit { topic, partition, offset, .. } in &self.offsets {
+            checksum.update(topic.as_bytes());
+            checksum.update(&[0]);
+            checksum.update(&partition.to_be_bytes());
+            checksum.update(&offset.get().to_be_bytes());
+        }
+        checksum.finalize()
+    }
+
     /// What it takes in memory.
     fn size_bytes(&self) -> usize {
         let offset = |it: &OffsetToCommit| size_of::<OffsetToCommit>() + it.topic.len() + it.metadata.len();
@@ -229,14 +243,15 @@ impl Step {
         let held = core.groups.hold(&core, &header.group, &header.unit, header.unit_epoch)?;
         let checked = {
             let mut table = core.transactions.table.lock();
-            table.check_step(&name, header.unit_epoch, header.sequence, || core.fresh_producer_id())?
+            table.check_step(&name, &header, || core.fresh_producer_id())?
         };
         let producer = match checked {
             StepCheck::Repeated(appended) => return Ok(StepCommitted { appended, duplicate: true }),
             StepCheck::Fresh(producer) => producer,
         };
+        let read = header.read();
         let offsets = core.offsets.resolve(&core, &held, std::mem::take(&mut header.offsets))?;
-        let run = Run { core, name, header, producer, _held: held };
+        let run = Run { core, name, header, read, producer, _held: held };
         run.commit(parts, offsets).await
     }
 }
@@ -256,6 +271,8 @@ struct Run {
     core: Arc<Core>,
     name: Arc<str>,
     header: StepHeader,
+    /// See [`StepRecord`].
+    read: u32,
     producer: ProducerEpoch,
     _held: Held,
 }
@@ -351,6 +368,7 @@ impl Run {
             unit: unit.clone(),
             unit_epoch: *unit_epoch,
             sequence: *sequence,
+            read: self.read,
             appended: appended.to_vec(),
         }
     }

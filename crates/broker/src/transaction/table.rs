@@ -9,9 +9,9 @@ use logmill_record::TimestampMs;
 
 use super::admit::{Admitted, AllTouched, Touched};
 use super::entry::{AddedOffsets, Entry, Last, Next, Ongoing, State};
-use super::errors::{is_ending, not_found, step_out_of_sequence, unknown_producer};
+use super::errors::{is_another_step, is_ending, not_found, step_out_of_sequence, unknown_producer};
 use super::record::{StepRecord, TouchedName};
-use super::step::{StepAppend, is_step, step_name};
+use super::step::{StepAppend, StepHeader, is_step, step_name};
 use super::{AllKnown, Outcome, ProducerEpoch, TouchedId};
 use crate::budget::Budget;
 use crate::error::Error;
@@ -138,16 +138,19 @@ impl Table {
     pub(super) fn check_step(
         &mut self,
         name: &str,
-        unit_epoch: i32,
-        sequence: i64,
+        header: &StepHeader,
         fresh: impl FnOnce() -> i64,
     ) -> Result<StepCheck, Error> {
+        let StepHeader { unit_epoch, sequence, .. } = *header;
         let entry = self.get_mut(name)?;
         if matches!(entry.state, State::Ending { .. }) {
             return Err(is_ending(name));
         }
         let last = entry.step.as_ref();
         if let Some(step) = last.filter(|step| (step.sequence, step.unit_epoch) == (sequence, unit_epoch)) {
+            if step.read != header.read() {
+                return Err(is_another_step(sequence));
+            }
             return Ok(StepCheck::Repeated(step.appended.clone()));
         }
         let expected = last.map_or(0, |step| step.sequence.saturating_add(1));

@@ -9,6 +9,7 @@ use logmill_broker::{
     Assignment, Error, GroupEvent, GroupState, JoinGroup, ListGroups, LostUnit, Member, OffsetToCommit,
     Position, Reason, ResetOffsets,
 };
+use logmill_log::env::Clock as _;
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::Offset;
 
@@ -234,6 +235,7 @@ fn an_operator_sees_how_far_a_group_is_behind_and_has_it_go_on_elsewhere() {
     let describe = || node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
     let group = describe();
     assert_eq!((group.state, group.members.len(), group.members[0].units.len()), (GroupState::Stable, 1, 2));
+    assert_eq!(group.not_committed, [("t".to_owned(), mine[1].partitions[0].partition)]);
     let [offset] = &group.offsets[..] else { panic!("one partition is committed: {:?}", group.offsets) };
     assert_eq!((offset.offset, offset.lag_records), (Offset(1), Some(2)));
     assert!(offset.lag.unwrap() >= Duration::from_secs(10), "{:?}", offset.lag);
@@ -256,6 +258,7 @@ fn an_operator_sees_how_far_a_group_is_behind_and_has_it_go_on_elsewhere() {
     assert_eq!(describe().offsets.len(), 1, "a plan changes nothing");
     assert_eq!(reset(false).unwrap(), plan);
     assert_eq!(describe().offsets.iter().map(|it| it.offset).collect::<Vec<_>>(), [Offset(0), Offset(0)]);
+    assert!(describe().not_committed.is_empty());
     node.broker.close().unwrap();
     drop((member, node));
 
@@ -333,7 +336,75 @@ fn topics_come_and_go_and_offsets_of_one_mean_nothing_in_another_of_its_name() {
     assert_eq!(commit(&node, &member, &mine, 3).unwrap_err().reason(), Reason::StaleAssignment);
     node.create("t", 1).unwrap();
     let new = assigned(&node, &mut member);
-    assert_eq!((&*new.unit, new.epoch, committed(&new)), ("t/0", 1, None));
+    assert_eq!((&*new.unit, new.epoch, committed(&new)), ("t/0", 2, None), "no epoch of a name comes again");
+    assert_eq!(commit(&node, &member, &mine, 3).unwrap_err().reason(), Reason::StaleAssignment);
+    node.broker.close().unwrap();
+}
+
+/// Who had a unit of a group that was deleted is told from who has one of the same name in the next.
+#[test]
+fn no_epoch_of_a_group_that_was_deleted_comes_again_also_after_a_start() {
+    let sim = Sim::new(10);
+    let mut node = three_records_each(&sim, 1);
+    let mut epochs = Vec::new();
+    for round in 0..4 {
+        let mut member = subscriber(&node);
+        let mine = assigned(&node, &mut member);
+        epochs.push(mine.epoch);
+        assert_eq!(committed(&mine), None);
+        commit(&node, &member, &mine, 3).unwrap();
+        member.handle().leave().unwrap();
+        sim.scheduler.run_for(Duration::from_secs(1));
+        node.wait(node.broker.delete_group(&node.context, "g")).unwrap();
+        if round == 1 {
+            node.broker.close().unwrap();
+            drop((member, node));
+            node = simulated(&sim);
+        }
+    }
+    assert!(epochs.is_sorted_by(|before, after| before < after), "{epochs:?}");
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_group_whose_deletion_may_not_be_on_disk_is_there_to_be_deleted_again() {
+    let sim = Sim::new(11);
+    let node = three_records_each(&sim, 1);
+    let mut member = subscriber(&node);
+    let mine = assigned(&node, &mut member);
+    commit(&node, &member, &mine, 3).unwrap();
+    member.handle().leave().unwrap();
+    sim.scheduler.run_for(Duration::from_secs(1));
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/internal/offsets/*").times(1));
+    let delete = || node.wait(node.broker.delete_group(&node.context, "g"));
+    delete().unwrap_err();
+    let group = node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
+    assert_eq!((group.state, group.offsets.len()), (GroupState::Empty, 1));
+    sim.scheduler.run_for(Duration::from_secs(1));
+    delete().unwrap();
+    assert_eq!(delete().unwrap_err().reason(), Reason::GroupNotFound);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn who_has_left_before_a_start_is_not_awaited_after_it() {
+    let sim = Sim::new(12);
+    let node = three_records_each(&sim, 1);
+    let mut member = subscriber(&node);
+    let mine = assigned(&node, &mut member);
+    commit(&node, &member, &mine, 1).unwrap();
+    member.handle().leave().unwrap();
+    sim.scheduler.run_for(Duration::from_secs(1));
+    node.broker.close().unwrap();
+    drop((member, node));
+
+    let node = simulated(&sim);
+    let before = sim.clock.monotonic();
+    let mut next = subscriber(&node);
+    let moved = assigned(&node, &mut next);
+    assert!(moved.epoch > mine.epoch);
+    assert_eq!(committed(&moved), Some(1));
+    assert!(sim.clock.monotonic() - before < Duration::from_secs(1), "at once");
     node.broker.close().unwrap();
 }
 

@@ -106,7 +106,48 @@ fn a_step_has_one_effect_however_often_it_comes() {
     assert_eq!((mine.last_step, committed(&mine)), (Some(1), Some(2)), "also after a start");
     assert!(step(&node, mine.epoch, 1, "b", 2).unwrap().duplicate);
     step(&node, mine.epoch, 2, "c", 3).unwrap();
+    // The answer would pass for that of all four, and the fourth would be lost; or the third done twice.
+    for (values, offset) in [("cd", 4), ("-", 2)] {
+        let told = step(&node, mine.epoch, 2, values, offset).unwrap_err();
+        assert_eq!(told.reason(), Reason::StepOutOfSequence, "{told}");
+    }
+    assert!(step(&node, mine.epoch, 2, "c", 3).unwrap().duplicate);
     assert_eq!(read(&node), [["a", "b", "c"], ["a", "b", "c"]]);
+    node.broker.close().unwrap();
+}
+
+/// A sender that comes back before any member has can send it again, and is not told that the unit is another's.
+#[test]
+fn a_step_of_a_named_unit_waits_for_the_first_member_after_a_start() {
+    let sim = Sim::new(13);
+    let node = node(&sim);
+    let join = |node: &Node, id: Option<String>| {
+        let units = vec![("u".to_owned(), vec![("in".to_owned(), 0)])];
+        let join = JoinGroup { member_id: id, ..JoinGroup::units("g", units) };
+        node.broker.join_group(&node.context, join).unwrap()
+    };
+    let step = |node: &Node, epoch, sequence, value: &str, offset| {
+        let header = StepHeader { unit: "u".into(), ..header(epoch, sequence, value, offset) };
+        let mut step = node.broker.begin_step(&node.context, header)?;
+        for topic in ["out", "log"] {
+            step.append(topic, Some(0), records(value))?;
+        }
+        node.wait(step.commit())
+    };
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    step(&node, mine.epoch, 0, "a", 1).unwrap();
+    let id = member.id();
+    node.broker.close().unwrap();
+    drop((member, node));
+
+    let node = simulated(&sim);
+    assert!(step(&node, mine.epoch, 0, "a", 1).unwrap().duplicate);
+    let told = step(&node, mine.epoch, 1, "b", 2).unwrap_err();
+    assert_eq!(told.reason(), Reason::UnitUndeclared, "{told}");
+    let _member = join(&node, Some(id));
+    step(&node, mine.epoch, 1, "b", 2).unwrap();
+    assert_eq!(read(&node), [["a", "b"], ["a", "b"]]);
     node.broker.close().unwrap();
 }
 
@@ -195,6 +236,12 @@ fn a_step_of_an_epoch_that_is_over_has_no_effect() {
     assert_eq!(step(&node, old.epoch, 0, "a", 1).unwrap_err().reason(), Reason::StaleAssignment);
     step(&node, mine.epoch, 1, "b", 2).unwrap();
     step(&node, mine.epoch, 2, "c", 3).unwrap();
+    // The answer would pass for that of all four, and the fourth would be lost; or the third done twice.
+    for (values, offset) in [("cd", 4), ("-", 2)] {
+        let told = step(&node, mine.epoch, 2, values, offset).unwrap_err();
+        assert_eq!(told.reason(), Reason::StepOutOfSequence, "{told}");
+    }
+    assert!(step(&node, mine.epoch, 2, "c", 3).unwrap().duplicate);
     assert_eq!(read(&node), [["a", "b", "c"], ["a", "b", "c"]]);
     node.broker.close().unwrap();
 }

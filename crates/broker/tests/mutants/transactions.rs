@@ -11,6 +11,9 @@ const GROUPS: Catcher = Catcher {
 /// The same with more seeds, for what takes a disk that fails in a certain moment.
 const MANY_GROUPS: Catcher = Catcher { setting: Some(("LOGMILL_SIMULATION_SEEDS", "1500")), ..GROUPS };
 
+const DELETED: Catcher =
+    Catcher::new("behaviour", "groups::no_epoch_of_a_group_that_was_deleted_comes_again_also_after_a_start");
+
 pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "txn-marker-before-decision",
@@ -123,12 +126,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "group-assigned-before-persisted",
         breaks: "a unit is a member's, and a power cut takes that: its epoch is given out once more",
         file: "broker/src/group/cell.rs",
-        find: "            let written = append_durable(&lane, batch).await;
+        find: "            let written = written.await;
             if let Err(error) = &written {",
         replace: "            cell.tell(&again, |state, now| {
                 rows.iter().for_each(|row| state.machine.persisted(now, &row.unit, row.epoch));
             });
-            let written = append_durable(&lane, batch).await;
+            let written = written.await;
             if let Err(error) = &written {",
         caught_by: GROUPS,
     },
@@ -139,6 +142,30 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         find: "            let _ = under_way.empty().await;",
         replace: "            drop(under_way);",
         caught_by: GROUPS,
+    },
+    Mutant {
+        name: "group-epochs-of-deleted-groups-come-again",
+        breaks: "who had a unit of a group that was deleted commits for one of the same name",
+        file: "broker/src/offsets/mod.rs",
+        find: "*highest = highest.max(epoch);",
+        replace: "let _ = epoch;",
+        caught_by: DELETED,
+    },
+    Mutant {
+        name: "group-forgotten-epochs-not-read",
+        breaks: "the same, if the node was started in between",
+        file: "broker/src/offsets/mod.rs",
+        find: "self.forget_up_to(units.forgotten);",
+        replace: "",
+        caught_by: DELETED,
+    },
+    Mutant {
+        name: "group-who-left-is-awaited",
+        breaks: "a member that has left keeps its units for a session time-out after a start",
+        file: "broker/src/group/machine/drive.rs",
+        find: "(Stage::Free, None) if unit.names_member => self.persist(id, None),",
+        replace: "",
+        caught_by: Catcher::new("behaviour", "groups::who_has_left_before_a_start_is_not_awaited_after_it"),
     },
     Mutant {
         name: "group-stale-epoch-accepted",
@@ -208,6 +235,14 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         find: "if of.get(&place).is_none_or(|entry| entry.at <= at) {",
         replace: "if of.get(&place).is_none_or(|entry| entry.at <= at || entry.at > at) {",
         caught_by: Catcher::new("behaviour", "steps::what_counts_is_what_was_written_last"),
+    },
+    Mutant {
+        name: "step-of-other-content-passes-for-the-last",
+        breaks: "who makes another step of more under the number of one that was committed loses the rest",
+        file: "broker/src/transaction/table.rs",
+        find: "if step.read != header.read() {",
+        replace: "if false {",
+        caught_by: Catcher::new("behaviour", "steps::a_step_has_one_effect_however_often_it_comes"),
     },
     Mutant {
         name: "step-repeated-runs-again",

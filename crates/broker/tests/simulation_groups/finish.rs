@@ -12,6 +12,7 @@ use crate::passes::check_loop;
 use crate::reading::{Reader, read_all};
 use crate::run::{PLACES, Run, members};
 use crate::steps;
+use crate::topics;
 use crate::world::{IN, PARTITIONS, SIDE};
 
 /// So many steps are enough for everything that waits, when nothing fails any more.
@@ -28,7 +29,7 @@ impl Run {
             self.world.step();
             self.collect();
         }
-        if self.world.needs_a_start {
+        if topics::deletion_is_unknown(&mut self.world) {
             self.end_round();
             self.world.calm();
         }

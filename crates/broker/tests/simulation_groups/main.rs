@@ -49,6 +49,8 @@ pub(crate) type Tally = BTreeMap<String, u64>;
 const COVERAGE: &[(&str, u64)] = &[
     ("commit of an owner: answered", 500),
     ("commits of a former owner", 10),
+    ("delete group: answered", 2),
+    ("delete offsets: answered", 2),
     ("growth of a topic: answered", 40),
     ("growths under members", 40),
     ("look at a reset: answered", 60),

@@ -17,9 +17,6 @@ const GROUPS: &[&str] = &["plain", "units", steps::GROUP, chain::GROUP];
 /// By then every session is over that nobody keeps alive, unless the node was started meanwhile.
 const SESSIONS_END: Duration = Duration::from_secs(7);
 
-/// Not yet: units of a group that is made again begin with the first epoch, which their former owners had.
-const DELETES_GROUPS: bool = false;
-
 /// So often it looks after a group that it has stopped, and gives up.
 const PATIENCE: u32 = 14;
 
@@ -34,6 +31,8 @@ struct Asked {
     group: &'static str,
     what: What,
     to: Vec<(Spot, Option<Offset>)>,
+    /// Where each is at least, or behind it.
+    least: Vec<Option<Offset>>,
     /// `None` if it only looks.
     decree: Option<Decree>,
     /// It must be refused: somebody is there.
@@ -72,7 +71,7 @@ impl What {
         match self {
             Self::DeleteOffsets => {
                 let deleted = broker.delete_offsets(context, group, IN);
-                Box::pin(async move { deleted.await.map(|()| Vec::new()) })
+                Box::pin(async move { deleted.await.map(|_| Vec::new()) })
             }
             Self::DeleteGroup => {
                 let deleted = broker.delete_group(context, group);
@@ -116,9 +115,9 @@ impl Operator {
         let all: Vec<u32> = (0..world.in_partitions).collect();
         let one = vec![all[world.index(all.len())]];
         let (mut what, mut to, partitions) = match world.below(8) {
-            0 if world.one_in(2) => (What::DeleteOffsets, None, (0..world.in_asked).collect()),
-            0 if DELETES_GROUPS => (What::DeleteGroup, None, (0..world.in_asked).collect()),
-            0..=2 => (What::Reset, Some(Offset(0)), all),
+            0 => (What::DeleteOffsets, None, (0..world.in_asked).collect()),
+            1 => (What::DeleteGroup, None, (0..world.in_asked).collect()),
+            2 => (What::Reset, Some(Offset(0)), all),
             3 => (What::Reset, Some(Offset(0)), one),
             _ => (What::Reset, Some(Offset(world.below(40))), one),
         };
@@ -129,12 +128,13 @@ impl Operator {
             (what, to) = (What::Look, to.or(Some(Offset(0))));
         }
         let spots: Vec<(Spot, Option<Offset>)> = spots.into_iter().map(|spot| (spot, to)).collect();
+        let least = spots.iter().map(|(spot, _)| world.ledger.standings.least(group, *spot)).collect();
         let in_vain = members.iter().any(|member| member.group == group && member.is_there(world));
         let decree = (what != What::Look).then(|| world.ledger.standings.asked(group, &spots));
         world.line(format!("operator: {} of {group}: {spots:?}", what.name()));
         let to = Position::Offset(to.unwrap_or(Offset(0)));
         let call = what.call(world, group, partitions, to);
-        self.asked = Some(Asked { group, what, to: spots, decree, in_vain, call });
+        self.asked = Some(Asked { group, what, to: spots, least, decree, in_vain, call });
     }
 
     /// Takes the answer, if it has come.
@@ -176,11 +176,11 @@ impl Operator {
 
 impl Asked {
     fn answered(&self, world: &mut World, resets: &[OffsetReset], members: &[&Member]) {
-        let Self { group, what, to, decree, in_vain, .. } = self;
+        let Self { group, what, to, least, decree, in_vain, .. } = self;
         assert!(!in_vain, "{group}: {} was answered, and it has members", what.name());
-        for (reset, (spot, to)) in resets.iter().zip(to) {
+        for ((reset, (spot, to)), least) in resets.iter().zip(to).zip(least) {
             assert_eq!((reset.partition, Some(reset.to)), (spot.1, *to), "{group}: {reset:?}");
-            world.ledger.standings.looked_at(group, *spot, reset.from);
+            assert!(reset.from >= *least, "{group}: {reset:?}, and {least:?} was acknowledged");
         }
         assert!(what.deletes() || resets.len() == to.len(), "{group}: {resets:?}");
         let Some(decree) = decree else { return };

@@ -117,13 +117,16 @@ impl Standings {
         }
     }
 
-    /// Somebody is told where a group stands, and not by what.
-    pub(crate) fn looked_at(&self, group: &str, spot: Spot, at: Option<Offset>) {
-        let Some(standing) = self.of.get(&(group.to_owned(), spot)) else { return };
-        let decreed = standing.may_be().any(|pass| standing.may_begin(pass, at));
-        let furthest = standing.acknowledged.last_key_value().filter(|(pass, _)| **pass >= standing.decreed);
-        let least = furthest.map(|(_, offset)| *offset).or(standing.begins[standing.decreed]);
-        assert!(decreed || at >= least, "{group}: {at:?} is seen of {}, behind {least:?}", spot.1);
+    /// Who looks from now on sees the group there, or behind it.
+    pub(crate) fn least(&self, group: &str, spot: Spot) -> Option<Offset> {
+        let standing = self.of.get(&(group.to_owned(), spot))?;
+        let may_begin = standing.may_be().map(|pass| (pass, standing.begins[pass]));
+        let furthest = standing.acknowledged.last_key_value();
+        let goes_on = |(pass, begin): (usize, Option<Offset>)| match furthest {
+            Some((last, offset)) if *last >= pass => Some(*offset),
+            _ => begin,
+        };
+        may_begin.map(goes_on).min().flatten()
     }
 
     /// Whether a group that goes on there is told from one that does not: no pass that may be the present one began

@@ -57,8 +57,6 @@ pub(crate) struct World {
     pub(crate) in_partitions: u32,
     /// How many somebody has asked for.
     pub(crate) in_asked: u32,
-    /// A topic takes nothing until the next start, which tells whether it is deleted: not even markers.
-    pub(crate) needs_a_start: bool,
     /// A group whose members have been told to stop.
     pub(crate) stopped: Option<&'static str>,
     /// The disk has hardly more space than what is on it takes.
@@ -88,7 +86,6 @@ impl World {
             in_id: Uuid::nil(),
             in_partitions: PARTITIONS,
             in_asked: PARTITIONS,
-            needs_a_start: false,
             stopped: None,
             is_tight: false,
         }

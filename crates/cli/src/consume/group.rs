@@ -34,6 +34,10 @@ pub(super) async fn run(args: Args, group: &str) -> Result<(), Failure> {
         .isolation(args.isolation())
         .reconnect_timeout(args.server.timeout);
     let consumer = if start_at_latest { consumer.start_at_latest() } else { consumer };
+    let consumer = match args.session_timeout {
+        Some(timeout) => consumer.session_timeout(timeout),
+        None => consumer,
+    };
     let mut consumer = consumer.join().await?;
     let committer = consumer.committer();
 

@@ -10,11 +10,13 @@ pub(crate) enum Action {
     /// under way become one that counts. Answer with [`Group::settled`](super::Group::settled), and go on trying until
     /// it is: nobody gets the unit before.
     Settle { unit: UnitId, epoch: UnitEpoch },
-    /// Make durable who is to have the unit. Answer with [`Group::persisted`](super::Group::persisted) when it is, or
-    /// with [`Group::persist_failed`](super::Group::persist_failed) if it may not be. Of a unit, only one is under way.
-    Persist { unit: UnitId, epoch: UnitEpoch, member: MemberId, instance: Option<InstanceId> },
-    /// What was persisted of the unit is of no more use: its topic is gone, and its name never comes again.
-    Forget { unit: UnitId },
+    /// Make durable who is to have the unit, or that nobody has it and nobody is awaited for it. Answer with
+    /// [`Group::persisted`](super::Group::persisted) when it is, or with
+    /// [`Group::persist_failed`](super::Group::persist_failed) if it may not be. Of a unit, only one is under way.
+    Persist { unit: UnitId, epoch: UnitEpoch, member: Option<MemberId>, instance: Option<InstanceId> },
+    /// What was persisted of the unit is of no more use: its topic is gone, and never comes again. What is called the
+    /// same may come, so this epoch is to be remembered: see [`Group::restore`](super::Group::restore).
+    Forget { unit: UnitId, epoch: UnitEpoch },
     /// The unit is the member's from now on, and every warm-up of it is over.
     Assign { to: MemberStream, unit: UnitId, epoch: UnitEpoch },
     /// Send nothing more of the unit, and tell the member to finish with it: it commits, then confirms, which is

@@ -64,19 +64,19 @@ impl Group {
         }
     }
 
-    /// The unit never comes again, so nothing is kept of it.
+    /// The unit never comes again, so nothing is kept of it but its epoch: what comes under its name begins later.
     fn remove_unit(&mut self, id: &UnitId) {
         self.tell_gone(id);
         let Some(unit) = self.units.remove(id) else { return };
         self.deadlines.disarm(&Due::Revoke(id.clone()));
         self.deadlines.disarm(&Due::Retry(id.clone()));
-        let was_ever_assigned = unit.was_ever_assigned();
-        let warming = unit.warming.map(|warming| warming.member);
-        if let Some(to) = warming.and_then(|id| self.members.get(&id)?.stream(&id)) {
+        let warming = unit.warming.as_ref().map(|warming| &warming.member);
+        if let Some(to) = warming.and_then(|id| self.members.get(id)?.stream(id)) {
             self.actions.push(Action::CancelWarmUp { to, unit: id.clone() });
         }
-        if was_ever_assigned {
-            self.actions.push(Action::Forget { unit: id.clone() });
+        if unit.was_ever_assigned() {
+            self.forgotten = self.forgotten.max(unit.epoch);
+            self.actions.push(Action::Forget { unit: id.clone(), epoch: unit.epoch });
         }
     }
 

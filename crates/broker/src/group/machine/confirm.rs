@@ -54,16 +54,17 @@ impl Group {
         }
     }
 
-    /// The assignment of this epoch is on disk, and a restart will find it. If its member has gone, or the unit
-    /// belongs elsewhere by now, nobody hears of it.
+    /// What was to be persisted in this epoch is on disk, and a restart will find it. If its member has gone, or the
+    /// unit belongs elsewhere by now, nobody hears of it.
     pub(crate) fn persisted(&mut self, now: Duration, id: &UnitId, epoch: UnitEpoch) {
         let Some(unit) = self.units.get_mut(id).filter(|unit| unit.epoch == epoch) else { return };
         let Stage::Persisting(member) = &unit.stage else { return };
         let member = member.clone();
-        if unit.target.as_ref() != Some(&member) {
+        unit.names_member = member.is_some();
+        let Some(member) = member.filter(|member| unit.target.as_ref() == Some(member)) else {
             unit.stage = Stage::Free;
             return self.drive(now, id);
-        }
+        };
         unit.stage = Stage::Owned { member: member.clone(), revoking: false };
         unit.warming.take_if(|warming| warming.member == member);
         if let Some(to) = self.members.get(&member).and_then(|owner| owner.stream(&member)) {
@@ -72,7 +73,7 @@ impl Group {
         self.drive(now, id);
     }
 
-    /// The assignment of this epoch may not be on disk. It is not used, and the next is tried in a second.
+    /// What was to be persisted in this epoch may not be on disk. It is not used, and the next is tried in a second.
     pub(crate) fn persist_failed(&mut self, now: Duration, id: &UnitId, epoch: UnitEpoch) {
         let Some(unit) = self.units.get_mut(id).filter(|unit| unit.epoch == epoch) else { return };
         if matches!(unit.stage, Stage::Persisting(_)) {

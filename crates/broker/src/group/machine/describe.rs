@@ -96,8 +96,8 @@ impl Unit {
     fn describe(&self, id: &UnitId) -> UnitDescription {
         let status = match &self.stage {
             Stage::Free => UnitStatus::Unassigned,
-            Stage::Settling => UnitStatus::Settling,
-            Stage::Persisting(_) => UnitStatus::Persisting,
+            Stage::Settling | Stage::Persisting(None) => UnitStatus::Settling,
+            Stage::Persisting(Some(_)) => UnitStatus::Persisting,
             Stage::Delayed => UnitStatus::PersistFailed,
             Stage::Owned { revoking: true, .. } => UnitStatus::Revoking,
             Stage::Owned { .. } if self.warming.is_some() => UnitStatus::WarmingUp,

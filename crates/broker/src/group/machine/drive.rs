@@ -16,8 +16,9 @@ impl Group {
         match (&unit.stage, &unit.target) {
             (Stage::Free, Some(target)) => {
                 let target = target.clone();
-                self.persist(id, &target);
+                self.persist(id, Some(target));
             }
+            (Stage::Free, None) if unit.names_member => self.persist(id, None),
             (Stage::Owned { member, revoking: false }, target) if target.as_ref() != Some(member) => {
                 let (owner, target) = (member.clone(), target.clone());
                 match target.filter(|target| self.waits_for_warm_up(id, &owner, target)) {
@@ -41,13 +42,15 @@ impl Group {
         }
     }
 
-    fn persist(&mut self, id: &UnitId, member: &MemberId) {
+    fn persist(&mut self, id: &UnitId, member: Option<MemberId>) {
         let Some(unit) = self.units.get_mut(id) else { return };
-        let Some(epoch) = unit.epoch.next() else { return };
+        let after = if unit.was_ever_assigned() { unit.epoch } else { self.forgotten };
+        let Some(epoch) = after.next() else { return };
         unit.epoch = epoch;
         unit.stage = Stage::Persisting(member.clone());
-        let instance = self.members.get(member).and_then(|member| member.instance.clone());
-        let (unit, member) = (id.clone(), member.clone());
+        unit.names_member |= member.is_some();
+        let instance = member.as_ref().and_then(|id| self.members.get(id)?.instance.clone());
+        let unit = id.clone();
         self.actions.push(Action::Persist { unit, epoch, member, instance });
     }
 

@@ -25,8 +25,12 @@
 //!
 //! * **An epoch is used once.** It is taken when the assignment goes to be persisted. If that fails, or its member has
 //!   gone meanwhile, it is burnt, because nobody knows what is on disk; the next attempt takes the next.
+//! * **No epoch of a name comes again**, also if the topic or the group was deleted and made anew: what is new begins
+//!   after the highest epoch of all that was forgotten.
 //! * **Nobody hears of an assignment before it is durable**, so that after a restart the same epoch can only be given
 //!   to the same member.
+//! * **What nobody is going to own is nobody's on disk too**, in an epoch of its own, so that after a restart a member
+//!   who has left is not awaited.
 //! * **A revoke is finished**, also if the one for whom it was made has gone: the owner may have confirmed already. The
 //!   unit then goes to whoever is next, which may be its former owner, in a new epoch. Until it confirms, or
 //!   its rebalance time-out passes, it owns the unit and its commits count.
@@ -40,7 +44,8 @@
 //!
 //! # Restart
 //!
-//! The caller keeps the last [`Action::Persist`] of each unit, by epoch, and hands them to [`Group::restore`]. Members
+//! The caller keeps the last [`Action::Persist`] of each unit, by epoch, and the highest epoch of an
+//! [`Action::Forget`], and hands them to [`Group::restore`]. Members
 //! that come back within the session time-out given there find their units in the same epochs; the others' go on.
 
 mod action;
@@ -92,6 +97,9 @@ pub(crate) struct Group {
     topics: Topics,
     /// What can be assigned, and what ever was.
     units: BTreeMap<UnitId, Unit>,
+    /// The highest epoch of any unit that nothing is known of any more. Units that are new begin after it, so that who
+    /// had one of the same name is told from whoever has the new one.
+    forgotten: UnitEpoch,
     deadlines: Deadlines,
     actions: Vec<Action>,
 }

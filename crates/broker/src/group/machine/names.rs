@@ -65,7 +65,8 @@ pub(crate) enum UnitId {
     Named(Arc<str>),
 }
 
-/// Which assignment of a unit it is: 1 at first, more with each, and never the same twice.
+/// Which assignment of a unit it is: more with each, and never the same twice under a name. The first is 1, unless something
+/// was forgotten before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct UnitEpoch(pub(crate) i32);
 

@@ -1,5 +1,7 @@
 //! Whose commits count.
 
+use std::collections::BTreeSet;
+
 use super::Group;
 use super::names::{MemberId, TopicPartition, UnitEpoch, UnitId};
 
@@ -43,9 +45,23 @@ impl Group {
         }
     }
 
-    /// The units that were ever assigned.
-    pub(crate) fn assigned_units(&self) -> Vec<UnitId> {
+    /// Whether it is known which partitions the unit has. Of a unit that members declare it is not between a restart and
+    /// the first of them that comes.
+    pub(crate) fn is_declared(&self, unit: &UnitId) -> bool {
+        match unit {
+            UnitId::Partition(_) => true,
+            UnitId::Named(_) => self.units.get(unit).is_some_and(|unit| unit.declared.is_some()),
+        }
+    }
+
+    /// The partitions of all units that somebody wants, or has.
+    pub(crate) fn partitions(&self) -> BTreeSet<TopicPartition> {
+        self.units.keys().flat_map(|unit| self.partitions_of(unit)).collect()
+    }
+
+    /// The units that were ever assigned, and the highest epochs that were meant for them.
+    pub(crate) fn assigned_units(&self) -> Vec<(UnitId, UnitEpoch)> {
         let assigned = self.units.iter().filter(|(_, unit)| unit.was_ever_assigned());
-        assigned.map(|(id, _)| id.clone()).collect()
+        assigned.map(|(id, unit)| (id.clone(), unit.epoch)).collect()
     }
 }

@@ -14,22 +14,25 @@ use super::unit::{Stage, Unit};
 pub(crate) struct Restored {
     pub(crate) unit: UnitId,
     pub(crate) epoch: UnitEpoch,
-    pub(crate) member: MemberId,
+    /// `None` if nobody has it.
+    pub(crate) member: Option<MemberId>,
     pub(crate) instance: Option<InstanceId>,
 }
 
 impl Group {
     /// The group after a restart. Of each unit the highest epoch counts, so it does not matter if more are given. Units
-    /// of topics that are gone have no business here.
+    /// of topics that are gone have no business here; their epochs are among those that are `forgotten`, of which the
+    /// highest is given.
     ///
     /// The members are awaited for `session_timeout` from now on, since their own are not persisted. They own their
     /// units meanwhile. What the others left is settled when that is over.
     pub(crate) fn restore(
         now: Duration,
         rows: impl IntoIterator<Item = Restored>,
+        forgotten: UnitEpoch,
         session_timeout: Duration,
     ) -> Self {
-        let mut group = Self::default();
+        let mut group = Self { forgotten, ..Self::default() };
         for row in rows {
             group.restore_row(row, session_timeout);
         }
@@ -48,12 +51,19 @@ impl Group {
         {
             return;
         }
-        self.members
-            .entry(row.member.clone())
-            .or_insert_with(|| Member::awaited(row.instance, session_timeout));
-        let stage = Stage::Owned { member: row.member.clone(), revoking: false };
-        let mut unit = Unit::new(row.epoch, stage);
-        unit.target = Some(row.member);
+        let stage = match &row.member {
+            Some(member) => Stage::Owned { member: member.clone(), revoking: false },
+            None => Stage::Free,
+        };
+        let unit = Unit {
+            target: row.member.clone(),
+            names_member: row.member.is_some(),
+            ..Unit::new(row.epoch, stage)
+        };
         self.units.insert(row.unit, unit);
+        if let Some(member) = row.member {
+            let awaited = || Member::awaited(row.instance, session_timeout);
+            self.members.entry(member).or_insert_with(awaited);
+        }
     }
 }

@@ -14,6 +14,8 @@ pub(super) struct Unit {
     /// Where it belongs: its owner, or who is to own it.
     pub(super) target: Option<MemberId>,
     pub(super) warming: Option<Warming>,
+    /// What is on disk may name a member, who would be awaited after a restart.
+    pub(super) names_member: bool,
     /// Of a group of units: what the members declare. None if they do not, or not any more.
     pub(super) declared: Option<Arc<[TopicPartition]>>,
 }
@@ -24,8 +26,8 @@ pub(super) enum Stage {
     Free,
     /// What the owner of the epoch left is being ended.
     Settling,
-    /// The assignment to this member is on its way to the disk. Nobody knows of it.
-    Persisting(MemberId),
+    /// On its way to the disk: the assignment to this member, of which nobody knows; or that nobody has the unit.
+    Persisting(Option<MemberId>),
     /// As free, but persisting has just failed.
     Delayed,
     Owned {
@@ -43,7 +45,7 @@ pub(super) struct Warming {
 
 impl Unit {
     pub(super) fn new(epoch: UnitEpoch, stage: Stage) -> Self {
-        Self { epoch, stage, target: None, warming: None, declared: None }
+        Self { epoch, stage, target: None, warming: None, names_member: false, declared: None }
     }
 
     pub(super) fn owner(&self) -> Option<&MemberId> {
@@ -68,7 +70,10 @@ impl Unit {
     /// Whether all is as it should be, and nothing is to come.
     pub(super) fn is_at_rest(&self) -> bool {
         match &self.stage {
-            Stage::Free => self.target.is_none() && self.warming.is_none(),
+            Stage::Free => {
+                let is_told = !self.names_member || self.epoch.next().is_none();
+                self.target.is_none() && self.warming.is_none() && is_told
+            }
             Stage::Owned { member, revoking } => {
                 !revoking && self.target.as_ref() == Some(member) && self.warming.is_none()
             }

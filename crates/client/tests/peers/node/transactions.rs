@@ -79,7 +79,8 @@ async fn nothing_is_seen_before_the_commit_and_an_operator_can_abort() {
     assert_eq!((&*ongoing[0].transactional_id, ongoing[0].state), ("mine", TransactionState::Ongoing));
     assert_eq!(ongoing[0].partitions, [("t".to_owned(), 0)]);
 
-    client.abort_transaction("mine").await.unwrap();
+    assert!(client.abort_transaction("mine").await.unwrap());
+    assert!(!client.abort_transaction("mine").await.unwrap(), "there is none any more");
     assert!(client.list_transactions(true).await.unwrap().is_empty());
     let error = producer.commit().await.unwrap_err();
     assert_eq!((error.kind(), error.reason()), (ErrorKind::Conflict, "TRANSACTION_ABORTED"), "{error}");

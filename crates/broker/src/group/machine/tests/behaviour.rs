@@ -36,7 +36,7 @@ fn nobody_hears_of_an_assignment_before_it_is_durable() {
     let mut group = Group::default();
     group.join(secs(0), join("x", 1, topics(&[("a", a)]))).expect("it fits");
     let persist =
-        Action::Persist { unit: unit(a, 0), epoch: UnitEpoch(1), member: member("x"), instance: None };
+        Action::Persist { unit: unit(a, 0), epoch: UnitEpoch(1), member: Some(member("x")), instance: None };
     assert_eq!(group.take_actions(), [persist], "there was no owner, so there is nothing to settle");
     assert_eq!(group.owner(&unit(a, 0)), None);
     assert_eq!(group.state(), GroupState::Rebalancing);
@@ -56,7 +56,7 @@ fn an_epoch_that_may_be_on_disk_is_not_used_again() {
     assert_eq!(group.next_deadline(), Some(secs(1)));
     group.tick(secs(1));
     let persist =
-        Action::Persist { unit: unit(a, 0), epoch: UnitEpoch(2), member: member("x"), instance: None };
+        Action::Persist { unit: unit(a, 0), epoch: UnitEpoch(2), member: Some(member("x")), instance: None };
     assert_eq!(group.take_actions(), [persist]);
     group.persisted(secs(1), &unit(a, 0), UnitEpoch(1));
     assert_eq!(group.take_actions(), [], "the first answer is over");
@@ -73,7 +73,7 @@ fn who_leaves_while_its_assignment_is_written_burns_the_epoch() {
     assert_eq!(group.take_actions(), [], "one write at a time");
     group.persisted(secs(0), &unit(a, 0), UnitEpoch(1));
     let persist =
-        Action::Persist { unit: unit(a, 0), epoch: UnitEpoch(2), member: member("y"), instance: None };
+        Action::Persist { unit: unit(a, 0), epoch: UnitEpoch(2), member: Some(member("y")), instance: None };
     assert_eq!(group.take_actions(), [persist], "x was never told, so there is nothing to settle");
 }
 
@@ -256,9 +256,13 @@ fn a_topic_that_is_deleted_and_created_again_is_other_units() {
     assert_eq!(node.told(), [lost(0), lost(1)]);
     let again = topic(2, 1);
     node.change(TopicChange::Exists("a".into(), again));
-    assert_eq!(node.told(), [assign(stream("x", 1), unit(again, 0), 1)]);
+    assert_eq!(
+        node.told(),
+        [assign(stream("x", 1), unit(again, 0), 2)],
+        "what is called the same is told from it"
+    );
     node.change(TopicChange::Exists("a".into(), topic(2, 2)));
-    assert_eq!(node.told(), [assign(stream("x", 1), unit(again, 1), 1)]);
+    assert_eq!(node.told(), [assign(stream("x", 1), unit(again, 1), 2)]);
     node.change(TopicChange::Exists("b".into(), topic(3, 2)));
     assert_eq!(node.told(), [], "nobody subscribes to it");
 }
@@ -275,14 +279,15 @@ fn who_does_not_subscribe_any_more_gives_the_units_up() {
     assert_eq!(node.group.state(), GroupState::Stable);
     node.join(join("x", 1, topics(&[("a", a)])));
     let told = node.told();
-    assert_eq!(told, [assign(stream("x", 1), unit(a, 0), 2), assign(stream("x", 1), unit(a, 1), 2)]);
+    assert_eq!(told, [assign(stream("x", 1), unit(a, 0), 3), assign(stream("x", 1), unit(a, 1), 3)]);
 }
 
 #[test]
 fn a_unit_whose_epochs_are_used_up_is_assigned_no_more() {
     let a = topic(1, 1);
-    let row = Restored { unit: unit(a, 0), epoch: UnitEpoch(i32::MAX), member: member("x"), instance: None };
-    let mut group = Group::restore(secs(0), [row], secs(10));
+    let row =
+        Restored { unit: unit(a, 0), epoch: UnitEpoch(i32::MAX), member: Some(member("x")), instance: None };
+    let mut group = Group::restore(secs(0), [row], UnitEpoch::NONE, secs(10));
     group.join(secs(0), join("y", 1, topics(&[("a", a)]))).expect("it fits");
     assert_eq!(group.heartbeat(secs(9), &stream("y", 1)), Ok(()));
     group.tick(secs(10));

@@ -12,6 +12,7 @@ pub(super) struct Node {
     pub(super) group: Group,
     pub(super) now: Duration,
     pub(super) rows: BTreeMap<UnitId, Restored>,
+    forgotten: UnitEpoch,
     told: Vec<Action>,
 }
 
@@ -54,7 +55,7 @@ impl Node {
     }
 
     pub(super) fn restart(&mut self, session_timeout: Duration) {
-        self.group = Group::restore(self.now, self.rows.values().cloned(), session_timeout);
+        self.group = Group::restore(self.now, self.rows.values().cloned(), self.forgotten, session_timeout);
         self.work();
     }
 
@@ -94,7 +95,10 @@ impl Node {
                             .insert(unit.clone(), Restored { unit: unit.clone(), epoch, member, instance });
                         self.group.persisted(self.now, &unit, epoch);
                     }
-                    Action::Forget { unit } => drop(self.rows.remove(&unit)),
+                    Action::Forget { unit, epoch } => {
+                        self.rows.remove(&unit);
+                        self.forgotten = self.forgotten.max(epoch);
+                    }
                     told => self.told.push(told),
                 }
             }

@@ -33,6 +33,9 @@ pub(super) struct Watch {
     /// The highest epoch that went to be persisted since the last restart.
     attempted: BTreeMap<UnitId, UnitEpoch>,
     settled: BTreeMap<UnitId, UnitEpoch>,
+    /// The units that were ever meant for anybody, and the highest epoch of those that are forgotten.
+    known: BTreeSet<UnitId>,
+    pub(super) forgotten: UnitEpoch,
     /// What is on disk.
     pub(super) rows: BTreeMap<UnitId, Restored>,
     /// Streams of members that have expired in this tick, and may have been told something before that.
@@ -172,7 +175,8 @@ impl Watch {
     }
 
     pub(super) fn restarts(&mut self, now: Duration, session_timeout: Duration) {
-        self.owners = self.rows.values().map(|r| (r.unit.clone(), (r.member.clone(), r.epoch))).collect();
+        let owned = |row: &Restored| Some((row.unit.clone(), (row.member.clone()?, row.epoch)));
+        self.owners = self.rows.values().filter_map(owned).collect();
         self.revokes.clear();
         self.attempted.clear();
         self.declared = None;
@@ -184,7 +188,8 @@ impl Watch {
             rebalance_timeout: session_timeout,
             due: now + session_timeout,
         };
-        self.members = self.rows.values().map(|row| (row.member.clone(), awaited(row))).collect();
+        let member = |row: &Restored| Some((row.member.clone()?, awaited(row)));
+        self.members = self.rows.values().filter_map(member).collect();
     }
 
     pub(super) fn settled(&mut self, unit: &UnitId, epoch: UnitEpoch) {
@@ -199,9 +204,11 @@ impl Watch {
                 assert_eq!(owner, None, "fenced without need");
                 self.owners.remove(unit);
             }
-            Action::Persist { unit, epoch, member, .. } => self.persists(unit, *epoch, member),
-            Action::Forget { unit } => {
+            Action::Persist { unit, epoch, member, .. } => self.persists(unit, *epoch, member.as_ref()),
+            Action::Forget { unit, epoch } => {
                 assert!(!self.owners.contains_key(unit), "{unit:?} is forgotten and owned");
+                assert!(*epoch >= self.last_announced(unit), "{unit:?} was somebody's after {epoch}");
+                self.forgotten = self.forgotten.max(*epoch);
                 self.rows.remove(unit);
             }
             Action::Assign { to, unit, epoch } => {
@@ -234,16 +241,28 @@ impl Watch {
         }
     }
 
-    fn persists(&mut self, unit: &UnitId, epoch: UnitEpoch, member: &MemberId) {
-        assert!(self.members.contains_key(member), "{unit:?} for {member}, who is no member");
+    fn persists(&mut self, unit: &UnitId, epoch: UnitEpoch, member: Option<&MemberId>) {
+        let is_there = |member: &MemberId| self.members.contains_key(member);
+        assert!(member.is_none_or(is_there), "{unit:?} for {member:?}, who is no member");
         let owner = self.owners.get(unit).filter(|(_, epoch)| !self.unseen(unit, *epoch));
-        assert_eq!(owner, None, "{unit:?} is to go to {member}");
+        assert_eq!(owner, None, "{unit:?} is to go to {member:?}");
         let before = self.attempted.insert(unit.clone(), epoch).unwrap_or_default();
         let on_disk = self.rows.get(unit).map(|row| row.epoch).unwrap_or_default();
         assert!(epoch > before.max(on_disk), "{unit:?}: {epoch} after {before}, and {on_disk} on disk");
+        let is_new = self.known.insert(unit.clone());
+        assert!(
+            !is_new || epoch > self.forgotten,
+            "{unit:?} begins with {epoch}, as what is forgotten had it"
+        );
         let heard_of = self.last_announced(unit);
         let settled = self.settled.get(unit).copied().unwrap_or_default();
         assert!(heard_of <= settled, "{unit:?} is not settled: up to {settled}, but {heard_of} was used");
+    }
+
+    /// Whether a restart would await only those who own something now.
+    pub(super) fn awaits_nobody(&self) -> bool {
+        let owner = |row: &Restored| self.owners.get(&row.unit).map(|(member, _)| member);
+        self.rows.values().all(|row| row.member.is_none() || row.member.as_ref() == owner(row))
     }
 
     fn last_announced(&self, unit: &UnitId) -> UnitEpoch {
@@ -252,8 +271,8 @@ impl Watch {
     }
 
     fn announce(&mut self, unit: &UnitId, epoch: UnitEpoch, member: &MemberId) {
-        let on_disk = self.rows.get(unit).map(|row| (row.epoch, &row.member));
-        assert_eq!(on_disk, Some((epoch, member)), "{unit:?} is announced, and this is on disk");
+        let on_disk = self.rows.get(unit).map(|row| (row.epoch, row.member.as_ref()));
+        assert_eq!(on_disk, Some((epoch, Some(member))), "{unit:?} is announced, and this is on disk");
         let owner = self.owners.get(unit).filter(|(_, epoch)| !self.unseen(unit, *epoch));
         assert_eq!(owner, None, "{unit:?} goes to {member} too");
         assert!(epoch > self.last_announced(unit), "{unit:?}: {epoch} was used before");

@@ -357,7 +357,7 @@ impl World {
         let session_timeout = secs(10);
         self.watch.restarts(self.now, session_timeout);
         let rows: Vec<Restored> = self.watch.rows.values().cloned().collect();
-        self.group = Group::restore(self.now, rows, session_timeout);
+        self.group = Group::restore(self.now, rows, self.watch.forgotten, session_timeout);
         self.act(None);
     }
 
@@ -499,7 +499,10 @@ impl World {
     fn is_calm(&self) -> bool {
         let there = self.clients.iter().filter(|client| client.connection.is_some()).count();
         let nothing_open = self.settles.is_empty() && self.persists.is_empty();
-        nothing_open && self.watch.members.len() == there && self.group.state() != GroupState::Rebalancing
+        nothing_open
+            && self.watch.members.len() == there
+            && self.group.state() != GroupState::Rebalancing
+            && self.watch.awaits_nobody()
     }
 
     /// Whether a member, as it joined last, may have the unit.
@@ -528,7 +531,7 @@ impl World {
 
 fn parties(action: &Action) -> (Option<&MemberStream>, Option<&UnitId>) {
     match action {
-        Action::Settle { unit, .. } | Action::Persist { unit, .. } | Action::Forget { unit } => {
+        Action::Settle { unit, .. } | Action::Persist { unit, .. } | Action::Forget { unit, .. } => {
             (None, Some(unit))
         }
         Action::Assign { to, unit, .. }

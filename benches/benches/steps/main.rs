@@ -1,4 +1,6 @@
-//! Steps in process: what exactly-once costs beside plain durable appends, and beside the disk itself.
+//! Steps, in process and over gRPC: what exactly-once costs beside plain durable appends, and beside the disk itself.
+
+mod grpc;
 
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -22,8 +24,9 @@ const PARTITIONS: u32 = 4;
 const TASKS: u32 = 16;
 
 fn main() {
-    let run = Run::begin("steps, in process", Path::new(env!("CARGO_TARGET_TMPDIR")), 1 << 30);
+    let run = Run::begin("steps", Path::new(env!("CARGO_TARGET_TMPDIR")), 1 << 30);
     large(&run, run.pick(256, 2));
+    grpc::large(&run, run.pick(256, 2));
     empty(&run, run.pick(2_000, 5));
     together(&run, Duration::from_secs(run.pick(10, 1)));
     idle_groups(&run, run.pick(10_000, 20));
@@ -154,16 +157,7 @@ fn empty(run: &Run, steps: usize) {
         });
         percentile(&took, percent)
     };
-    let page = Values::default().next(4096);
-    let raw = |percent| {
-        let dir = run.directory();
-        let file = raw_append(&dir.path().join("raw"));
-        let took = run.each_in_us(steps, |n| {
-            file.write_all_at(&page, 4096 * n as u64).expect("the file can be written");
-            file.sync_data().expect("the sync succeeds");
-        });
-        percentile(&took, percent)
-    };
+    let over_grpc = |percent| grpc::empty(run, steps, percent);
     let row = Row {
         title: "steps of an offset alone, one after the other, p50",
         conditions: &format!("{steps} steps, each committed before the next"),
@@ -171,9 +165,26 @@ fn empty(run: &Run, steps: usize) {
         aim: Aim::RatioAtMost(4.0),
     };
     let (our_name, base_name) = ("Step::commit", "append of 4 KiB + fdatasync");
-    compare(run, &row, (our_name, || ours(50)), (base_name, || raw(50)));
+    compare(run, &row, (our_name, || ours(50)), (base_name, || raw(run, steps, 50)));
     let row = Row { title: "the same, p99", aim: Aim::None, ..row };
-    compare(run, &row, (our_name, || ours(99)), (base_name, || raw(99)));
+    compare(run, &row, (our_name, || ours(99)), (base_name, || raw(run, steps, 99)));
+    let row = Row { title: "the same over gRPC, p50", ..row };
+    let our_name = "Client::commit_step";
+    compare(run, &row, (our_name, || over_grpc(50)), (base_name, || raw(run, steps, 50)));
+    let row = Row { title: "the same over gRPC, p99", ..row };
+    compare(run, &row, (our_name, || over_grpc(99)), (base_name, || raw(run, steps, 99)));
+}
+
+/// How long the disk alone takes, in µs.
+fn raw(run: &Run, times: usize, percent: usize) -> f64 {
+    let page = Values::default().next(4096);
+    let dir = run.directory();
+    let file = raw_append(&dir.path().join("raw"));
+    let took = run.each_in_us(times, |n| {
+        file.write_all_at(&page, 4096 * n as u64).expect("the file can be written");
+        file.sync_data().expect("the sync succeeds");
+    });
+    percentile(&took, percent)
 }
 
 /// Sixteen tasks, each of which commits a step of a record whenever it is due.
