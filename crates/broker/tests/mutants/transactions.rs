@@ -176,6 +176,51 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         caught_by: GROUPS,
     },
     Mutant {
+        name: "group-succeeded-keeps-its-units",
+        breaks: "a static member has come for another, whose steps go on to count",
+        file: "broker/src/group/machine/join.rs",
+        find: "            self.remove_member(&former);
+            for unit",
+        replace: "            self.members.remove(&former);
+            for unit",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "group-succession-moves-units",
+        breaks: "what a static member had goes to whoever has least when another comes for it",
+        file: "broker/src/group/machine/join.rs",
+        find: "unit.target = Some(join.member.clone());",
+        replace: "unit.target = None;",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "group-dry-reset-resets",
+        breaks: "an operator who asks what a reset would do has done it",
+        file: "broker/src/group/operations.rs",
+        find: "            if dry_run {",
+        replace: "            if dry_run && resets.is_empty() {",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "group-reset-unseen-by-who-joins",
+        breaks: "whoever joins while a group is reset goes on where it was, and takes the group there again",
+        file: "broker/src/group/cell.rs",
+        find: "            let _ = again.offsets.rewritten().await;",
+        replace: "            drop(again.offsets.rewritten());",
+        caught_by: Catcher::new(
+            "behaviour",
+            "groups::who_joins_while_a_group_is_reset_goes_on_where_the_reset_says",
+        ),
+    },
+    Mutant {
+        name: "group-growth-untold",
+        breaks: "nobody reads the new partitions of a topic until somebody joins",
+        file: "broker/src/catalog/grow.rs",
+        find: "    core.groups.topic_exists(core, &grown);\n",
+        replace: "",
+        caught_by: GROUPS,
+    },
+    Mutant {
         name: "group-offsets-read-to-the-first-open-transaction",
         breaks: "a start whose disk fails forgets commits that were acknowledged",
         file: "broker/src/internal/mod.rs",

@@ -6,16 +6,17 @@ use logmill_broker::{AddOffsets, Error, Outcome};
 use logmill_record::Offset;
 
 use crate::client::{Client, Ended};
-use crate::ledger::made_of;
 use crate::member::{Input, Member, ask_input, take_input, to_commit};
-use crate::world::{Call, OUT, PARTITIONS, World, answer};
+use crate::passes::made_of;
+use crate::world::{Call, World, answer};
 
 pub(crate) const GROUP: &str = "chain";
 
 pub(crate) struct Chain {
     pub(crate) member: Member,
     client: Client,
-    at: BTreeMap<String, (i32, Offset)>,
+    /// How far it is with each unit, in which epoch and pass.
+    at: BTreeMap<String, (i32, usize, Offset)>,
     stage: Stage,
 }
 
@@ -42,7 +43,13 @@ struct Work {
 impl Chain {
     pub(crate) fn new(number: usize) -> Self {
         let client = Client::new(&format!("chain-{number}"), 0);
-        Self { member: Member::new(GROUP, false), client, at: BTreeMap::new(), stage: Stage::Producer }
+        let instance = (number == 0).then_some("chain-0");
+        Self {
+            member: Member::new(GROUP, false, instance),
+            client,
+            at: BTreeMap::new(),
+            stage: Stage::Producer,
+        }
     }
 
     /// Begins again, and hears then what it owns.
@@ -68,6 +75,9 @@ impl Chain {
                 3 => self.member.lost(),
                 _ => {}
             }
+        }
+        if world.is_stopped(GROUP) && self.stop(world) {
+            return;
         }
         match std::mem::replace(&mut self.stage, Stage::Ready) {
             Stage::Producer => {
@@ -103,6 +113,16 @@ impl Chain {
         }
     }
 
+    /// Whether nothing of it is under way; what is goes on, although it is no member any more.
+    fn stop(&mut self, world: &mut World) -> bool {
+        self.member.stop(world);
+        let is_idle = !matches!(self.stage, Stage::Sending(_) | Stage::Adding(..) | Stage::Committing(_));
+        if is_idle {
+            self.start_over();
+        }
+        is_idle
+    }
+
     fn read(&mut self, world: &mut World, calm: bool) {
         if !self.member.is_in() || !self.client.is_ready() {
             return self.start_over();
@@ -120,12 +140,12 @@ impl Chain {
             self.at.remove(&unit);
             return;
         };
-        let input = ask_input(world, owned.partition, self.at[&unit].1);
+        let input = ask_input(world, owned.partition, self.at[&unit].2);
         self.stage = Stage::Reading(unit, input);
     }
 
     fn send(&mut self, world: &mut World, unit: String, taken: &[Offset], next: Offset) {
-        let Some((owned, (epoch, at))) =
+        let Some((owned, (epoch, pass, at))) =
             self.member.units.get(&unit).cloned().zip(self.at.get(&unit).copied())
         else {
             return;
@@ -135,10 +155,10 @@ impl Chain {
         }
         self.client.begin(world);
         for offset in taken {
-            let place = (OUT, u32::try_from(world.below(PARTITIONS.into())).unwrap());
-            self.client.send(world, place, &made_of(GROUP, owned.partition, *offset));
+            let place = world.out_place();
+            self.client.send(world, place, &made_of(GROUP, pass, owned.partition, *offset));
         }
-        let said = world.ledger.commit(&format!("chain {unit} {epoch}"), next);
+        let said = world.ledger.standings.commit(&format!("chain {unit} {epoch}"), pass, next);
         let spot = (owned.topic_id, owned.partition);
         self.stage = Stage::Sending(Work { unit, epoch, spot, next, said });
     }
@@ -160,7 +180,7 @@ impl Chain {
             unit_epoch: work.epoch,
             offsets: vec![to_commit(&work.said, work.spot.1, work.next)],
         };
-        let is_over = world.ledger.is_over(GROUP, &work.unit, work.epoch);
+        let is_over = world.ledger.owners.is_over(GROUP, &work.unit, work.epoch);
         let call = world.broker.add_offsets(&world.context, request);
         self.stage = Stage::Adding(
             work,
@@ -187,13 +207,13 @@ impl Chain {
     fn commit(&mut self, world: &mut World, work: Work) {
         match self.client.ended.take() {
             Some(Ended::Committed) => {
-                world.ledger.commit_acknowledged(GROUP, work.spot, &work.said);
+                world.ledger.standings.acknowledged(GROUP, work.spot, &work.said);
                 if let Some(at) = self.at.get_mut(&work.unit).filter(|at| at.0 == work.epoch) {
-                    at.1 = work.next;
+                    at.2 = work.next;
                 }
             }
             Some(Ended::Aborted) => {
-                world.ledger.commit_refused(&work.said);
+                world.ledger.standings.refused(&work.said);
                 self.start_over();
             }
             Some(Ended::Lost) => self.start_over(),
@@ -208,9 +228,9 @@ impl Chain {
         self.client.collect(world);
         self.member.listen(world);
         for (unit, owned) in &self.member.units {
-            let at = self.at.entry(unit.clone()).or_insert((owned.epoch, owned.committed));
-            if at.0 != owned.epoch {
-                *at = (owned.epoch, owned.committed);
+            let at = self.at.entry(unit.clone()).or_insert((owned.epoch, owned.pass, owned.committed));
+            if (at.0, at.1) != (owned.epoch, owned.pass) {
+                *at = (owned.epoch, owned.pass, owned.committed);
             }
         }
     }

@@ -24,13 +24,20 @@ struct UnderWay {
 }
 
 impl Committer {
-    pub(crate) fn new(group: &'static str, has_units: bool) -> Self {
-        Self { member: Member::new(group, has_units), at: BTreeMap::new(), under_way: Vec::new() }
+    pub(crate) fn new(group: &'static str, has_units: bool, instance: Option<&'static str>) -> Self {
+        Self { member: Member::new(group, has_units, instance), at: BTreeMap::new(), under_way: Vec::new() }
     }
 
     pub(crate) fn go_on(&mut self, world: &mut World) {
+        if world.is_stopped(self.member.group) {
+            return self.member.stop(world);
+        }
         if !self.member.is_in() {
-            if world.one_in(3) {
+            if world.one_in(4) {
+                return self.commit_as_former(world);
+            }
+            // Two of one instance shall not do nothing but succeed each other.
+            if world.one_in(if self.member.instance.is_some() { 4 } else { 2 }) {
                 self.member.join(world);
             }
             return;
@@ -63,8 +70,9 @@ impl Committer {
 
     fn commit(&mut self, world: &mut World, unit: &str, owned: Owned, offset: Offset) {
         let Some(handle) = self.member.handle.clone() else { return };
-        let is_over = world.ledger.is_over(self.member.group, unit, owned.epoch);
-        let said = world.ledger.commit(&format!("{} {unit} {}", self.member.group, owned.epoch), offset);
+        let is_over = world.ledger.owners.is_over(self.member.group, unit, owned.epoch);
+        let who = format!("{} {unit} {}", self.member.group, owned.epoch);
+        let said = world.ledger.standings.commit(&who, owned.pass, offset);
         let call = handle.commit(unit, owned.epoch, vec![to_commit(&said, owned.partition, offset)]);
         let in_vain = is_over.then_some("another owns the unit");
         self.under_way.push(UnderWay { owned, said, in_vain, call: Box::pin(call) });
@@ -74,7 +82,8 @@ impl Committer {
     fn go_back(&mut self, world: &mut World, unit: &str) {
         let Some(owned) = self.member.units.get(unit).cloned() else { return };
         let spot = (owned.topic_id, owned.partition);
-        let Some(there) = world.ledger.acknowledged(self.member.group, spot) else { return };
+        let standings = &world.ledger.standings;
+        let Some(there) = standings.furthest(self.member.group, spot, owned.pass) else { return };
         if there <= owned.committed || there.get() == 0 {
             return;
         }
@@ -85,13 +94,14 @@ impl Committer {
     /// With an epoch that is over, if the unit has moved.
     fn commit_as_former(&mut self, world: &mut World) {
         let Some((unit, owned, handle)) = self.member.former.pop() else { return };
-        let is_over = world.ledger.is_over(self.member.group, &unit, owned.epoch);
+        let is_over = world.ledger.owners.is_over(self.member.group, &unit, owned.epoch);
         let offset = owned.committed.saturating_add(world.below(8));
         if !is_over {
             return; // It may be its own again, where its own commits are under way.
         }
         world.count("commits of a former owner");
-        let said = world.ledger.commit(&format!("zombie {unit} {}", owned.epoch), offset);
+        let who = format!("zombie {unit} {}", owned.epoch);
+        let said = world.ledger.standings.commit(&who, owned.pass, offset);
         let call = handle.commit(&unit, owned.epoch, vec![to_commit(&said, owned.partition, offset)]);
         let in_vain = Some("another owns the unit");
         self.under_way.push(UnderWay { owned, said, in_vain, call: Box::pin(call) });
@@ -114,14 +124,11 @@ impl Committer {
             match come {
                 Ok(()) => {
                     assert_eq!(it.in_vain, None, "{}: was taken", it.said);
-                    world.ledger.commit_acknowledged(
-                        group,
-                        (it.owned.topic_id, it.owned.partition),
-                        &it.said,
-                    );
+                    let spot = (it.owned.topic_id, it.owned.partition);
+                    world.ledger.standings.acknowledged(group, spot, &it.said);
                 }
                 Err(error) if is_refusal(error.reason()) => {
-                    world.ledger.commit_refused(&it.said);
+                    world.ledger.standings.refused(&it.said);
                     if error.reason() == Reason::OffsetOutOfRange {
                         // Below what is under way, of which none is taken either.
                         self.at.clear();

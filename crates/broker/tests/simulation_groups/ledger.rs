@@ -2,18 +2,18 @@
 //!
 //! * A transaction is visible whole, or not at all; what was answered as committed is visible, and what nobody asked
 //!   to commit, or what was refused, never is. What a reader of committed records has seen stays, at its offset.
-//! * An epoch of a unit has one owner. No epoch comes again, also not after a start.
-//! * Whoever owns a unit next goes on at, or behind, every commit that was acknowledged; and a commit that was refused
-//!   is nowhere.
 //! * Whoever was replaced, a producer or a unit's owner, is answered with nothing but errors.
-//! * What a loop makes of a record that it read is there once.
+//! * What must hold of who owns what is said in [`owners`](crate::owners), of how far groups have come in
+//!   [`standing`](crate::standing), and of what loops make of what they read in [`passes`](crate::passes).
 
 use std::collections::BTreeMap;
 
 use logmill_broker::{Assignment, ProducerEpoch, Uuid};
 use logmill_record::Offset;
 
-use crate::world::{IN, Place, SIDE};
+use crate::owners::Owners;
+use crate::standing::{Spot, Standings};
+use crate::world::{Place, SIDE};
 
 /// What is known of how a transaction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,29 +32,16 @@ struct Txn {
     records: BTreeMap<String, (Place, bool)>,
 }
 
-/// A partition of one topic, also when another comes to have its name.
-type Spot = (Uuid, u32);
-
-/// A commit that somebody tried.
-#[derive(Debug)]
-struct Commit {
-    offset: Offset,
-    refused: bool,
-}
-
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     txns: Vec<Txn>,
-    plain: BTreeMap<String, (Place, bool)>,
+    /// What is written beside transactions; the place, if it was said.
+    plain: BTreeMap<String, (Option<Place>, bool)>,
     seen: BTreeMap<(Spot, Offset), String>,
     /// Who wrote last under each transactional id.
     producers: BTreeMap<String, ProducerEpoch>,
-    owners: BTreeMap<(String, String), BTreeMap<i32, String>>,
-    /// Epochs that were there before the last start, by unit.
-    before_start: BTreeMap<(String, String), i32>,
-    /// By what was said with it.
-    commits: BTreeMap<String, Commit>,
-    acknowledged: BTreeMap<(String, Spot), Offset>,
+    pub(crate) owners: Owners,
+    pub(crate) standings: Standings,
 }
 
 /// All that is in a partition, for readers of committed records.
@@ -74,7 +61,7 @@ impl Ledger {
         value
     }
 
-    pub(crate) fn plain(&mut self, place: Place) -> String {
+    pub(crate) fn plain(&mut self, place: Option<Place>) -> String {
         let value = format!("plain.{}|", self.plain.len());
         self.plain.insert(value.clone(), (place, false));
         value
@@ -139,76 +126,29 @@ impl Ledger {
         self.producers.get(id).is_some_and(|latest| latest.id == producer.id && latest.epoch > producer.epoch)
     }
 
-    /// Whether another is known to own the unit since.
-    pub(crate) fn is_over(&self, group: &str, unit: &str, epoch: i32) -> bool {
-        self.newest(group, unit).is_some_and(|newest| newest > epoch)
-    }
-
-    fn newest(&self, group: &str, unit: &str) -> Option<i32> {
-        let of = self.owners.get(&(group.to_owned(), unit.to_owned()))?;
-        of.last_key_value().map(|(epoch, _)| *epoch)
-    }
-
     pub(crate) fn started(&mut self) {
-        self.before_start.clear();
-        for (unit, epochs) in &self.owners {
-            if let Some((epoch, _)) = epochs.last_key_value() {
-                self.before_start.insert(unit.clone(), *epoch);
-            }
-        }
+        self.owners.started();
+        self.standings.started();
     }
 
-    pub(crate) fn assigned(&mut self, group: &str, member: &str, of: &Assignment) {
-        let unit = (group.to_owned(), of.unit.clone());
-        let before = self.before_start.get(&unit).copied().unwrap_or(0);
-        assert!(of.epoch >= before, "{unit:?}: epoch {} comes after {before}", of.epoch);
-        let epochs = self.owners.entry(unit.clone()).or_default();
-        let owner = epochs.entry(of.epoch).or_insert_with(|| member.to_owned());
-        assert_eq!(owner, member, "{unit:?}: two own it in epoch {}", of.epoch);
-        if self.is_over(group, &of.unit, of.epoch) {
-            return; // It hears of it late.
-        }
+    /// A member hears that a unit is its own, and where to go on. Gives the pass of each of its partitions.
+    pub(crate) fn assigned(&mut self, group: &str, member: &str, of: &Assignment) -> Vec<usize> {
+        let is_its_own = self.owners.assigned(group, member, of);
+        let mut passes = Vec::new();
         for at in &of.partitions {
-            let key = (group.to_owned(), (at.topic_id, at.partition));
-            let acknowledged = self.acknowledged.get(&key).copied();
-            let from = at.committed.as_ref().map(|committed| committed.offset);
-            assert!(
-                from >= acknowledged,
-                "{unit:?}: epoch {} begins at {from:?}, and {acknowledged:?} was acknowledged",
-                of.epoch
-            );
-            if let Some(committed) = &at.committed {
-                let tried = self.commits.get(&committed.metadata).expect("somebody has committed it");
-                assert!(!tried.refused, "{unit:?}: {committed:?} was refused, and counts");
-                assert_eq!(tried.offset, committed.offset, "{unit:?}");
-            }
+            let committed = at.committed.as_ref().map(|it| (it.offset, &*it.metadata));
+            let pass = match is_its_own {
+                true => self.standings.observed(group, (at.topic_id, at.partition), committed),
+                // Nothing that it does counts.
+                false => 0,
+            };
+            passes.push(pass);
         }
-    }
-
-    /// Somebody commits; what is returned is said with it.
-    pub(crate) fn commit(&mut self, who: &str, offset: Offset) -> String {
-        let said = format!("{who}#{}", self.commits.len());
-        self.commits.insert(said.clone(), Commit { offset, refused: false });
-        said
-    }
-
-    pub(crate) fn commit_refused(&mut self, said: &str) {
-        self.commits.get_mut(said).expect("it was tried").refused = true;
-    }
-
-    pub(crate) fn commit_acknowledged(&mut self, group: &str, spot: Spot, said: &str) {
-        let offset = self.commits[said].offset;
-        let acknowledged = self.acknowledged.entry((group.to_owned(), spot)).or_insert(offset);
-        *acknowledged = offset.max(*acknowledged);
-    }
-
-    /// How far the group has come, as far as anybody was told.
-    pub(crate) fn acknowledged(&self, group: &str, spot: Spot) -> Option<Offset> {
-        self.acknowledged.get(&(group.to_owned(), spot)).copied()
+        passes
     }
 
     /// Nothing fails any more, all has ended, and this is what is there.
-    pub(crate) fn check(&mut self, contents: &Contents, loops: &[&str]) {
+    pub(crate) fn check(&self, contents: &Contents) {
         let mut visible: BTreeMap<&str, Place> = BTreeMap::new();
         for (place, (topic, records)) in contents {
             for (offset, value) in records {
@@ -240,32 +180,5 @@ impl Ledger {
                 }
             }
         }
-        for group in loops {
-            Self::check_loop(contents, group);
-        }
     }
-
-    /// Every record that a loop has read has been made something of once.
-    fn check_loop(contents: &Contents, group: &str) {
-        let mut made: BTreeMap<&str, u32> = BTreeMap::new();
-        let values = contents.values().flat_map(|(_, records)| records.values());
-        for what in values.filter_map(|value| Some(value.split_once('|')?.1)) {
-            if what.strip_prefix(group).is_some_and(|rest| rest.starts_with(':')) {
-                *made.entry(what).or_default() += 1;
-            }
-        }
-        for ((topic, partition), (_, records)) in contents.iter().filter(|((topic, _), _)| *topic == IN) {
-            for offset in records.keys() {
-                let what = made_of(group, *partition, *offset);
-                let times = made.remove(&*what).unwrap_or(0);
-                assert_eq!(times, 1, "{group} has made that much of {offset} of {topic}/{partition}");
-            }
-        }
-        assert!(made.is_empty(), "{group} has made {made:?} of what is not there");
-    }
-}
-
-/// What a loop makes of a record.
-pub(crate) fn made_of(group: &str, partition: u32, offset: Offset) -> String {
-    format!("{group}:{partition}:{offset}")
 }

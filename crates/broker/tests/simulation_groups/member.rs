@@ -10,12 +10,15 @@ use logmill_broker::{
 use logmill_record::Offset;
 
 use crate::reading::{has_read, records};
+use crate::succession::Before;
 use crate::world::{Call, IN, PARTITIONS, World, answer};
 
 pub(crate) struct Member {
     pub(crate) group: &'static str,
     /// Whether the group is one of units, each a partition.
     has_units: bool,
+    /// Its place, if it is a static member: whoever else has it succeeds it, and is succeeded.
+    pub(crate) instance: Option<&'static str>,
     /// The id to come again with.
     pub(crate) id: Option<String>,
     pub(crate) handle: Option<MemberHandle>,
@@ -36,6 +39,8 @@ pub(crate) struct Owned {
     pub(crate) last_step: Option<i64>,
     /// It is to be given up.
     pub(crate) revoked: bool,
+    /// Of the group in this partition: see [`standing`](crate::standing).
+    pub(crate) pass: usize,
 }
 
 /// What a member is told of, and others of it.
@@ -45,9 +50,9 @@ pub(crate) enum News {
 }
 
 impl Member {
-    pub(crate) fn new(group: &'static str, has_units: bool) -> Self {
+    pub(crate) fn new(group: &'static str, has_units: bool, instance: Option<&'static str>) -> Self {
         let (units, former) = (BTreeMap::new(), Vec::new());
-        Self { group, has_units, id: None, handle: None, next: None, units, former }
+        Self { group, has_units, instance, id: None, handle: None, next: None, units, former }
     }
 
     /// What a unit of the partition is called.
@@ -57,6 +62,20 @@ impl Member {
 
     pub(crate) fn is_in(&self) -> bool {
         self.handle.is_some()
+    }
+
+    /// Whether the node knows it as one who is there.
+    pub(crate) fn is_there(&self, world: &World) -> bool {
+        self.is_in() && self.id.as_ref().is_some_and(|id| !world.ledger.owners.is_succeeded(id))
+    }
+
+    /// The group is to be stopped: it leaves, or is just gone.
+    pub(crate) fn stop(&mut self, world: &mut World) {
+        if self.is_in() && world.one_in(4) {
+            self.lost();
+        } else if self.is_in() {
+            self.leave(world);
+        }
     }
 
     pub(crate) fn join(&mut self, world: &mut World) {
@@ -69,11 +88,14 @@ impl Member {
         let seconds = |world: &World| Duration::from_millis(1_000 + world.below(5_000));
         let join = JoinGroup {
             member_id: self.id.clone(),
+            instance_id: self.instance.map(str::to_owned),
             session_timeout: seconds(world),
             rebalance_timeout: seconds(world),
             warms_up: world.one_in(3),
             ..new
         };
+        let instance = self.instance.filter(|_| self.id.is_none() && world.one_in(2));
+        let before = instance.and_then(|instance| Before::look(world, self.group, instance));
         let joined = world.broker.join_group(&world.context, join);
         let told = joined.as_ref().map(logmill_broker::Member::id).map_err(Error::reason);
         world.told(self.group, "join", told);
@@ -81,6 +103,18 @@ impl Member {
         (self.id, self.handle) = (Some(member.id()), Some(member.handle().clone()));
         self.forget_units();
         self.next = Some(next(member));
+        self.has_joined(world, before.as_ref());
+    }
+
+    fn has_joined(&self, world: &mut World, before: Option<&Before>) {
+        let id = self.id.as_deref().expect("it has joined");
+        if let Some(former) = world.ledger.owners.joined(self.group, id, self.instance) {
+            world.count("static successions");
+            world.line(format!("{}: {id} has come for {former}", self.group));
+        }
+        if let Some(before) = before {
+            before.check(world, id);
+        }
     }
 
     /// What it owned it may go on believing in, until it is told better.
@@ -107,6 +141,9 @@ impl Member {
     pub(crate) fn leave(&mut self, world: &mut World) {
         let Some(handle) = &self.handle else { return };
         let told = handle.leave().map(|()| String::new()).map_err(|error| error.reason());
+        if let (Ok(_), Some(id)) = (&told, &self.id) {
+            world.ledger.owners.left(self.group, id);
+        }
         world.told(self.group, "leave", told);
         self.reborn();
     }
@@ -121,6 +158,9 @@ impl Member {
     pub(crate) fn confirm(&mut self, world: &mut World, unit: &str) {
         let (Some(handle), Some(owned)) = (&self.handle, self.units.remove(unit)) else { return };
         let told = handle.confirm_revoked(unit, owned.epoch);
+        if told.is_ok() {
+            world.ledger.owners.gave_up(self.group, unit, owned.epoch);
+        }
         world.told(self.group, "confirm", told.map(|()| unit.to_owned()).map_err(|error| error.reason()));
         self.former.push((unit.to_owned(), owned, handle.clone()));
     }
@@ -142,7 +182,7 @@ impl Member {
         match event {
             GroupEvent::Assigned(of) => {
                 world.count("assigned");
-                world.ledger.assigned(group, &who, &of);
+                let passes = world.ledger.assigned(group, &who, &of);
                 let [AssignedPartition { topic_id, partition, committed, .. }] = &of.partitions[..] else {
                     panic!("a unit has one partition: {of:?}");
                 };
@@ -153,7 +193,11 @@ impl Member {
                     committed: committed.as_ref().map_or(Offset(0), |committed| committed.offset),
                     last_step: of.last_step,
                     revoked: false,
+                    pass: passes[0],
                 };
+                if owned.partition >= PARTITIONS {
+                    world.count("new partitions assigned");
+                }
                 assert_eq!(of.unit, self.unit(owned.partition));
                 self.units.insert(of.unit.clone(), owned);
                 news.push(News::Assigned(of.unit));

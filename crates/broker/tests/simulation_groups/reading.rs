@@ -18,9 +18,9 @@ pub(crate) struct Reader {
 }
 
 /// Every partition.
-pub(crate) fn places() -> impl Iterator<Item = Place> {
-    let of = |name| (0..PARTITIONS).map(move |partition| (name, partition));
-    of(IN).chain(of(OUT)).chain([(SIDE, 0)])
+pub(crate) fn places(world: &World) -> impl Iterator<Item = Place> + use<> {
+    let of = |name, count| (0..count).map(move |partition| (name, partition));
+    of(IN, world.in_partitions).chain(of(OUT, PARTITIONS)).chain([(SIDE, 0)])
 }
 
 /// The records that came, with their offsets.
@@ -41,15 +41,13 @@ pub(crate) fn has_read(world: &mut World, data: &PartitionData) {
 
 impl Reader {
     pub(crate) fn new(world: &World) -> Self {
-        let all: Vec<_> = places().collect();
         let isolation = if world.one_in(5) { Isolation::ReadUncommitted } else { Isolation::ReadCommitted };
-        Self {
-            place: all[world.index(all.len())],
-            topic_id: None,
-            next: Position::Earliest,
-            isolation,
-            call: None,
-        }
+        Self { place: Self::choose(world), topic_id: None, next: Position::Earliest, isolation, call: None }
+    }
+
+    fn choose(world: &World) -> Place {
+        let all: Vec<_> = places(world).collect();
+        all[world.index(all.len())]
     }
 
     pub(crate) fn go_on(&mut self, world: &World) {
@@ -58,6 +56,9 @@ impl Reader {
         }
         if world.one_in(15) {
             (self.topic_id, self.next) = (None, Position::Earliest);
+            if world.one_in(3) {
+                self.place = Self::choose(world);
+            }
         }
         let from =
             FetchFrom { topic_id: self.topic_id, ..FetchFrom::new(self.place.0, self.place.1, self.next) };
@@ -90,7 +91,7 @@ impl Reader {
 /// All that is committed, nothing failing any more: no transaction holds anything back.
 pub(crate) fn read_all(world: &mut World) -> Contents {
     let mut contents = Contents::new();
-    for place in places() {
+    for place in places(world) {
         let mut next = Position::Earliest;
         let mut all = BTreeMap::new();
         loop {

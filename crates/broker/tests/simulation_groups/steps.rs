@@ -1,19 +1,21 @@
 //! A loop of steps: reads, makes something of it, and commits both at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use logmill_broker::{Error, Payload, ProduceRecord, Reason, Step, StepAppend, StepCommitted, StepHeader};
 use logmill_record::Offset;
 
-use crate::ledger::made_of;
 use crate::member::{Input, Member, News, Owned, ask_input, take_input, to_commit};
-use crate::world::{Call, OUT, PARTITIONS, Place, World, answer};
+use crate::passes::made_of;
+use crate::world::{Call, OUT, Place, World, answer};
 
 pub(crate) const GROUP: &str = "steps";
 
 pub(crate) struct Stepper {
     pub(crate) member: Member,
     loops: BTreeMap<String, Loop>,
+    /// Steps whose answers it has not waited for: by unit, epoch and number. Others of these may be under way.
+    forgotten: BTreeSet<(String, i32, i64)>,
 }
 
 /// Where it is with a unit.
@@ -22,6 +24,8 @@ struct Loop {
     at: Offset,
     sequence: i64,
     input: Option<Input>,
+    /// It may have sent another step of its next number.
+    forgotten: bool,
     next: Option<Sent>,
     /// The last one that was answered.
     done: Option<(Whole, Vec<StepAppend>)>,
@@ -46,13 +50,20 @@ struct Sent {
 }
 
 impl Stepper {
-    pub(crate) fn new(has_units: bool) -> Self {
-        Self { member: Member::new(GROUP, has_units), loops: BTreeMap::new() }
+    pub(crate) fn new(has_units: bool, instance: Option<&'static str>) -> Self {
+        let member = Member::new(GROUP, has_units, instance);
+        Self { member, loops: BTreeMap::new(), forgotten: BTreeSet::new() }
     }
 
     pub(crate) fn go_on(&mut self, world: &mut World, calm: bool) {
+        if world.is_stopped(GROUP) {
+            return self.member.stop(world);
+        }
         if !self.member.is_in() {
-            return self.member.join(world);
+            if calm || self.member.instance.is_none() || world.one_in(6) {
+                self.member.join(world);
+            }
+            return;
         }
         if !calm {
             match world.below(80) {
@@ -75,6 +86,8 @@ impl Stepper {
         }
         if !self.member.units.contains_key(unit) && self.member.is_in() && !calm && world.one_in(8) {
             // It has lost the unit, and gives in at last.
+            let forgotten = it.next.as_ref().map(|_| (unit.clone(), it.owned.epoch, it.sequence));
+            self.forgotten.extend(forgotten);
             self.loops.remove(unit);
             return;
         }
@@ -97,7 +110,9 @@ impl Stepper {
                 && let Some(owned) = self.member.units.get(&unit).cloned()
             {
                 let before = self.loops.remove(&unit);
-                self.loops.insert(unit, Loop::begin(world, owned, before));
+                let mut it = Loop::begin(world, owned, before);
+                it.forgotten = self.forgotten.contains(&(unit.clone(), it.owned.epoch, it.sequence));
+                self.loops.insert(unit, it);
             }
         }
         if self.member.id.is_none() {
@@ -126,6 +141,9 @@ impl Stepper {
     pub(crate) fn node_ended(&mut self, world: &World) {
         self.cut_off();
         self.member.node_ended();
+        // Nothing of them is under way any more.
+        self.forgotten.clear();
+        self.loops.values_mut().for_each(|it| it.forgotten = false);
         if world.one_in(2) {
             self.loops.clear();
         }
@@ -135,18 +153,23 @@ impl Stepper {
 impl Loop {
     fn begin(world: &mut World, owned: Owned, before: Option<Self>) -> Self {
         let (at, sequence) = (owned.committed, owned.last_step.map_or(0, |last| last + 1));
-        let mut new = Self { at, sequence, owned, input: None, next: None, done: None };
-        let Some(before) = before.filter(|before| before.owned.epoch == new.owned.epoch) else { return new };
+        let mut new = Self { at, sequence, owned, input: None, forgotten: false, next: None, done: None };
+        let Some(before) = before.filter(|before| before.is_as(&new.owned)) else { return new };
         new.done = before.done;
         if let Some(mut sent) = before.next {
             if sent.whole.header.sequence == new.sequence {
                 sent.call = None;
                 new.next = Some(sent);
-            } else if sent.whole.header.sequence + 1 == new.sequence && !sent.in_vain {
+            } else if sent.whole.header.sequence + 1 == new.sequence && !sent.in_vain && !before.forgotten {
                 world.ledger.step_committed(sent.whole.txn);
             }
         }
         new
+    }
+
+    /// Whether it goes on with what it has, or finds the unit elsewhere.
+    fn is_as(&self, owned: &Owned) -> bool {
+        (self.owned.epoch, self.owned.pass) == (owned.epoch, owned.pass)
     }
 
     fn go_on(&mut self, world: &mut World, unit: &str, calm: bool) {
@@ -177,12 +200,12 @@ impl Loop {
         let txn = world.ledger.begin();
         let mut records = Vec::new();
         for offset in taken {
-            let place = (OUT, u32::try_from(world.below(PARTITIONS.into())).unwrap());
-            let what = made_of(GROUP, self.owned.partition, *offset);
+            let place = world.out_place();
+            let what = made_of(GROUP, self.owned.pass, self.owned.partition, *offset);
             records.push((place, world.ledger.record(txn, place, &what)));
         }
-        let said =
-            world.ledger.commit(&format!("step {} of {unit} {}", self.sequence, self.owned.epoch), next);
+        let who = format!("step {} of {unit} {}", self.sequence, self.owned.epoch);
+        let said = world.ledger.standings.commit(&who, self.owned.pass, next);
         let header = StepHeader {
             group: GROUP.to_owned(),
             unit: unit.to_owned(),
@@ -192,7 +215,7 @@ impl Loop {
             topics: if records.is_empty() { vec![] } else { vec![OUT.to_owned()] },
             total_bytes: records.iter().map(|(_, value)| value.len() as u64).sum(),
         };
-        let in_vain = world.ledger.is_over(GROUP, unit, self.owned.epoch);
+        let in_vain = world.ledger.owners.is_over(GROUP, unit, self.owned.epoch);
         let whole = Whole { txn, header, records, said };
         let mut sent = Sent { whole, again: false, in_vain, call: None };
         sent.send(world);
@@ -229,16 +252,20 @@ impl Loop {
         match come {
             Ok(committed) => {
                 assert!(!sent.in_vain, "{unit}: step {sequence} was taken, and another owns the unit");
-                if committed.duplicate && !sent.again {
+                if committed.duplicate && (self.forgotten || !sent.again) {
                     // It has forgotten that it sent one of that number, which was committed since it joined.
                     world.count("steps of a forgotten number");
-                    world.ledger.refused(txn);
-                    world.ledger.commit_refused(said);
+                    if !sent.again {
+                        world.ledger.refused(txn);
+                        world.ledger.standings.refused(said);
+                    }
                     self.next = None;
                     return true;
                 }
+                self.forgotten = false;
                 world.ledger.step_committed(txn);
-                world.ledger.commit_acknowledged(GROUP, (self.owned.topic_id, self.owned.partition), said);
+                let spot = (self.owned.topic_id, self.owned.partition);
+                world.ledger.standings.acknowledged(GROUP, spot, said);
                 (self.at, self.sequence) = (header.offsets[0].offset, sequence + 1);
                 let whole = sent.whole.clone();
                 self.done = Some((whole, committed.appended));
@@ -256,7 +283,7 @@ impl Loop {
                         world.count("steps of a forgotten number that have read something else");
                     }
                     world.ledger.refused(txn);
-                    world.ledger.commit_refused(said);
+                    world.ledger.standings.refused(said);
                     self.next = None;
                 }
                 matches!(reason, Reason::StaleAssignment | Reason::StepOutOfSequence | Reason::GroupNotFound)
@@ -269,7 +296,7 @@ impl Sent {
     fn send(&mut self, world: &mut World) {
         let header = &self.whole.header;
         if !self.again {
-            self.in_vain = world.ledger.is_over(GROUP, &header.unit, header.unit_epoch);
+            self.in_vain = world.ledger.owners.is_over(GROUP, &header.unit, header.unit_epoch);
         }
         if !self.in_vain {
             world.ledger.asked(self.whole.txn);

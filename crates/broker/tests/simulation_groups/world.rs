@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use logmill_broker::{Broker, Config, Reason, RequestContext};
+use logmill_broker::{Broker, Config, Reason, RequestContext, Uuid};
 use logmill_log::env::{Env, block_on};
 use logmill_log::sim::{Sim, SimRandom};
 
@@ -32,8 +32,10 @@ pub(crate) const IN: &str = "in";
 pub(crate) const OUT: &str = "out";
 /// A topic that comes and goes.
 pub(crate) const SIDE: &str = "side";
-/// Of the first two.
+/// Of the first two, at first.
 pub(crate) const PARTITIONS: u32 = 2;
+/// What is read grows up to so many.
+pub(crate) const MOST_PARTITIONS: u32 = 4;
 
 /// Appends are refused while the disk has less.
 const LOW_SPACE_BYTES: u64 = 20_000;
@@ -49,6 +51,14 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     pub(crate) tally: Tally,
     pub(crate) lines: Vec<String>,
+    /// The topic that is read.
+    pub(crate) in_id: Uuid,
+    /// How many partitions it has, as far as anybody was told.
+    pub(crate) in_partitions: u32,
+    /// How many somebody has asked for.
+    pub(crate) in_asked: u32,
+    /// A group whose members have been told to stop.
+    pub(crate) stopped: Option<&'static str>,
     /// The disk has hardly more space than what is on it takes.
     is_tight: bool,
 }
@@ -73,6 +83,10 @@ impl World {
             ledger: Ledger::default(),
             tally: Tally::new(),
             lines: Vec::new(),
+            in_id: Uuid::nil(),
+            in_partitions: PARTITIONS,
+            in_asked: PARTITIONS,
+            stopped: None,
             is_tight: false,
         }
     }
@@ -111,12 +125,23 @@ impl World {
 
     /// Any partition that transactions write to; most are not of the topic that comes and goes.
     pub(crate) fn place(&self) -> Place {
-        let partition = u32::try_from(self.below(PARTITIONS.into())).unwrap();
         match self.below(8) {
             0 => (SIDE, 0),
-            1..4 => (IN, partition),
-            _ => (OUT, partition),
+            1..4 => self.in_place(),
+            _ => self.out_place(),
         }
+    }
+
+    pub(crate) fn in_place(&self) -> Place {
+        (IN, u32::try_from(self.below(self.in_partitions.into())).unwrap())
+    }
+
+    pub(crate) fn out_place(&self) -> Place {
+        (OUT, u32::try_from(self.below(PARTITIONS.into())).unwrap())
+    }
+
+    pub(crate) fn is_stopped(&self, group: &str) -> bool {
+        self.stopped == Some(group)
     }
 
     pub(crate) fn count(&mut self, what: impl Into<String>) {
