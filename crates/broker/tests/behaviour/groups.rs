@@ -369,8 +369,8 @@ fn no_epoch_of_a_group_that_was_deleted_comes_again_also_after_a_start() {
 /// Whatever the disk has kept of it: the group is as it was, here and after a start, until it is deleted.
 #[test]
 fn a_deletion_that_may_not_be_on_disk_has_changed_nothing() {
-    for at_once in [true, false] {
-        let sim = Sim::new(11);
+    for seed in 0..12 {
+        let (mut sim, at_once) = (Sim::new(seed), seed % 2 == 0);
         let mut node = three_records_each(&sim, 1);
         let mut member = subscriber(&node);
         let mine = assigned(&node, &mut member);
@@ -380,8 +380,10 @@ fn a_deletion_that_may_not_be_on_disk_has_changed_nothing() {
         sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/internal/offsets/*").times(1));
         node.wait(node.broker.delete_group(&node.context, "g")).unwrap_err();
         if at_once {
+            sim.scheduler.run_for(Duration::from_secs(1));
             node.broker.close().unwrap();
             drop((member, node));
+            sim.crash();
             node = simulated(&sim);
         }
         let group = node.wait(node.broker.describe_group(&node.context, "g")).unwrap();

@@ -196,7 +196,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "group-dry-reset-resets",
         breaks: "an operator who asks what a reset would do has done it",
-        file: "broker/src/group/operations.rs",
+        file: "broker/src/group/rewrite.rs",
         find: "            if dry_run {",
         replace: "            if dry_run && resets.is_empty() {",
         caught_by: GROUPS,
@@ -205,8 +205,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "group-reset-unseen-by-who-joins",
         breaks: "whoever joins while a group is reset goes on where it was, and takes the group there again",
         file: "broker/src/group/cell.rs",
-        find: "            let _ = again.offsets.rewritten().await;",
-        replace: "            drop(again.offsets.rewritten());",
+        find: "            again.offsets.rewritten(&cell.name).await;",
+        replace: "            drop(again.offsets.rewritten(&cell.name));",
         caught_by: Catcher::new(
             "behaviour",
             "groups::who_joins_while_a_group_is_reset_goes_on_where_the_reset_says",
