@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod beside_stalls;
+mod beside_the_end;
 mod by_time;
 mod common;
 mod compacted;

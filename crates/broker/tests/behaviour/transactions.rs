@@ -2,19 +2,20 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use logmill_broker::{
     Acks, Broker, Error, InitTransactions, ListTransactions, Outcome, Payload, Produce, ProduceRecord,
-    ProducerEpoch, ProducerSequence, Reason, TransactionState,
+    ProduceResult, ProducerEpoch, ProducerSequence, Reason, TransactionState,
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 
 use crate::common::{Node, on, simulated, until_off};
 
 /// A producer of transactions, and how many records of its epoch it has sent to each of two partitions.
-struct Writer {
+#[derive(Clone)]
+pub(crate) struct Writer {
     node: Node,
     id: &'static str,
     producer: ProducerEpoch,
@@ -22,24 +23,32 @@ struct Writer {
 }
 
 impl Writer {
-    fn begin(node: &Node, id: &'static str) -> Result<Self, Error> {
+    pub(crate) fn begin(node: &Node, id: &'static str) -> Result<Self, Error> {
         let producer = node.wait(node.broker.init_transactions(&node.context, InitTransactions::new(id)))?;
         Ok(Self { node: node.clone(), id, producer, sent: [0; 2] })
     }
 
-    fn send_with(&mut self, partition: u32, value: &str, acks: Acks) -> Result<(), Error> {
-        let ProducerEpoch { id, epoch } = self.producer;
-        let sent = &mut self.sent[partition as usize];
-        let sequence = ProducerSequence { id, epoch, base_sequence: *sent };
-        let record = ProduceRecord { value: Some(value.to_owned().into()), ..ProduceRecord::default() };
-        let payload = Payload::InTransaction(sequence, vec![record]);
-        let produce = Produce { topic: "t".into(), partition: Some(partition), payload, acks, sent_at: None };
-        self.node.produce(produce)?.remove(0).outcome?;
-        *sent += 1;
+    pub(crate) fn send_with(&mut self, partition: u32, value: &str, acks: Acks) -> Result<(), Error> {
+        self.node.wait(self.sending(partition, value, acks))?.remove(0).outcome?;
+        self.sent[partition as usize] += 1;
         Ok(())
     }
 
-    fn send(&mut self, partition: u32, value: &str) -> Result<(), Error> {
+    pub(crate) fn sending(
+        &self,
+        partition: u32,
+        value: &str,
+        acks: Acks,
+    ) -> impl Future<Output = Result<Vec<ProduceResult>, Error>> + use<> {
+        let ProducerEpoch { id, epoch } = self.producer;
+        let sequence = ProducerSequence { id, epoch, base_sequence: self.sent[partition as usize] };
+        let record = ProduceRecord { value: Some(value.to_owned().into()), ..ProduceRecord::default() };
+        let payload = Payload::InTransaction(sequence, vec![record]);
+        let produce = Produce { topic: "t".into(), partition: Some(partition), payload, acks, sent_at: None };
+        self.node.broker.produce(&self.node.context, produce)
+    }
+
+    pub(crate) fn send(&mut self, partition: u32, value: &str) -> Result<(), Error> {
         self.send_with(partition, value, Acks::Durable)
     }
 
@@ -49,11 +58,14 @@ impl Writer {
         Ok(next)
     }
 
-    fn ending(&self, outcome: Outcome) -> impl Future<Output = Result<ProducerEpoch, Error>> + use<> {
+    pub(crate) fn ending(
+        &self,
+        outcome: Outcome,
+    ) -> impl Future<Output = Result<ProducerEpoch, Error>> + use<> {
         self.node.broker.end_transaction(&self.node.context, self.id, self.producer, outcome)
     }
 
-    fn go_on(&mut self, next: ProducerEpoch) {
+    pub(crate) fn go_on(&mut self, next: ProducerEpoch) {
         if next != self.producer {
             (self.producer, self.sent) = (next, [0; 2]);
         }
@@ -61,13 +73,13 @@ impl Writer {
 }
 
 /// A node with a topic of two partitions, on a simulated machine.
-fn node(sim: &Sim) -> Node {
+pub(crate) fn node(sim: &Sim) -> Node {
     let node = simulated(sim);
     node.create("t", 2).unwrap();
     node
 }
 
-fn read(node: &Node) -> [Vec<String>; 2] {
+pub(crate) fn read(node: &Node) -> [Vec<String>; 2] {
     [0, 1].map(|partition| node.read_all("t", partition).unwrap())
 }
 
@@ -459,40 +471,4 @@ fn a_transaction_is_whole_or_not_there_whenever_the_power_goes() {
         let points = (1..).take_while(|nth| run(seed, *nth)).count();
         assert!(points > 100, "the workload changes the disk often: {points}");
     }
-}
-
-#[test]
-fn what_was_answered_beside_the_end_is_committed_with_the_rest_whenever_the_power_goes() {
-    let mut committed = 0;
-    for nth in 1..40 {
-        let mut sim = Sim::new(13);
-        let node = node(&sim);
-        let mut writer = Writer::begin(&node, "shop").unwrap();
-        writer.send(0, "a").unwrap();
-        let ProducerEpoch { id, epoch } = writer.producer;
-        let sequence = ProducerSequence { id, epoch, base_sequence: 0 };
-        let record = ProduceRecord { value: Some("b".into()), ..ProduceRecord::default() };
-        let payload = Payload::InTransaction(sequence, vec![record]);
-        let acks = Acks::Written;
-        let produce = Produce { topic: "t".into(), partition: Some(1), payload, acks, sent_at: None };
-        sim.fs.power_off_at(nth);
-        let mut sent = Box::pin(node.broker.produce(&node.context, produce));
-        let mut ended = Box::pin(writer.ending(Outcome::Commit));
-        let mut context = Context::from_waker(Waker::noop());
-        let mut answered = false;
-        while !sim.fs.is_off() && ended.as_mut().poll(&mut context).is_pending() {
-            if let (false, Poll::Ready(told)) = (answered, sent.as_mut().poll(&mut context)) {
-                answered = told.is_ok_and(|mut results| results.remove(0).outcome.is_ok());
-            }
-            sim.scheduler.run_for(Duration::from_micros(1));
-        }
-        drop((node, sent, ended, writer));
-        sim.crash();
-        let node = simulated(&sim);
-        let [first, second] = read(&node);
-        assert!(!answered || first.is_empty() == second.is_empty(), "change {nth}: {first:?}, {second:?}");
-        committed += first.len();
-        node.broker.close().unwrap();
-    }
-    assert!(committed > 0, "some are");
 }

@@ -123,6 +123,17 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         caught_by: GROUPS,
     },
     Mutant {
+        name: "txn-ends-with-records-under-way",
+        breaks: "a record is acknowledged as written while its transaction is being committed, and a failed sync takes it",
+        file: "broker/src/transaction/end.rs",
+        find: "    let _ = ending.under_way.empty().await;\n",
+        replace: "",
+        caught_by: Catcher::new(
+            "behaviour",
+            "beside_the_end::what_was_answered_beside_the_end_is_committed_with_the_rest_or_nothing_is_whatever_sync_fails",
+        ),
+    },
+    Mutant {
         name: "group-assigned-before-persisted",
         breaks: "a unit is a member's, and a power cut takes that: its epoch is given out once more",
         file: "broker/src/group/cell.rs",
