@@ -3,7 +3,8 @@
 
 import sys
 
-from client import Node, arguments, positive, run
+from client import Node
+from command_line import arguments, positive, run
 from member import Member
 
 

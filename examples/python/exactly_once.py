@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Copies the records of a topic to another, in capital letters and without the empty ones, each exactly once."""
+"""Copies a topic to another, in capital letters and without empty records; each exactly once."""
 
 import json
 
-from client import Node, Record, arguments, positive, run
+from client import Node
+from command_line import arguments, positive, run
+from logmill.v1.produce_pb2 import Record
 from member import Member
 
 
@@ -11,8 +13,12 @@ def processed(records):
     """What becomes of records; the same however often it is done."""
     for record in records:
         if record.value:
-            key = record.key if record.HasField("key") else None
-            yield Record(key=key, value=record.value.upper(), headers=record.headers)
+            yield Record(
+                key=record.key if record.HasField("key") else None,
+                value=record.value.upper(),
+                headers=record.headers,
+                timestamp_ms=record.timestamp_ms,
+            )
 
 
 def main():
@@ -22,11 +28,12 @@ def main():
     parser.add_argument("--group", required=True, help="shares the work among its members")
     parser.add_argument("-n", type=positive, metavar="N", help="end after N records of FROM")
     options = parser.parse_args()
+    if options.source == options.target:
+        parser.error("FROM and TO have to be different topics: what is written would be read again")
 
     node = Node(options.server)
-    node.partition_count(
-        options.target
-    )  # That it is there is better known now than at the first step.
+    # That it is there is better known now than at the first step.
+    node.partition_count(options.target)
     steps = read = written = 0
     with Member(node, options.group, options.source) as member:
         for batch in member.batches(options.n):

@@ -7,7 +7,9 @@ import threading
 import time
 from dataclasses import dataclass
 
-from client import CALL_TIMEOUT_S, Failure, Patience, grpc
+import grpc
+
+from client import CALL_TIMEOUT_S, Failure, Patience
 from logmill.v1 import groups_pb2 as groups
 from logmill.v1 import transactions_pb2 as transactions
 from logmill.v1.fetch_pb2 import FetchedRecord, SubscribeCredit
@@ -17,8 +19,8 @@ SESSION_TIMEOUT_MS = 10_000
 # A stream that held so long was a good one: its end does not count to the failures before it.
 GOOD_STREAM_S = 5
 CREDIT_BYTES = 1 << 20
-# The node takes 1 MiB in one message of a step.
-STEP_MESSAGE_BYTES = 512 << 10
+# The node takes 4 MiB and more in one message of a step; this is a good size.
+STEP_MESSAGE_BYTES = 1 << 20
 
 
 @dataclass
@@ -72,7 +74,7 @@ class Member:
         self._outgoing = queue.SimpleQueue()
         self._stream = 0
         self._listener = None
-        self._has_joined = False
+        self._has_joined = self._is_stale = False
         self._opened_s = time.monotonic()
         self._patience = Patience()
         self._units = {}
@@ -101,6 +103,11 @@ class Member:
     def stop(self, failure=None):
         """Ends the batches, with a failure if there is one; from any thread."""
         self._inbox.put((None, failure))
+
+    def wait_for_unit(self):
+        """From then on, what others commit who had the unit before does not count."""
+        while not self._units and not self.is_stopped:
+            self._hear()
 
     def batches(self, limit=None):
         """What comes, until so many records are committed; each to be committed before the next."""
@@ -131,7 +138,7 @@ class Member:
                 return self._has_done(batch)
             failure = Failure.in_reply(answer.error)
             if failure.reason == "STALE_ASSIGNMENT":
-                return self._has_lost(batch, failure)
+                return self._has_lost(batch)
             self._open(failure)
         return False
 
@@ -158,8 +165,8 @@ class Member:
             except grpc.RpcError as error:
                 failure = Failure.of_call(error)
             if failure.reason == "STALE_ASSIGNMENT":
-                return self._has_lost(batch, failure)
-            # The same sequence: if only the answer was lost, this one is answered like the first.
+                return self._has_lost(batch)
+            # The same step again: if only the answer was lost, this one is answered like the first.
             self._pause(self._patience.pause_s(failure))
             if self.is_stopped:
                 return False
@@ -169,12 +176,16 @@ class Member:
         self._done_records += len(batch.records)
         return True
 
-    def _has_lost(self, batch, failure):
-        """Forgets the unit, and joins again: the node says then what is the member's."""
-        if self._owned(batch.unit.in_epoch()):
-            del self._units[batch.unit.name]
-        self._open(failure)
+    def _has_lost(self, batch):
+        """Drops the unit; the node says what is assigned instead, or why the member is none."""
+        self._drop(batch.unit.in_epoch())
+        self._is_stale = True
         return False
+
+    def _drop(self, unit_epoch):
+        if unit := self._owned(unit_epoch):
+            del self._units[unit.name]
+            self._pending.pop(unit.name, None)
 
     def _open(self, after=None):
         """Opens a stream, in place of one that has failed.
@@ -187,9 +198,11 @@ class Member:
         self._pending.clear()
         self._ungranted_bytes = 0
         if after is not None:
-            if after.reason == "MEMBER_UNKNOWN":
-                if self._join.HasField("instance_id"):
-                    raise after  # Whoever has come with this id would be driven out in turn.
+            is_unknown = after.reason == "MEMBER_UNKNOWN"
+            if self._join.HasField("instance_id") and (is_unknown or self._is_stale):
+                # Whoever has come with this id would be driven out in turn.
+                raise Failure(str(after), "MEMBER_UNKNOWN")
+            if is_unknown:
                 self._units.clear()
             if time.monotonic() - self._opened_s > GOOD_STREAM_S:
                 self._patience.reset()
@@ -203,7 +216,7 @@ class Member:
         self._listener = listens
 
     def _listen(self, stream, outgoing):
-        failure = Failure("UNAVAILABLE", "the node has ended the stream")
+        failure = Failure("the node has ended the stream")
         try:
             for reply in self._node.groups.Consume(requests(outgoing)):
                 self._inbox.put((stream, reply))
@@ -246,6 +259,7 @@ class Member:
                 if unit := self._owned(reply.assigned.unit):
                     unit.is_revoked = False  # It is said again if it is to be given up.
                 else:
+                    self._is_stale = False
                     unit = Unit.of(reply.assigned)
                     self._units[unit.name] = unit
                     self._pending.pop(unit.name, None)
@@ -254,9 +268,7 @@ class Member:
                     unit.is_revoked = True
                     self._pending.pop(unit.name, None)
             case "lost":
-                if unit := self._owned(reply.lost.unit):
-                    del self._units[unit.name]
-                    self._pending.pop(unit.name, None)
+                self._drop(reply.lost.unit)
             case "data":
                 self._receive(reply.data)
             case "committed":

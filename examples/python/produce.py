@@ -5,7 +5,10 @@ import json
 import signal
 import sys
 
-from client import Failure, Node, Producer, Record, arguments, partition_of, run
+from client import Failure, Node
+from command_line import arguments, run
+from logmill.v1.produce_pb2 import Record
+from producer import Producer, partition_of
 
 # What arrives at once is sent at once, up to so much.
 READ_BYTES = 16 << 10
@@ -18,9 +21,7 @@ def lines_as_they_come():
     while chunk := sys.stdin.buffer.read1(READ_BYTES):
         *lines, rest = (rest + chunk).split(b"\n")
         if len(rest) > MAX_LINE_BYTES:
-            raise Failure(
-                "MESSAGE_TOO_LARGE", "a line is longer than 8 MiB, which no record can be"
-            )
+            raise Failure("a line is longer than 8 MiB, which no record can be")
         if lines and len(lines[0]) > READ_BYTES:
             # A batch has to fit in what a topic takes at once.
             yield [lines.pop(0)]

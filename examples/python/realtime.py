@@ -15,10 +15,13 @@ import time
 import uuid
 from pathlib import Path
 
-from client import Failure, Node, Producer, Record, arguments, positive, run
+from client import PROGRAM, Failure, Node
+from command_line import arguments, positive, run
 from environment import HERE
+from logmill.v1.produce_pb2 import Record
 from logmill.v1.topics_pb2 import CreateTopicRequest
 from member import Member
+from producer import Producer
 
 TOPIC, RESULTS, GROUP = "test_topic", "test_results", "realtime"
 BURST = 200
@@ -68,16 +71,17 @@ def read(record):
 
 
 class Store:
-    """Results in memory, in a file, and in SQLite; each once, though a killed run's last come again.
+    """Results in memory, in a file, and in SQLite; each once, though a killed run's come again.
 
     A row's key is the place of its message. The file's length is committed with the rows: what a
-    killed run wrote beyond it is cut off.
+    killed run wrote beyond it is cut off. A run that was taken over and does not know it yet may
+    still write: so nothing outside of a transaction.
     """
 
     def __init__(self, directory):
         directory.mkdir(parents=True, exist_ok=True)
         self.memory = {}
-        self._database = sqlite3.connect(directory / "results.db")
+        self._database = sqlite3.connect(directory / "results.db", timeout=30, isolation_level=None)
         self._database.executescript(
             """
             PRAGMA journal_mode = WAL;
@@ -92,29 +96,33 @@ class Store:
             """
         )
         self._file = (directory / "results.jsonl").open("ab")
-        (length_bytes,) = self._database.execute("SELECT length_bytes FROM file").fetchone()
-        if self._file.tell() < length_bytes:
-            raise Failure("DATA_CORRUPT", f"{self._file.name} has lost lines: use another --dir")
-        self._file.truncate(length_bytes)
 
     def add(self, unit, results):
         """Stores results by the offsets of their messages; on disk when it returns."""
         partition = (unit.topic_id, unit.partition)
-        last = self._one(
-            "SELECT MAX(offset) FROM results WHERE topic_id = ? AND partition = ?", *partition
-        )
-        rows = [
-            (*partition, offset, run_id, value)
-            for offset, (run_id, value) in results.items()
-            if last is None or offset > last
-        ]
+        rows = [(*partition, offset, *result) for offset, result in results.items()]
         self.memory.update({row[:3]: row[3:] for row in rows})
-        self._file.writelines(json.dumps(row).encode() + b"\n" for row in rows)
+        with self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            length_bytes = self._one("SELECT length_bytes FROM file")
+            last = self._one(
+                "SELECT MAX(offset) FROM results WHERE topic_id = ? AND partition = ?", *partition
+            )
+            new = [row for row in rows if last is None or row[2] > last]
+            length_bytes = self._write(length_bytes, new)
+            self._database.executemany("INSERT INTO results VALUES (?, ?, ?, ?, ?)", new)
+            self._database.execute("UPDATE file SET length_bytes = ?", (length_bytes,))
+
+    def _write(self, length_bytes, rows):
+        """Appends lines where the file has to end; answers where it ends then."""
+        if os.fstat(self._file.fileno()).st_size < length_bytes:
+            raise Failure(f"{self._file.name} has lost lines: use another --dir")
+        self._file.truncate(length_bytes)
+        lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+        self._file.write(lines)
         self._file.flush()
         os.fsync(self._file.fileno())
-        with self._database:
-            self._database.executemany("INSERT INTO results VALUES (?, ?, ?, ?, ?)", rows)
-            self._database.execute("UPDATE file SET length_bytes = ?", (self._file.tell(),))
+        return length_bytes + len(lines)
 
     def count(self, run_id):
         return self._one("SELECT COUNT(*) FROM results WHERE run = ?", run_id)
@@ -140,6 +148,9 @@ class Figures:
         self._delays_ms = []
         self._changed = threading.Condition()
         self._took_s = 0.0
+        self.begin()
+
+    def begin(self):
         self._began_s = self._shown_s = time.monotonic()
 
     def add(self, messages, results):
@@ -155,19 +166,27 @@ class Figures:
         if delays_ms:
             self._show(statistics.median(delays_ms))
 
+    def is_complete(self):
+        return self.consumed == self._count
+
+    def progress(self):
+        return f"{self.consumed} of {self._count} messages"
+
     def wait_for(self, consumed):
         with self._changed:
             self._changed.wait_for(lambda: self.consumed >= consumed)
 
     def _show(self, delay_ms):
-        is_terminal, is_last = sys.stderr.isatty(), self.consumed == self._count
+        is_terminal, is_last = sys.stderr.isatty(), self.is_complete()
         now_s = time.monotonic()
         if not is_last and now_s - self._shown_s < (0.1 if is_terminal else 1):
             return
         self._shown_s = now_s
         rate = self.consumed / self._took_s
-        line = f"{self.consumed} of {self._count}: R = {rate:.0f}/s, D = {delay_ms:.0f} ms"
-        start, end = ("\r\x1b[K", "\n" if is_last else "") if is_terminal else ("", "\n")
+        line = (
+            f"{PROGRAM}: {self.consumed} of {self._count}: R = {rate:.0f}/s, D = {delay_ms:.0f} ms"
+        )
+        start, end = ("\x1b[K", "\n" if is_last else "\r") if is_terminal else ("", "\n")
         sys.stderr.write(start + line + end)
         sys.stderr.flush()
 
@@ -185,37 +204,24 @@ class Figures:
         }
 
 
-def work(node, store, count):
-    """One run; answers its figures."""
-    run_id = uuid.uuid4().hex
-    producer = Producer(node, TOPIC)
-    figures = Figures(run_id, count)
-    # With an instance id, a run that is killed and repeated has its partitions back at once.
-    with Member(node, GROUP, TOPIC, instance_id="realtime") as member:
-        sender = threading.Thread(target=produce, args=(producer, run_id, count, member, figures))
-        sender.daemon = True
-        sender.start()
-        for batch in member.batches():
-            messages = [(record.timestamp_ms, *read(record)) for record in batch.records]
-            offsets = (record.offset for record in batch.records)
-            results = {
-                offset: (whose, value * 10)
-                for offset, (_, whose, value) in zip(offsets, messages, strict=True)
-                if value >= 50
-            }
-            # Before the step, which moves the group on: a run that is killed here has them again.
-            store.add(batch.unit, results)
-            forwards = [forwarded(batch.unit, *result) for result in results.items()]
-            if member.commit_step(batch, RESULTS, forwards):
-                figures.add(messages, results)
-            if figures.consumed == count:
-                producer.flush()  # The last acknowledgement may come behind the record.
-                break
-    if figures.consumed < count:
-        sys.stderr.write(f"stopped after {figures.consumed} of {count} messages\n")
-    if figures.others:
-        sys.stderr.write(f"{figures.others} more were done, of earlier runs or of others\n")
-    return figures.all(producer.produced, store)
+def work(member, producer, store, figures):
+    """Does what comes, until all of the run is done or the member is stopped."""
+    for batch in member.batches():
+        messages = [(record.timestamp_ms, *read(record)) for record in batch.records]
+        offsets = (record.offset for record in batch.records)
+        results = {
+            offset: (whose, value * 10)
+            for offset, (_, whose, value) in zip(offsets, messages, strict=True)
+            if value >= 50
+        }
+        # Before the step, which moves the group on: a run that is killed here has them again.
+        store.add(batch.unit, results)
+        forwards = [forwarded(batch.unit, *result) for result in results.items()]
+        if member.commit_step(batch, RESULTS, forwards):
+            figures.add(messages, results)
+        if figures.is_complete():
+            break
+    producer.flush()  # The last acknowledgement may come behind the record.
 
 
 def forwarded(unit, offset, result):
@@ -233,16 +239,39 @@ def main():
     node = Node(options.server)
     for name in (TOPIC, RESULTS):
         create_topic(node, name)
+    run_id = uuid.uuid4().hex
+    figures = Figures(run_id, options.count)
     try:
-        with contextlib.closing(Store(options.dir)) as store:
-            figures = work(node, store, options.count)
+        producer = Producer(node, TOPIC)
+        # With an instance id, a run that is killed and repeated has its partitions back at once.
+        with (
+            contextlib.closing(Store(options.dir)) as store,
+            Member(node, GROUP, TOPIC, instance_id="realtime") as member,
+        ):
+            # Messages that are sent before could be done by a run that this one takes over from.
+            member.wait_for_unit()
+            figures.begin()
+            what = (producer, run_id, options.count, member, figures)
+            threading.Thread(target=produce, args=what, daemon=True).start()
+            work(member, producer, store, figures)
+            told = figures.all(producer.produced, store)
     except sqlite3.Error as error:
-        raise Failure("IO_FAILED", f"{options.dir / 'results.db'}: {error}") from None
+        raise Failure(f"{options.dir / 'results.db'}: {error}") from None
+    except Failure as failure:
+        if failure.reason != "MEMBER_UNKNOWN":
+            raise
+        why = f"another {PROGRAM} has taken over, or this one was not heard of for too long"
+        raise Failure(f"{why}; it ends after {figures.progress()}") from None
+    if figures.others:
+        others = f"{figures.others} more were done, of earlier runs or of others"
+        sys.stderr.write(f"{PROGRAM}: {others}\n")
     if options.json:
-        print(json.dumps(figures))
+        print(json.dumps(told))
     else:
-        for name, value in figures.items():
-            print(f"{name:<12} {value:>12}")
+        for name, value in told.items():
+            print(f"{name:<12} {value!s:>12}")
+    if not figures.is_complete():
+        raise Failure(f"stopped after {figures.progress()}")
 
 
 run(main)

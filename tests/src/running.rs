@@ -82,6 +82,13 @@ impl Running {
         self.child.wait().expect("a killed child ends");
     }
 
+    /// Asks it to end, SIGTERM, and waits until it has; gives its exit code.
+    #[must_use]
+    pub fn terminate(self) -> i32 {
+        send_signal(&self.child, Signal::TERM);
+        self.wait()
+    }
+
     /// Waits until it ends by itself; gives its exit code.
     #[must_use]
     pub fn wait(mut self) -> i32 {

@@ -1,5 +1,6 @@
 // What the programs have in common as commands: arguments, signals, output, and how they end.
 
+import { basename } from "node:path";
 import { parseArgs } from "node:util";
 import { Failure, NodeError } from "./logmill.js";
 
@@ -19,26 +20,26 @@ export interface Arguments {
 type Options = Record<string, { type: "string"; short?: string }>;
 
 /** Something that can never work as it was typed. */
-class UsageError extends Failure {}
+export class UsageError extends Failure {}
 
 /** Ends the program itself where only help is asked for. */
 function parse(help: string, nameCount: number, options: Options): Arguments {
-  const [usage] = help.split("\n");
   const { positionals: names, values } = read(options);
   if (values["help"]) {
     console.log(`${help}  --server URL   the node's address (default: ${SERVER})\n  -h, --help     this text`);
     process.exit();
   }
   const { server = SERVER, key, group = "", count } = values as Record<string, string | undefined>;
-  if (names.length !== nameCount) throw new UsageError(`${usage}`);
-  if (!URL.canParse(server) || new URL(server).protocol !== "http:") {
+  if (names.length !== nameCount) throw new UsageError(`${names.length} operands were given, not ${nameCount}`);
+  const url = `http://${server.replace("http://", "")}`;
+  if (!/^http:\/\/[^/]+:\d+\/?$/.test(url) || !URL.canParse(url)) {
     throw new UsageError(`--server takes a URL such as ${SERVER}, not "${server}"`);
   }
   if ("group" in options && group === "") throw new UsageError("--group is needed: the name that members share");
   if (count !== undefined && !/^[1-9][0-9]*$/.test(count)) {
     throw new UsageError(`-n takes a whole number above 0, not "${count}"`);
   }
-  return { server, names, key, group, limit: count === undefined ? Infinity : Number(count) };
+  return { server: url, names, key, group, limit: count === undefined ? Infinity : Number(count) };
 }
 
 function read(options: Options) {
@@ -46,7 +47,10 @@ function read(options: Options) {
   try {
     return parseArgs({ options: all, allowPositionals: true });
   } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : String(error));
+    const [sentence = ""] = String(error instanceof Error ? error.message : error).split(/\. |\n/);
+    // That is what it says of "-n -1".
+    const dash = "takes a value that begins with '-' only as --option=value";
+    throw new UsageError(sentence.replace("argument is ambiguous.", dash));
   }
 }
 
@@ -68,8 +72,10 @@ export async function main(
     const error = NodeError.from(thrown);
     // Anything else is a fault of the program, and its stack is wanted.
     if (!(error instanceof Failure)) throw error;
-    process.stderr.write(`${error.message}\n`);
-    process.exit(error instanceof UsageError ? 2 : 1);
+    process.stderr.write(`${basename(process.argv[1] ?? "", ".js")}: ${error.message}\n`);
+    if (!(error instanceof UsageError)) process.exit(1);
+    process.stderr.write(`${help.split("\n", 1)}\n`);
+    process.exit(2);
   }
   // Standard input may be open still, and would keep the program.
   process.exit(0);

@@ -68,19 +68,34 @@ export class NodeError extends Failure {
   }
 }
 
-/** After these the same may succeed, for calls that have one effect however often they are made. */
+/**
+ * After these the same may succeed, for calls that have one effect however often they are made. The same list as in
+ * docs/errors.md, "May it be sent again?"
+ */
 const TRANSIENT = new Set([
   "DISK_FULL",
+  "INTERNAL_FAULT",
+  "IO_FAILED",
   "LIMIT_EXCEEDED",
   "MEMBER_UNKNOWN",
   "NODE_CLOSING",
   "OUTCOME_UNKNOWN",
   "PARTITION_REOPENING",
+  "PRECEDING_FAILED",
+  "TRANSACTION_ENDING",
+  "UNIT_UNDECLARED",
+]);
+
+/** What is beyond these limits stays so. */
+const NEVER_FITS = new Set([
+  "max_batch_bytes",
+  "max_headers_per_request",
+  "max_records_per_request",
+  "max_step_partitions",
 ]);
 
 function isTransient(error: NodeError): boolean {
-  // A request that is too large stays so.
-  if (error.metadata["limit"] === "max_batch_bytes") return false;
+  if (error.reason === "LIMIT_EXCEEDED" && NEVER_FITS.has(error.metadata["limit"] ?? "")) return false;
   // A node gives a reason with every error of its own, so without one it is the connection that failed.
   return error.reason === "" || TRANSIENT.has(error.reason);
 }

@@ -148,8 +148,10 @@ export class Member {
           unit.place = batch.place;
           return stream.commit(unit);
         };
-        await this.#unlessStale(unit, () => this.handle({ ...batch, commit }));
-        this.#left -= batch.records.length;
+        await this.#unlessStale(unit, async () => {
+          await this.handle({ ...batch, commit });
+          this.#left -= batch.records.length;
+        });
       }
     }
     const bytes = records.reduce((sum, record) => sum + sizeBytes(record), 0);
@@ -174,8 +176,8 @@ function placeBehind({ topic, partition, nextOffset, lastEpoch }: PartitionData,
   return left ? { topic, partition, offset: left.offset } : { topic, partition, offset: nextOffset, lastEpoch };
 }
 
-/** As the node counts it against the credit. */
-function sizeBytes({ key, value, headers }: FetchedRecord): number {
+/** As the node counts it against the credit, and in the total of a step. */
+export function sizeBytes({ key, value, headers }: Pick<FetchedRecord, "key" | "value" | "headers">): number {
   const ofHeaders = headers.map((header) => Buffer.byteLength(header.key) + (header.value?.length ?? 0));
   return ofHeaders.reduce((sum, bytes) => sum + bytes, (key?.length ?? 0) + (value?.length ?? 0));
 }

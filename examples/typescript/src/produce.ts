@@ -142,12 +142,7 @@ class Producer {
 
   #settle({ correlationId, results }: ProduceStreamAnswer): void {
     for (const { outcome } of results) {
-      if (outcome.case !== "error") continue;
-      // Why is in the answer of the one before, which may still come.
-      if (outcome.value.reason === "PRECEDING_FAILED") return;
-      // It was stored the first time.
-      if (outcome.value.reason === "SEQUENCE_FORGOTTEN") continue;
-      throw NodeError.inReply(outcome.value);
+      if (outcome.case === "error") throw NodeError.inReply(outcome.value);
     }
     this.produced += this.#unanswered.get(correlationId)?.records ?? 0;
     this.#unanswered.delete(correlationId);

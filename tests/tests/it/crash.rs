@@ -10,11 +10,11 @@ use logmill_client::{
     Client, Delivered, Delivery, ErrorKind, Fetch, FetchFrom, Producer, ProducerOptions, ProducerRecord,
 };
 use logmill_record::Offset;
-use logmill_tests::{Node, Program, free_port};
+use logmill_tests::{Node, free_port};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use crate::logmill;
+use crate::node_at;
 
 const PARTITIONS: u32 = 2;
 const KILLS: u32 = 6;
@@ -37,12 +37,6 @@ enum Told {
 /// Partition and number of a record, and what became of it.
 type Ledger = BTreeMap<(u32, u64), Told>;
 
-fn start(program: &Program, dir: &Path, port: u16) -> Node {
-    let mut command = program.command(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"]);
-    command.arg(dir);
-    Node::from_command(command)
-}
-
 #[test]
 fn a_killed_node_loses_doubles_and_reorders_nothing_and_every_record_comes_through() {
     let [sent, stored, unknown] = through_kills(ProducerOptions::default());
@@ -61,7 +55,7 @@ fn through_kills(options: ProducerOptions) -> [usize; 3] {
     let data = dir.path().join("data");
     let port = free_port();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let node = start(&logmill(), &data, port);
+    let node = node_at(&data, port);
     let idempotent = options.idempotent;
     let ledger = runtime.block_on(produce_through_kills(node, &data, port, options));
 
@@ -70,7 +64,7 @@ fn through_kills(options: ProducerOptions) -> [usize; 3] {
     let unknown = count(|told| *told == Told::Unknown);
     assert!(stored as u64 >= u64::from(KILLS) * ACKNOWLEDGED_BEFORE_KILL, "{stored}");
 
-    let node = start(&logmill(), &data, port);
+    let node = node_at(&data, port);
     for partition in 0..PARTITIONS {
         let found = runtime.block_on(read(node.url(), partition));
         check(partition, &found, &ledger);
@@ -126,7 +120,7 @@ async fn kill_and_restart(node: &mut Node, data: &Path, port: u16, mut acknowled
         more(&mut acknowledged).await;
         let next = data.to_owned();
         node.kill();
-        *node = tokio::task::spawn_blocking(move || start(&logmill(), &next, port)).await.unwrap();
+        *node = tokio::task::spawn_blocking(move || node_at(&next, port)).await.unwrap();
     }
     more(&mut acknowledged).await;
 }

@@ -29,12 +29,21 @@ mod transactions;
 mod wire;
 mod zombies;
 
+use std::path::Path;
+
 use logmill_tests::{Node, Program, program};
 use tempfile::TempDir;
 
 /// The program, without a node.
 fn logmill() -> Program {
     program!()
+}
+
+/// A node over this directory that listens at this port, so that it can be started there again.
+fn node_at(data: &Path, port: u16) -> Node {
+    let mut command = logmill().command(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"]);
+    command.arg(data);
+    Node::from_command(command)
 }
 
 /// A node over a new directory, and the program with its commands going there.

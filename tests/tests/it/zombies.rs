@@ -6,13 +6,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use logmill_client::{Client, GroupMember};
-use logmill_tests::{Node, Running, free_port};
+use logmill_tests::{Running, free_port};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
 use crate::loops::{Commits, Feed, LIMIT, check_committed, check_steps, read_committed};
-use crate::{logmill, node};
+use crate::{logmill, node, node_at};
 
 /// As short as a node allows.
 const SESSION_MS: &str = "1000";
@@ -107,13 +107,8 @@ fn works_again(member: &Running, first: usize) {
 fn step_loops_and_their_node_that_are_killed_leave_each_record_once() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let address = format!("127.0.0.1:{}", free_port());
-    let start = || {
-        let mut command = logmill().command(["serve", "--listen", &address, "--data-dir"]);
-        command.arg(&data);
-        Node::from_command(command)
-    };
-    let mut node = start();
+    let port = free_port();
+    let mut node = node_at(&data, port);
     let url = node.url().to_owned();
     let runtime = Runtime::new().unwrap();
     let client = topics(&runtime, &url, PARTITIONS);
@@ -132,7 +127,7 @@ fn step_loops_and_their_node_that_are_killed_leave_each_record_once() {
                 |members: &[GroupMember]| members.len() == 2 && members.iter().all(|it| it.connected);
             runtime.block_on(members(&client, are_there));
             node.kill();
-            node = start();
+            node = node_at(&data, port);
             runtime.block_on(members(&client, are_there));
         }
         loops[at].kill();

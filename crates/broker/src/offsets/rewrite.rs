@@ -50,7 +50,7 @@ impl Offsets {
             match outcome {
                 Ok(at) => core.offsets.changed(at, changes),
                 Err(_) => {
-                    core.offsets.say_again(&core, changes.into_iter().map(|(key, _)| key).collect()).await
+                    core.offsets.say_again(&core, changes.into_iter().map(|(key, _)| key).collect()).await;
                 }
             }
             outcome.map(drop)

@@ -15,7 +15,7 @@ import (
 
 func main() {
 	group := flag.String("group", "", "the `GROUP` to be a member of; required")
-	limit := flag.Int("n", 0, "end after `N` records, instead of at a signal")
+	limit := logmill.Limit("end after `N` records, instead of at a signal")
 	topic := logmill.Args("consume TOPIC --group GROUP [-n N] [--server URL]", 1)[0]
 	logmill.Check(*group != "", "give the group to be a member of, with --group")
 

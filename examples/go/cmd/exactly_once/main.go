@@ -17,14 +17,15 @@ import (
 	"logmill.example/internal/logmill"
 )
 
-// messageBytes is what goes into one message of a step; the node takes 1 MiB and 100,000 records.
+// messageBytes is a good size for one message of a step; the node takes 4 MiB and more, and 100,000 records.
 const messageBytes = 256 << 10
 
 func main() {
 	group := flag.String("group", "", "the `GROUP` to be a member of; required")
-	limit := flag.Int("n", 0, "end after `N` records of FROM, instead of at a signal")
+	limit := logmill.Limit("end after `N` records of FROM, instead of at a signal")
 	topics := logmill.Args("exactly_once FROM TO --group GROUP [-n N] [--server URL]", 2)
 	logmill.Check(*group != "", "give the group to be a member of, with --group")
+	logmill.Check(topics[0] != topics[1], "FROM and TO have to be different topics: what is written would be read again")
 
 	var count struct {
 		Steps   int `json:"steps"`
@@ -36,7 +37,7 @@ func main() {
 		err := logmill.Consume(ctx, conn, *group, topics[0], *limit, func(batch *logmill.Batch) error {
 			records := transform(batch.Records)
 			step := messages(*group, topics[1], batch, records)
-			// One that is not answered goes again as it was: the node knows it by its sequence, and looks at nothing else.
+			// One that is not answered goes again as it was: the node knows it by its sequence and offsets.
 			err := logmill.Retry(ctx, func(func()) error { return commit(ctx, transactions, step) })
 			if err != nil {
 				return err

@@ -9,9 +9,12 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -41,7 +44,24 @@ const (
 // grpcWords stand in front of what the node says to people.
 var grpcWords = regexp.MustCompile(`(rpc error: code = \w+|connection error:) desc = `)
 
-var server = flag.String("server", "http://127.0.0.1:7070", "the `URL` that the node printed when it started")
+var (
+	program = filepath.Base(os.Args[0])
+	server  = flag.String("server", "http://127.0.0.1:7070", "the `URL` that the node printed when it started")
+	// address is that of the server, as HOST:PORT.
+	address string
+)
+
+// Limit makes the option -n, of which the value is 0 if it is not given.
+func Limit(usage string) *int {
+	limit := new(int)
+	flag.Func("n", usage, func(text string) (err error) {
+		if *limit, err = strconv.Atoi(text); err != nil || *limit < 1 {
+			err = errors.New("it is no whole number above 0")
+		}
+		return err
+	})
+	return limit
+}
 
 // Args reads the command line and gives its operands, of which there have to be so many. Options may stand anywhere,
 // not only in front of the operands as package flag would have it.
@@ -50,20 +70,36 @@ func Args(usage string, operands int) []string {
 		fmt.Fprintf(flag.CommandLine.Output(), "usage: %s\n\noptions:\n", usage)
 		flag.PrintDefaults()
 	}
-	flag.Parse()
+	// What package flag says by itself does not begin with the program's name.
+	flag.CommandLine.Init(program, flag.ContinueOnError)
+	flag.CommandLine.SetOutput(io.Discard)
 	var args []string
-	for flag.NArg() > 0 {
+	for rest := os.Args[1:]; ; rest = flag.Args()[1:] {
+		err := flag.CommandLine.Parse(rest)
+		if errors.Is(err, flag.ErrHelp) {
+			flag.CommandLine.SetOutput(os.Stdout)
+			flag.Usage()
+			os.Exit(0)
+		}
+		Check(err == nil, "%v", err)
+		if flag.NArg() == 0 {
+			break
+		}
 		args = append(args, flag.Arg(0))
-		flag.CommandLine.Parse(flag.Args()[1:]) // exits by itself if something is wrong
 	}
 	Check(len(args) == operands, "%d operands were given, not %d", len(args), operands)
+	address = strings.TrimSuffix(strings.TrimPrefix(*server, "http://"), "/")
+	host, port, _ := net.SplitHostPort(address)
+	_, err := strconv.ParseUint(port, 10, 16)
+	Check(host != "" && err == nil, "%q is not the address of a node: give it as http://HOST:PORT", *server)
 	return args
 }
 
 // Check ends the program with how it is to be called, unless it is called so.
 func Check(isRight bool, format string, args ...any) {
 	if !isRight {
-		fmt.Fprintf(os.Stderr, format+"\n", args...)
+		fmt.Fprintf(os.Stderr, program+": "+format+"\n", args...)
+		flag.CommandLine.SetOutput(os.Stderr)
 		flag.Usage()
 		os.Exit(2)
 	}
@@ -74,7 +110,7 @@ func Check(isRight bool, format string, args ...any) {
 func Run(topics []string, work func(context.Context, *grpc.ClientConn) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	conn, err := connect(ctx, *server)
+	conn, err := connect(ctx)
 	for _, topic := range topics {
 		if err == nil {
 			_, err = DescribeTopic(ctx, conn, topic)
@@ -84,17 +120,13 @@ func Run(topics []string, work func(context.Context, *grpc.ClientConn) error) {
 		err = work(ctx, conn)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, grpcWords.ReplaceAllString(err.Error(), ""))
+		fmt.Fprintf(os.Stderr, "%s: %s\n", program, grpcWords.ReplaceAllString(err.Error(), ""))
 		os.Exit(1)
 	}
 }
 
-func connect(ctx context.Context, url string) (*grpc.ClientConn, error) {
-	address, isURL := strings.CutPrefix(url, "http://")
-	if !isURL {
-		return nil, fmt.Errorf("%q is not the address of a node: give it as http://HOST:PORT", url)
-	}
-	conn, err := grpc.NewClient(strings.TrimSuffix(address, "/"),
+func connect(ctx context.Context) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient(address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		// gRPC's own pauses grow to two minutes, in which a node that is back would not be noticed.
 		grpc.WithConnectParams(grpc.ConnectParams{
@@ -112,7 +144,7 @@ func connect(ctx context.Context, url string) (*grpc.ClientConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	if _, err = pb.NewNodeServiceClient(conn).DescribeNode(ctx, &pb.DescribeNodeRequest{}); err != nil {
-		err = fmt.Errorf("no Logmill node answers at %s; start one with `logmill serve`, or correct --server: %w", url, err)
+		err = fmt.Errorf("no Logmill node answers at %s; start one with `logmill serve`, or correct --server: %w", *server, err)
 	}
 	return conn, err
 }
@@ -139,29 +171,37 @@ func FromReply(reply *pb.Error) error {
 
 // Reason is why a call failed, one of docs/errors.md; empty if it was not the node that said so.
 func Reason(err error) string {
+	return info(err).GetReason()
+}
+
+func info(err error) *errdetails.ErrorInfo {
 	for _, detail := range status.Convert(err).Details() {
 		if info, ok := detail.(*errdetails.ErrorInfo); ok {
-			return info.Reason
+			return info
 		}
 	}
-	return ""
+	return nil
 }
 
 // mayPass says whether the same may succeed later without anybody changing anything. Everything that these programs
 // send may be sent again: records and steps are numbered, and a commit changes nothing the second time.
 func mayPass(err error) bool {
-	switch Reason(err) {
-	case "OUTCOME_UNKNOWN", "INTERNAL_FAULT", // sent again, the node says what became of it
-		"PRECEDING_FAILED", // goes again together with the one before it
-		"MEMBER_UNKNOWN",   // its session is over: it joins again, as a new one
-		"LIMIT_EXCEEDED":   // others may need less in a moment
+	switch info := info(err); info.GetReason() {
+	// The same list as in docs/errors.md, "May it be sent again?"
+	case "DISK_FULL", "INTERNAL_FAULT", "IO_FAILED", "MEMBER_UNKNOWN", "NODE_CLOSING", "OUTCOME_UNKNOWN",
+		"PARTITION_REOPENING", "PRECEDING_FAILED", "TRANSACTION_ENDING", "UNIT_UNDECLARED":
 		return true
-	}
-	switch status.Code(err) {
-	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+	case "LIMIT_EXCEEDED":
+		switch info.Metadata["limit"] {
+		case "max_batch_bytes", "max_records_per_request", "max_headers_per_request", "max_step_partitions":
+			return false // what is too large stays so
+		}
 		return true
+	case "": // the connection, a deadline, or the node has ended the stream
+		_, isOfCall := status.FromError(err)
+		return isOfCall || errors.Is(err, io.EOF)
 	}
-	return errors.Is(err, io.EOF) // the node has ended the stream
+	return false
 }
 
 // Retry attempts something until it succeeds, fails in a way that will not pass, or has failed for GiveUpAfter. An

@@ -134,17 +134,17 @@ func (m *member) take(message *pb.ConsumeResponse, joined func()) error {
 }
 
 func (m *member) assign(assigned *pb.UnitAssigned) {
-	unit := m.owned(assigned.Unit)
-	if unit == nil {
-		unit = &Unit{Epoch: assigned.Unit}
-		m.units[assigned.Unit.Unit] = unit
+	if unit := m.owned(assigned.Unit); unit != nil {
+		// It comes again after a break. The member keeps its own place and sequence: what the node says may be older than
+		// a commit or step that was under way.
+		unit.isRevoked = false
+		return
 	}
-	// Otherwise it comes again after a break: some of what was done may not be committed, and then comes again too.
-	unit.isRevoked = false
-	unit.NextStep = 0
+	unit := &Unit{Epoch: assigned.Unit}
 	if assigned.LastStep != nil {
 		unit.NextStep = *assigned.LastStep + 1
 	}
+	m.units[assigned.Unit.Unit] = unit
 }
 
 // receive has the work done with what of the data is new.
