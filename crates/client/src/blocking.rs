@@ -69,7 +69,7 @@ impl Client {
     /// for topic in client.call(|client| async move { client.list_topics(false).await })? {
     ///     println!("{}", topic.name);
     /// }
-    /// client.call(|client| async move { client.abort_transaction("billing").await })
+    /// client.call(|client| async move { client.delete_group("billing").await })
     /// # }
     /// ```
     pub fn call<T, F>(&self, call: impl FnOnce(crate::Client) -> F) -> Result<T, Error>

@@ -109,7 +109,8 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Whether what was handed out is committed by itself, when the next is asked for; so unless set to `false`.
+    /// Whether what was handed out is committed by itself when the next is asked for, of a unit every ten milliseconds at
+    /// most; so unless set to `false`.
     pub fn auto_commit(mut self, auto_commit: bool) -> ConsumerBuilder {
         self.auto_commit = auto_commit;
         self
@@ -183,6 +184,7 @@ impl ConsumerBuilder {
             state: Mutex::new(State::new(join, auto_commit)),
             news: Notify::new(),
             settled: Notify::new(),
+            done: Notify::new(),
         });
         let replies = driver::open(&shared).await?;
         let driver = runtime.spawn(driver::run(Arc::clone(&shared), replies));
@@ -201,8 +203,8 @@ fn millis(time: Duration) -> i32 {
 /// signs of life are given by a task of its own, which needs a thread of the runtime that the handler does not block.
 ///
 /// Unless [`auto_commit`](ConsumerBuilder::auto_commit) is off, what was handed out counts as done when
-/// [`next`](Consumer::next) is called again, and is committed then. So it is when a unit is given up, and at the
-/// [`close`](Consumer::close). Dropped without that, a consumer keeps its units until its session is over.
+/// [`next`](Consumer::next) is called again, and is committed then, or ten milliseconds after the last commit of its unit.
+/// So it is when a unit is given up, and at the [`close`](Consumer::close), without that pause. Dropped without that, a consumer keeps its units until its session is over.
 #[derive(Debug)]
 pub struct Consumer {
     shared: Arc<Shared>,
@@ -221,7 +223,13 @@ impl Consumer {
     /// once; after both it goes on. Any other error is the last item, such as `MEMBER_UNKNOWN` when another member has
     /// come with its instance id; then comes `None`.
     pub async fn next(&mut self) -> Option<Result<ConsumerEvent, Error>> {
-        self.shared.change(State::handled);
+        let commits_later = self.shared.change(|state| {
+            state.handled();
+            state.commit_due().is_some()
+        });
+        if commits_later {
+            self.shared.done.notify_one();
+        }
         loop {
             {
                 let mut state = self.shared.state.lock();
@@ -279,7 +287,7 @@ impl Consumer {
         let deadline = Instant::now() + self.shared.client.request_timeout();
         self.shared.change(|state| {
             state.take_trouble();
-            state.handled();
+            state.close();
         });
         let settled = async {
             while !self.shared.state.lock().is_settled() {

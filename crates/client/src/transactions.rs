@@ -136,8 +136,7 @@ impl Client {
     }
 
     /// Aborts the transaction that is going on under a transactional id, whoever writes it: readers of committed records
-    /// get past it, and its producer has to begin anew. Says whether one was going
-    /// on; else nothing was done.
+    /// get past it, and its producer has to begin anew. Says whether one was going on; else nothing was done.
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound), and those of every call. After

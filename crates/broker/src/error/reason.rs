@@ -133,7 +133,7 @@ pub enum Reason {
     TransactionEnding,
     /// The node has aborted the transaction, and its producer has to send it again.
     TransactionAborted,
-    /// The step is not the one that follows on the last one of its unit.
+    /// The step does not follow on the last one of its unit, or has its number and other offsets.
     StepOutOfSequence,
     /// There is no such group.
     GroupNotFound,

@@ -75,6 +75,11 @@ impl State {
         self.holds.entry(unit.clone()).or_insert_with(Budget::unbounded)
     }
 
+    /// Whether nothing is left to be done of what members did who are none any more.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.machine.is_at_rest() && self.holds.values().all(|hold| hold.used() == 0)
+    }
+
     /// All that is under way.
     pub(super) fn under_way(&self) -> Vec<Budget> {
         self.holds.values().cloned().collect()
@@ -90,7 +95,10 @@ impl State {
                     later.persist.push(Restored { unit, epoch, member, instance });
                 }
                 Action::Forget { unit, epoch } => {
-                    self.holds.remove(&unit);
+                    // What is under way of it is waited for by who deletes the group.
+                    if self.holds.get(&unit).is_some_and(|hold| hold.used() == 0) {
+                        self.holds.remove(&unit);
+                    }
                     later.forget.push((unit, epoch));
                 }
                 Action::Assign { to, unit, epoch } => {
@@ -183,7 +191,7 @@ impl Cell {
             if let Err(error) = &written {
                 tracing::warn!(group = %cell.name, %error, "an assignment could not be written");
             }
-            let _ = again.offsets.rewritten().await;
+            again.offsets.rewritten(&cell.name).await;
             cell.tell(&again, |state, now| {
                 for row in &rows {
                     match &written {

@@ -22,6 +22,7 @@ mod mailbox;
 mod member;
 mod operations;
 pub(crate) mod record;
+mod rewrite;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,9 +39,9 @@ pub(crate) use machine::{Restored, TopicChange, UnitEpoch, UnitId};
 pub use member::{Member, MemberHandle};
 pub use operations::{
     GroupDescription, GroupMember, GroupOffset, GroupPage, GroupState, GroupSummary, GroupUnit, ListGroups,
-    OffsetReset, ResetOffsets,
 };
 use parking_lot::Mutex;
+pub use rewrite::{OffsetReset, ResetOffsets};
 
 use crate::broker::Core;
 use crate::catalog::TopicState;

@@ -1,4 +1,4 @@
-//! What operators ask of groups: which there are, how one stands, to have it go on elsewhere, to delete it.
+//! What operators ask of groups: which there are, and how one stands.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -7,19 +7,15 @@ use std::time::Duration;
 
 use logmill_record::{Offset, TimestampMs};
 
-use super::cell::Cell;
 use super::hold::name_of;
 use super::machine::{GroupState as State, MemberDescription, Presence, UnitDescription, UnitStatus};
-use super::{Groups, Restored, UnitEpoch, UnitId, not_found};
+use super::not_found;
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
 use crate::catalog::Partition;
 use crate::context::RequestContext;
-use crate::error::{Error, Reason};
-use crate::fetch::{Isolation, locate};
-use crate::limits::Limit;
+use crate::error::Error;
 use crate::offsets::{Committed, Key};
-use crate::topic::Position;
 
 /// Which groups to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -129,33 +125,6 @@ pub struct GroupOffset {
     pub lag: Option<Duration>,
 }
 
-/// Where a group is to go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResetOffsets {
-    /// The group. It has no members, and awaits none.
-    pub group: String,
-    /// The topics, each with the partitions, or with none for all of them.
-    pub topics: Vec<(String, Vec<u32>)>,
-    /// Where to go on in each.
-    pub to: Position,
-    /// Only says what would be done.
-    pub dry_run: bool,
-}
-
-/// Where a group goes on after a reset.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct OffsetReset {
-    /// The topic's name.
-    pub topic: String,
-    /// The partition's number.
-    pub partition: u32,
-    /// What was committed before, if anything.
-    pub from: Option<Offset>,
-    /// What is committed, or would be.
-    pub to: Offset,
-}
-
 const MAX_PAGE: usize = 1_000;
 
 impl Broker {
@@ -193,163 +162,9 @@ impl Broker {
             describe(core, &group)
         })
     }
-
-    /// Has a group go on elsewhere, or says what that would be. Its members are stopped before.
-    ///
-    /// # Errors
-    /// [`GroupNotEmpty`](crate::Reason::GroupNotEmpty); [`TopicNotFound`](crate::Reason::TopicNotFound);
-    /// [`PartitionNotFound`](crate::Reason::PartitionNotFound); [`OffsetOutOfRange`](crate::Reason::OffsetOutOfRange).
-    /// Nothing is changed then.
-    pub fn reset_offsets(
-        &self,
-        context: &RequestContext,
-        request: ResetOffsets,
-    ) -> impl Future<Output = Result<Vec<OffsetReset>, Error>> + Send + 'static + use<> {
-        let core = Arc::clone(self.core());
-        let topics = request.topics.iter().map(|(topic, _)| topic.as_str()).collect();
-        let allowed = authorize(context, &Operation::ResetOffsets { group: &request.group, topics })
-            .and_then(|()| core.check_open())
-            .and_then(|()| crate::names::check_group(&request.group))
-            .and_then(|()| core.groups.check_empty(&request.group));
-        let dry_run = request.dry_run;
-        let plan = core.read("a reset", move |core| allowed.and_then(|()| plan(core, &request)));
-        async move {
-            let changes = plan.await?;
-            let resets: Vec<OffsetReset> = changes.iter().map(|change| change.reset.clone()).collect();
-            if dry_run {
-                return Ok(resets);
-            }
-            let again = Arc::clone(&core);
-            core.carry_on("a reset", async move {
-                let _rewrite = again.offsets.begin_rewrite()?;
-                if let Some(change) = changes.first() {
-                    again.groups.check_empty(&change.key.group)?;
-                }
-                let all = changes.into_iter().map(|change| (change.key, Some(change.committed))).collect();
-                again.offsets.rewrite(&again, all).await
-            })
-            .await?;
-            Ok(resets)
-        }
-    }
-
-    /// Deletes what a group has committed for a topic, also one that was deleted. Says for how many partitions that was.
-    ///
-    /// # Errors
-    /// [`GroupNotFound`](crate::Reason::GroupNotFound); [`GroupNotEmpty`](crate::Reason::GroupNotEmpty).
-    pub fn delete_offsets(
-        &self,
-        context: &RequestContext,
-        group: &str,
-        topic: &str,
-    ) -> impl Future<Output = Result<usize, Error>> + Send + 'static + use<> {
-        let allowed = authorize(context, &Operation::DeleteGroup { group });
-        self.delete_of_group(allowed, group, Some(topic.to_owned()))
-    }
-
-    /// Deletes a group: what it has committed, and who had which unit.
-    ///
-    /// # Errors
-    /// [`GroupNotFound`](crate::Reason::GroupNotFound); [`GroupNotEmpty`](crate::Reason::GroupNotEmpty).
-    pub fn delete_group(
-        &self,
-        context: &RequestContext,
-        group: &str,
-    ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
-        let allowed = authorize(context, &Operation::DeleteGroup { group });
-        let deleted = self.delete_of_group(allowed, group, None);
-        async move { deleted.await.map(drop) }
-    }
-
-    fn delete_of_group(
-        &self,
-        allowed: Result<(), Error>,
-        group: &str,
-        topic: Option<String>,
-    ) -> impl Future<Output = Result<usize, Error>> + Send + 'static + use<> {
-        let core = Arc::clone(self.core());
-        let checked = allowed
-            .and_then(|()| core.check_open())
-            .and_then(|()| exists(&core, group))
-            .and_then(|()| core.groups.check_empty(group));
-        let (group, again) = (group.to_owned(), Arc::clone(&core));
-        let deleted = checked.map(|()| {
-            core.carry_on("the deletion of a group", async move {
-                // What the last owners left ends before.
-                again.groups.at_rest(&group).await;
-                let _rewrite = again.offsets.begin_rewrite()?;
-                again.groups.check_empty(&group)?;
-                let Some(topic) = topic else {
-                    again.transactions.forget_steps(&again, &group).await?;
-                    return again.groups.delete(&again, &group).await.map(|()| 0);
-                };
-                let all = again.offsets.all_of(&group).into_iter();
-                let gone: Vec<_> =
-                    all.filter(|(key, _)| key.topic == topic).map(|(key, _)| (key, None)).collect();
-                let count = gone.len();
-                again.offsets.rewrite(&again, gone).await.map(|()| count)
-            })
-        });
-        async move { deleted?.await }
-    }
 }
 
-impl Groups {
-    /// Refuses to go on behind the back of members.
-    fn check_empty(&self, group: &str) -> Result<(), Error> {
-        refuse_members(group, self.find(group).map_or(0, |cell| cell.state.lock().machine.member_count()))
-    }
-
-    /// Resolves when nothing is under way of what members did who are none any more.
-    async fn at_rest(&self, group: &str) {
-        let under_way = self.find(group).map(|cell| cell.state.lock().under_way()).unwrap_or_default();
-        for hold in under_way {
-            let _ = hold.empty().await;
-        }
-    }
-
-    /// From here on there is no such group, and whoever comes makes another.
-    async fn delete(&self, core: &Arc<Core>, group: &str) -> Result<(), Error> {
-        let (units, deleted) = {
-            let mut cells = self.cells.lock();
-            let mut state = cells.get(group).map(|cell| cell.state.lock());
-            let count = state.as_ref().map_or(0, |state| state.machine.member_count());
-            refuse_members(group, count)?;
-            let units = state.as_ref().map(|state| state.machine.assigned_units()).unwrap_or_default();
-            // Under both locks: what another group of that name writes comes behind it.
-            let deleted = core.offsets.delete_group(core, group, &units);
-            if let Some(state) = &mut state {
-                state.is_gone = true;
-            }
-            drop(state);
-            cells.remove(group);
-            (units, deleted)
-        };
-        deleted.await.inspect_err(|_| self.put_back(core, group, units))
-    }
-
-    /// The group may still be on disk: it is here, too, so that it can be deleted again.
-    fn put_back(&self, core: &Arc<Core>, group: &str, units: Vec<(UnitId, UnitEpoch)>) {
-        let nobodys = |(unit, epoch)| Restored { unit, epoch, member: None, instance: None };
-        let name: Arc<str> = group.into();
-        let cell = Cell::restored(core, Arc::clone(&name), units.into_iter().map(nobodys).collect());
-        self.cells.lock().entry(name).or_insert(cell);
-    }
-}
-
-fn refuse_members(group: &str, count: usize) -> Result<(), Error> {
-    if count == 0 {
-        return Ok(());
-    }
-    let members = if count == 1 { "a member" } else { &format!("{count} members") };
-    let message = format!(
-        "the group {group:?} has {members}, and going on behind their backs would lose or repeat records: stop them, \
-         and wait until their session time-outs have passed"
-    );
-    Err(Error::new(Reason::GroupNotEmpty, message).with("group", group).with("members", count))
-}
-
-fn exists(core: &Core, group: &str) -> Result<(), Error> {
+pub(super) fn exists(core: &Core, group: &str) -> Result<(), Error> {
     if core.groups.find(group).is_some() || !core.offsets.all_of(group).is_empty() {
         Ok(())
     } else {
@@ -458,39 +273,4 @@ fn lag(core: &Core, key: Key, committed: Committed) -> GroupOffset {
         lag_records,
         lag,
     }
-}
-
-/// What a reset changes in a partition.
-struct Change {
-    key: Key,
-    committed: Committed,
-    reset: OffsetReset,
-}
-
-fn plan(core: &Arc<Core>, request: &ResetOffsets) -> Result<Vec<Change>, Error> {
-    let mut changes: Vec<Change> = Vec::new();
-    for (name, partitions) in &request.topics {
-        let topic = core.catalog.topic(name)?;
-        let all: Vec<u32> = (0..topic.identity.partition_count).collect();
-        let named = if partitions.is_empty() { &all } else { partitions };
-        let count = changes.len() + named.len();
-        let doing = || format!("a reset of {count} partitions");
-        core.bounds.check(Limit::MaxPositions, count, doing, "reset them in several requests")?;
-        for partition in named {
-            let (to, _) = locate(topic.partition(*partition)?, request.to, Isolation::ReadCommitted)?;
-            let (group, name) = (request.group.clone(), name.clone());
-            let before = core.offsets.get(&group, &name, *partition);
-            let from = before.filter(|before| before.topic_id == topic.id).map(|before| before.offset);
-            let committed = Committed {
-                topic_id: topic.id,
-                offset: to,
-                last_epoch: None,
-                metadata: String::new(),
-                at: core.config.env.clock.now(),
-            };
-            let reset = OffsetReset { topic: name.clone(), partition: *partition, from, to };
-            changes.push(Change { key: Key { group, topic: name, partition: *partition }, committed, reset });
-        }
-    }
-    Ok(changes)
 }

@@ -1,4 +1,5 @@
-//! The bytes of `internal/offsets` that say who has a unit: the last assignment of each, so that no epoch comes again;
+//! The bytes of `internal/offsets` that say who has a unit, or that nobody has it: the last of each, so that no epoch
+//! comes again;
 //! and of all units that are forgotten the highest epoch, after which those begin that are new.
 //!
 //! | key | | |

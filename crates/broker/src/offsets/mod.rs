@@ -8,6 +8,7 @@
 
 mod commit;
 mod record;
+mod rewrite;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -22,7 +23,7 @@ use parking_lot::Mutex;
 pub(crate) use record::{Committed, Key};
 
 use crate::broker::Core;
-use crate::budget::{Budget, Permit};
+use crate::budget::Budget;
 use crate::error::{Error, OpenError, Reason};
 use crate::exec::Receiver;
 use crate::group::record::{self as assignments, About};
@@ -41,8 +42,8 @@ pub(crate) struct Offsets {
     forgotten: Mutex<UnitEpoch>,
     /// Commits on their way into the log.
     under_way: Arc<Mutex<BTreeMap<Key, UnderWay>>>,
-    /// Changes by somebody who owns nothing that do not count yet.
-    rewrites: Budget,
+    /// Changes by somebody who owns nothing that do not count yet, by group.
+    rewrites: Mutex<BTreeMap<String, Budget>>,
 }
 
 #[derive(Debug, Default)]
@@ -77,7 +78,7 @@ impl Offsets {
             state: Mutex::default(),
             forgotten: Mutex::default(),
             under_way: Arc::default(),
-            rewrites: Budget::unbounded(),
+            rewrites: Mutex::default(),
         }
     }
 
@@ -231,28 +232,6 @@ impl Offsets {
         async move { written.await.map(drop) }
     }
 
-    /// Takes into the log that a group has committed nothing and has no units; what is returned resolves when that is
-    /// on disk and counts. Nobody may commit for it meanwhile.
-    pub(crate) fn delete_group(
-        &self,
-        core: &Arc<Core>,
-        group: &str,
-        units: &[(UnitId, UnitEpoch)],
-    ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
-        let keys: Vec<Key> = self.all_of(group).into_iter().map(|(key, _)| key).collect();
-        let written =
-            self.write_forgotten(core, group, keys.iter().map(|key| (key.encode(), None)).collect(), units);
-        let core = Arc::clone(core);
-        async move {
-            let at = written.await?;
-            let mut state = core.offsets.state.lock();
-            for (index, key) in (0..).zip(keys) {
-                state.apply(at.saturating_add(index), key, None, None);
-            }
-            Ok(())
-        }
-    }
-
     /// Takes the records into the log, and behind them that these units are forgotten. Resolves with the first offset.
     fn write_forgotten(
         &self,
@@ -287,37 +266,6 @@ impl Offsets {
     ) -> Result<Receiver<Answer>, Error> {
         let records = records.iter().map(|(key, value)| (&key[..], value.as_deref()));
         self.lane().push_own(vec![batch_of(core.config.env.clock.now(), records)], None)
-    }
-
-    /// Held from before a group is found without members until what is [rewritten](Self::rewrite) counts.
-    pub(crate) fn begin_rewrite(&self) -> Result<Permit, Error> {
-        self.rewrites.take(1).ok_or_else(|| Error::fault("a change of offsets"))
-    }
-
-    /// Resolves when no rewrite is on its way. Whoever has come meanwhile is told nothing before: where it goes on
-    /// would be where the group was.
-    pub(crate) fn rewritten(&self) -> Receiver<()> {
-        self.rewrites.empty()
-    }
-
-    /// Writes what somebody who owns nothing has decided: other offsets, or none. Resolves when it counts.
-    pub(crate) async fn rewrite(
-        &self,
-        core: &Core,
-        changes: Vec<(Key, Option<Committed>)>,
-    ) -> Result<(), Error> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let value = |committed: &Option<Committed>| committed.as_ref().map(Committed::encode);
-        let encoded: Vec<_> =
-            changes.iter().map(|(key, committed)| (key.encode(), value(committed))).collect();
-        let at = confirmed(self.lane(), self.push_records(core, &encoded)?).await?;
-        let mut state = self.state.lock();
-        for (index, (key, committed)) in (0..).zip(changes) {
-            state.apply(at.saturating_add(index), key, committed, None);
-        }
-        Ok(())
     }
 }
 

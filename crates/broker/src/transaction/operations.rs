@@ -324,12 +324,14 @@ impl Transactions {
         self.table.lock().last_step(&step_name(group, unit))
     }
 
-    /// Forgets the steps of a group that is deleted: another of its name begins with step 0.
+    /// Forgets the steps of a group that is deleted: another of its name begins with step 0. One that is decided and has
+    /// not ended everywhere is not forgotten: the next start has to know how it ends.
     pub(crate) async fn forget_steps(&self, core: &Core, group: &str) -> Result<(), Error> {
         let names = self.table.lock().steps_of(group);
         for name in names {
             let turn = self.table.lock().step_turn(&name);
             let _turn = turn.take().await;
+            self.table.lock().check_ended(&name)?;
             let batch = batch_of(core.config.env.clock.now(), [(&encode_key(&name)[..], None)]);
             append_durable(self.log.lane(), batch).await?;
             self.table.lock().forget(&name);

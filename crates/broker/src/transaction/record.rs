@@ -343,6 +343,12 @@ mod tests {
         let expected = [&head[..], topics, times, &ids, &last].concat();
         assert_eq!(encode(&committed()), expected);
         assert_eq!(decode(&expected), Ok(committed()));
+
+        let step = step().step.expect("it is one of a step");
+        let unit = b"\0\x01g\0\x01u\0\0\0\x07\0\0\0\0\0\0\0\x08";
+        let append = b"\0\x03out\0\0\0\x01\0\0\0\0\0\0\0\x0A\0\0\0\0\0\0\0\x0C\0\0\0\0\0\0\0\x09";
+        let expected = [&unit[..], &[0, 0, 0, 1], append, &[0x89, 0xAB, 0xCD, 0xEF]].concat();
+        assert_eq!(encode_step(&step), expected);
     }
 
     #[test]

@@ -137,14 +137,20 @@ impl Broker {
 }
 
 impl StepHeader {
-    /// A checksum of how far it has read.
+    /// A checksum of how far it has read; of one that has read nothing, of how much it appends.
     pub(super) fn read(&self) -> u32 {
+        let mut read: Vec<_> =
+            self.offsets.iter().map(|it| (&*it.topic, it.partition, it.offset.get())).collect();
+        read.sort_unstable();
         let mut checksum = crc32fast::Hasher::new();
-        for OffsetToCommit { topic, partition, offset, .. } in &self.offsets {
+        for (topic, partition, offset) in read {
             checksum.update(topic.as_bytes());
             checksum.update(&[0]);
             checksum.update(&partition.to_be_bytes());
-            checksum.update(&offset.get().to_be_bytes());
+            checksum.update(&offset.to_be_bytes());
+        }
+        if self.offsets.is_empty() {
+            checksum.update(&self.total_bytes.to_be_bytes());
         }
         checksum.finalize()
     }
@@ -217,6 +223,7 @@ impl Step {
     /// [`RequestInvalid`](crate::Reason::RequestInvalid) for fewer bytes than its header says, and for offsets outside
     /// the unit; [`OffsetOutOfRange`](crate::Reason::OffsetOutOfRange) for one past the end of its partition;
     /// [`StaleAssignment`](crate::Reason::StaleAssignment) of a unit that is another's now;
+    /// [`UnitUndeclared`](crate::Reason::UnitUndeclared) of a named one that no member has declared since the start;
     /// [`StepOutOfSequence`](crate::Reason::StepOutOfSequence); those of [`Broker::produce`]. It has no effect then.
     /// After [`OutcomeUnknown`](crate::Reason::OutcomeUnknown), which comes when the node stops meanwhile, the same
     /// step is sent again when it is back.

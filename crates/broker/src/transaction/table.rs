@@ -176,6 +176,14 @@ impl Table {
         names.map(|(name, _)| name).take_while(|name| name.starts_with(&first)).map(Arc::clone).collect()
     }
 
+    /// Refuses what is decided and has not ended everywhere.
+    pub(super) fn check_ended(&self, name: &str) -> Result<(), Error> {
+        match self.get(name)?.state {
+            State::Ending { .. } => Err(is_ending(name)),
+            _ => Ok(()),
+        }
+    }
+
     /// Nothing is known of the id any more.
     pub(super) fn forget(&mut self, name: &str) {
         if let Some(entry) = self.by_name.remove(name) {

@@ -366,24 +366,44 @@ fn no_epoch_of_a_group_that_was_deleted_comes_again_also_after_a_start() {
     node.broker.close().unwrap();
 }
 
+/// Whatever the disk has kept of it: the group is as it was, here and after a start, until it is deleted.
 #[test]
-fn a_group_whose_deletion_may_not_be_on_disk_is_there_to_be_deleted_again() {
-    let sim = Sim::new(11);
-    let node = three_records_each(&sim, 1);
-    let mut member = subscriber(&node);
-    let mine = assigned(&node, &mut member);
-    commit(&node, &member, &mine, 3).unwrap();
-    member.handle().leave().unwrap();
-    sim.scheduler.run_for(Duration::from_secs(1));
-    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/internal/offsets/*").times(1));
-    let delete = || node.wait(node.broker.delete_group(&node.context, "g"));
-    delete().unwrap_err();
-    let group = node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
-    assert_eq!((group.state, group.offsets.len()), (GroupState::Empty, 1));
-    sim.scheduler.run_for(Duration::from_secs(1));
-    delete().unwrap();
-    assert_eq!(delete().unwrap_err().reason(), Reason::GroupNotFound);
-    node.broker.close().unwrap();
+fn a_deletion_that_may_not_be_on_disk_has_changed_nothing() {
+    for seed in 0..12 {
+        let (mut sim, at_once) = (Sim::new(seed), seed % 2 == 0);
+        let mut node = three_records_each(&sim, 1);
+        let mut member = subscriber(&node);
+        let mine = assigned(&node, &mut member);
+        commit(&node, &member, &mine, 2).unwrap();
+        member.handle().leave().unwrap();
+        sim.scheduler.run_for(Duration::from_secs(1));
+        sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/internal/offsets/*").times(1));
+        node.wait(node.broker.delete_group(&node.context, "g")).unwrap_err();
+        if at_once {
+            sim.scheduler.run_for(Duration::from_secs(1));
+            node.broker.close().unwrap();
+            drop((member, node));
+            sim.crash();
+            node = simulated(&sim);
+        }
+        let group = node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
+        assert_eq!(group.state, GroupState::Empty);
+        assert_eq!(group.offsets.iter().map(|it| it.offset).collect::<Vec<_>>(), [Offset(2)]);
+        let mut member = subscriber(&node);
+        let again = assigned(&node, &mut member);
+        assert_eq!(committed(&again), Some(2));
+        assert!(again.epoch > mine.epoch);
+        member.handle().leave().unwrap();
+        sim.scheduler.run_for(Duration::from_secs(1));
+
+        node.wait(node.broker.delete_group(&node.context, "g")).unwrap();
+        node.broker.close().unwrap();
+        drop((member, node));
+        let node = simulated(&sim);
+        let gone = node.wait(node.broker.describe_group(&node.context, "g")).unwrap_err();
+        assert_eq!(gone.reason(), Reason::GroupNotFound);
+        node.broker.close().unwrap();
+    }
 }
 
 #[test]

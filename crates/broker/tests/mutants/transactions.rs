@@ -207,7 +207,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "group-dry-reset-resets",
         breaks: "an operator who asks what a reset would do has done it",
-        file: "broker/src/group/operations.rs",
+        file: "broker/src/group/rewrite.rs",
         find: "            if dry_run {",
         replace: "            if dry_run && resets.is_empty() {",
         caught_by: GROUPS,
@@ -216,8 +216,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "group-reset-unseen-by-who-joins",
         breaks: "whoever joins while a group is reset goes on where it was, and takes the group there again",
         file: "broker/src/group/cell.rs",
-        find: "            let _ = again.offsets.rewritten().await;",
-        replace: "            drop(again.offsets.rewritten());",
+        find: "            again.offsets.rewritten(&cell.name).await;",
+        replace: "            drop(again.offsets.rewritten(&cell.name));",
         caught_by: Catcher::new(
             "behaviour",
             "groups::who_joins_while_a_group_is_reset_goes_on_where_the_reset_says",
@@ -253,7 +253,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "broker/src/transaction/table.rs",
         find: "if step.read != header.read() {",
         replace: "if false {",
-        caught_by: Catcher::new("behaviour", "steps::a_step_has_one_effect_however_often_it_comes"),
+        caught_by: Catcher::new(
+            "behaviour",
+            "steps::another_step_under_the_number_of_the_last_one_is_refused",
+        ),
     },
     Mutant {
         name: "step-repeated-runs-again",

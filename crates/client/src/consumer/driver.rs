@@ -9,7 +9,7 @@ use logmill_proto::v1;
 use logmill_proto::v1::consume_response::Reply;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tokio_stream::Stream;
 use tonic::Streaming;
 
@@ -35,6 +35,8 @@ pub(super) struct Shared {
     pub(super) news: Notify,
     /// For who closes the consumer: a commit may be answered.
     pub(super) settled: Notify,
+    /// For the driver: something is done, and may have to be committed later.
+    pub(super) done: Notify,
 }
 
 impl Shared {
@@ -48,6 +50,17 @@ impl Shared {
             waker.wake();
         }
         result
+    }
+
+    /// Resolves when what is done is to be committed.
+    async fn commit_due(&self) {
+        loop {
+            let due = self.state.lock().commit_due();
+            match due {
+                Some(due) => return sleep_until(due).await,
+                None => self.done.notified().await,
+            }
+        }
     }
 
     fn tell(&self) {
@@ -144,6 +157,10 @@ async fn read(shared: &Shared, mut replies: Replies) -> Error {
     loop {
         let message = tokio::select! {
             message = replies.message() => message,
+            () = shared.commit_due() => {
+                shared.change(State::commit_done);
+                continue;
+            }
             _ = ticks.tick() => {
                 shared.change(State::tick);
                 shared.tell();

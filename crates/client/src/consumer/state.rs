@@ -16,12 +16,17 @@ use logmill_proto::v1::consume_request::Request;
 use logmill_proto::v1::consume_response::Reply;
 use logmill_record::Offset;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::unit::Owned;
 use super::{Assignment, ConsumerEvent, LostWhy, UnitRecords};
 use crate::convert::partition_from;
 use crate::error::in_reply;
 use crate::{Error, ErrorKind, OffsetToCommit, PartitionData, UnitEpoch};
+
+/// Between two commits of the consumer's own for a unit: each costs the node a sync, and of two so close the second says
+/// what the first did.
+const COMMIT_PACE: Duration = Duration::from_millis(10);
 
 pub(super) type Answer = oneshot::Sender<Result<(), Error>>;
 
@@ -54,6 +59,8 @@ pub(super) struct State {
     grants_bytes: usize,
     beats: bool,
     outgoing: VecDeque<Request>,
+    /// What is done is committed without waiting for more.
+    closing: bool,
     pub(super) leaving: bool,
     pub(super) requests_waker: Option<Waker>,
 
@@ -92,6 +99,7 @@ impl State {
             grants_bytes: 0,
             beats: false,
             outgoing: VecDeque::new(),
+            closing: false,
             leaving: false,
             requests_waker: None,
             trouble: None,
@@ -412,6 +420,21 @@ impl State {
         self.over || (self.commits.is_empty() && !self.units.values().any(is_dirty))
     }
 
+    /// The handler has finished with everything: what is left is to commit, and to leave.
+    pub(super) fn close(&mut self) {
+        self.closing = true;
+        self.handled();
+    }
+
+    /// When what is done is to be committed, if something waits for that.
+    pub(super) fn commit_due(&self) -> Option<Instant> {
+        if !self.auto_commit || !self.joined {
+            return None;
+        }
+        let waits = |owned: &&Owned| owned.may_commit() && owned.has_to_commit();
+        self.units.values().filter(waits).filter_map(|owned| owned.paced_until).min()
+    }
+
     /// The last thing that the consumer says.
     pub(super) fn leave(&mut self) {
         self.leaving = true;
@@ -422,16 +445,20 @@ impl State {
         self.trouble.take()
     }
 
-    /// Commits what is done, one commit for a unit at a time, and gives up what is finished.
-    fn commit_done(&mut self) {
+    /// Commits what is done, one commit for a unit at a time and none too soon after another, and gives up what is
+    /// finished.
+    pub(super) fn commit_done(&mut self) {
         if !self.joined {
             return;
         }
+        let now = Instant::now();
         let mut to_commit = Vec::new();
         for (unit, owned) in &mut self.units {
-            if self.auto_commit && owned.confirmed && owned.commits_under_way == 0 {
+            let is_due = owned.paced_until.is_none_or(|until| until <= now) || owned.finished || self.closing;
+            if self.auto_commit && owned.may_commit() && is_due {
                 let offsets = owned.take_to_commit();
                 if !offsets.is_empty() {
+                    owned.paced_until = Some(now + COMMIT_PACE);
                     to_commit.push((UnitEpoch::new(unit.clone(), owned.epoch), offsets));
                 }
             }

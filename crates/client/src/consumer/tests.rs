@@ -109,6 +109,13 @@ fn answer(state: &mut State, correlation_id: u64, error: Option<(Code, &str)>) {
     state.reply(Reply::Committed(v1::OffsetsCommitted { correlation_id, error })).unwrap();
 }
 
+/// The time between two commits of the consumer's own passes.
+fn pass_pace(state: &mut State) {
+    assert!(state.commit_due().is_some_and(|due| due > Instant::now()));
+    state.units.values_mut().for_each(|owned| owned.paced_until = None);
+    state.commit_done();
+}
+
 #[test]
 fn what_was_handed_out_is_committed_when_the_next_is_asked_for_one_commit_at_a_time() {
     let mut state = state(true);
@@ -127,9 +134,30 @@ fn what_was_handed_out_is_committed_when_the_next_is_asked_for_one_commit_at_a_t
     }
     assert_eq!(said(&mut state), [format!("credit {}", bytes / 2 * 3)], "the first is not answered");
     answer(&mut state, 1, None);
+    assert_eq!(said(&mut state), [""; 0], "so soon after the first");
+    assert!(!state.is_settled());
+    pass_pace(&mut state);
     assert_eq!(said(&mut state), ["commit 5"]);
+    assert_eq!(state.commit_due(), None, "it is on its way");
     answer(&mut state, 2, None);
     assert!(state.is_settled() && said(&mut state).is_empty());
+}
+
+#[test]
+fn who_closes_does_not_wait_between_two_commits() {
+    let mut state = state(true);
+    assign(&mut state, 1, None);
+    handed_out(&mut state);
+    for next in 0..2 {
+        data(&mut state, 1, next..next + 1);
+        handed_out(&mut state);
+        state.handled();
+    }
+    assert_eq!(said(&mut state)[0], "commit 1");
+    answer(&mut state, 1, None);
+    assert_eq!(said(&mut state), [""; 0]);
+    state.close();
+    assert_eq!(said(&mut state), ["commit 2"]);
 }
 
 #[test]
@@ -147,6 +175,7 @@ fn a_break_hands_nothing_out_twice_and_commits_again_what_was_not_answered() {
     assert_eq!(credit, CREDIT - i64::try_from(bytes).unwrap(), "the second lot is unread");
     assert_eq!(said(&mut state), [""; 0], "not before the node says whose it is");
     assign(&mut state, 1, Some(0));
+    pass_pace(&mut state);
     assert_eq!(said(&mut state), ["commit 3"]);
     // The node goes on at what is committed.
     data(&mut state, 1, 0..3);

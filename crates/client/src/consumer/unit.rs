@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use logmill_record::Offset;
+use tokio::time::Instant;
 
 use super::Assignment;
 use crate::OffsetToCommit;
@@ -19,6 +20,8 @@ pub(super) struct Owned {
     pub(super) finished: bool,
     /// Commits of it that are not answered.
     pub(super) commits_under_way: usize,
+    /// The consumer commits nothing of it by itself before.
+    pub(super) paced_until: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +50,7 @@ impl Owned {
             revoked: false,
             finished: false,
             commits_under_way: 0,
+            paced_until: None,
         }
     }
 
@@ -85,6 +89,11 @@ impl Owned {
             }
         }
         offsets
+    }
+
+    /// Whether the consumer may commit by itself: the node knows whose the unit is, and nothing is on its way.
+    pub(super) fn may_commit(&self) -> bool {
+        self.confirmed && self.commits_under_way == 0
     }
 
     pub(super) fn has_to_commit(&self) -> bool {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Group;
 use super::names::{MemberId, TopicPartition, UnitEpoch, UnitId};
+use super::unit::Unit;
 
 /// A commit of somebody who does not own the unit, or not in that epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,11 @@ impl Group {
     /// The partitions of all units that somebody wants, or has.
     pub(crate) fn partitions(&self) -> BTreeSet<TopicPartition> {
         self.units.keys().flat_map(|unit| self.partitions_of(unit)).collect()
+    }
+
+    /// Whether every unit is as it should be, and on disk.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.units.values().all(Unit::is_at_rest)
     }
 
     /// The units that were ever assigned, and the highest epochs that were meant for them.
