@@ -170,9 +170,10 @@ impl Lane {
         Ok(receiver)
     }
 
-    /// Takes nothing more, for the reason given. What was accepted is still written.
+    /// Takes nothing more, for the reason given. What was accepted is still written. The last reason holds: a topic
+    /// of which the deletion was uncertain may be deleted for certain, and whoever tries again has to hear of it.
     pub(crate) fn refuse(&self, refusal: Error) {
-        self.0.state.lock().refusal.get_or_insert(refusal);
+        self.0.state.lock().refusal = Some(refusal);
         self.0.end_reopening();
     }
 

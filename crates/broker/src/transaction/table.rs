@@ -18,6 +18,9 @@ use crate::error::Error;
 use crate::exec::Turns;
 use crate::produce::Lane;
 
+#[cfg(test)]
+mod tests;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Table {

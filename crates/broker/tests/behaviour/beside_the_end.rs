@@ -78,6 +78,25 @@ fn what_was_answered_beside_the_end_is_committed_with_the_rest_or_nothing_is_wha
     assert!((10..committed.len() - 10).contains(&both), "some are, and some are not: {both}");
 }
 
+#[test]
+fn a_transaction_ends_when_a_topic_of_it_whose_deletion_was_uncertain_is_deleted_for_certain() {
+    let sim = Sim::new(3);
+    let node = node(&sim);
+    let mut writer = Writer::begin(&node, "shop").unwrap();
+    writer.send(0, "a").unwrap();
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/metadata/*").always());
+    assert_eq!(node.delete("t").unwrap_err().reason(), Reason::OutcomeUnknown);
+    sim.fs.clear_rules();
+    let mut ended = Box::pin(writer.ending(Outcome::Abort));
+    let mut is_pending = || ended.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+    sim.scheduler.run_for(Duration::from_secs(60));
+    assert!(is_pending(), "only a start can tell, or another deletion");
+    node.delete("t").unwrap();
+    sim.scheduler.run_for(Duration::from_secs(60));
+    assert!(!is_pending(), "there is no partition that has to have its marker");
+    node.broker.close().unwrap();
+}
+
 /// Sends to a partition until it is told that the transaction takes nothing more; what was acknowledged.
 fn send_until_it_ends(mut writer: Writer, partition: u32, round: usize) -> Vec<String> {
     let mut acknowledged = Vec::new();
