@@ -71,9 +71,14 @@ impl Node {
     }
 
     /// Stops it in its tracks, SIGSTOP, and waits until it stands: a signal takes a moment to reach each of its
-    /// threads. SIGCONT lets it go on.
-    pub fn pause(&self) {
+    /// threads. [`resume`](Self::resume) lets it go on.
+    pub fn freeze(&self) {
         freeze(&self.child);
+    }
+
+    /// Lets it go on, SIGCONT.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
     }
 
     /// Sends it a signal.

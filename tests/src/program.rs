@@ -2,8 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::net::TcpListener;
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -116,11 +117,11 @@ pub fn finish(mut command: Command, input: &[u8]) -> Outcome {
     let mut stdin = scratch_file();
     stdin.write_all(input).expect("a temporary file can be written");
     stdin.seek(SeekFrom::Start(0)).expect("a file can be rewound");
-    let (mut stdout, mut stderr) = (scratch_file(), scratch_file());
+    let (stdout, stderr) = (scratch_file(), scratch_file());
     command.stdin(stdin).stdout(share(&stdout)).stderr(share(&stderr));
     let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
     let status = wait(&mut child, LIMIT);
-    let (stdout, stderr) = (text_of(&mut stdout), text_of(&mut stderr));
+    let (stdout, stderr) = (text_of(&stdout), text_of(&stderr));
     let Some(status) = status else {
         panic!("{command:?} did not end within {LIMIT:?}; it said {stdout:?} and {stderr:?}")
     };
@@ -180,9 +181,10 @@ pub(crate) fn share(file: &File) -> Stdio {
     Stdio::from(file.try_clone().expect("a descriptor can be cloned"))
 }
 
-fn text_of(file: &mut File) -> String {
-    let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(0)).expect("a file can be rewound");
-    file.read_to_end(&mut bytes).expect("a temporary file can be read");
+/// All that is in the file, whose place is left where it is: a child may write there.
+pub(crate) fn text_of(file: &File) -> String {
+    let len = file.metadata().expect("a file has a length").len();
+    let mut bytes = vec![0; usize::try_from(len).expect("it fits into memory")];
+    file.read_exact_at(&mut bytes, 0).expect("a temporary file can be read");
     String::from_utf8_lossy(&bytes).into_owned()
 }

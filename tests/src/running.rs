@@ -1,7 +1,6 @@
 //! A program that runs while a test looks on, and says what it does line by line.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use logmill_log::env::{Clock as _, SystemClock};
 use rustix::process::Signal;
 
 use crate::pause;
-use crate::program::{code_of, freeze, scratch_file, send_signal, share, wait};
+use crate::program::{code_of, freeze, scratch_file, send_signal, share, text_of, wait};
 
 /// Nothing that is waited for takes nearly as long.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -103,12 +102,4 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// The child writes to the same description, whose place must stay where it is.
-fn text_of(file: &File) -> String {
-    let len = file.metadata().expect("a file has a length").len();
-    let mut bytes = vec![0; usize::try_from(len).expect("it fits into memory")];
-    file.read_exact_at(&mut bytes, 0).expect("a temporary file can be read");
-    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -49,6 +49,14 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How long a member of a group may be unheard of.
+pub(crate) fn session_seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (1.0..=1_800.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("a number of seconds from 1 to 1800 is expected".to_owned()),
+    }
+}
+
 impl From<logmill_client::Error> for Failure {
     fn from(error: logmill_client::Error) -> Self {
         Self::new(exit_of(error.kind()), error.to_string())

@@ -14,7 +14,7 @@ use logmill_client::{
 use logmill_record::Offset;
 use tokio::sync::mpsc;
 
-use crate::client::{ServerArgs, seconds};
+use crate::client::{ServerArgs, session_seconds};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::produce::no_partition;
@@ -63,7 +63,7 @@ pub(crate) struct Args {
 
     /// With --group: keep the share for so many seconds when the node hears nothing of this member, from 1 to 1800; 30
     /// unless given
-    #[arg(long, requires = "group", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, requires = "group", value_name = "SECONDS", value_parser = session_seconds)]
     session_timeout: Option<Duration>,
 
     /// Print also records of transactions that are open or were aborted. Without it, an open one holds back what was

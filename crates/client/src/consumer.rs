@@ -204,7 +204,8 @@ fn millis(time: Duration) -> i32 {
 ///
 /// Unless [`auto_commit`](ConsumerBuilder::auto_commit) is off, what was handed out counts as done when
 /// [`next`](Consumer::next) is called again, and is committed then, or ten milliseconds after the last commit of its unit.
-/// So it is when a unit is given up, and at the [`close`](Consumer::close), without that pause. Dropped without that, a consumer keeps its units until its session is over.
+/// So it is when a unit is given up, and at the [`close`](Consumer::close), without that pause. Dropped without a close,
+/// a consumer keeps its units until its session is over.
 #[derive(Debug)]
 pub struct Consumer {
     shared: Arc<Shared>,

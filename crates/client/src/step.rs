@@ -209,9 +209,10 @@ impl Client {
     /// [`Conflict`](crate::ErrorKind::Conflict) with the reason `STALE_ASSIGNMENT` for a unit that is another member's
     /// by now, and `STEP_OUT_OF_SEQUENCE` for a step that does not follow on the last one of its unit, or has its number
     /// and other offsets; [`Unavailable`](crate::ErrorKind::Unavailable) with `UNIT_UNDECLARED` for a named unit before
-    /// a member has come after a start of the node; [`Invalid`](crate::ErrorKind::Invalid), [`NotFound`](crate::ErrorKind::NotFound), and those of every call. After
-    /// these it had no effect; after [`Timeout`](crate::ErrorKind::Timeout),
-    /// [`Unavailable`](crate::ErrorKind::Unavailable) and [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) it may
+    /// a member has come after a start of the node; [`Invalid`](crate::ErrorKind::Invalid),
+    /// [`NotFound`](crate::ErrorKind::NotFound), and those of every call. After these it had no effect; after
+    /// [`Timeout`](crate::ErrorKind::Timeout), another [`Unavailable`](crate::ErrorKind::Unavailable) and
+    /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) it may
     /// have had it, and calling again with the same step finds out.
     ///
     /// ```no_run

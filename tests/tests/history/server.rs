@@ -117,12 +117,12 @@ impl Server {
 
     /// SIGSTOP: it is there, and does nothing.
     pub(crate) fn pause(&self) {
-        self.running().pause();
+        self.running().freeze();
     }
 
     /// SIGCONT.
     pub(crate) fn go_on(&self) {
-        self.running().signal(Signal::CONT);
+        self.running().resume();
     }
 
     fn running(&self) -> &Node {

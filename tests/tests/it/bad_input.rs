@@ -240,9 +240,9 @@ fn a_server_that_is_not_there() {
 #[test]
 fn a_server_that_does_not_answer() {
     let (_dir, node, program) = node();
-    node.signal(rustix::process::Signal::STOP);
+    node.freeze();
     let outcome = program.run(["topic", "list", "--timeout", "0.3"]);
-    node.signal(rustix::process::Signal::CONT);
+    node.resume();
     assert!(matches!(outcome.code, 3 | 124), "{outcome:?}");
     assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
 }

@@ -56,7 +56,8 @@ fn a_group_reads_on_where_it_was_and_is_reset_and_deleted() {
         (&["group", "reset", "g"], 2, "--to"),
         (&["consume", "t", "--group", "g", "--from", "7"], 2, "logmill group reset"),
         (&["consume", "t", "--group", "g", "--partition", "0"], 2, "cannot be used with"),
-        (&["consume", "t", "--group", "g", "--session-timeout", "0.5"], 2, "1,000"),
+        (&["consume", "t", "--group", "g", "--session-timeout", "0.5"], 2, "from 1 to 1800"),
+        (&["consume", "t", "--group", "g", "--session-timeout", "9999999"], 2, "from 1 to 1800"),
         (&["consume", "t", "--session-timeout", "5"], 2, "--group"),
         (&["consume", "nowhere", "--group", "g"], 5, "nowhere"),
     ] {

@@ -1,7 +1,11 @@
 //! Groups: units are shared among members, move when they have to, and are committed by their owners alone.
 
 use std::future::Future;
+use std::io;
+use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -13,8 +17,9 @@ use logmill_log::env::Clock as _;
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::Offset;
 
+use crate::common::hook_fs::{Call, hooked, is_segment};
 use crate::common::members::{assigned, committed, three_records_each};
-use crate::common::{Node, on, simulated};
+use crate::common::{Node, config, on, simulated, with_env};
 
 fn join(node: &Node, request: JoinGroup) -> Result<Member, Error> {
     node.broker.join_group(&node.context, request)
@@ -404,6 +409,47 @@ fn a_deletion_that_may_not_be_on_disk_has_changed_nothing() {
         assert_eq!(gone.reason(), Reason::GroupNotFound);
         node.broker.close().unwrap();
     }
+}
+
+/// The disk has kept what its sync failed for, which the one before never does.
+#[test]
+fn a_deletion_that_failed_and_is_on_disk_is_taken_back_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let fails = Arc::new(AtomicBool::new(false));
+    let strikes = Arc::clone(&fails);
+    let hook = move |call, path: &Path| {
+        let is_meant =
+            call == Call::Sync && is_segment(path) && path.to_string_lossy().contains("internal/offsets");
+        if is_meant && strikes.swap(false, Ordering::Relaxed) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        Ok(())
+    };
+    let node = Node::open(with_env(&dir, hooked(hook)));
+    node.create("t", 1).unwrap();
+    for value in ["a", "b", "c"] {
+        node.say("t", 0, value).unwrap();
+    }
+    let mut member = subscriber(&node);
+    let mine = assigned(&node, &mut member);
+    commit(&node, &member, &mine, 2).unwrap();
+    member.handle().leave().unwrap();
+    let describe = |node: &Node| node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
+    while describe(&node).unowned[0].status != "unassigned" {
+        std::thread::yield_now();
+    }
+    fails.store(true, Ordering::Relaxed);
+    let told = node.wait(node.broker.delete_group(&node.context, "g")).unwrap_err();
+    assert_eq!(told.reason(), Reason::OutcomeUnknown, "{told}");
+    let offsets = |node: &Node| describe(node).offsets.iter().map(|it| it.offset).collect::<Vec<_>>();
+    assert_eq!(offsets(&node), [Offset(2)]);
+    // Where nothing is written anew, the failed log cannot be closed cleanly.
+    let _ = node.broker.close();
+    drop((member, node));
+
+    let node = Node::open(config(&dir));
+    assert_eq!(offsets(&node), [Offset(2)], "a start finds what the group was told");
+    node.broker.close().unwrap();
 }
 
 #[test]

@@ -205,6 +205,19 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         caught_by: GROUPS,
     },
     Mutant {
+        name: "group-change-that-failed-stands-after-a-start",
+        breaks: "an operator is told that a deletion failed, members are told where the group was, and a start forgets it",
+        file: "broker/src/offsets/rewrite.rs",
+        find: "                Err(_) => {
+                    core.offsets.say_again(&core, changes.into_iter().map(|(key, _)| key).collect()).await;
+                }",
+        replace: "                Err(_) => (),",
+        caught_by: Catcher::new(
+            "behaviour",
+            "groups::a_deletion_that_failed_and_is_on_disk_is_taken_back_there",
+        ),
+    },
+    Mutant {
         name: "group-dry-reset-resets",
         breaks: "an operator who asks what a reset would do has done it",
         file: "broker/src/group/rewrite.rs",

@@ -323,9 +323,10 @@ impl State {
             owned.commits_under_way -= 1;
             match &error {
                 None => owned.committed(&commit.offsets),
-                // Tried again at the next tick.
+                // Tried again at the next tick, or when the handler has done more: not as soon as a good one.
                 Some(error) if commit.answer.is_none() && may_be_tried_again(error) => {
                     owned.not_committed(&commit.offsets);
+                    owned.paced_until = None;
                 }
                 Some(_) => {}
             }

@@ -225,6 +225,7 @@ fn a_commit_that_failed_for_a_while_is_tried_again_and_holds_the_unit_until_then
     assert_eq!(said(&mut state)[0], "commit 1");
     answer(&mut state, 1, Some((Code::ResourceExhausted, "DISK_FULL")));
     assert_eq!(said(&mut state), [""; 0]);
+    assert_eq!(state.commit_due(), None, "at the next tick, and not as soon as after a good one");
     state.tick();
     assert_eq!(said(&mut state), ["commit 1", "heartbeat"]);
     answer(&mut state, 2, None);
