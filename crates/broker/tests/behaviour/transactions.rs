@@ -318,6 +318,26 @@ fn what_was_acknowledged_as_written_and_lost_is_never_committed() {
     node.broker.close().unwrap();
 }
 
+/// The partition that has lost a record was opened again, and all that came since is on disk.
+#[test]
+fn what_was_lost_is_missed_also_where_the_transaction_went_on_in_the_partition() {
+    let sim = Sim::new(9);
+    let node = node(&sim);
+    let mut writer = Writer::begin(&node, "shop").unwrap();
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/topics/*"));
+    writer.send_with(0, "lost", Acks::Written).unwrap();
+    // With its sync the other one is lost, too.
+    writer.send(0, "refused").unwrap_err();
+    sim.scheduler.run_for(Duration::from_secs(1));
+    // The log that was opened again knows nothing of either.
+    writer.sent = [0; 2];
+    writer.send(0, "on disk").unwrap();
+    let told = writer.end(Outcome::Commit).unwrap_err();
+    assert_eq!(told.reason(), Reason::TransactionAborted, "{told}");
+    assert_eq!(read(&node), [vec![], Vec::<String>::new()]);
+    node.broker.close().unwrap();
+}
+
 #[test]
 fn what_was_acknowledged_as_written_and_lost_with_the_power_is_never_committed() {
     let mut sim = Sim::new(10);

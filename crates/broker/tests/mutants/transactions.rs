@@ -47,7 +47,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "broker/src/transaction/admit.rs",
         find: "for (generation, last) in written {",
         replace: "if let Some((generation, last)) = written.into_iter().next_back() {",
-        caught_by: GROUPS,
+        caught_by: Catcher::new(
+            "behaviour",
+            "transactions::what_was_lost_is_missed_also_where_the_transaction_went_on_in_the_partition",
+        ),
     },
     Mutant {
         name: "txn-stable-before-its-marker",
@@ -99,7 +102,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "broker/src/transaction/recover.rs",
         find: "self.of.filter(|(_, known)| self.decided.is_none() || !is_out_of_reach(core, known));",
         replace: "self.of;",
-        caught_by: GROUPS,
+        caught_by: MANY_GROUPS,
     },
     Mutant {
         name: "txn-take-over-tells-the-new-epoch",
