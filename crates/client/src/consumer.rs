@@ -122,7 +122,8 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Begin at the end of partitions for which nothing is committed, and not at their first record.
+    /// Begin at the end of partitions for which nothing is committed, and not at their first record. That place is
+    /// committed before the consumer hears of the partition: nothing is passed over if it breaks off before it commits.
     pub fn start_at_latest(mut self) -> ConsumerBuilder {
         self.join.start = Some(v1::position::Edge::Latest.into());
         self

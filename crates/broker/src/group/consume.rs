@@ -5,24 +5,29 @@
 //! or a loss takes them away at once, with what has been read of them already.
 //!
 //! A partition begins where the group has committed, and says so with the epoch of what it has, as every reader does.
+//! Where it is to begin at the latest, nothing being committed, that place is committed before the member hears of its
+//! unit: else whoever has the unit after a break would begin at what is the latest by then, and nobody would read what
+//! came in between.
 //! What retention has taken before the group has read it is gone: it goes on at the earliest record that there is, also
 //! where the member would begin at the latest if nothing were committed. The node's log says so, and
 //! [`from_offset`](PartitionData::from_offset) of the data shows it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::{Future, pending, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
 use logmill_record::Offset;
 
-use super::{Assignment, GroupEvent, JoinGroup, Member, MemberHandle};
+use super::{AssignedPartition, Assignment, CommittedOffset, GroupEvent, JoinGroup, Member, MemberHandle};
 use crate::broker::Broker;
 use crate::budget::Budget;
 use crate::context::RequestContext;
 use crate::error::{Error, Reason};
-use crate::fetch::{Credit, FetchFrom, Isolation, PartitionData, Reader, ReplyRoom};
+use crate::fetch::{Credit, FetchFrom, Isolation, PartitionData, Reader, ReplyRoom, locate};
+use crate::offsets::OffsetToCommit;
 use crate::topic::Position;
 
 /// A member that comes, or comes again, to be given the records of its units.
@@ -52,7 +57,8 @@ pub enum ConsumeStart {
     /// At the first record that is kept.
     #[default]
     Earliest,
-    /// Behind the last one that is there.
+    /// Behind the last one that is there when the unit is assigned, which is committed at once: whoever has the unit
+    /// next goes on there, also if nothing else was committed.
     Latest,
 }
 
@@ -87,8 +93,22 @@ pub struct Consumer {
     /// The places of each unit that is read.
     units: BTreeMap<String, Vec<usize>>,
     places: BTreeMap<usize, UnitPlace>,
+    /// An assignment that is not told before where it begins is on disk.
+    beginning: Option<Beginning>,
     /// Why it is no member any more.
     closed: Option<Error>,
+}
+
+/// An assignment with the place where it begins, which is being committed.
+struct Beginning {
+    assignment: Assignment,
+    commit: Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>,
+}
+
+impl fmt::Debug for Beginning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Beginning").field("assignment", &self.assignment).finish_non_exhaustive()
+    }
 }
 
 /// Of which unit a place of the reader is.
@@ -159,7 +179,7 @@ impl Broker {
         let room = ReplyRoom::new(core.replies.clone(), own);
         let reader = Reader::empty(core, room, credit);
         let (units, places) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Consumer { member, reader, isolation, start, units, places, closed: None })
+        Ok(Consumer { member, reader, isolation, start, units, places, beginning: None, closed: None })
     }
 }
 
@@ -211,7 +231,28 @@ impl Consumer {
         self.reader.end_last(error);
     }
 
+    /// The next thing to hear, or to read.
     async fn came(&mut self) -> Came {
+        if let Some(began) = self.began().await {
+            return Came::Event(began);
+        }
+        let came = self.heard_or_read().await;
+        let Came::Event(GroupEvent::Assigned(assignment)) = came else { return came };
+        self.beginning = self.begins(&assignment);
+        Came::Event(self.began().await.unwrap_or(GroupEvent::Assigned(assignment)))
+    }
+
+    /// Waits until the assignment that begins at the latest may be told. One that is stale by now is lost next.
+    async fn began(&mut self) -> Option<GroupEvent> {
+        let committed = self.beginning.as_mut()?.commit.as_mut().await;
+        let Beginning { assignment, .. } = self.beginning.take()?;
+        Some(match committed {
+            Err(error) if error.reason() != Reason::StaleAssignment => GroupEvent::Closed(error),
+            _ => GroupEvent::Assigned(assignment),
+        })
+    }
+
+    async fn heard_or_read(&mut self) -> Came {
         let Self { member, reader, .. } = self;
         let mut event = pin!(member.next());
         let mut data = pin!(async {
@@ -226,6 +267,37 @@ impl Consumer {
             Poll::Pending => data.as_mut().poll(context),
         })
         .await
+    }
+
+    /// Commits where a unit begins at the latest, unless it does so nowhere.
+    fn begins(&self, assignment: &Assignment) -> Option<Beginning> {
+        if self.start != ConsumeStart::Latest || assignment.partitions.iter().all(|of| of.committed.is_some())
+        {
+            return None;
+        }
+        let mut assignment = assignment.clone();
+        let (unit, epoch) = (assignment.unit.clone(), assignment.epoch);
+        let mut commits = Vec::new();
+        for of in assignment.partitions.iter_mut().filter(|of| of.committed.is_none()) {
+            // What cannot be read says so in its data.
+            let Some(offset) = self.latest(of) else { continue };
+            of.committed = Some(CommittedOffset { offset, last_epoch: None, metadata: String::new() });
+            let start = OffsetToCommit::new(of.topic.as_str(), of.partition, offset);
+            commits.push(self.handle().commit(&unit, epoch, vec![start]));
+        }
+        let commit = async move {
+            for commit in commits {
+                commit.await?;
+            }
+            Ok(())
+        };
+        Some(Beginning { assignment, commit: Box::pin(commit) })
+    }
+
+    fn latest(&self, of: &AssignedPartition) -> Option<Offset> {
+        let topic = self.handle().core.catalog.topic(&of.topic).ok().filter(|it| it.id == of.topic_id)?;
+        let located = locate(topic.partition(of.partition).ok()?, Position::Latest, self.isolation);
+        Some(located.ok()?.0)
     }
 
     /// Begins to read what it has got, and stops to read what it has not any more.

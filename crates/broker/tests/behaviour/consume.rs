@@ -10,7 +10,7 @@ use logmill_broker::{
     Assignment, Config, Consume, ConsumeStart, Consumed, Consumer, DeleteRecords, GroupEvent, JoinGroup,
     Limits, LostUnit, OffsetToCommit, Reason, Subscribe, UnitData,
 };
-use logmill_log::sim::{Sim, SimRandom};
+use logmill_log::sim::{Fault, Op, Rule, Sim, SimRandom};
 use logmill_record::Offset;
 
 use crate::common::members::three_records_each;
@@ -189,6 +189,46 @@ fn a_partition_begins_at_the_commit_or_else_where_the_member_says() {
 }
 
 #[test]
+fn whoever_begins_at_the_latest_misses_nothing_that_comes_before_its_first_commit() {
+    let sim = Sim::new(12);
+    let node = three_records_each(&sim, 1);
+    let latest = || {
+        let request = Consume::new(JoinGroup::topics("g", ["t"]), PLENTY);
+        Consume { start: ConsumeStart::Latest, ..request }
+    };
+    let mut member = consume(&node, latest());
+    let began = assigned(&node, &mut member).partitions.remove(0).committed.unwrap();
+    assert_eq!(began.offset, Offset(3));
+    // It breaks off and has committed nothing; a record comes; the node is started again.
+    drop(member);
+    node.say("t", 0, "while nobody was there").unwrap();
+    node.broker.close().unwrap();
+    let node = simulated(&sim);
+    let mut member = consume(&node, latest());
+    sim.scheduler.run_for(Duration::from_secs(60));
+    assigned(&node, &mut member);
+    assert_eq!(read(&node, &mut member, 1), ["while nobody was there"]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_unit_whose_latest_place_cannot_be_committed_is_not_assigned() {
+    let sim = Sim::new(13);
+    let node = three_records_each(&sim, 1);
+    // The first sync is that of the assignment, the second that of the place.
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/internal/offsets/*").nth(2));
+    let request = Consume::new(JoinGroup::topics("g", ["t"]), PLENTY);
+    let mut member = consume(&node, Consume { start: ConsumeStart::Latest, ..request });
+    let GroupEvent::Closed(error) = event(&node, &mut member) else { panic!("its place is not on disk") };
+    assert_eq!(error.reason(), Reason::OutcomeUnknown, "{error}");
+    drop(member);
+    let mut member = consumer(&node);
+    sim.scheduler.run_for(Duration::from_secs(60));
+    assert_eq!(assigned(&node, &mut member).partitions[0].committed, None);
+    let _ = node.broker.close();
+}
+
+#[test]
 fn a_group_goes_on_at_the_earliest_where_retention_has_taken_what_it_had_not_read() {
     let sim = Sim::new(5);
     let node = three_records_each(&sim, 1);
@@ -200,7 +240,7 @@ fn a_group_goes_on_at_the_earliest_where_retention_has_taken_what_it_had_not_rea
         let request = Consume::new(JoinGroup::topics("g", ["t"]), credit);
         consume(&node, Consume { start: ConsumeStart::Latest, ..request })
     };
-    let mut member = join(PLENTY);
+    let mut member = consumer(&node);
     let mine = assigned(&node, &mut member);
     commit(&node, &member, &mine, 1);
     member.handle().leave().unwrap();
