@@ -1,8 +1,8 @@
 //! What a group costs its readers: the same records through a member of a group and through a plain subscription.
 //!
 //! The member commits by itself, as it does unless told otherwise; a row without commits tells what of the difference is
-//! theirs. Each round is a new group, which begins at the first record; both times begin before the first message and end with the last record, so the join is part of the one, and
-//! the last commit, which comes when the member leaves, is not.
+//! theirs. Each round is a new group, which begins at the first record; both times begin before the first message and end
+//! with the last record, so the join is part of the one, and the last commit, which comes when the member leaves, is not.
 
 use std::cell::Cell;
 use std::path::Path;
