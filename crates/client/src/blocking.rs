@@ -20,9 +20,12 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout;
 
 use crate::{
     ClientBuilder, CommittedStep, ConsumerBuilder, ConsumerEvent, Delivered, Error, ErrorKind,
@@ -209,6 +212,17 @@ pub struct Subscription {
     runtime: Arc<Runtime>,
 }
 
+impl Subscription {
+    /// The next item, or `None` if none comes in this time.
+    ///
+    /// # Errors
+    /// Those that the iterator gives; [`Closed`](ErrorKind::Closed) after the last item.
+    pub fn next_within(&mut self, limit: Duration) -> Result<Option<PartitionData>, Error> {
+        let next = async { timeout(limit, self.inner.next()).await };
+        within(self.runtime.wait(next)?)
+    }
+}
+
 impl Iterator for Subscription {
     type Item = Result<PartitionData, Error>;
 
@@ -226,6 +240,37 @@ pub struct Consumer {
 }
 
 impl Consumer {
+    /// What happens next, or `None` if nothing does in this time: for a program that has to look after something else as
+    /// well, such as whether it is to stop.
+    ///
+    /// # Errors
+    /// Those that the iterator gives; [`Closed`](ErrorKind::Closed) after the last item.
+    ///
+    /// ```no_run
+    /// # fn example(mut consumer: logmill_client::blocking::Consumer, stop: &std::sync::atomic::AtomicBool)
+    /// # -> Result<(), logmill_client::Error> {
+    /// use std::sync::atomic::Ordering;
+    /// use std::time::Duration;
+    ///
+    /// while !stop.load(Ordering::Relaxed) {
+    ///     if let Some(event) = consumer.next_within(Duration::from_millis(100))? {
+    ///         println!("{event:?}");
+    ///     }
+    /// }
+    /// consumer.close()
+    /// # }
+    /// ```
+    pub fn next_within(&mut self, limit: Duration) -> Result<Option<ConsumerEvent>, Error> {
+        let next = async { timeout(limit, self.inner.next()).await };
+        within(self.runtime.wait(next)?)
+    }
+
+    /// What commits for this consumer, for other threads.
+    #[must_use]
+    pub fn committer(&self) -> Committer {
+        Committer { inner: self.inner.committer(), runtime: Arc::clone(&self.runtime) }
+    }
+
     /// As [`crate::Consumer::commit`].
     ///
     /// # Errors
@@ -248,6 +293,37 @@ impl Iterator for Consumer {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.runtime.wait(self.inner.next()).unwrap_or_else(|error| Some(Err(error)))
+    }
+}
+
+/// A [`crate::Committer`], each of whose commits waits. A clone is the same.
+#[derive(Clone, Debug)]
+pub struct Committer {
+    inner: crate::Committer,
+    runtime: Arc<Runtime>,
+}
+
+impl Committer {
+    /// As [`crate::Committer::commit`].
+    ///
+    /// # Errors
+    /// The same.
+    pub fn commit(&self, unit: &UnitEpoch, offsets: &[OffsetToCommit]) -> Result<(), Error> {
+        self.runtime.wait(self.inner.commit(unit, offsets))?
+    }
+
+    /// As [`crate::Committer::warmed`].
+    pub fn warmed(&self, unit: &str) {
+        self.inner.warmed(unit);
+    }
+}
+
+/// What came within a time, of something that may end.
+fn within<T>(next: Result<Option<Result<T, Error>>, Elapsed>) -> Result<Option<T>, Error> {
+    match next {
+        Ok(Some(item)) => item.map(Some),
+        Ok(None) => Err(Error::new(ErrorKind::Closed, "CLOSED", "it has ended, and nothing more comes")),
+        Err(_) => Ok(None),
     }
 }
 

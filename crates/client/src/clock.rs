@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use logmill_record::TimestampMs;
+use tokio::time::Instant;
 
 #[derive(Clone)]
 pub(crate) struct Clock(Arc<dyn Fn() -> TimestampMs + Send + Sync>);
@@ -37,4 +38,10 @@ impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Clock")
     }
+}
+
+/// So long from now; "never" is some thirty years.
+pub(crate) fn deadline_in(limit: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    Instant::now() + limit.min(FAR)
 }

@@ -18,15 +18,18 @@ use logmill_proto::v1;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 
+use crate::clock::deadline_in;
 use crate::convert::partition_to;
 use crate::{Client, Error, Isolation, OffsetToCommit, UnitEpoch};
 use driver::Shared;
 use state::State;
 
-/// How long a node may take to end the stream of a consumer that has left.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// How long a node may take to end the stream of a consumer that leaves.
+const GOODBYE: Duration = Duration::from_secs(5);
+/// As long is tried to tell it where there is no stream.
+const GOODBYE_UNHEARD: Duration = Duration::from_secs(1);
 
 /// A consumer that is about to join its group; from [`Client::consumer`].
 #[derive(Clone, Debug)]
@@ -221,8 +224,8 @@ impl Consumer {
     /// that is within its session.
     ///
     /// # Errors
-    /// An error that waiting may heal comes after `reconnect_timeout` of trying, and one of a commit that cannot succeed
-    /// once; after both it goes on. Any other error is the last item, such as `MEMBER_UNKNOWN` when another member has
+    /// An error that waiting may heal comes after `reconnect_timeout` of trying, and the refusal of a commit that cannot
+    /// succeed before anything else; after both it goes on. Any other error is the last item, such as `MEMBER_UNKNOWN` when another member has
     /// come with its instance id; then comes `None`.
     pub async fn next(&mut self) -> Option<Result<ConsumerEvent, Error>> {
         let commits_later = self.shared.change(|state| {
@@ -284,35 +287,35 @@ impl Consumer {
     /// once.
     ///
     /// # Errors
-    /// What was handed out could not be committed, and may come to another member.
+    /// What was handed out could not be committed, and may come to another member. Or all of it is committed and the node
+    /// could not be told that the consumer leaves ([`Unavailable`](crate::ErrorKind::Unavailable)): the others have its
+    /// units when its session is over.
     pub async fn close(mut self) -> Result<(), Error> {
-        let deadline = Instant::now() + self.shared.client.request_timeout();
-        self.shared.change(|state| {
-            state.take_trouble();
-            state.close();
-        });
+        let deadline = deadline_in(self.shared.client.request_timeout());
+        self.shared.change(State::close);
         let settled = async {
             while !self.shared.state.lock().is_settled() {
                 self.shared.settled.notified().await;
             }
         };
         let is_late = timeout_at(deadline, settled).await.is_err();
-        let (trouble, was_over) = self.shared.change(|state| {
+        let (failure, was_over, is_joined) = self.shared.change(|state| {
             let was_over = state.over;
             state.leave();
-            (state.take_trouble(), was_over)
+            (state.take_failure(), was_over, state.joined)
         });
+        let limit = if is_joined { GOODBYE } else { GOODBYE_UNHEARD };
         if let Some(mut driver) = self.driver.take()
-            && timeout(GOODBYE, &mut driver).await.is_err()
+            && timeout(limit, &mut driver).await.is_err()
         {
             driver.abort();
         }
-        match trouble {
+        let peer = self.shared.client.peer();
+        match failure {
             Some(error) => Err(error),
-            None if is_late => {
-                Err(self.shared.client.peer().timeout("a commit", self.shared.client.request_timeout()))
-            }
+            None if is_late => Err(peer.timeout("a commit", self.shared.client.request_timeout())),
             None if was_over => Err(state::closed()),
+            None if !self.shared.state.lock().left => Err(peer.not_left()),
             None => Ok(()),
         }
     }

@@ -46,10 +46,11 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// No node is there, the connection broke, or the node is shutting down. No records were appended; a topic
-    /// may still have been created or deleted if the connection broke. The same call may succeed later.
+    /// No node is there, the connection broke, or the node is shutting down. No records were appended; something else
+    /// that was asked for, such as a topic or a commit of offsets, may still have been done if the connection broke. The
+    /// same call may succeed later.
     Unavailable,
-    /// No answer came in time. No records were appended; a topic may still have been created or deleted.
+    /// No answer came in time. No records were appended; something else that was asked for may still have been done.
     Timeout,
     /// There is no such topic or partition.
     NotFound,
@@ -73,8 +74,8 @@ pub enum ErrorKind {
     Exhausted,
     /// The state of what was asked for does not allow it now, such as a partition that cannot be written.
     Conflict,
-    /// The records may have been appended or not, and nothing that this client could ask would tell. It does not
-    /// send them again any more. The reason is `OUTCOME_UNKNOWN`; `INTERNAL_FAULT` if a fault in the node's program
+    /// The records may have been appended or not, or the transaction or step committed. The client does not send them
+    /// again any more; the call says how to find out, if one can. The reason is `OUTCOME_UNKNOWN`; `INTERNAL_FAULT` if a fault in the node's program
     /// ended the call; or `UNEXPECTED_ANSWER`.
     OutcomeUnknown,
     /// Stored or received bytes are not what was written.

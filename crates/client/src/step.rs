@@ -1,6 +1,7 @@
 //! Steps: what a unit of a group has made of what it read, and how far it has read, in one transaction and one call.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,9 +12,9 @@ use logmill_record::{Batch, Offset, TimestampMs};
 
 use crate::convert::{offset_from, partition_from, partition_to};
 use crate::producer::ask;
-use crate::{Client, Error, OffsetToCommit, ProducerRecord, UnitEpoch};
+use crate::{Client, Error, ErrorKind, OffsetToCommit, ProducerRecord, UnitEpoch};
 
-/// What a node takes in one message.
+/// How large a message is made; a node takes at least 4 MiB.
 const MESSAGE_BYTES: usize = 1 << 20;
 /// What a record or a header takes in a message beyond its bytes, at most.
 const OVERHEAD_BYTES: usize = 32;
@@ -170,6 +171,16 @@ impl Step {
             total_bytes: i64::try_from(self.total_bytes).unwrap_or(i64::MAX),
         })
     }
+
+    /// An answer was lost, and this came when it was sent again, or nothing better.
+    fn outcome_unknown(&self, last: Error) -> Error {
+        let message = format!(
+            "it is not known whether step {} of unit {:?} of group {:?} is committed, because an answer was lost: \
+             {last}; commit the same step again, which finds out",
+            self.sequence, self.unit.unit, self.group
+        );
+        Error::new(ErrorKind::OutcomeUnknown, "OUTCOME_UNKNOWN", message).with_source(last)
+    }
 }
 
 /// A step that is committed; from [`Client::commit_step`].
@@ -210,10 +221,10 @@ impl Client {
     /// by now, and `STEP_OUT_OF_SEQUENCE` for a step that does not follow on the last one of its unit, or has its number
     /// and other offsets; [`Unavailable`](crate::ErrorKind::Unavailable) with `UNIT_UNDECLARED` for a named unit before
     /// a member has come after a start of the node; [`Invalid`](crate::ErrorKind::Invalid),
-    /// [`NotFound`](crate::ErrorKind::NotFound), and those of every call. After these it had no effect; after
-    /// [`Timeout`](crate::ErrorKind::Timeout), another [`Unavailable`](crate::ErrorKind::Unavailable) and
-    /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) it may
-    /// have had it, and calling again with the same step finds out.
+    /// [`NotFound`](crate::ErrorKind::NotFound), and those of every call. After these this call had no effect. After
+    /// [`OutcomeUnknown`](crate::ErrorKind::OutcomeUnknown) it may have had it: an answer was lost, and what became of
+    /// the step when it was sent again is the [source](std::error::Error::source) of the error. Calling again with the
+    /// same step finds out; where the unit is another member's by then, the last step in its next assignment tells.
     ///
     /// ```no_run
     /// use logmill_client::{Client, OffsetToCommit, ProducerRecord, Step, UnitEpoch};
@@ -233,11 +244,19 @@ impl Client {
         let records = step.messages.iter().cloned().map(Request::Records);
         let records = records.map(|request| v1::CommitStepRequest { request: Some(request) });
         let messages: Vec<_> = std::iter::once(header).chain(records).collect();
+        let is_unknown = AtomicBool::new(false);
         let sent = ask(step.timeout, || async {
             let messages = tokio_stream::iter(messages.clone());
-            self.call("CommitStep", self.transactions_rpc().commit_step(messages)).await
+            let sent = self.append_call(self.transactions_rpc().commit_step(messages)).await;
+            if sent.as_ref().is_err_and(|error| error.kind() == ErrorKind::OutcomeUnknown) {
+                is_unknown.store(true, Ordering::Relaxed);
+            }
+            sent
         });
-        let v1::CommitStepResponse { appended, duplicate } = sent.await?;
+        let sent = sent.await.map_err(|error| {
+            if is_unknown.load(Ordering::Relaxed) { step.outcome_unknown(error) } else { error }
+        });
+        let v1::CommitStepResponse { appended, duplicate } = sent?;
         let appended = appended.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
         Ok(CommittedStep { appended, duplicate })
     }

@@ -109,8 +109,20 @@ pub(super) async fn run(shared: Arc<Shared>, first: Replies) {
             }
             Err(error) => error,
         };
-        if shared.state.lock().leaving {
+        if error.reason() == "MEMBER_UNKNOWN" {
+            // Whoever leaves need not be told of it.
+            shared.change(State::stream_ended);
+        }
+        let (leaving, left) = {
+            let state = shared.state.lock();
+            (state.leaving, state.left)
+        };
+        if left || (leaving && !error.kind().is_retriable()) {
             return;
+        }
+        if leaving {
+            // Who closes the consumer does not wait for long.
+            backoff.reset();
         }
         if !may_join_again(&shared, &error) {
             shared.change(|state| state.fail(error));
@@ -170,7 +182,10 @@ async fn read(shared: &Shared, mut replies: Replies) -> Error {
         let taken = match message {
             Ok(Some(v1::ConsumeResponse { reply: Some(reply) })) => shared.change(|state| state.reply(reply)),
             Ok(Some(_)) => Err(Error::nonsense("a message of a group that says nothing")),
-            Ok(None) => Err(shared.client.peer().broken("the node ended the stream")),
+            Ok(None) => {
+                shared.change(State::stream_ended);
+                Err(shared.client.peer().broken("the node ended the stream"))
+            }
             Err(status) => Err(shared.client.peer().error(&status)),
         };
         if let Err(error) = taken {

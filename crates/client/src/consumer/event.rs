@@ -57,6 +57,10 @@ pub enum LostWhy {
     Gone,
     /// The node had not heard of the consumer for its session time-out, and has given the unit to others.
     Expired,
+    /// A partition of it has lost records that the consumer was given: those of a relaxed topic that were not on disk
+    /// when the node went down, say. Which, says the error that comes next, of the kind
+    /// [`Truncated`](crate::ErrorKind::Truncated). The unit is assigned again, at what is committed.
+    Truncated,
     /// What a newer node says, and this client does not know.
     Unknown,
 }
@@ -65,8 +69,9 @@ impl fmt::Display for LostWhy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             LostWhy::RevokeTimedOut => "it was not given up in time",
-            LostWhy::Gone => "its topic is gone",
+            LostWhy::Gone => "its topic was deleted, or is not asked for any more",
             LostWhy::Expired => "the session was over",
+            LostWhy::Truncated => "it has lost records that were read from it",
             LostWhy::Unknown => "the node does not say why",
         })
     }

@@ -12,9 +12,10 @@ use std::task::Waker;
 use std::time::Duration;
 
 use logmill_proto::v1;
+use logmill_proto::v1::chunk::Data;
 use logmill_proto::v1::consume_request::Request;
 use logmill_proto::v1::consume_response::Reply;
-use logmill_record::Offset;
+use logmill_record::{Batch, Offset};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -27,6 +28,9 @@ use crate::{Error, ErrorKind, OffsetToCommit, PartitionData, UnitEpoch};
 /// Between two commits of the consumer's own for a unit: each costs the node a sync, and of two so close the second says
 /// what the first did.
 const COMMIT_PACE: Duration = Duration::from_millis(10);
+
+/// A node takes so many in one commit unless it is told otherwise (`max_step_partitions`).
+const MOST_OFFSETS: usize = 1_000;
 
 pub(super) type Answer = oneshot::Sender<Result<(), Error>>;
 
@@ -62,10 +66,17 @@ pub(super) struct State {
     /// What is done is committed without waiting for more.
     closing: bool,
     pub(super) leaving: bool,
+    /// The node has heard that it leaves.
+    pub(super) left: bool,
     pub(super) requests_waker: Option<Waker>,
 
-    /// Something went wrong that the handler has to know.
-    trouble: Option<Error>,
+    /// What the handler has to know before it goes on: a commit of the consumer's own that was refused for good, a
+    /// partition that has lost what was read from it.
+    trouble: VecDeque<Error>,
+    /// The node has not been reached for long, and the handler does not know.
+    unreachable: Option<Error>,
+    /// Why nothing comes any more, as long as the handler does not know.
+    ended: Option<Error>,
     /// Nothing comes any more.
     pub(super) over: bool,
 }
@@ -76,6 +87,8 @@ struct Commit {
     offsets: Vec<OffsetToCommit>,
     /// Who waits for the answer; nobody for a commit of the consumer's own.
     answer: Option<Answer>,
+    /// It went out on a stream that broke before the answer.
+    again: bool,
 }
 
 impl State {
@@ -101,8 +114,11 @@ impl State {
             outgoing: VecDeque::new(),
             closing: false,
             leaving: false,
+            left: false,
             requests_waker: None,
-            trouble: None,
+            trouble: VecDeque::new(),
+            unreachable: None,
+            ended: None,
             over: false,
         }
     }
@@ -135,6 +151,9 @@ impl State {
         }
         let own: Vec<u64> =
             self.commits.iter().filter(|(_, commit)| commit.answer.is_none()).map(|(&id, _)| id).collect();
+        for commit in self.commits.values_mut() {
+            commit.again = true;
+        }
         for id in own {
             let Some(commit) = self.commits.remove(&id) else { continue };
             if let Some(owned) = self.owned(&commit.unit) {
@@ -221,6 +240,11 @@ impl State {
         }
     }
 
+    /// The node has ended the stream without an error, as it does when a member has left.
+    pub(super) fn stream_ended(&mut self) {
+        self.left = self.leaving;
+    }
+
     fn assign(&mut self, assignment: Assignment) {
         let unit = assignment.unit.clone();
         if self.given_up.get(&unit.unit).is_some_and(|&epoch| epoch >= unit.epoch) {
@@ -289,7 +313,10 @@ impl State {
         let Some(owned) = self.owned(&unit).filter(|owned| !owned.revoked) else {
             return self.leave_out(data);
         };
-        let floor = owned.received(&data.topic, partition);
+        let (floor, epoch) = owned.received(&data.topic, partition);
+        if let Some(from) = diverges(&data, floor, epoch) {
+            return Err(self.take_back_lost(&unit, &data.topic, partition, from));
+        }
         let next = Offset::try_from(data.next_offset).unwrap_or_default();
         // After a break the node goes on at what is committed, and some of it has been here already.
         if data.error.is_none() && next <= floor {
@@ -297,11 +324,23 @@ impl State {
         }
         let data = PartitionData::received(data, floor)?;
         if data.error.is_none() {
-            owned.set_received(&data.topic, partition, data.next_offset);
+            owned.set_received(&data.topic, partition, data.next_offset, data.last_epoch);
         }
         self.unread_bytes += data.size_bytes();
         self.data.push_back(UnitRecords { unit, data });
         Ok(())
+    }
+
+    /// Records that were received are not in the partition any more, and others have their offsets, from `from` on. The
+    /// unit is begun again, at what is committed, on another stream: this error ends the present one.
+    fn take_back_lost(&mut self, unit: &UnitEpoch, topic: &str, partition: u32, from: Offset) -> Error {
+        self.lose(unit, LostWhy::Truncated);
+        self.trouble.push_back(truncated(topic, partition, from));
+        Error::new(
+            ErrorKind::Unavailable,
+            "UNAVAILABLE",
+            "a partition has lost records, and its unit begins again",
+        )
     }
 
     fn leave_out(&mut self, data: v1::PartitionData) -> Result<(), Error> {
@@ -318,7 +357,11 @@ impl State {
 
     fn committed(&mut self, committed: v1::OffsetsCommitted) {
         let Some(commit) = self.commits.remove(&committed.correlation_id) else { return };
-        let error = committed.error.map(in_reply);
+        let mut error = committed.error.map(in_reply);
+        if commit.again && error.as_ref().is_some_and(|error| error.reason() == "COMMIT_WENT_BACK") {
+            // It was on disk, and so is one of those after it.
+            error = None;
+        }
         if let Some(owned) = self.owned(&commit.unit) {
             owned.commits_under_way -= 1;
             match &error {
@@ -340,7 +383,7 @@ impl State {
                 self.lose(&commit.unit, LostWhy::Expired);
             }
             (None, Some(error)) if !may_be_tried_again(&error) => {
-                self.trouble.get_or_insert(error);
+                self.trouble.push_back(error);
             }
             (None, Some(_)) => return,
             (None, None) => {}
@@ -357,12 +400,12 @@ impl State {
                 let _ = answer.send(Err(error.clone()));
             }
         }
-        self.trouble.get_or_insert(error);
+        self.ended = Some(error);
     }
 
-    /// The handler is told, and the consumer goes on.
+    /// The handler is told that the node cannot be reached, and the consumer goes on trying.
     pub(super) fn report(&mut self, error: Error) {
-        self.trouble.get_or_insert(error);
+        self.unreachable.get_or_insert(error);
     }
 }
 
@@ -390,6 +433,10 @@ impl State {
             }
             return Some(Ok(event));
         }
+        // Before the records: a handler that is always behind would never hear of it.
+        if let Some(error) = self.trouble.pop_front() {
+            return Some(Err(error));
+        }
         if let Some(records) = self.data.pop_front() {
             self.handed_out_bytes += records.data.size_bytes();
             if records.data.error.is_none()
@@ -399,7 +446,7 @@ impl State {
             }
             return Some(Ok(ConsumerEvent::Records(records)));
         }
-        self.trouble.take().map(Err)
+        self.unreachable.take().or_else(|| self.ended.take()).map(Err)
     }
 
     /// Commits by hand.
@@ -442,8 +489,9 @@ impl State {
         self.outgoing.push_back(Request::Leave(v1::LeaveGroup {}));
     }
 
-    pub(super) fn take_trouble(&mut self) -> Option<Error> {
-        self.trouble.take()
+    /// Why something that was handed out may come to another member, unless the handler was told.
+    pub(super) fn take_failure(&mut self) -> Option<Error> {
+        self.trouble.pop_front().or_else(|| self.ended.take())
     }
 
     /// Commits what is done, one commit for a unit at a time and none too soon after another, and gives up what is
@@ -465,7 +513,9 @@ impl State {
             }
         }
         for (unit, offsets) in to_commit {
-            self.start_commit(unit, offsets, None);
+            for part in offsets.chunks(MOST_OFFSETS) {
+                self.start_commit(unit.clone(), part.to_vec(), None);
+            }
         }
         let finished = self.units.iter().filter(|(_, owned)| owned.finished);
         let finished: Vec<UnitEpoch> =
@@ -478,7 +528,7 @@ impl State {
     fn start_commit(&mut self, unit: UnitEpoch, offsets: Vec<OffsetToCommit>, answer: Option<Answer>) {
         self.last_correlation += 1;
         let id = self.last_correlation;
-        let commit = Commit { unit, offsets, answer };
+        let commit = Commit { unit, offsets, answer, again: false };
         match commit.request(id) {
             Some(request) if self.joined => self.outgoing.push_back(request),
             // It goes out when the consumer has joined again.
@@ -513,6 +563,35 @@ impl Commit {
         let offsets = self.offsets.iter().map(OffsetToCommit::to_proto).collect::<Result<_, _>>().ok()?;
         Some(Request::Commit(v1::CommitOffsets { correlation_id, unit: Some(self.unit.to_proto()), offsets }))
     }
+}
+
+/// Where records begin that others stood in for when they were received before: below `floor`, up to which they came
+/// with `epoch`, a later leader epoch cannot be unless the partition has lost some.
+fn diverges(data: &v1::PartitionData, floor: Offset, epoch: Option<i32>) -> Option<Offset> {
+    let epoch =
+        epoch.filter(|&epoch| data.error.is_none() && data.last_epoch.is_some_and(|last| last > epoch))?;
+    let runs = data.chunks.iter().filter_map(|chunk| match &chunk.data {
+        Some(Data::Batches(run)) => Some(run.clone()),
+        _ => None,
+    });
+    let mut batches =
+        runs.flat_map(|mut run| std::iter::from_fn(move || Batch::split_from(&mut run).ok().flatten()));
+    let newer = |batch: &Batch| {
+        let header = batch.header();
+        header.base_offset < floor && header.leader_epoch > epoch
+    };
+    batches.find(newer).map(|batch| batch.header().base_offset)
+}
+
+fn truncated(topic: &str, partition: u32, from: Offset) -> Error {
+    let message = format!(
+        "partition {partition} of topic {topic} has lost records that were read from it, from offset {from} on, and has \
+         others there: take back what came of those; the unit begins again at what is committed"
+    );
+    let metadata = [("topic", topic.to_owned()), ("partition", partition.to_string())];
+    let diverging = [("diverging_offset", from.to_string())];
+    Error::new(ErrorKind::Truncated, "LOG_TRUNCATED", message)
+        .with_metadata(metadata.into_iter().chain(diverging))
 }
 
 /// Now, or after the consumer has joined again.

@@ -42,13 +42,20 @@ fn assign(state: &mut State, epoch: i32, committed: Option<i64>) {
 
 /// Records with these offsets; gives their bytes.
 fn data(state: &mut State, epoch: i32, offsets: std::ops::Range<u64>) -> usize {
+    data_of(state, epoch, &[(offsets, 1)]).unwrap()
+}
+
+/// Records with these offsets, each run of them appended in a leader epoch; gives their bytes.
+fn data_of(state: &mut State, epoch: i32, runs: &[(std::ops::Range<u64>, i32)]) -> Result<usize, Error> {
     let mut run = Vec::new();
-    for offset in offsets.clone() {
+    let appended =
+        runs.iter().flat_map(|(offsets, leader)| offsets.clone().map(move |offset| (offset, *leader)));
+    for (offset, leader) in appended {
         let mut builder = BatchBuilder::new();
         let record = NewRecord { timestamp: TimestampMs(0), key: None, value: Some(b"v"), headers: &[] };
         builder.push(&record).unwrap();
         let batch = builder.build().unwrap();
-        let prefix = logmill_record::stamped_prefix(batch.header(), Offset(offset), 1);
+        let prefix = logmill_record::stamped_prefix(batch.header(), Offset(offset), leader);
         run.extend_from_slice(&prefix);
         run.extend_from_slice(&batch.bytes()[prefix.len()..]);
     }
@@ -58,16 +65,19 @@ fn data(state: &mut State, epoch: i32, offsets: std::ops::Range<u64>) -> usize {
         appended_at_estimated: false,
         data: Some(Data::Batches(Bytes::from(run))),
     };
+    let (last, leader) = runs.last().unwrap();
+    let end = i64::try_from(last.end).unwrap();
     let data = v1::PartitionData {
         topic: "t".into(),
-        end_offset: i64::try_from(offsets.end).unwrap(),
-        next_offset: i64::try_from(offsets.end).unwrap(),
-        last_stable_offset: i64::try_from(offsets.end).unwrap(),
+        end_offset: end,
+        next_offset: end,
+        last_stable_offset: end,
+        last_epoch: Some(*leader),
         chunks: vec![chunk],
         ..v1::PartitionData::default()
     };
-    state.reply(Reply::Data(v1::UnitData { unit: Some(unit(epoch)), data: Some(data) })).unwrap();
-    bytes
+    state.reply(Reply::Data(v1::UnitData { unit: Some(unit(epoch)), data: Some(data) }))?;
+    Ok(bytes)
 }
 
 /// What the handler is given next, in a few words.
@@ -278,4 +288,109 @@ fn a_consumer_that_leaves_says_so_also_when_its_connection_breaks() {
     state.leave();
     rejoin(&mut state);
     assert_eq!(said(&mut state), ["leave"]);
+}
+
+#[test]
+fn a_commit_by_hand_that_was_on_disk_before_the_break_has_not_gone_back() {
+    let mut state = state(false);
+    assign(&mut state, 1, None);
+    let mut answers = Vec::new();
+    for offset in [5, 9] {
+        let (answer, answered) = oneshot::channel();
+        let unit = UnitEpoch::received(Some(unit(1))).unwrap();
+        state.commit(unit, vec![OffsetToCommit::new("t", 0, Offset(offset))], answer);
+        answers.push(answered);
+    }
+    assert_eq!(said(&mut state), ["commit 5", "commit 9"]);
+    rejoin(&mut state);
+    assert_eq!(said(&mut state), ["commit 5", "commit 9"]);
+    answer(&mut state, 1, Some((Code::FailedPrecondition, "COMMIT_WENT_BACK")));
+    answer(&mut state, 2, None);
+    assert!(answers.iter_mut().all(|it| it.try_recv().unwrap().is_ok()));
+    // One that goes back the first time does.
+    let (answered, mut told) = oneshot::channel();
+    let unit = UnitEpoch::received(Some(unit(1))).unwrap();
+    state.commit(unit, vec![OffsetToCommit::new("t", 0, Offset(3))], answered);
+    answer(&mut state, 3, Some((Code::FailedPrecondition, "COMMIT_WENT_BACK")));
+    assert_eq!(told.try_recv().unwrap().unwrap_err().reason(), "COMMIT_WENT_BACK");
+}
+
+#[test]
+fn a_commit_that_is_refused_for_good_is_told_before_more_records_and_at_the_close() {
+    let mut state = state(true);
+    assign(&mut state, 1, None);
+    let refuse = |state: &mut State, id| answer(state, id, Some((Code::InvalidArgument, "REQUEST_INVALID")));
+    for (id, next) in [(1, 0), (2, 2)] {
+        data(&mut state, 1, next..next + 1);
+        while handed_out(&mut state).unwrap() != next.to_string() {}
+        state.handled();
+        if id == 2 {
+            pass_pace(&mut state);
+        }
+        data(&mut state, 1, next + 1..next + 2);
+        refuse(&mut state, id);
+        if id == 1 {
+            assert_eq!(handed_out(&mut state).unwrap(), "REQUEST_INVALID");
+            assert_eq!(handed_out(&mut state).unwrap(), "1");
+        }
+    }
+    // Not asked for since: whoever closes is told.
+    state.close();
+    assert_eq!(state.take_failure().unwrap().reason(), "REQUEST_INVALID");
+}
+
+#[test]
+fn a_unit_of_very_many_partitions_is_committed_in_parts() {
+    let mut state = state(true);
+    let partition = |partition| v1::AssignedPartition {
+        topic: "t".into(),
+        partition,
+        ..v1::AssignedPartition::default()
+    };
+    let partitions = (0..2_500).map(partition).collect();
+    let assigned = v1::UnitAssigned { unit: Some(unit(1)), partitions, last_step: None };
+    state.reply(Reply::Assigned(assigned)).unwrap();
+    for partition in 0..2_500 {
+        let next = OffsetToCommit::new("t", partition, Offset(1));
+        state.units.get_mut("t/0").unwrap().hand_out(next);
+    }
+    state.handled();
+    let sizes: Vec<usize> = std::iter::from_fn(|| state.next_request())
+        .map(|request| match request {
+            Request::Commit(commit) => commit.offsets.len(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(sizes, [1_000, 1_000, 500]);
+}
+
+#[test]
+fn records_that_took_the_offsets_of_lost_ones_are_not_left_out() {
+    let mut state = state(true);
+    assign(&mut state, 1, Some(0));
+    data_of(&mut state, 1, &[(0..10, 1)]).unwrap();
+    assert_eq!(handed_out(&mut state).unwrap(), "assigned 1");
+    handed_out(&mut state).unwrap();
+    // A power cut takes 7 to 9, which were not on disk, and 7 and 8 are others.
+    rejoin(&mut state);
+    assign(&mut state, 1, Some(0));
+    let ended = data_of(&mut state, 1, &[(0..7, 1), (7..9, 2)]).unwrap_err();
+    assert!(ended.kind().is_retriable(), "the stream is opened again: {ended}");
+    assert_eq!(handed_out(&mut state).unwrap(), "lost 1: Truncated");
+    let told = state.pop().unwrap().unwrap_err();
+    assert_eq!((told.kind(), told.diverging_offset()), (ErrorKind::Truncated, Some(Offset(7))));
+    assert!(state.pop().is_none());
+    state.handled();
+    assert_eq!(said(&mut state).iter().filter(|it| it.starts_with("commit")).count(), 0);
+
+    rejoin(&mut state);
+    assign(&mut state, 1, Some(0));
+    data_of(&mut state, 1, &[(0..7, 1), (7..12, 2)]).unwrap();
+    assert_eq!(handed_out(&mut state).unwrap(), "assigned 1");
+    assert_eq!(handed_out(&mut state).unwrap(), "0 1 2 3 4 5 6 7 8 9 10 11");
+    // After a restart without a loss there is a later epoch too, and nothing comes twice.
+    rejoin(&mut state);
+    assign(&mut state, 1, Some(0));
+    data_of(&mut state, 1, &[(0..7, 1), (7..12, 2), (12..14, 3)]).unwrap();
+    assert_eq!(handed_out(&mut state).unwrap(), "12 13");
 }

@@ -28,6 +28,8 @@ pub(super) struct Owned {
 struct Place {
     /// Where the node goes on, as far as it has sent.
     received: Offset,
+    /// The leader epoch of the last record before that, if it is known.
+    epoch: Option<i32>,
     /// Behind what was handed out last.
     handed_out: Option<OffsetToCommit>,
     /// Behind what the handler has finished with.
@@ -40,7 +42,8 @@ impl Owned {
     pub(super) fn new(assignment: &Assignment) -> Owned {
         let place = |partition: &super::AssignedPartition| {
             let committed = partition.committed_offset;
-            let place = Place { received: committed.unwrap_or_default(), committed, ..Place::default() };
+            let received = committed.unwrap_or_default();
+            let place = Place { received, epoch: partition.last_epoch, committed, ..Place::default() };
             ((partition.topic.clone(), partition.partition), place)
         };
         Owned {
@@ -54,13 +57,15 @@ impl Owned {
         }
     }
 
-    /// Where the consumer is in a partition.
-    pub(super) fn received(&self, topic: &str, partition: u32) -> Offset {
-        self.places.get(&(topic.to_owned(), partition)).map_or(Offset::ZERO, |place| place.received)
+    /// Where the consumer is in a partition, and the leader epoch of the last record before that.
+    pub(super) fn received(&self, topic: &str, partition: u32) -> (Offset, Option<i32>) {
+        let place = self.places.get(&(topic.to_owned(), partition));
+        place.map_or((Offset::ZERO, None), |place| (place.received, place.epoch))
     }
 
-    pub(super) fn set_received(&mut self, topic: &str, partition: u32, next: Offset) {
-        self.places.entry((topic.to_owned(), partition)).or_default().received = next;
+    pub(super) fn set_received(&mut self, topic: &str, partition: u32, next: Offset, epoch: Option<i32>) {
+        let place = self.places.entry((topic.to_owned(), partition)).or_default();
+        (place.received, place.epoch) = (next, epoch.or(place.epoch));
     }
 
     pub(super) fn hand_out(&mut self, next: OffsetToCommit) {

@@ -148,6 +148,15 @@ impl Peer {
         Error::new(ErrorKind::Timeout, "TIMEOUT", message)
     }
 
+    pub(crate) fn not_left(&self) -> Error {
+        let Peer { url } = self;
+        let message = format!(
+            "the node at {url} could not be told that the consumer leaves: what was handed out is committed, and the other \
+             members have its units when its session timeout is over"
+        );
+        Error::new(ErrorKind::Unavailable, "UNAVAILABLE", message)
+    }
+
     pub(crate) fn outcome_unknown(&self, cause: &str) -> Error {
         let Peer { url } = self;
         let message = format!(

@@ -8,9 +8,9 @@ use logmill_proto::v1::produce_stream_response::Reply;
 use tokio::time::Instant;
 use tonic::Streaming;
 
-use super::accumulator::{Drained, Fate, Limits, Refused};
+use super::accumulator::{Fate, Limits, Refused};
 use super::rules::is_by_rules;
-use super::shared::{Life, Shared};
+use super::shared::{Failed, Life, Shared};
 use super::stream::Requests;
 use crate::backoff::Backoff;
 use crate::error::root_cause;
@@ -44,21 +44,16 @@ async fn keep_sending(shared: &Arc<Shared>) {
         match open(shared).await {
             Ok(answers) => {
                 let End { error, cause, any_answered } = read(shared, answers).await;
-                let lost = end_stream(shared, error);
-                shared.fail(lost.unknown, &shared.client.peer().outcome_unknown(&cause));
+                end_stream(shared, error, &cause);
                 if any_answered {
                     backoff.reset();
                 }
             }
             Err(error) => {
                 tracing::debug!(%error, "a produce stream could not be opened");
-                let hopeless = !error.kind().is_retriable();
-                end_stream(shared, error.clone());
-                if hopeless {
-                    let drained = shared.state.lock().accumulator.drain_waiting();
-                    shared.fail(drained.not_stored, &error);
-                    let unknown = shared.client.peer().outcome_unknown(&error.to_string());
-                    shared.fail(drained.unknown, &unknown);
+                end_stream(shared, error.clone(), &error.to_string());
+                if !error.kind().is_retriable() {
+                    give_up(shared, &error);
                 }
             }
         }
@@ -186,25 +181,29 @@ fn answered(shared: &Shared, answer: v1::ProduceStreamAnswer) {
 
 /// A batch under way is not stored, or nobody says whether it is.
 pub(super) fn refused(shared: &Shared, correlation_id: u64, error: &Error) {
-    let (fate, waker) = {
+    let (failed, waker) = {
         let mut state = shared.state.lock();
-        let refused = Refused::by(error);
-        let fate = state.accumulator.refuse(correlation_id, refused, error, Instant::now());
+        let fate = state.accumulator.refuse(correlation_id, Refused::by(error), error, Instant::now());
         if let Fate::Fails(tracked) | Fate::Unknown(tracked) = &fate
             && (error.kind() == ErrorKind::NotFound || is_by_rules(error))
         {
             state.accumulator.topics.forget(&tracked.topic);
         }
-        (fate, state.waker_if_any_may_go())
+        let failed = match fate {
+            Fate::SentAgain => {
+                tracing::debug!(%error, "a batch was not taken, and is sent again");
+                Failed::default()
+            }
+            Fate::Fails(tracked) => state.fail(vec![tracked], error),
+            Fate::Unknown(tracked) => {
+                let cause =
+                    format!("it was sent before, no answer came, and sent again it was refused: {error}");
+                state.fail(vec![tracked], &shared.client.peer().outcome_unknown(&cause))
+            }
+        };
+        (failed, state.waker_if_any_may_go())
     };
-    match fate {
-        Fate::SentAgain => tracing::debug!(%error, "a batch was not taken, and is sent again"),
-        Fate::Fails(tracked) => shared.fail(vec![tracked], error),
-        Fate::Unknown(tracked) => {
-            let cause = format!("it was sent before, no answer came, and sent again it was refused: {error}");
-            shared.fail(vec![tracked], &shared.client.peer().outcome_unknown(&cause));
-        }
-    }
+    failed.tell();
     if let Some(waker) = waker {
         waker.wake();
     }
@@ -212,20 +211,32 @@ pub(super) fn refused(shared: &Shared, correlation_id: u64, error: &Error) {
 }
 
 /// No batch goes out on the present stream any more. What had and was not answered goes back to be sent again on
-/// the next one; gives what may be stored and cannot be sent again.
-fn end_stream(shared: &Shared, why: Error) -> Drained {
-    let (lost, waker) = {
+/// the next one; what may be stored and cannot be sent again fails.
+fn end_stream(shared: &Shared, why: Error, cause: &str) {
+    let unknown = shared.client.peer().outcome_unknown(cause);
+    let (failed, waker) = {
         let mut state = shared.state.lock();
         state.stream.id += 1;
         state.stream.started = false;
         let lost = state.accumulator.put_all_back(&why);
         state.unreachable = Some(why);
-        (lost, state.stream_waker.take())
+        (state.fail(lost.unknown, &unknown), state.stream_waker.take())
     };
+    failed.tell();
     if let Some(waker) = waker {
         waker.wake();
     }
-    lost
+}
+
+/// No stream will ever open: all that waits fails.
+fn give_up(shared: &Shared, why: &Error) {
+    let unknown = shared.client.peer().outcome_unknown(&why.to_string());
+    let failed = {
+        let mut state = shared.state.lock();
+        let drained = state.accumulator.drain_waiting();
+        state.fail(drained.not_stored, why).and(state.fail(drained.unknown, &unknown))
+    };
+    failed.tell();
 }
 
 /// Fails what has waited too long, at most a tenth of its time late, and lets partitions send again of which the

@@ -14,15 +14,16 @@ use super::stream::too_large;
 use super::transactional::broken;
 use super::{Delivery, Producer, ProducerRecord};
 use crate::backoff::{Backoff, random};
+use crate::clock::deadline_in;
 use crate::{Error, ErrorKind};
 
 /// What a record takes in the buffer beyond its bytes.
 const RECORD_OVERHEAD_BYTES: usize = 32;
 
 impl Producer {
-    /// Gives a record to the producer. Waits while the buffer is full, and the first time that a topic is
-    /// written to, for its description; otherwise returns at once, and the [`Delivery`] tells what becomes of
-    /// the record.
+    /// Gives a record to the producer. Waits while the buffer is full, and for the topic's description when the topic is
+    /// first written to and once a minute after that; otherwise returns at once, and the [`Delivery`] tells what
+    /// becomes of the record.
     ///
     /// # Errors
     /// The record was not taken and is not sent: [`NotFound`](ErrorKind::NotFound) for a topic or partition
@@ -34,7 +35,7 @@ impl Producer {
     /// looked up, and [`Closed`](ErrorKind::Closed).
     pub async fn send(&self, record: ProducerRecord) -> Result<Delivery, Error> {
         let mut now = Instant::now();
-        let deadline = now + self.shared.options.delivery_timeout;
+        let deadline = deadline_in(self.shared.options.delivery_timeout);
         let mut looked_again = false;
         loop {
             let charge = self.charge(&record, deadline).await?;
@@ -117,7 +118,9 @@ impl Producer {
         }
     }
 
-    /// Makes sure that the number of the topic's partitions is known, and how it wants its batches.
+    /// Makes sure that the number of the topic's partitions is known, and how it wants its batches. Where that was known
+    /// before, and the node does not answer, it is taken to be still so: half of the time that the record has is for
+    /// its way to the node.
     async fn learn(&self, topic: &Arc<str>, deadline: Instant) -> Result<(), Error> {
         let look_up = async {
             let _one_at_a_time = self.describing.lock().await;
@@ -137,8 +140,15 @@ impl Producer {
                 tokio::time::sleep(pause).await;
             }
         };
-        match timeout_at(deadline, look_up).await {
+        let now = Instant::now();
+        let is_known = self.shared.state.lock().accumulator.topics.is_known(topic);
+        let until = if is_known { now + (deadline - now) / 2 } else { deadline };
+        match timeout_at(until, look_up).await {
             Ok(learned) => learned,
+            Err(_) if is_known => {
+                self.shared.state.lock().accumulator.topics.keep(topic, Instant::now());
+                Ok(())
+            }
             Err(_) => {
                 let limit = self.shared.options.delivery_timeout;
                 Err(self.shared.client.peer().timeout("DescribeTopic", limit))

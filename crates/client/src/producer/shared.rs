@@ -1,7 +1,9 @@
 //! What a producer's callers, its stream to the node and its driver share: the accumulator under one lock, and
 //! the signals between them.
 //!
-//! Lock order: the state's lock alone; batches are completed after it is released, because that wakes tasks.
+//! Lock order: the state's lock alone. What takes a batch out because it has failed notes the failure under the same
+//! lock, so that no flush or commit can come between; its callers are told after the lock is released, because that
+//! wakes tasks.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -71,10 +73,46 @@ impl State {
 }
 
 impl State {
+    /// Batches that were taken out have failed, and with them the transaction that they are in.
+    pub(super) fn fail(&mut self, mut batches: Vec<Tracked>, error: &Error) -> Failed {
+        if !batches.is_empty() {
+            self.failure.get_or_insert_with(|| error.clone());
+            if self.accumulator.is_transactional() {
+                batches.extend(self.break_transaction(error));
+            }
+        }
+        Failed(batches.into_iter().map(|batch| (batch, error.clone())).collect())
+    }
+
     /// The transaction can only be aborted. Gives the batches that are left of it, which nobody need send any more.
-    pub(super) fn break_transaction(&mut self, error: &Error) -> Vec<Tracked> {
+    fn break_transaction(&mut self, error: &Error) -> Vec<Tracked> {
         self.broken.get_or_insert_with(|| error.clone());
         self.accumulator.drain()
+    }
+
+    /// The transaction can only be aborted, and what is left of it fails.
+    pub(super) fn break_off(&mut self, error: &Error) -> Failed {
+        let rest = self.break_transaction(error);
+        self.fail(rest, error)
+    }
+}
+
+/// Batches that have failed, and whose callers are not told yet.
+#[derive(Debug, Default)]
+#[must_use = "somebody waits for them"]
+pub(super) struct Failed(Vec<(Tracked, Error)>);
+
+impl Failed {
+    pub(super) fn and(mut self, more: Failed) -> Failed {
+        self.0.extend(more.0);
+        self
+    }
+
+    /// To be called without the lock.
+    pub(super) fn tell(self) {
+        for (batch, error) in self.0 {
+            batch.completion.complete(Err(error));
+        }
     }
 }
 
@@ -114,43 +152,30 @@ impl Shared {
         self.due.notify_one();
     }
 
-    /// Ends batches with the same error, and with them the transaction that they are in. To be called without the lock.
-    pub(super) fn fail(&self, batches: Vec<Tracked>, error: &Error) {
-        if batches.is_empty() {
-            return;
-        }
-        let rest = {
-            let mut state = self.state.lock();
-            state.failure.get_or_insert_with(|| error.clone());
-            if state.accumulator.is_transactional() { state.break_transaction(error) } else { Vec::new() }
-        };
-        for batch in batches.into_iter().chain(rest) {
-            batch.completion.complete(Err(error.clone()));
-        }
-    }
-
     /// Fails what has waited too long.
     pub(super) fn expire(&self, now: Instant) {
-        let (drained, unreachable, waker) = {
+        let limit = self.options.delivery_timeout;
+        let mut failed = Failed::default();
+        let waker = {
             let mut state = self.state.lock();
             let drained = state.accumulator.expire(now);
             // What was behind a batch that was given up may go now; but not before it had its chance to run out of
             // time as well, and be told for certain that it is not stored.
             let waker = if drained.is_empty() { state.waker_if_any_may_go() } else { None };
-            (drained, state.unreachable.clone(), waker)
+            for batch in drained.not_stored {
+                let why = batch.put_back.clone().or_else(|| state.unreachable.clone());
+                failed = failed.and(state.fail(vec![batch], &self.not_sent_in_time(limit, why)));
+            }
+            for batch in drained.unknown {
+                let cause = match &batch.put_back {
+                    Some(error) => format!("no answer within {limit:?}, though it was sent again: {error}"),
+                    None => format!("no answer within {limit:?}"),
+                };
+                failed = failed.and(state.fail(vec![batch], &self.client.peer().outcome_unknown(&cause)));
+            }
+            waker
         };
-        let limit = self.options.delivery_timeout;
-        for batch in drained.not_stored {
-            let why = batch.put_back.clone().or_else(|| unreachable.clone());
-            self.fail(vec![batch], &self.not_sent_in_time(limit, why));
-        }
-        for batch in drained.unknown {
-            let cause = match &batch.put_back {
-                Some(error) => format!("no answer within {limit:?}, though it was sent again: {error}"),
-                None => format!("no answer within {limit:?}"),
-            };
-            self.fail(vec![batch], &self.client.peer().outcome_unknown(&cause));
-        }
+        failed.tell();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -182,19 +207,19 @@ impl Shared {
 
     /// Ends everything, at once.
     pub(super) fn shut(&self) {
-        let (unsent, unanswered, waker) = {
+        let error = self.client.peer().outcome_unknown("the producer was closed before the answer came");
+        let (failed, waker) = {
             let mut state = self.state.lock();
             state.life = Life::Closed;
             state.stream.id += 1;
             state.stream.started = false;
             let Drained { not_stored, mut unknown } = state.accumulator.drain_waiting();
             unknown.extend(state.accumulator.drain_in_flight());
-            (not_stored, unknown, state.stream_waker.take())
+            let failed = state.fail(not_stored, &closed()).and(state.fail(unknown, &error));
+            (failed, state.stream_waker.take())
         };
         self.buffer.close();
-        self.fail(unsent, &closed());
-        let error = self.client.peer().outcome_unknown("the producer was closed before the answer came");
-        self.fail(unanswered, &error);
+        failed.tell();
         self.wake(waker);
     }
 }

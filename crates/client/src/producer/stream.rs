@@ -12,7 +12,7 @@ use tokio_stream::Stream;
 
 use super::accumulator::{MostBytes, Next, Outgoing, ToCompress};
 use super::rules::MAX_MESSAGE_BYTES;
-use super::shared::{Life, Shared};
+use super::shared::{Failed, Life, Shared};
 use crate::convert::partition_to;
 use crate::produce::produce_request;
 use crate::{Error, ErrorKind};
@@ -28,7 +28,7 @@ impl Stream for Requests {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let next = {
+            let failed = {
                 let mut state = self.shared.state.lock();
                 if state.stream.id != self.stream {
                     return Poll::Ready(None);
@@ -43,22 +43,28 @@ impl Stream for Requests {
                     state.stream_waker = Some(cx.waker().clone());
                     return Poll::Pending;
                 }
-                next
-            };
-            match next {
-                Next::Compress(work) => self.compress(work),
-                Next::Send(outgoing) => {
-                    if let Some(request) = self.request(outgoing) {
-                        return Poll::Ready(Some(request));
+                match next {
+                    Next::Nothing => continue,
+                    Next::Compress(work) => {
+                        drop(state);
+                        self.compress(work);
+                        continue;
                     }
+                    Next::Send(outgoing) => {
+                        drop(state);
+                        match self.request(outgoing) {
+                            Some(request) => return Poll::Ready(Some(request)),
+                            None => continue,
+                        }
+                    }
+                    Next::Refused { tracked, size_bytes, most } => {
+                        let error = too_large(&tracked.topic, size_bytes, most);
+                        state.fail(vec![tracked], &error)
+                    }
+                    Next::Unbuildable { tracked, error } => state.fail(vec![tracked], &not_built(error)),
                 }
-                Next::Refused { tracked, size_bytes, most } => {
-                    let error = too_large(&tracked.topic, size_bytes, most);
-                    self.shared.fail(vec![tracked], &error);
-                }
-                Next::Unbuildable { tracked, error } => self.shared.fail(vec![tracked], &not_built(error)),
-                Next::Nothing => {}
-            }
+            };
+            failed.tell();
         }
     }
 }
@@ -68,14 +74,15 @@ impl Requests {
         let built = work.builder.build();
         let (failed, waker) = {
             let mut state = self.shared.state.lock();
-            let failed = state.accumulator.compressed(work.place, built);
+            let failed = match state.accumulator.compressed(work.place, built) {
+                Some((tracked, error)) => state.fail(vec![tracked], &not_built(error)),
+                None => Failed::default(),
+            };
             // This stream may be over by now, and the next one waits for the batch.
             let is_present = state.stream.id == self.stream;
             (failed, if is_present { None } else { state.waker_if_any_may_go() })
         };
-        if let Some((tracked, error)) = failed {
-            self.shared.fail(vec![tracked], &not_built(error));
-        }
+        failed.tell();
         if let Some(waker) = waker {
             waker.wake();
         }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::accumulator::Identity;
 use super::{Delivery, Producer, ProducerOptions, ProducerRecord};
 use crate::backoff::Backoff;
+use crate::clock::deadline_in;
 use crate::{Acks, Client, Error, ErrorKind, OffsetToCommit, Outcome, UnitEpoch};
 
 /// How a [`TransactionalProducer`] works.
@@ -134,8 +135,8 @@ impl TransactionalProducer {
         self.inner.send(record).await
     }
 
-    /// Adds to the present transaction how far a group has read: committed with it, or not at all. After an error the
-    /// transaction can only be aborted.
+    /// Adds to the present transaction how far a group has read: committed with it, or not at all. After an error, or
+    /// when this future is dropped before it is ready, the transaction can only be aborted.
     ///
     /// # Errors
     /// [`Conflict`](ErrorKind::Conflict) with the reason `STALE_ASSIGNMENT` for a unit that is another member's by
@@ -151,6 +152,26 @@ impl TransactionalProducer {
             return Err(broken(cause));
         }
         self.begun.store(true, Ordering::Relaxed);
+        let unanswered = Unanswered(self);
+        let error = match self.ask_to_add(group, unit, offsets).await {
+            Ok(()) => {
+                std::mem::forget(unanswered);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        self.break_with(&error);
+        drop(unanswered);
+        self.note(&error);
+        Err(error)
+    }
+
+    async fn ask_to_add(
+        &self,
+        group: &str,
+        unit: &UnitEpoch,
+        offsets: &[OffsetToCommit],
+    ) -> Result<(), Error> {
         let request = v1::AddOffsetsRequest {
             transactional_id: self.transactional_id.clone(),
             producer: Some(self.epoch),
@@ -162,10 +183,7 @@ impl TransactionalProducer {
         let asked = ask(self.inner.shared.options.delivery_timeout, || async {
             client.call("AddOffsets", client.transactions_rpc().add_offsets(request.clone())).await
         });
-        let Err(error) = asked.await else { return Ok(()) };
-        self.break_with(&error);
-        self.note(&error);
-        Err(error)
+        asked.await.map(drop)
     }
 
     /// Waits until every record is answered, and commits. When this returns, readers of committed records see them all,
@@ -285,8 +303,8 @@ impl TransactionalProducer {
 
     /// Nothing more of the present transaction goes out.
     fn break_with(&self, error: &Error) {
-        let batches = self.inner.shared.state.lock().break_transaction(error);
-        self.inner.shared.fail(batches, error);
+        let failed = self.inner.shared.state.lock().break_off(error);
+        failed.tell();
     }
 
     /// Whether the error says that this producer is over.
@@ -326,6 +344,17 @@ impl TransactionalProducer {
     }
 }
 
+/// Offsets that the transaction may have or not: unless this is forgotten it can only be aborted.
+struct Unanswered<'a>(&'a TransactionalProducer);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        let message =
+            "offsets were to be added to the transaction, and the call was given up before its answer";
+        self.0.break_with(&Error::new(ErrorKind::OutcomeUnknown, "OUTCOME_UNKNOWN", message));
+    }
+}
+
 /// A call on a transaction that can only be aborted.
 pub(super) fn broken(cause: &Error) -> Error {
     let message = format!("the transaction can only be aborted, because something in it has failed: {cause}");
@@ -337,7 +366,7 @@ pub(crate) async fn ask<T, F: Future<Output = Result<T, Error>>>(
     limit: Duration,
     call: impl Fn() -> F,
 ) -> Result<T, Error> {
-    let deadline = Instant::now() + limit;
+    let deadline = deadline_in(limit);
     let mut backoff = Backoff::default();
     loop {
         let error = match call().await {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod connect;
+mod consume_faults;
 mod fake;
 mod node;
 mod produce_faults;

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logmill_client::{
-    ErrorKind, Outcome, ProducerOptions, ProducerRecord, TransactionalOptions, TransactionalProducer,
+    Error, ErrorKind, OffsetToCommit, Outcome, ProducerOptions, ProducerRecord, Step, TransactionalOptions,
+    TransactionalProducer, UnitEpoch,
 };
 use logmill_proto::v1;
+use logmill_record::Offset;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 use tonic::{Code, Status};
@@ -31,6 +33,13 @@ async fn send(producer: &TransactionalProducer, values: std::ops::Range<u32>) {
         let record = ProducerRecord::new("t", value.to_string()).partition(0);
         let _delivery = producer.send(record).await.unwrap();
     }
+}
+
+/// As a node refuses what the state of things does not allow.
+fn refused(reason: &str) -> Status {
+    let metadata = [("a", "b")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let details = ErrorDetails::with_error_info(reason, "logmill", metadata);
+    Status::with_error_details(Code::FailedPrecondition, "no", details)
 }
 
 fn texts(values: std::ops::Range<u32>) -> Vec<String> {
@@ -100,15 +109,7 @@ async fn a_commit_that_may_have_been_is_not_said_to_have_failed() {
     let node = Fake::new().start().await;
     let mut producer = producer(&node).await;
     send(&producer, 0..3).await;
-    let fenced = Status::with_error_details(
-        Code::FailedPrecondition,
-        "another one writes",
-        ErrorDetails::with_error_info(
-            "PRODUCER_FENCED",
-            "logmill",
-            [("a", "b")].map(|(a, b)| (a.to_owned(), b.to_owned())),
-        ),
-    );
+    let fenced = refused("PRODUCER_FENCED");
     node.fake.end_errors.lock().extend([Status::unavailable("the script breaks the call"), fenced]);
     let error = timeout(SOON, producer.commit()).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
@@ -133,4 +134,59 @@ async fn an_end_that_is_left_in_the_middle_is_to_be_asked_for_again() {
     send(&producer, 3..4).await;
     timeout(SOON, producer.abort()).await.unwrap().unwrap();
     assert_eq!(node.fake.ended.lock().last(), Some(&(100, 1, ABORT)));
+}
+
+#[tokio::test]
+async fn a_transaction_whose_offsets_may_be_missing_is_not_committed() {
+    let node = Fake::new().start().await;
+    let mut producer = producer(&node).await;
+    send(&producer, 0..3).await;
+    let (unit, offsets) = (UnitEpoch::new("t/0", 1), [OffsetToCommit::new("t", 0, Offset(3))]);
+    let given_up = timeout(Duration::from_millis(50), producer.add_offsets("g", &unit, &offsets)).await;
+    assert!(given_up.is_err(), "the node does not answer");
+    assert_eq!(producer.commit().await.unwrap_err().reason(), "TRANSACTION_BROKEN");
+    // Nor is one whose offsets were not even sent.
+    producer.abort().await.unwrap();
+    let beyond = [OffsetToCommit::new("t", u32::MAX, Offset(3))];
+    assert_eq!(producer.add_offsets("g", &unit, &beyond).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(producer.commit().await.unwrap_err().reason(), "TRANSACTION_BROKEN");
+    producer.abort().await.unwrap();
+    assert_eq!(*node.fake.ended.lock(), [(100, 0, ABORT), (100, 1, ABORT)]);
+}
+
+#[tokio::test]
+async fn a_step_is_sent_again_and_not_said_to_have_had_no_effect_where_an_answer_was_lost() {
+    let node = Fake::new().start().await;
+    let client = node.client().await;
+    let step = |sequence| {
+        let step = Step::new("g", UnitEpoch::new("t/0", 1), sequence);
+        step.record(ProducerRecord::new("t", "x").partition(0)).unwrap()
+    };
+    let lost = || Status::unavailable("the script breaks the call");
+    node.fake.step_errors.lock().extend([lost(), lost()]);
+    timeout(SOON, client.commit_step(&step(0))).await.unwrap().unwrap();
+    assert_eq!(*node.fake.steps.lock(), [0, 0, 0]);
+
+    node.fake.step_errors.lock().extend([lost(), refused("STALE_ASSIGNMENT")]);
+    let error = timeout(SOON, client.commit_step(&step(1))).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    let source = std::error::Error::source(&error).unwrap().downcast_ref::<Error>().unwrap();
+    assert_eq!(source.reason(), "STALE_ASSIGNMENT");
+
+    node.fake.step_errors.lock().push_back(refused("STALE_ASSIGNMENT"));
+    let error = client.commit_step(&step(1)).await.unwrap_err();
+    assert_eq!((error.kind(), error.reason()), (ErrorKind::Conflict, "STALE_ASSIGNMENT"));
+    assert_eq!(node.fake.steps.lock().len(), 6);
+}
+
+#[tokio::test]
+async fn no_time_is_too_long() {
+    let node = Fake::new().start().await;
+    let client = node.client().await;
+    let step = Step::new("g", UnitEpoch::new("t/0", 1), 0).timeout(Duration::MAX);
+    client.commit_step(&step).await.unwrap();
+    let options = ProducerOptions { delivery_timeout: Duration::MAX, ..ProducerOptions::default() };
+    let producer = client.producer(options).unwrap();
+    producer.send(ProducerRecord::new("t", "x")).await.unwrap().await.unwrap();
+    producer.close().await.unwrap();
 }

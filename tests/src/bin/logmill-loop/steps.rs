@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use logmill_client::{
-    Client, Consumer, ConsumerEvent, Error, ErrorKind, OffsetToCommit, ProducerRecord, Step, UnitEpoch,
-    UnitRecords,
+    Client, CommittedStep, Consumer, ConsumerEvent, Error, ErrorKind, OffsetToCommit, ProducerRecord, Step,
+    UnitEpoch, UnitRecords,
 };
 use logmill_record::Offset;
 
@@ -91,7 +91,7 @@ async fn commit(
             let value = format!("{} {}", String::from_utf8_lossy(value), records.unit.epoch);
             step.push(ProducerRecord::new(to, value).partition(partition))?;
         }
-        match client.commit_step(&step).await {
+        match committed(client, &step).await {
             Ok(_) => say(&format!("step {}", name(&records.unit))),
             Err(error) if error.reason() == "STALE_ASSIGNMENT" => {
                 say(&format!("refused {}", name(&records.unit)));
@@ -102,4 +102,14 @@ async fn commit(
         *sequence += 1;
     }
     Ok(())
+}
+
+/// Asks again until it is known.
+async fn committed(client: &Client, step: &Step) -> Result<CommittedStep, Error> {
+    loop {
+        match client.commit_step(step).await {
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {}
+            known => return known,
+        }
+    }
 }

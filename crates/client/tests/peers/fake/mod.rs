@@ -2,6 +2,7 @@
 //!
 //! It runs on a runtime of its own, so that it can be taken away in the middle, connections and all.
 
+mod groups;
 mod services;
 mod transactions;
 
@@ -28,6 +29,7 @@ use tonic::{Status, Streaming};
 pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(crate) type Script<Request, Reply> = Arc<dyn Fn(Session<Request, Reply>) -> Task + Send + Sync>;
 pub(crate) type ProduceSession = Session<v1::ProduceStreamRequest, v1::ProduceStreamResponse>;
+pub(crate) type ConsumeSession = Session<v1::ConsumeRequest, v1::ConsumeResponse>;
 pub(crate) type SubscribeSession = Session<v1::SubscribeRequest, v1::SubscribeResponse>;
 
 /// One stream, for its script to play.
@@ -167,6 +169,8 @@ pub(crate) struct Fake {
     pub(crate) cues: Cues,
     pub(crate) produce: Script<v1::ProduceStreamRequest, v1::ProduceStreamResponse>,
     pub(crate) subscribe: Script<v1::SubscribeRequest, v1::SubscribeResponse>,
+    pub(crate) consume: Script<v1::ConsumeRequest, v1::ConsumeResponse>,
+    pub(crate) consume_streams: Arc<AtomicU32>,
     pub(crate) produce_streams: Arc<AtomicU32>,
     pub(crate) subscribe_streams: Arc<AtomicU32>,
     /// The next id that a producer gets.
@@ -176,6 +180,10 @@ pub(crate) struct Fake {
     pub(crate) end_errors: Arc<Mutex<VecDeque<Status>>>,
     /// The transactions that were to be ended: id, epoch and outcome.
     pub(crate) ended: Arc<Mutex<Vec<(i64, i32, i32)>>>,
+    /// What `CommitStep` answers, one after the other, before it commits steps.
+    pub(crate) step_errors: Arc<Mutex<VecDeque<Status>>>,
+    /// The sequences of the steps that came.
+    pub(crate) steps: Arc<Mutex<Vec<i64>>>,
     /// Unary produce requests are appended and then answered with this, if it is set.
     pub(crate) produce_answer: Option<Status>,
     /// How long `DescribeTopic` takes.
@@ -196,12 +204,16 @@ impl Fake {
                 }
             }),
             subscribe: script(|_session: SubscribeSession| async {}),
+            consume: script(|_session: ConsumeSession| async {}),
+            consume_streams: Arc::default(),
             produce_streams: Arc::default(),
             subscribe_streams: Arc::default(),
             producer_ids: Arc::default(),
             gives_ids: true,
             end_errors: Arc::default(),
             ended: Arc::default(),
+            step_errors: Arc::default(),
+            steps: Arc::default(),
             produce_answer: None,
             describe_delay: Duration::ZERO,
         }
@@ -220,6 +232,14 @@ impl Fake {
         play: impl Fn(SubscribeSession) -> F + Send + Sync + 'static,
     ) -> Fake {
         self.subscribe = script(play);
+        self
+    }
+
+    pub(crate) fn consuming<F: Future<Output = ()> + Send + 'static>(
+        mut self,
+        play: impl Fn(ConsumeSession) -> F + Send + Sync + 'static,
+    ) -> Fake {
+        self.consume = script(play);
         self
     }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use logmill_proto::v1;
 use logmill_proto::v1::fetch_service_server::{FetchService, FetchServiceServer};
+use logmill_proto::v1::group_service_server::GroupServiceServer;
 use logmill_proto::v1::node_service_server::{NodeService, NodeServiceServer};
 use logmill_proto::v1::produce_service_server::{ProduceService, ProduceServiceServer};
 use logmill_proto::v1::topic_service_server::{TopicService, TopicServiceServer};
@@ -16,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Fake, Script, Session};
 
-type Replies<T> = ReceiverStream<Result<T, Status>>;
+pub(super) type Replies<T> = ReceiverStream<Result<T, Status>>;
 
 impl Fake {
     pub(super) fn router(self) -> Router {
@@ -24,11 +25,12 @@ impl Fake {
             .add_service(NodeServiceServer::new(self.clone()))
             .add_service(TopicServiceServer::new(self.clone()))
             .add_service(ProduceServiceServer::new(self.clone()))
+            .add_service(GroupServiceServer::new(self.clone()))
             .add_service(TransactionServiceServer::new(self.clone()))
             .add_service(FetchServiceServer::new(self))
     }
 
-    fn play<Req: Send + 'static, Rep: Send + 'static>(
+    pub(super) fn play<Req: Send + 'static, Rep: Send + 'static>(
         &self,
         script: &Script<Req, Rep>,
         count: &AtomicU32,

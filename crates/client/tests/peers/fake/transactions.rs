@@ -32,11 +32,12 @@ impl TransactionService for Fake {
         Ok(Response::new(v1::EndTransactionResponse { producer }))
     }
 
+    /// Never answers.
     async fn add_offsets(
         &self,
         _: Request<v1::AddOffsetsRequest>,
     ) -> Result<Response<v1::AddOffsetsResponse>, Status> {
-        Err(Status::unimplemented("the fake node has no groups"))
+        std::future::pending().await
     }
 
     async fn list_transactions(
@@ -62,8 +63,16 @@ impl TransactionService for Fake {
 
     async fn commit_step(
         &self,
-        _: Request<Streaming<v1::CommitStepRequest>>,
+        requests: Request<Streaming<v1::CommitStepRequest>>,
     ) -> Result<Response<v1::CommitStepResponse>, Status> {
-        Err(Status::unimplemented("the fake node has no groups"))
+        let mut requests = requests.into_inner();
+        let first = requests.message().await?.and_then(|first| first.request);
+        let Some(v1::commit_step_request::Request::Header(header)) = first else { panic!("{first:?}") };
+        while requests.message().await?.is_some() {}
+        self.steps.lock().push(header.sequence);
+        match self.step_errors.lock().pop_front() {
+            Some(error) => Err(error),
+            None => Ok(Response::new(v1::CommitStepResponse::default())),
+        }
     }
 }

@@ -1,7 +1,12 @@
 //! The client without an async runtime.
 
+use std::time::Duration;
+
 use logmill_client::blocking::Client;
-use logmill_client::{ErrorKind, FetchFrom, Position, ProducerOptions, ProducerRecord, TransactionalOptions};
+use logmill_client::{
+    ConsumerEvent, ErrorKind, FetchFrom, OffsetToCommit, Position, ProducerOptions, ProducerRecord,
+    TransactionalOptions,
+};
 
 use super::Node;
 
@@ -38,4 +43,33 @@ fn programs_without_a_runtime_send_read_and_write_transactions() {
     assert!(error.to_string().contains("async"), "{error}");
     // As the node's own thread may be: the last of it is dropped where a runtime runs.
     runtime.block_on(async { drop((client, producer)) });
+}
+
+#[test]
+fn a_member_of_a_group_without_a_runtime_can_be_stopped_and_commits_from_another_thread() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let node = runtime.block_on(Node::start());
+    let client = Client::connect(&format!("http://{}", node.address)).unwrap();
+    client.call(|client| async move { client.create_topic("t", Some(1)).await }).unwrap();
+    let producer = client.producer(ProducerOptions::default()).unwrap();
+    let _delivery = producer.send(ProducerRecord::new("t", "x")).unwrap();
+    producer.close().unwrap();
+    let mut consumer = client.consumer("g", |consumer| consumer.topics(["t"]).auto_commit(false)).unwrap();
+    let soon = Duration::from_secs(30);
+    let records = loop {
+        match consumer.next_within(soon).unwrap() {
+            Some(ConsumerEvent::Records(records)) => break records,
+            Some(_) => {}
+            None => panic!("there is a record"),
+        }
+    };
+    let committer = consumer.committer();
+    let offset = OffsetToCommit::from(&records.data);
+    std::thread::spawn(move || committer.commit(&records.unit, &[offset])).join().unwrap().unwrap();
+    assert!(consumer.next_within(Duration::from_millis(20)).unwrap().is_none(), "nothing more comes");
+    consumer.close().unwrap();
+
+    let from = FetchFrom::new("t", 0, Position::Latest);
+    let mut subscription = client.subscribe(from.into()).unwrap();
+    assert!(subscription.next_within(Duration::from_millis(20)).unwrap().is_none());
 }
