@@ -65,7 +65,9 @@ fn a_member_of_a_group_without_a_runtime_can_be_stopped_and_commits_from_another
     };
     let committer = consumer.committer();
     let offset = OffsetToCommit::from(&records.data);
-    std::thread::spawn(move || committer.commit(&records.unit, &[offset])).join().unwrap().unwrap();
+    std::thread::scope(|threads| {
+        threads.spawn(|| committer.commit(&records.unit, &[offset])).join().unwrap().unwrap();
+    });
     assert!(consumer.next_within(Duration::from_millis(20)).unwrap().is_none(), "nothing more comes");
     consumer.close().unwrap();
 
