@@ -19,7 +19,7 @@ use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::produce::no_partition;
 use crate::record_json::RecordOut;
-use crate::when::From;
+use crate::when::StartPosition;
 
 /// What a node takes in one subscription.
 const PARTITIONS_AT_ONCE: usize = 1_000;
@@ -46,8 +46,8 @@ pub(crate) struct Args {
     topic: String,
 
     /// Where to start: earliest, latest, an offset, or an RFC 3339 time. With --group: where nothing is committed
-    #[arg(long, default_value = "earliest", value_name = "PLACE", allow_hyphen_values = true)]
-    from: From,
+    #[arg(long, default_value = "earliest", value_name = "POSITION", allow_hyphen_values = true)]
+    from: StartPosition,
 
     /// Only this partition
     #[arg(long, value_name = "N")]
@@ -167,12 +167,7 @@ async fn plan(client: &Client, args: &Args) -> Result<Plan, Failure> {
             return Err(no_partition(topic, only, count));
         }
     }
-    let position = match args.from {
-        From::Earliest => Position::Earliest,
-        From::Latest => Position::Latest,
-        From::Offset(offset) => Position::Offset(Offset(offset)),
-        From::Time(time) => Position::Time(time),
-    };
+    let position = args.from.position();
     let suspects = partitions
         .iter()
         .filter(|info| info.error.is_some())

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 use logmill_client::{
-    Client, GroupDescription, GroupInfo, GroupMember, GroupOffset, GroupUnit, OffsetReset, Position,
+    Client, GroupDescription, GroupMember, GroupOffset, GroupSummary, GroupUnit, OffsetReset,
 };
 use logmill_record::Offset;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::client::Common;
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, counted, duration_text, plain_table, thousands};
-use crate::when::{From, time_text};
+use crate::when::{StartPosition, time_text};
 
 /// See how far groups have come, have them go on elsewhere, delete them
 #[derive(Debug, clap::Args)]
@@ -42,14 +42,14 @@ Examples:
   logmill group describe alarms
   logmill group describe alarms --json
 
-LAG is how many records there are that the group has not read, and WAITED how long the first of them has waited.")]
+LAG is at most how many records are left to read, and WAITED how long the first of them has waited.")]
     Describe {
         /// The group's name
         group: String,
         #[command(flatten)]
         common: Common,
     },
-    /// Have a group go on elsewhere; without --execute, say what that would be
+    /// Move a group to other offsets; without --execute, only show the changes
     #[command(after_help = "\
 Examples:
   logmill group reset alarms --to earliest
@@ -81,8 +81,8 @@ struct ResetArgs {
     /// The group's name
     group: String,
     /// Where to go on: earliest, latest, an offset, or an RFC 3339 time
-    #[arg(long, value_name = "PLACE", allow_hyphen_values = true)]
-    to: From,
+    #[arg(long, value_name = "POSITION", allow_hyphen_values = true)]
+    to: StartPosition,
     /// A topic, or one partition of it; can be repeated. Every topic for which it has committed something, unless said
     #[arg(long = "topic", value_name = "TOPIC[/PARTITION]", value_parser = parse_partitions)]
     topics: Vec<Partitions>,
@@ -159,15 +159,10 @@ async fn reset(args: ResetArgs, output: &mut Output) -> Result<(), Failure> {
     let client = common.server.connect().await?;
     let topics = if topics.is_empty() { committed_topics(&client, &group).await? } else { by_topic(topics) };
     let topics: Vec<(&str, &[u32])> = topics.iter().map(|(topic, it)| (&**topic, &**it)).collect();
-    let to = match to {
-        From::Earliest => Position::Earliest,
-        From::Latest => Position::Latest,
-        From::Offset(offset) => Position::Offset(Offset(offset)),
-        From::Time(time) => Position::Time(time),
-    };
+    let to = to.position();
     let resets = match execute {
-        true => client.reset_group(&group, &topics, to).await?,
-        false => client.plan_group_reset(&group, &topics, to).await?,
+        true => client.reset_offsets(&group, &topics, to).await?,
+        false => client.plan_offset_reset(&group, &topics, to).await?,
     };
     if common.json {
         return resets.iter().try_for_each(|reset| output.json(&reset_json(reset, execute)));
@@ -224,7 +219,7 @@ fn by_topic(named: Vec<Partitions>) -> Vec<(String, Vec<u32>)> {
     topics.into_iter().map(|(topic, partitions)| (topic, partitions.unwrap_or_default())).collect()
 }
 
-fn list(groups: &[GroupInfo], json: bool, output: &mut Output) -> Result<(), Failure> {
+fn list(groups: &[GroupSummary], json: bool, output: &mut Output) -> Result<(), Failure> {
     if json {
         return groups.iter().try_for_each(|group| {
             output.json(&json!({
@@ -296,8 +291,8 @@ fn lag_text(lag: u64, known: usize, unknown: usize) -> String {
     let partitions = || counted(unknown as u64, "partition", "partitions");
     match (known, unknown) {
         (_, 0) => lag,
-        (0, _) => "not known: nothing is committed".to_owned(),
-        _ => format!("{lag}, and not known of {} for which nothing is committed", partitions()),
+        (0, _) => "unknown: no offset is committed".to_owned(),
+        _ => format!("at most {lag}; unknown for {} with no committed offset", partitions()),
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List the logs, with their offsets and what the checkpoint says of them
-    #[command(after_help = "Example:\n  logmill log ls ./data")]
+    #[command(visible_alias = "list", after_help = "Example:\n  logmill log ls ./data")]
     Ls(ls::Args),
     /// Print the batches, and with --records the records in them
     #[command(after_help = "\

@@ -47,7 +47,7 @@ What it prints is what is in force; the guide says what each setting does.")]
         common: Common,
     },
     /// List topics
-    #[command(after_help = "Example:\n  logmill topic list --internal")]
+    #[command(visible_alias = "ls", after_help = "Example:\n  logmill topic list --internal")]
     List {
         /// Also those that pipelines made for themselves
         #[arg(long)]

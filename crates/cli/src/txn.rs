@@ -99,14 +99,14 @@ fn list(
         let none = if ongoing { "no transaction is going on" } else { "there are no transactional ids yet" };
         return output.line(none);
     }
-    let mut table = plain_table(["TRANSACTIONAL ID", "STATE", "PARTITIONS", "SINCE", "LAST"], &[2]);
+    let mut table = plain_table(["TRANSACTIONAL ID", "STATE", "PARTITIONS", "STARTED", "LAST OUTCOME"], &[2]);
     for transaction in transactions {
         table.add_row([
             transaction.transactional_id.clone(),
             transaction.state.to_string(),
             transaction.partitions.len().to_string(),
             transaction.started_at.map_or_else(|| "-".to_owned(), time_text),
-            last_text(transaction).to_owned(),
+            last_text(transaction),
         ]);
     }
     output.line(table.trim_fmt())
@@ -116,14 +116,14 @@ fn describe(transaction: &TransactionInfo, output: &mut Output) -> Result<(), Fa
     output.line(format_args!("transactional id  {}", transaction.transactional_id))?;
     output.line(format_args!("state             {}", transaction.state))?;
     if let Some(started_at) = transaction.started_at {
-        output.line(format_args!("since             {}", time_text(started_at)))?;
+        output.line(format_args!("started           {}", time_text(started_at)))?;
     }
     output.line(format_args!("timeout           {}", duration_text(transaction.timeout.as_secs_f64())))?;
     output.line(format_args!(
         "producer          {} in epoch {}",
         transaction.producer_id, transaction.producer_epoch
     ))?;
-    output.line(format_args!("last one          {}", last_text(transaction)))?;
+    output.line(format_args!("last outcome      {}", last_text(transaction)))?;
     if transaction.partitions.is_empty() {
         return Ok(());
     }
@@ -135,13 +135,8 @@ fn describe(transaction: &TransactionInfo, output: &mut Output) -> Result<(), Fa
     output.line(table.trim_fmt())
 }
 
-fn last_text(transaction: &TransactionInfo) -> &'static str {
-    use logmill_client::Outcome;
-    match transaction.last_outcome {
-        Some(Outcome::Commit) => "committed",
-        Some(Outcome::Abort) => "aborted",
-        None => "-",
-    }
+fn last_text(transaction: &TransactionInfo) -> String {
+    transaction.last_outcome.map_or_else(|| "-".to_owned(), |outcome| outcome.to_string())
 }
 
 fn transaction_json(transaction: &TransactionInfo) -> Value {

@@ -4,11 +4,12 @@ use std::str::FromStr;
 
 use jiff::civil::date;
 use jiff::{Span, Timestamp};
-use logmill_record::TimestampMs;
+use logmill_client::Position;
+use logmill_record::{Offset, TimestampMs};
 
 /// Where to start reading: what `--from` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum From {
+pub(crate) enum StartPosition {
     /// The first record that is still kept.
     Earliest,
     /// Only what comes from now on.
@@ -19,7 +20,19 @@ pub(crate) enum From {
     Time(TimestampMs),
 }
 
-impl FromStr for From {
+impl StartPosition {
+    /// As the client says it.
+    pub(crate) const fn position(self) -> Position {
+        match self {
+            Self::Earliest => Position::Earliest,
+            Self::Latest => Position::Latest,
+            Self::Offset(offset) => Position::Offset(Offset(offset)),
+            Self::Time(time) => Position::Time(time),
+        }
+    }
+}
+
+impl FromStr for StartPosition {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -76,21 +89,27 @@ mod tests {
 
     #[test]
     fn places_are_words_digits_or_times() {
-        assert_eq!("earliest".parse(), Ok(From::Earliest));
-        assert_eq!("latest".parse(), Ok(From::Latest));
-        assert_eq!("017".parse(), Ok(From::Offset(17)));
-        assert_eq!("2018-02-07T01:26:13.840Z".parse(), Ok(From::Time(TimestampMs(1_517_966_773_840))));
-        assert_eq!("2018-02-07T02:26:13.84+01:00".parse(), Ok(From::Time(TimestampMs(1_517_966_773_840))));
+        assert_eq!("earliest".parse(), Ok(StartPosition::Earliest));
+        assert_eq!("latest".parse(), Ok(StartPosition::Latest));
+        assert_eq!("017".parse(), Ok(StartPosition::Offset(17)));
+        assert_eq!(
+            "2018-02-07T01:26:13.840Z".parse(),
+            Ok(StartPosition::Time(TimestampMs(1_517_966_773_840)))
+        );
+        assert_eq!(
+            "2018-02-07T02:26:13.84+01:00".parse(),
+            Ok(StartPosition::Time(TimestampMs(1_517_966_773_840)))
+        );
     }
 
     #[test]
     fn anything_else_is_refused_with_what_would_do() {
         for text in ["", "-1", "1e3", "yesterday", "2018-02-07", "2018-02-30T00:00:00Z", "２"] {
-            let error = text.parse::<From>().expect_err(text);
+            let error = text.parse::<StartPosition>().expect_err(text);
             assert!(error.contains("2018-02-07T01:30:00Z"), "{text}: {error}");
         }
         for text in ["9223372036854775808", "99999999999999999999999"] {
-            assert!(text.parse::<From>().expect_err(text).contains("larger than any offset"));
+            assert!(text.parse::<StartPosition>().expect_err(text).contains("larger than any offset"));
         }
     }
 

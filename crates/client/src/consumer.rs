@@ -9,7 +9,7 @@ mod event;
 mod state;
 mod unit;
 
-pub use event::{AssignedPartition, Assignment, ConsumerEvent, LostWhy, UnitRecords};
+pub use event::{AssignedPartition, Assignment, ConsumerEvent, LostReason, UnitRecords};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,6 +7,7 @@ use logmill_proto::v1;
 use logmill_record::{Offset, TimestampMs};
 
 use crate::convert::{count_from, count32_from, offset_from, partition_from, partition_to};
+use crate::paging::all_pages;
 use crate::{Client, Error, Position};
 
 /// What a group is doing.
@@ -37,7 +38,7 @@ impl fmt::Display for GroupState {
 /// A group, in short; from [`Client::list_groups`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct GroupInfo {
+pub struct GroupSummary {
     /// Its name.
     pub group: String,
     /// What it is doing.
@@ -133,23 +134,14 @@ impl Client {
     ///
     /// # Errors
     /// Those of every call.
-    pub async fn list_groups(&self) -> Result<Vec<GroupInfo>, Error> {
-        let mut groups = Vec::new();
-        let mut page_token = String::new();
-        loop {
-            let request = v1::ListGroupsRequest { page_size: 0, page_token: page_token.clone() };
+    pub async fn list_groups(&self) -> Result<Vec<GroupSummary>, Error> {
+        all_pages("groups", |page_token| async {
+            let request = v1::ListGroupsRequest { page_size: 0, page_token };
             let reply = self.call("ListGroups", self.groups_rpc().list_groups(request)).await?;
-            for group in reply.groups {
-                groups.push(group.try_into()?);
-            }
-            if reply.next_page_token.is_empty() {
-                return Ok(groups);
-            }
-            if reply.next_page_token == page_token {
-                return Err(Error::nonsense("a page of groups names itself as the next one"));
-            }
-            page_token = reply.next_page_token;
-        }
+            let groups = reply.groups.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+            Ok((groups, reply.next_page_token))
+        })
+        .await
     }
 
     /// A group: its members, their units, and how far it has come.
@@ -174,8 +166,8 @@ impl Client {
     /// partitions means all of a topic.
     ///
     /// # Errors
-    /// As [`reset_group`](Client::reset_group).
-    pub async fn plan_group_reset(
+    /// As [`reset_offsets`](Client::reset_offsets).
+    pub async fn plan_offset_reset(
         &self,
         group: &str,
         topics: &[(&str, &[u32])],
@@ -198,14 +190,14 @@ impl Client {
     ///
     /// # async fn example(client: Client) -> Result<(), logmill_client::Error> {
     /// let topics: [(&str, &[u32]); 1] = [("readings", &[])];
-    /// for reset in client.plan_group_reset("alarms", &topics, Position::Earliest).await? {
+    /// for reset in client.plan_offset_reset("alarms", &topics, Position::Earliest).await? {
     ///     println!("{}/{}: {:?} to {}", reset.topic, reset.partition, reset.from, reset.to);
     /// }
-    /// client.reset_group("alarms", &topics, Position::Earliest).await?;
+    /// client.reset_offsets("alarms", &topics, Position::Earliest).await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn reset_group(
+    pub async fn reset_offsets(
         &self,
         group: &str,
         topics: &[(&str, &[u32])],
@@ -240,7 +232,7 @@ impl Client {
     pub async fn delete_group_offsets(&self, group: &str, topic: &str) -> Result<u32, Error> {
         let request = v1::DeleteOffsetsRequest { group: group.to_owned(), topic: topic.to_owned() };
         let reply = self.call("DeleteOffsets", self.groups_rpc().delete_offsets(request)).await?;
-        partition_from(reply.partition_count)
+        count32_from("partition_count", reply.partition_count)
     }
 
     /// Deletes a group: what it has committed, and who had which unit. Its members are stopped before.
@@ -266,11 +258,11 @@ impl From<v1::GroupState> for GroupState {
     }
 }
 
-impl TryFrom<v1::GroupSummary> for GroupInfo {
+impl TryFrom<v1::GroupSummary> for GroupSummary {
     type Error = Error;
 
-    fn try_from(group: v1::GroupSummary) -> Result<GroupInfo, Error> {
-        Ok(GroupInfo {
+    fn try_from(group: v1::GroupSummary) -> Result<GroupSummary, Error> {
+        Ok(GroupSummary {
             state: group.state().into(),
             member_count: count32_from("member_count", group.member_count)?,
             group: group.group,

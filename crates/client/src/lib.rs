@@ -13,7 +13,7 @@
 //! | send records that are seen together or never | [`Client::transactional_producer`], [`TransactionalProducer::commit`] |
 //! | share work among processes | [`Client::consumer`], [`Consumer::next`] |
 //! | commit what was read and what was made of it together | [`Client::commit_step`], [`TransactionalProducer::add_offsets`] |
-//! | look after groups | [`list_groups`](Client::list_groups), [`describe_group`](Client::describe_group), [`plan_group_reset`](Client::plan_group_reset), [`reset_group`](Client::reset_group), [`delete_group`](Client::delete_group), [`delete_group_offsets`](Client::delete_group_offsets) |
+//! | look after groups | [`list_groups`](Client::list_groups), [`describe_group`](Client::describe_group), [`plan_offset_reset`](Client::plan_offset_reset), [`reset_offsets`](Client::reset_offsets), [`delete_group`](Client::delete_group), [`delete_group_offsets`](Client::delete_group_offsets) |
 //! | look after transactions | [`list_transactions`](Client::list_transactions), [`describe_transaction`](Client::describe_transaction), [`abort_transaction`](Client::abort_transaction) |
 //! | find an offset | [`Client::list_offsets`] |
 //!
@@ -81,6 +81,7 @@ mod groups;
 mod isolation;
 mod node;
 mod offsets;
+mod paging;
 mod position;
 mod produce;
 mod producer;
@@ -93,12 +94,15 @@ pub use alter::{DeletedRecords, SettingChange};
 pub use builder::ClientBuilder;
 pub use client::Client;
 pub use consumer::{
-    AssignedPartition, Assignment, Committer, Consumer, ConsumerBuilder, ConsumerEvent, LostWhy, UnitRecords,
+    AssignedPartition, Assignment, Committer, Consumer, ConsumerBuilder, ConsumerEvent, LostReason,
+    UnitRecords,
 };
 pub use data::{Chunk, FetchedRecord, PartitionData, Records};
 pub use error::{Error, ErrorKind};
 pub use fetch::{Fetch, FetchFrom};
-pub use groups::{GroupDescription, GroupInfo, GroupMember, GroupOffset, GroupState, GroupUnit, OffsetReset};
+pub use groups::{
+    GroupDescription, GroupMember, GroupOffset, GroupState, GroupSummary, GroupUnit, OffsetReset,
+};
 pub use isolation::Isolation;
 pub use node::NodeInfo;
 pub use offsets::{OffsetToCommit, UnitEpoch};

@@ -5,6 +5,7 @@ use logmill_record::{Offset, TimestampMs};
 
 use crate::convert::{count_from, count32_from, offset_from, partition_from};
 use crate::error::in_reply;
+use crate::paging::all_pages;
 use crate::{Client, Error};
 
 /// A topic and what is in force for it.
@@ -135,23 +136,13 @@ impl Client {
     /// # Errors
     /// Those of every call.
     pub async fn list_topics(&self, include_internal: bool) -> Result<Vec<TopicInfo>, Error> {
-        let mut topics = Vec::new();
-        let mut page_token = String::new();
-        loop {
-            let request =
-                v1::ListTopicsRequest { page_size: 0, page_token: page_token.clone(), include_internal };
+        all_pages("topics", |page_token| async {
+            let request = v1::ListTopicsRequest { page_size: 0, page_token, include_internal };
             let reply = self.call("ListTopics", self.topics_rpc().list_topics(request)).await?;
-            for topic in reply.topics {
-                topics.push(topic.try_into()?);
-            }
-            if reply.next_page_token.is_empty() {
-                return Ok(topics);
-            }
-            if reply.next_page_token == page_token {
-                return Err(Error::nonsense("a page of topics names itself as the next one"));
-            }
-            page_token = reply.next_page_token;
-        }
+            let topics = reply.topics.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+            Ok((topics, reply.next_page_token))
+        })
+        .await
     }
 
     /// One topic and each of its partitions.

@@ -7,6 +7,7 @@ use logmill_proto::v1;
 use logmill_record::TimestampMs;
 
 use crate::convert::{count_from, partition_from};
+use crate::paging::all_pages;
 use crate::{Client, Error};
 
 /// How a transaction ends.
@@ -25,13 +26,21 @@ impl Outcome {
             Outcome::Abort => v1::Outcome::Abort.into(),
         }
     }
+
+    /// What is asked for.
+    pub(crate) const fn verb(self) -> &'static str {
+        match self {
+            Outcome::Commit => "commit",
+            Outcome::Abort => "abort",
+        }
+    }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Outcome::Commit => "commit",
-            Outcome::Abort => "abort",
+            Outcome::Commit => "committed",
+            Outcome::Abort => "aborted",
         })
     }
 }
@@ -102,24 +111,14 @@ impl Client {
     /// # }
     /// ```
     pub async fn list_transactions(&self, ongoing_only: bool) -> Result<Vec<TransactionInfo>, Error> {
-        let mut all = Vec::new();
-        let mut page_token = String::new();
-        loop {
-            let request =
-                v1::ListTransactionsRequest { page_size: 0, page_token: page_token.clone(), ongoing_only };
+        all_pages("transactions", |page_token| async {
+            let request = v1::ListTransactionsRequest { page_size: 0, page_token, ongoing_only };
             let mut rpc = self.transactions_rpc();
             let reply = self.call("ListTransactions", rpc.list_transactions(request)).await?;
-            for transaction in reply.transactions {
-                all.push(transaction.try_into()?);
-            }
-            if reply.next_page_token.is_empty() {
-                return Ok(all);
-            }
-            if reply.next_page_token == page_token {
-                return Err(Error::nonsense("a page of transactions names itself as the next one"));
-            }
-            page_token = reply.next_page_token;
-        }
+            let transactions = reply.transactions.into_iter().map(TryInto::try_into);
+            Ok((transactions.collect::<Result<_, _>>()?, reply.next_page_token))
+        })
+        .await
     }
 
     /// How a transactional id stands.
@@ -140,7 +139,8 @@ impl Client {
     ///
     /// # Errors
     /// [`NotFound`](crate::ErrorKind::NotFound), and those of every call. After
-    /// [`Timeout`](crate::ErrorKind::Timeout) it may be aborted; asking again does no harm.
+    /// [`Timeout`](crate::ErrorKind::Timeout) it may be aborted, and asking again would also abort a transaction
+    /// that was begun since.
     pub async fn abort_transaction(&self, transactional_id: &str) -> Result<bool, Error> {
         let request = v1::AbortTransactionRequest { transactional_id: transactional_id.to_owned() };
         let reply = self.call("AbortTransaction", self.transactions_rpc().abort_transaction(request)).await?;

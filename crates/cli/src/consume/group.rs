@@ -6,14 +6,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Args, Printer};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
-use crate::when::From;
+use crate::when::StartPosition;
 
 /// Prints until it is interrupted, or has printed as many records as were asked for; then it leaves the group.
 pub(super) async fn run(args: Args, group: &str) -> Result<(), Failure> {
     let start_at_latest = match args.from {
-        From::Earliest => false,
-        From::Latest => true,
-        From::Offset(_) | From::Time(_) => {
+        StartPosition::Earliest => false,
+        StartPosition::Latest => true,
+        StartPosition::Offset(_) | StartPosition::Time(_) => {
             let message = format!(
                 "with --group, --from is earliest or latest, and holds where nothing is committed: to have group {group} \
                  go on elsewhere, use 'logmill group reset'"

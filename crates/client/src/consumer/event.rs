@@ -27,7 +27,7 @@ pub enum ConsumerEvent {
         /// The unit.
         unit: UnitEpoch,
         /// Why.
-        why: LostWhy,
+        why: LostReason,
     },
     /// The unit, here by its name, is going to be the consumer's, which prepares for it and then says
     /// [so](super::Committer::warmed).
@@ -50,7 +50,7 @@ pub struct UnitRecords {
 /// Why a consumer has lost a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum LostWhy {
+pub enum LostReason {
     /// It did not give the unit up within its rebalance time-out.
     RevokeTimedOut,
     /// A topic of the unit was deleted, or the consumer asks for it no more.
@@ -65,14 +65,14 @@ pub enum LostWhy {
     Unknown,
 }
 
-impl fmt::Display for LostWhy {
+impl fmt::Display for LostReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            LostWhy::RevokeTimedOut => "it was not given up in time",
-            LostWhy::Gone => "its topic was deleted, or is not asked for any more",
-            LostWhy::Expired => "the session was over",
-            LostWhy::Truncated => "it has lost records that were read from it",
-            LostWhy::Unknown => "the node does not say why",
+            LostReason::RevokeTimedOut => "it was not given up in time",
+            LostReason::Gone => "its topic was deleted, or is not asked for any more",
+            LostReason::Expired => "the session was over",
+            LostReason::Truncated => "it has lost records that were read from it",
+            LostReason::Unknown => "the node does not say why",
         })
     }
 }
@@ -135,12 +135,12 @@ impl TryFrom<v1::AssignedPartition> for AssignedPartition {
     }
 }
 
-impl From<v1::LostReason> for LostWhy {
-    fn from(reason: v1::LostReason) -> LostWhy {
+impl From<v1::LostReason> for LostReason {
+    fn from(reason: v1::LostReason) -> LostReason {
         match reason {
-            v1::LostReason::RevokeTimedOut => LostWhy::RevokeTimedOut,
-            v1::LostReason::Gone => LostWhy::Gone,
-            v1::LostReason::Unspecified => LostWhy::Unknown,
+            v1::LostReason::RevokeTimedOut => LostReason::RevokeTimedOut,
+            v1::LostReason::Gone => LostReason::Gone,
+            v1::LostReason::Unspecified => LostReason::Unknown,
         }
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::unit::Owned;
-use super::{Assignment, ConsumerEvent, LostWhy, UnitRecords};
+use super::{Assignment, ConsumerEvent, LostReason, UnitRecords};
 use crate::convert::partition_from;
 use crate::error::in_reply;
 use crate::{Error, ErrorKind, OffsetToCommit, PartitionData, UnitEpoch};
@@ -201,7 +201,7 @@ impl State {
             .map(|(unit, owned)| UnitEpoch::new(unit.clone(), owned.epoch))
             .collect();
         for unit in expired {
-            self.lose(&unit, LostWhy::Expired);
+            self.lose(&unit, LostReason::Expired);
         }
         self.commit_done();
     }
@@ -255,7 +255,7 @@ impl State {
             Some(owned) if owned.epoch == unit.epoch => owned.confirmed = true,
             Some(owned) => {
                 let before = UnitEpoch::new(unit.unit.clone(), owned.epoch);
-                self.lose(&before, LostWhy::Expired);
+                self.lose(&before, LostReason::Expired);
                 self.begin(assignment);
             }
             None => self.begin(assignment),
@@ -284,7 +284,7 @@ impl State {
         self.events.push_back(ConsumerEvent::Revoke(unit));
     }
 
-    fn lose(&mut self, unit: &UnitEpoch, why: LostWhy) {
+    fn lose(&mut self, unit: &UnitEpoch, why: LostReason) {
         if self.owned(unit).is_none() {
             return;
         }
@@ -334,7 +334,7 @@ impl State {
     /// Records that were received are not in the partition any more, and others have their offsets, from `from` on. The
     /// unit is begun again, at what is committed, on another stream: this error ends the present one.
     fn take_back_lost(&mut self, unit: &UnitEpoch, topic: &str, partition: u32, from: Offset) -> Error {
-        self.lose(unit, LostWhy::Truncated);
+        self.lose(unit, LostReason::Truncated);
         self.trouble.push_back(truncated(topic, partition, from));
         Error::new(
             ErrorKind::Unavailable,
@@ -380,7 +380,7 @@ impl State {
                 let _ = answer.send(error.map_or(Ok(()), Err));
             }
             (None, Some(error)) if error.reason() == "STALE_ASSIGNMENT" => {
-                self.lose(&commit.unit, LostWhy::Expired);
+                self.lose(&commit.unit, LostReason::Expired);
             }
             (None, Some(error)) if !may_be_tried_again(&error) => {
                 self.trouble.push_back(error);

@@ -327,6 +327,7 @@ impl TransactionalProducer {
     }
 
     fn is_ending(&self, outcome: Outcome) -> Error {
+        let outcome = outcome.verb();
         let message = format!(
             "the node was asked to {outcome} the present transaction of {:?}, and the answer is missing: {outcome} it \
              again before anything else",
@@ -336,6 +337,7 @@ impl TransactionalProducer {
     }
 
     fn not_answered(&self, outcome: Outcome, cause: &Error) -> Error {
+        let outcome = outcome.verb();
         let message = format!(
             "it is not known whether the transaction of {:?} has ended: {cause}; {outcome} it again, which finds out",
             self.transactional_id

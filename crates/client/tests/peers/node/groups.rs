@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use logmill_client::{
-    Client, Consumer, ConsumerBuilder, ConsumerEvent, ErrorKind, GroupState, LostWhy, OffsetToCommit,
+    Client, Consumer, ConsumerBuilder, ConsumerEvent, ErrorKind, GroupState, LostReason, OffsetToCommit,
     Position, ProducerOptions, ProducerRecord, Step, TransactionalOptions, UnitEpoch,
 };
 use logmill_record::Offset;
@@ -212,7 +212,7 @@ async fn a_unit_whose_topic_is_deleted_is_lost() {
     let unit = read(&mut consumer, 10).await.into_keys().next().unwrap();
     client.delete_topic("t").await.unwrap();
     let ConsumerEvent::Lost { unit: lost, why, .. } = next(&mut consumer).await else { panic!("it is gone") };
-    assert_eq!((&lost, why), (&unit, LostWhy::Gone));
+    assert_eq!((&lost, why), (&unit, LostReason::Gone));
     consumer.close().await.unwrap();
 }
 
@@ -235,7 +235,7 @@ async fn a_unit_that_is_not_given_up_in_time_is_lost_and_its_records_come_to_ano
         }
     }
     let unit = taken.into_keys().next().unwrap();
-    assert_eq!(events, [(unit.unit, LostWhy::RevokeTimedOut)]);
+    assert_eq!(events, [(unit.unit, LostReason::RevokeTimedOut)]);
     slow.close().await.unwrap();
 }
 
@@ -273,7 +273,7 @@ async fn a_group_is_reset_and_deleted_when_its_members_have_left() {
     let mut consumer = join(client.consumer("g").topics(["t"])).await;
     read(&mut consumer, 10).await;
     let all: [(&str, &[u32]); 1] = [("t", &[])];
-    let error = client.reset_group("g", &all, Position::Earliest).await.unwrap_err();
+    let error = client.reset_offsets("g", &all, Position::Earliest).await.unwrap_err();
     assert_eq!((error.kind(), error.reason()), (ErrorKind::Conflict, "GROUP_NOT_EMPTY"), "{error}");
     let listed = client.list_groups().await.unwrap();
     assert_eq!((&*listed[0].group, listed[0].member_count), ("g", 1));
@@ -282,14 +282,17 @@ async fn a_group_is_reset_and_deleted_when_its_members_have_left() {
     assert_eq!(described.members[0].member_id, consumer.member_id());
     consumer.close().await.unwrap();
 
-    let planned = client.plan_group_reset("g", &all, Position::Offset(Offset(2))).await.unwrap();
+    let planned = client.plan_offset_reset("g", &all, Position::Offset(Offset(2))).await.unwrap();
     assert_eq!(planned.len(), 2);
     assert_eq!((planned[0].from, planned[0].to), (Some(Offset(5)), Offset(2)));
     let offsets = |group: logmill_client::GroupDescription| {
         group.offsets.into_iter().map(|it| it.offset.get()).collect::<Vec<_>>()
     };
     assert_eq!(offsets(client.describe_group("g").await.unwrap()), [5, 5], "a plan changes nothing");
-    assert_eq!(client.reset_group("g", &[("t", &[1])], Position::Offset(Offset(2))).await.unwrap().len(), 1);
+    assert_eq!(
+        client.reset_offsets("g", &[("t", &[1])], Position::Offset(Offset(2))).await.unwrap().len(),
+        1
+    );
     assert_eq!(offsets(client.describe_group("g").await.unwrap()), [5, 2]);
     client.delete_group_offsets("g", "t").await.unwrap();
     assert_eq!(offsets(client.describe_group("g").await.unwrap()), [0; 0]);
