@@ -9,7 +9,7 @@ use logmill_record::TimestampMs;
 
 use super::admit::{Admitted, AllTouched, Touched};
 use super::entry::{AddedOffsets, Entry, Last, Next, Ongoing, State};
-use super::errors::{is_another_step, is_ending, not_found, step_out_of_sequence, unknown_producer};
+use super::errors::{already_ending, not_found, step_differs, step_out_of_sequence, unknown_producer};
 use super::record::{StepRecord, TouchedName};
 use super::step::{StepAppend, StepHeader, is_step, step_name};
 use super::{AllKnown, Outcome, ProducerEpoch, TouchedId};
@@ -147,12 +147,12 @@ impl Table {
         let StepHeader { unit_epoch, sequence, .. } = *header;
         let entry = self.get_mut(name)?;
         if matches!(entry.state, State::Ending { .. }) {
-            return Err(is_ending(name));
+            return Err(already_ending(name));
         }
         let last = entry.step.as_ref();
         if let Some(step) = last.filter(|step| (step.sequence, step.unit_epoch) == (sequence, unit_epoch)) {
             if step.read != header.read() {
-                return Err(is_another_step(sequence));
+                return Err(step_differs(sequence));
             }
             return Ok(StepCheck::Repeated(step.appended.clone()));
         }
@@ -179,7 +179,7 @@ impl Table {
     /// Refuses what is decided and has not ended everywhere.
     pub(super) fn check_ended(&self, name: &str) -> Result<(), Error> {
         match self.get(name)?.state {
-            State::Ending { .. } => Err(is_ending(name)),
+            State::Ending { .. } => Err(already_ending(name)),
             _ => Ok(()),
         }
     }
@@ -229,7 +229,7 @@ impl Table {
             begun = Some(Begun { name: Arc::clone(&name), producer, alive, timeout });
             entry.state = State::Ongoing(ongoing);
         }
-        let State::Ongoing(ongoing) = &mut entry.state else { return Err(is_ending(&name)) };
+        let State::Ongoing(ongoing) = &mut entry.state else { return Err(already_ending(&name)) };
         let new = || Touched::new(Arc::clone(&lane.name().topic), lane.clone());
         let touched = Arc::clone(ongoing.touched.entry(at).or_insert_with(new));
         let under_way = ongoing.under_way.take(1).ok_or_else(|| Error::fault("a transaction"))?;
@@ -243,7 +243,7 @@ impl Table {
                 ongoing.offsets.push(added);
                 Ok(())
             }
-            State::Empty | State::Ending { .. } => Err(is_ending(name)),
+            State::Empty | State::Ending { .. } => Err(already_ending(name)),
         }
     }
 
@@ -315,7 +315,7 @@ impl Table {
             }
             ending @ State::Ending { .. } => {
                 entry.state = ending;
-                Err(is_ending(name))
+                Err(already_ending(name))
             }
         }
     }
@@ -355,7 +355,7 @@ impl Table {
                 Ok(Some(entry.producer))
             }
             State::Ongoing(_) => Ok(None),
-            State::Ending { .. } => Err(is_ending(name)),
+            State::Ending { .. } => Err(already_ending(name)),
         }
     }
 
