@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use super::DEFAULT_SESSION_TIMEOUT;
 use super::hold::name_of;
 use super::machine::{
-    Action, ConnectionId, Group, Kind, MemberStream, Restored, TopicChange, TopicPartition, UnitEpoch, UnitId,
+    Action, AssignmentEpoch, ConnectionId, Group, Kind, MemberStream, OwnershipRecord, TopicChange,
+    TopicPartition, UnitId,
 };
 use super::mailbox::{Mailbox, Post};
 use crate::broker::Core;
@@ -39,9 +40,9 @@ pub(super) struct State {
 /// What cannot be done under the group's lock.
 #[derive(Debug, Default)]
 struct Later {
-    settle: Vec<(UnitId, UnitEpoch)>,
-    persist: Vec<Restored>,
-    forget: Vec<(UnitId, UnitEpoch)>,
+    settle: Vec<(UnitId, AssignmentEpoch)>,
+    persist: Vec<OwnershipRecord>,
+    forget: Vec<(UnitId, AssignmentEpoch)>,
 }
 
 impl Later {
@@ -92,7 +93,7 @@ impl State {
             match action {
                 Action::Settle { unit, epoch } => later.settle.push((unit, epoch)),
                 Action::Persist { unit, epoch, member, instance } => {
-                    later.persist.push(Restored { unit, epoch, member, instance });
+                    later.persist.push(OwnershipRecord { unit, epoch, member, instance });
                 }
                 Action::Forget { unit, epoch } => {
                     // What is under way of it is waited for by who deletes the group.
@@ -130,7 +131,7 @@ impl State {
 
 impl Cell {
     /// With what the last run left.
-    pub(super) fn restored(core: &Arc<Core>, name: Arc<str>, rows: Vec<Restored>) -> Arc<Self> {
+    pub(super) fn restored(core: &Arc<Core>, name: Arc<str>, rows: Vec<OwnershipRecord>) -> Arc<Self> {
         let now = core.config.env.clock.monotonic();
         let machine = Group::restore(now, rows, core.offsets.forgotten(), DEFAULT_SESSION_TIMEOUT);
         let cell = Arc::new(Self { name, state: Mutex::new(State { machine, ..State::default() }) });
@@ -166,7 +167,7 @@ impl Cell {
     }
 
     /// Waits until nothing is under way of what former owners did, and ends what they have left.
-    fn settle(self: &Arc<Self>, core: &Arc<Core>, unit: UnitId, epoch: UnitEpoch) {
+    fn settle(self: &Arc<Self>, core: &Arc<Core>, unit: UnitId, epoch: AssignmentEpoch) {
         let under_way = self.state.lock().holds_of(&unit).clone();
         let (cell, again) = (Arc::clone(self), Arc::clone(core));
         drop(core.carry_on("the change of a unit's owner", async move {
@@ -182,7 +183,7 @@ impl Cell {
     fn persist(
         self: &Arc<Self>,
         core: &Arc<Core>,
-        rows: Vec<Restored>,
+        rows: Vec<OwnershipRecord>,
         written: impl Future<Output = Result<(), Error>> + Send + 'static,
     ) {
         let (cell, again) = (Arc::clone(self), Arc::clone(core));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::cell::Cell;
-use super::machine::{Stale, TopicPartition, UnitEpoch, UnitId};
+use super::machine::{AssignmentEpoch, Stale, TopicPartition, UnitId};
 use crate::broker::Core;
 use crate::budget::Permit;
 use crate::catalog::Partition;
@@ -59,7 +59,7 @@ impl Cell {
     pub(super) fn hold(&self, core: &Core, unit: &str, epoch: i32) -> Result<Held, Error> {
         let mut state = self.state.lock();
         let id = state.unit_id(core, unit).ok_or_else(|| self.stale(unit, epoch, None))?;
-        state.machine.check(None, &id, UnitEpoch(epoch)).map_err(|Stale { owner }| {
+        state.machine.check(None, &id, AssignmentEpoch(epoch)).map_err(|Stale { owner }| {
             let owner = owner.map(|(member, epoch)| (member.to_string(), epoch.0));
             self.stale(unit, epoch, owner.as_ref())
         })?;

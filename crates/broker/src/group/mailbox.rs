@@ -6,7 +6,7 @@ use std::task::{Poll, Waker};
 
 use parking_lot::Mutex;
 
-use super::machine::{CloseWhy, LostWhy, MemberStream, UnitEpoch, UnitId};
+use super::machine::{AssignmentEpoch, CloseWhy, LostWhy, MemberStream, UnitId};
 
 /// What is on its way to a member.
 #[derive(Debug)]
@@ -26,11 +26,11 @@ struct Letters {
 /// What the machine has to say to a member.
 #[derive(Clone, Debug)]
 pub(super) enum Post {
-    Assign(UnitId, UnitEpoch),
-    Revoke(UnitId, UnitEpoch),
+    Assign(UnitId, AssignmentEpoch),
+    Revoke(UnitId, AssignmentEpoch),
     WarmUp(UnitId),
     CancelWarmUp(UnitId),
-    Lost(UnitId, UnitEpoch, LostWhy),
+    Lost(UnitId, AssignmentEpoch, LostWhy),
     Close(CloseWhy),
 }
 

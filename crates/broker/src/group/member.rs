@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::cell::{Cell, State};
 use super::event::{AssignedPartition, Assignment, CommittedOffset, GroupEvent, LostUnit};
 use super::hold::name_of;
-use super::machine::{CloseWhy, LostWhy, MemberStream, NotMember, TopicPartition, UnitEpoch, UnitId};
+use super::machine::{AssignmentEpoch, CloseWhy, LostWhy, MemberStream, NotMember, TopicPartition, UnitId};
 use super::mailbox::{Mailbox, Post};
 use crate::broker::Core;
 use crate::error::{Error, Reason};
@@ -111,7 +111,7 @@ impl MemberHandle {
     /// As [`heartbeat`](MemberHandle::heartbeat).
     pub fn confirm_revoked(&self, unit: &str, epoch: i32) -> Result<(), Error> {
         self.say(|state, now| match state.unit_id(&self.core, unit) {
-            Some(id) => state.machine.revoked(now, &self.stream, &id, UnitEpoch(epoch)),
+            Some(id) => state.machine.revoked(now, &self.stream, &id, AssignmentEpoch(epoch)),
             None => Ok(()),
         })
     }
@@ -165,7 +165,7 @@ impl MemberHandle {
         }
     }
 
-    fn assignment(&self, unit: &UnitId, name: String, epoch: UnitEpoch) -> Assignment {
+    fn assignment(&self, unit: &UnitId, name: String, epoch: AssignmentEpoch) -> Assignment {
         // First: a step that ends in between makes the offsets newer, and what is done over is refused by its number.
         let last_step = self.core.transactions.last_step(&self.cell.name, &name);
         let partitions = self.cell.state.lock().machine.partitions_of(unit);

@@ -34,8 +34,8 @@ pub use consume::{Consume, ConsumeStart, Consumed, Consumer, UnitData};
 pub use event::{AssignedPartition, Assignment, CommittedOffset, GroupEvent, LostUnit};
 pub(crate) use hold::Held;
 pub use join::{GroupInterest, JoinGroup};
+pub(crate) use machine::{AssignmentEpoch, OwnershipRecord, TopicChange, UnitId};
 use machine::{ConnectionId, Topic};
-pub(crate) use machine::{Restored, TopicChange, UnitEpoch, UnitId};
 pub use member::{Member, MemberHandle};
 pub use operations::{
     GroupDescription, GroupMember, GroupOffset, GroupPage, GroupState, GroupSummary, GroupUnit, ListGroups,
@@ -64,9 +64,9 @@ pub(crate) struct Groups {
 
 impl Groups {
     /// Takes up what the last run left: who owned what.
-    pub(crate) fn restore(&self, core: &Arc<Core>, rows: BTreeMap<String, Vec<Restored>>) {
+    pub(crate) fn restore(&self, core: &Arc<Core>, rows: BTreeMap<String, Vec<OwnershipRecord>>) {
         // A topic that was deleted never comes again, but its name may.
-        let is_gone = |row: &Restored| match &row.unit {
+        let is_gone = |row: &OwnershipRecord| match &row.unit {
             UnitId::Partition(of) => core.catalog.name_of(of.topic).is_none(),
             UnitId::Named(_) => false,
         };

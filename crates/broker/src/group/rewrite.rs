@@ -7,7 +7,7 @@ use std::time::Duration;
 use logmill_record::Offset;
 
 use super::Groups;
-use super::machine::{UnitEpoch, UnitId};
+use super::machine::{AssignmentEpoch, UnitId};
 use super::operations::exists;
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
@@ -153,7 +153,7 @@ async fn delete_offsets(core: &Arc<Core>, group: &str, topic: &str) -> Result<us
 /// What a group has committed, and who had which unit, is gone in one batch. A member that comes meanwhile finds the
 /// group as if it had made it.
 async fn delete(core: &Arc<Core>, group: &str) -> Result<(), Error> {
-    let rewrite = |units: Vec<(UnitId, UnitEpoch)>| {
+    let rewrite = |units: Vec<(UnitId, AssignmentEpoch)>| {
         let gone = core.offsets.all_of(group).into_iter().map(|(key, _)| (key, None)).collect();
         core.offsets.rewrite(core, group, gone, &units)
     };
@@ -178,7 +178,7 @@ impl Groups {
         &self,
         core: &Arc<Core>,
         group: &str,
-        mut change: impl FnMut(Vec<(UnitId, UnitEpoch)>) -> T,
+        mut change: impl FnMut(Vec<(UnitId, AssignmentEpoch)>) -> T,
     ) -> Result<(T, Permit), Error> {
         loop {
             for hold in self.find(group).map(|cell| cell.state.lock().under_way()).unwrap_or_default() {

@@ -27,7 +27,7 @@ use crate::budget::Budget;
 use crate::error::{Error, OpenError, Reason};
 use crate::exec::Receiver;
 use crate::group::record::{self as assignments, About};
-use crate::group::{Restored, UnitEpoch, UnitId};
+use crate::group::{AssignmentEpoch, OwnershipRecord, UnitId};
 use crate::internal::codec::DecodeError;
 use crate::internal::{InternalLog, batch_of, confirmed};
 use crate::produce::{Answer, Lane};
@@ -39,7 +39,7 @@ pub(crate) struct Offsets {
     log: InternalLog,
     state: Mutex<State>,
     /// The highest epoch of a unit that was forgotten.
-    forgotten: Mutex<UnitEpoch>,
+    forgotten: Mutex<AssignmentEpoch>,
     /// Commits on their way into the log.
     under_way: Arc<Mutex<BTreeMap<Key, UnderWay>>>,
     /// Changes by somebody who owns nothing that do not count yet, by group.
@@ -69,7 +69,7 @@ struct UnderWay {
 }
 
 /// Who has what, by group.
-pub(crate) type Rows = BTreeMap<String, Vec<Restored>>;
+pub(crate) type Rows = BTreeMap<String, Vec<OwnershipRecord>>;
 
 impl Offsets {
     pub(crate) fn new(log: InternalLog) -> Self {
@@ -106,12 +106,12 @@ impl Offsets {
     }
 
     /// The highest epoch of a unit that was forgotten: what is new begins after it.
-    pub(crate) fn forgotten(&self) -> UnitEpoch {
+    pub(crate) fn forgotten(&self) -> AssignmentEpoch {
         *self.forgotten.lock()
     }
 
     /// Something of this epoch was forgotten.
-    pub(crate) fn forget_up_to(&self, epoch: UnitEpoch) {
+    pub(crate) fn forget_up_to(&self, epoch: AssignmentEpoch) {
         let mut forgotten = self.forgotten.lock();
         *forgotten = forgotten.max(epoch);
     }
@@ -223,8 +223,8 @@ impl Offsets {
         &self,
         core: &Core,
         group: &str,
-        rows: &[Restored],
-        forgotten: &[(UnitId, UnitEpoch)],
+        rows: &[OwnershipRecord],
+        forgotten: &[(UnitId, AssignmentEpoch)],
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
         let key = |unit: &UnitId| assignments::encode_key(group, unit);
         let rows = rows.iter().map(|row| (key(&row.unit), Some(assignments::encode(row)))).collect();
@@ -238,7 +238,7 @@ impl Offsets {
         core: &Core,
         group: &str,
         mut records: Vec<(Bytes, Option<Bytes>)>,
-        forgotten: &[(UnitId, UnitEpoch)],
+        forgotten: &[(UnitId, AssignmentEpoch)],
     ) -> impl Future<Output = Result<Offset, Error>> + Send + 'static + use<> {
         records.extend(forgotten.iter().map(|(unit, _)| (assignments::encode_key(group, unit), None)));
         // Held over the push, so that of the epochs in the log the last is the highest.
@@ -272,8 +272,8 @@ impl Offsets {
 /// What the log says of units, as it is read.
 #[derive(Debug, Default)]
 struct Units {
-    rows: BTreeMap<(String, UnitId), Restored>,
-    forgotten: UnitEpoch,
+    rows: BTreeMap<(String, UnitId), OwnershipRecord>,
+    forgotten: AssignmentEpoch,
 }
 
 impl Units {

@@ -9,7 +9,7 @@ use super::{Committed, Key, Offsets};
 use crate::broker::Core;
 use crate::budget::{Budget, Permit};
 use crate::error::Error;
-use crate::group::{UnitEpoch, UnitId};
+use crate::group::{AssignmentEpoch, UnitId};
 use crate::internal::{append_until_durable, batch_of};
 
 impl Offsets {
@@ -39,7 +39,7 @@ impl Offsets {
         core: &Arc<Core>,
         group: &str,
         changes: Vec<(Key, Option<Committed>)>,
-        forgotten: &[(UnitId, UnitEpoch)],
+        forgotten: &[(UnitId, AssignmentEpoch)],
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
         let value = |committed: &Option<Committed>| committed.as_ref().map(Committed::encode);
         let records = changes.iter().map(|(key, committed)| (key.encode(), value(committed))).collect();

@@ -185,8 +185,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "group-stale-epoch-accepted",
         breaks: "whoever has lost a unit commits, and makes steps",
         file: "broker/src/group/hold.rs",
-        find: "state.machine.check(None, &id, UnitEpoch(epoch)).map_err(",
-        replace: "state.machine.check(None, &id, UnitEpoch(epoch)).or_else(|_| Ok::<_, Stale>(())).map_err(",
+        find: "state.machine.check(None, &id, AssignmentEpoch(epoch)).map_err(",
+        replace: "state.machine.check(None, &id, AssignmentEpoch(epoch)).or_else(|_| Ok::<_, Stale>(())).map_err(",
         caught_by: GROUPS,
     },
     Mutant {

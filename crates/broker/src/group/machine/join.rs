@@ -10,7 +10,7 @@ use super::action::{Action, CloseWhy};
 use super::deadlines::Due;
 use super::member::{Member, Presence, Wants};
 use super::names::{
-    ConnectionId, InstanceId, Kind, MemberId, MemberStream, TopicPartition, UnitEpoch, UnitId,
+    AssignmentEpoch, ConnectionId, InstanceId, Kind, MemberId, MemberStream, TopicPartition, UnitId,
 };
 use super::topics::Topic;
 use super::unit::Stage;
@@ -60,7 +60,7 @@ impl Interest {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Joined {
     /// The units that it owns, by name. Those that it is to give up are among them; the revoke follows as an action.
-    pub(crate) held: Vec<(UnitId, UnitEpoch)>,
+    pub(crate) held: Vec<(UnitId, AssignmentEpoch)>,
 }
 
 /// Why somebody may not join. Nothing has changed then.
@@ -246,7 +246,7 @@ impl Group {
         }
     }
 
-    fn held_by(&self, member: &MemberId) -> Vec<(UnitId, UnitEpoch)> {
+    fn held_by(&self, member: &MemberId) -> Vec<(UnitId, AssignmentEpoch)> {
         let owned = self.units.iter().filter(|(_, unit)| unit.is_owned_by(member));
         owned.map(|(id, unit)| (id.clone(), unit.epoch)).collect()
     }

@@ -81,10 +81,10 @@ pub(crate) use join::{Interest, Join, JoinError, NotMember};
 use member::Member;
 pub(crate) use member::Presence;
 pub(crate) use names::{
-    ConnectionId, InstanceId, Kind, MemberId, MemberStream, TopicPartition, UnitEpoch, UnitId,
+    AssignmentEpoch, ConnectionId, InstanceId, Kind, MemberId, MemberStream, TopicPartition, UnitId,
 };
 pub(crate) use ownership::Stale;
-pub(crate) use restore::Restored;
+pub(crate) use restore::OwnershipRecord;
 use topics::Topics;
 pub(crate) use topics::{Topic, TopicChange};
 use unit::Unit;
@@ -99,7 +99,7 @@ pub(crate) struct Group {
     units: BTreeMap<UnitId, Unit>,
     /// The highest epoch of any unit that nothing is known of any more. Units that are new begin after it, so that who
     /// had one of the same name is told from whoever has the new one.
-    forgotten: UnitEpoch,
+    forgotten: AssignmentEpoch,
     deadlines: Deadlines,
     actions: Vec<Action>,
 }

@@ -68,9 +68,9 @@ pub(crate) enum UnitId {
 /// Which assignment of a unit it is: more with each, and never the same twice under a name. The first is 1, unless something
 /// was forgotten before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct UnitEpoch(pub(crate) i32);
+pub(crate) struct AssignmentEpoch(pub(crate) i32);
 
-impl UnitEpoch {
+impl AssignmentEpoch {
     /// There was no assignment yet.
     pub(crate) const NONE: Self = Self(0);
 
@@ -81,7 +81,7 @@ impl UnitEpoch {
     }
 }
 
-impl fmt::Display for UnitEpoch {
+impl fmt::Display for AssignmentEpoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
