@@ -42,7 +42,7 @@ impl MemberHandle {
         let doing = || format!("a commit of {count} offsets");
         core.bounds.check(Limit::MaxStepPartitions, count, doing, "make several commits")?;
         // Of two commits at the same time the order is that of the log: see `Offsets::commit`.
-        let held: Held = self.cell.hold(&core, unit, epoch)?;
+        let held: Held = self.coordinator.hold(&core, unit, epoch)?;
         let resolved: Vec<Resolved> = core.offsets.resolve(&core, &held, offsets)?;
         let written = core.offsets.commit(&core, epoch, resolved)?;
         Ok(self.core.carry_on("a commit", async move {

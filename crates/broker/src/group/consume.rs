@@ -372,7 +372,7 @@ impl Consumer {
         self.reader.remove(place);
         let Some(of) = self.places.remove(&place) else { return };
         tracing::warn!(
-            group = %self.handle().cell.name,
+            group = %self.handle().coordinator.name,
             topic = data.topic,
             partition = data.partition,
             next_offset = of.next.map(Offset::get),

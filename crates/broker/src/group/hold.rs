@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::cell::Cell;
+use super::coordinator::Coordinator;
 use super::machine::{AssignmentEpoch, Stale, TopicPartition, UnitId};
 use crate::broker::Core;
 use crate::budget::Permit;
@@ -54,7 +54,7 @@ impl Held {
     }
 }
 
-impl Cell {
+impl Coordinator {
     /// See [`Groups::hold`](super::Groups::hold).
     pub(super) fn hold(&self, core: &Core, unit: &str, epoch: i32) -> Result<Held, Error> {
         let mut state = self.state.lock();

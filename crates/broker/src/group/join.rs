@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cell::Cell;
+use super::coordinator::Coordinator;
 use super::machine::{InstanceId, Interest, Join, JoinError, MemberId, MemberStream, Topic, TopicPartition};
 use super::mailbox::{Mailbox, Post};
 use super::member::{Member, MemberHandle};
@@ -129,31 +129,31 @@ impl Broker {
         let connection = core.groups.next_connection();
         let stream = MemberStream { member: member.clone(), connection };
         let mailbox = Arc::new(Mailbox::new(stream.clone(), is_local));
-        let cell = loop {
-            let cell = core.groups.get_or_make(core, &request.group)?;
-            match join_cell(core, &cell, &request, &mailbox) {
+        let coordinator = loop {
+            let coordinator = core.groups.get_or_make(core, &request.group)?;
+            match join_coordinator(core, &coordinator, &request, &mailbox) {
                 // It was deleted meanwhile: the next one is another.
                 Ok(false) => {}
-                Ok(true) => break cell,
+                Ok(true) => break coordinator,
                 Err(error) => {
-                    core.groups.drop_unused(&cell);
+                    core.groups.drop_unused(&coordinator);
                     return Err(error);
                 }
             }
         };
-        Ok(Member::new(MemberHandle { core: Arc::clone(core), cell, stream }, mailbox))
+        Ok(Member::new(MemberHandle { core: Arc::clone(core), coordinator, stream }, mailbox))
     }
 }
 
 /// Joins a group, unless it is gone.
-fn join_cell(
+fn join_coordinator(
     core: &Arc<Core>,
-    cell: &Arc<Cell>,
+    coordinator: &Arc<Coordinator>,
     request: &JoinGroup,
     mailbox: &Arc<Mailbox>,
 ) -> Result<bool, Error> {
     let MemberStream { member, connection } = mailbox.stream().clone();
-    cell.tell(core, |state, now| {
+    coordinator.update(core, |state, now| {
         if state.is_gone {
             return Ok(false);
         }

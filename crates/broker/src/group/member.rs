@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::cell::{Cell, State};
+use super::coordinator::{Coordinator, State};
 use super::event::{AssignedPartition, Assignment, CommittedOffset, GroupEvent, LostUnit};
 use super::hold::name_of;
 use super::machine::{AssignmentEpoch, CloseWhy, LostWhy, MemberStream, NotMember, TopicPartition, UnitId};
@@ -29,7 +29,7 @@ pub struct Member {
 #[derive(Clone, Debug)]
 pub struct MemberHandle {
     pub(super) core: Arc<Core>,
-    pub(super) cell: Arc<Cell>,
+    pub(super) coordinator: Arc<Coordinator>,
     pub(super) stream: MemberStream,
 }
 
@@ -88,8 +88,8 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let MemberHandle { core, cell, stream } = &self.handle;
-        cell.tell(core, |state, now| {
+        let MemberHandle { core, coordinator, stream } = &self.handle;
+        coordinator.update(core, |state, now| {
             state.mailboxes.remove(&stream.connection);
             state.machine.lost(now, stream);
         });
@@ -136,14 +136,14 @@ impl MemberHandle {
     }
 
     fn say(&self, what: impl FnOnce(&mut State, Duration) -> Result<(), NotMember>) -> Result<(), Error> {
-        let told = self.cell.tell(&self.core, what);
-        told.map_err(|why| {
+        let result = self.coordinator.update(&self.core, what);
+        result.map_err(|why| {
             let message = format!(
                 "the member {:?} of group {:?} is not heard: {why}; join again, and go on with what is assigned then",
                 self.stream.member.to_string(),
-                self.cell.name
+                self.coordinator.name
             );
-            Error::new(Reason::MemberUnknown, message).with("group", &self.cell.name)
+            Error::new(Reason::MemberUnknown, message).with("group", &self.coordinator.name)
         })
     }
 
@@ -167,11 +167,11 @@ impl MemberHandle {
 
     fn assignment(&self, unit: &UnitId, name: String, epoch: AssignmentEpoch) -> Assignment {
         // First: a step that ends in between makes the offsets newer, and what is done over is refused by its number.
-        let last_step = self.core.transactions.last_step(&self.cell.name, &name);
-        let partitions = self.cell.state.lock().machine.partitions_of(unit);
+        let last_step = self.core.transactions.last_step(&self.coordinator.name, &name);
+        let partitions = self.coordinator.state.lock().machine.partitions_of(unit);
         let assigned = |TopicPartition { topic: id, partition }: &TopicPartition| {
             let topic = self.core.catalog.name_of(*id)?;
-            let committed = self.core.offsets.get(&self.cell.name, &topic, *partition);
+            let committed = self.core.offsets.get(&self.coordinator.name, &topic, *partition);
             let committed = committed.filter(|committed| committed.topic_id == *id);
             Some(AssignedPartition {
                 topic,
@@ -193,7 +193,7 @@ impl MemberHandle {
     }
 
     fn closed(&self, why: CloseWhy) -> Error {
-        let (member, group) = (self.stream.member.to_string(), &self.cell.name);
+        let (member, group) = (self.stream.member.to_string(), &self.coordinator.name);
         let message = match why {
             CloseWhy::Replaced => {
                 format!(

@@ -176,7 +176,7 @@ fn page(core: &Core, request: ListGroups) -> GroupPage {
     let ListGroups { page_size, page_token: after } = request;
     let size = if page_size == 0 { MAX_PAGE } else { page_size.min(MAX_PAGE) };
     let mut names: BTreeSet<String> = core.offsets.groups().into_iter().collect();
-    names.extend(core.groups.all().iter().map(|cell| cell.name.to_string()));
+    names.extend(core.groups.all().iter().map(|coordinator| coordinator.name.to_string()));
     let mut shown = names.into_iter().filter(|name| after.is_empty() || *name > after);
     let groups: Vec<_> = shown.by_ref().take(size).map(|name| summary(core, name)).collect();
     let more = shown.next().is_some();
@@ -185,9 +185,9 @@ fn page(core: &Core, request: ListGroups) -> GroupPage {
 }
 
 fn summary(core: &Core, group: String) -> GroupSummary {
-    let cell = core.groups.find(&group);
-    let (state, member_count) = cell.map_or((GroupState::Empty, 0), |cell| {
-        let machine = &cell.state.lock().machine;
+    let coordinator = core.groups.find(&group);
+    let (state, member_count) = coordinator.map_or((GroupState::Empty, 0), |coordinator| {
+        let machine = &coordinator.state.lock().machine;
         (public(machine.state()), machine.member_count())
     });
     GroupSummary { group, state, member_count }
@@ -204,8 +204,8 @@ fn public(state: State) -> GroupState {
 fn describe(core: &Arc<Core>, group: &str) -> Result<GroupDescription, Error> {
     exists(core, group)?;
     let (described, partitions) = match core.groups.find(group) {
-        Some(cell) => {
-            let machine = &cell.state.lock().machine;
+        Some(coordinator) => {
+            let machine = &coordinator.state.lock().machine;
             (Some(machine.describe()), machine.partitions())
         }
         None => (None, BTreeSet::new()),

@@ -1,4 +1,4 @@
-//! What somebody who owns nothing does with a group: has it go on elsewhere, deletes what it has committed, or all of it.
+//! What an operator does with a group: has it go on elsewhere, deletes what it has committed, or all of it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -168,7 +168,7 @@ async fn delete(core: &Arc<Core>, group: &str) -> Result<(), Error> {
 impl Groups {
     /// Refuses to go on behind the back of members.
     fn check_empty(&self, group: &str) -> Result<(), Error> {
-        refuse_members(group, self.find(group).map_or(0, |cell| cell.state.lock().machine.member_count()))
+        refuse_members(group, self.find(group).map_or(0, |it| it.state.lock().machine.member_count()))
     }
 
     /// Changes a group that has no members, and of whose last ones nothing is left to be done: what they did lies before.
@@ -181,15 +181,15 @@ impl Groups {
         mut change: impl FnMut(Vec<(UnitId, AssignmentEpoch)>) -> T,
     ) -> Result<(T, Permit), Error> {
         loop {
-            for hold in self.find(group).map(|cell| cell.state.lock().under_way()).unwrap_or_default() {
+            for hold in self.find(group).map(|it| it.state.lock().under_way()).unwrap_or_default() {
                 let _ = hold.empty().await;
             }
             core.check_open()?;
             let rewrite = core.offsets.begin_rewrite(group)?;
             {
                 // Under both locks, so that no group of that name is made or joined meanwhile.
-                let cells = self.cells.lock();
-                let state = cells.get(group).map(|cell| cell.state.lock());
+                let coordinators = self.coordinators.lock();
+                let state = coordinators.get(group).map(|coordinator| coordinator.state.lock());
                 refuse_members(group, state.as_ref().map_or(0, |state| state.machine.member_count()))?;
                 if state.as_ref().is_none_or(|state| state.is_quiet()) {
                     let units =
@@ -204,12 +204,12 @@ impl Groups {
 
     /// Nothing is left of a group, unless somebody has joined.
     fn drop_deleted(&self, group: &str) {
-        let mut cells = self.cells.lock();
-        let Some(cell) = cells.get(group).map(Arc::clone) else { return };
-        let mut state = cell.state.lock();
+        let mut coordinators = self.coordinators.lock();
+        let Some(coordinator) = coordinators.get(group).map(Arc::clone) else { return };
+        let mut state = coordinator.state.lock();
         if state.machine.member_count() == 0 && state.is_quiet() {
             state.is_gone = true;
-            cells.remove(group);
+            coordinators.remove(group);
         }
     }
 }

@@ -139,10 +139,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "group-assigned-before-persisted",
         breaks: "a unit is a member's, and a power cut takes that: its epoch is given out once more",
-        file: "broker/src/group/cell.rs",
+        file: "broker/src/group/coordinator.rs",
         find: "            let written = written.await;
             if let Err(error) = &written {",
-        replace: "            cell.tell(&again, |state, now| {
+        replace: "            coordinator.update(&again, |state, now| {
                 rows.iter().for_each(|row| state.machine.persisted(now, &row.unit, row.epoch));
             });
             let written = written.await;
@@ -152,7 +152,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "group-does-not-settle",
         breaks: "a unit is another's while its former owner's commit is on its way",
-        file: "broker/src/group/cell.rs",
+        file: "broker/src/group/coordinator.rs",
         find: "            let _ = under_way.empty().await;",
         replace: "            drop(under_way);",
         caught_by: GROUPS,
@@ -231,9 +231,9 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "group-reset-unseen-by-who-joins",
         breaks: "whoever joins while a group is reset goes on where it was, and takes the group there again",
-        file: "broker/src/group/cell.rs",
-        find: "            again.offsets.rewritten(&cell.name).await;",
-        replace: "            drop(again.offsets.rewritten(&cell.name));",
+        file: "broker/src/group/coordinator.rs",
+        find: "            again.offsets.rewritten(&coordinator.name).await;",
+        replace: "            drop(again.offsets.rewritten(&coordinator.name));",
         caught_by: Catcher::new(
             "behaviour",
             "groups::who_joins_while_a_group_is_reset_goes_on_where_the_reset_says",
