@@ -7,7 +7,7 @@ use super::hold::Held;
 use super::member::MemberHandle;
 use crate::error::Error;
 use crate::limits::Limit;
-use crate::offsets::{OffsetToCommit, Resolved};
+use crate::offsets::{CheckedCommit, OffsetToCommit};
 
 impl MemberHandle {
     /// Says how far the owner of a unit has read. It is on disk when the answer comes; whoever owns the unit next goes
@@ -43,8 +43,8 @@ impl MemberHandle {
         core.bounds.check(Limit::MaxStepPartitions, count, doing, "make several commits")?;
         // Of two commits at the same time the order is that of the log: see `Offsets::commit`.
         let held: Held = self.coordinator.hold(&core, unit, epoch)?;
-        let resolved: Vec<Resolved> = core.offsets.resolve(&core, &held, offsets)?;
-        let written = core.offsets.commit(&core, epoch, resolved)?;
+        let checked: Vec<CheckedCommit> = core.offsets.check(&core, &held, offsets)?;
+        let written = core.offsets.commit(&core, epoch, checked)?;
         Ok(self.core.carry_on("a commit", async move {
             let outcome = written.await;
             drop(held);

@@ -15,7 +15,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-pub(crate) use commit::Resolved;
+pub(crate) use commit::CheckedCommit;
 pub use commit::{MAX_COMMIT_METADATA_BYTES, OffsetToCommit};
 use logmill_log::OpenTransaction;
 use logmill_record::{Batch, Offset};
@@ -41,8 +41,8 @@ pub(crate) struct Offsets {
     /// The highest epoch of a unit that was forgotten.
     forgotten: Mutex<AssignmentEpoch>,
     /// Commits on their way into the log.
-    under_way: Arc<Mutex<BTreeMap<Key, UnderWay>>>,
-    /// Changes by somebody who owns nothing that do not count yet, by group.
+    pending: Arc<Mutex<BTreeMap<Key, PendingCommit>>>,
+    /// Changes by an operator that do not count yet, by group.
     rewrites: Mutex<BTreeMap<String, Budget>>,
 }
 
@@ -62,7 +62,7 @@ struct Entry {
 
 /// The last commit for a partition that is on its way.
 #[derive(Debug)]
-struct UnderWay {
+struct PendingCommit {
     unit_epoch: i32,
     offset: Offset,
     count: usize,
@@ -77,7 +77,7 @@ impl Offsets {
             log,
             state: Mutex::default(),
             forgotten: Mutex::default(),
-            under_way: Arc::default(),
+            pending: Arc::default(),
             rewrites: Mutex::default(),
         }
     }
@@ -149,17 +149,17 @@ impl Offsets {
         &self,
         core: &Arc<Core>,
         unit_epoch: i32,
-        commits: Vec<Resolved>,
+        commits: Vec<CheckedCommit>,
     ) -> Result<impl Future<Output = Result<(), Error>> + Send + 'static + use<>, Error> {
         let pushed = if commits.is_empty() {
             None
         } else {
-            let batch = Resolved::batch(&commits, core.config.env.clock.now());
+            let batch = CheckedCommit::batch(&commits, core.config.env.clock.now());
             Some(self.push(unit_epoch, &commits, batch, None)?)
         };
         let (core, lane) = (Arc::clone(core), self.lane().clone());
         Ok(async move {
-            let Some((answer, _under_way)) = pushed else { return Ok(()) };
+            let Some((answer, _pending)) = pushed else { return Ok(()) };
             let at = confirmed(&lane, answer).await?;
             core.offsets.apply(at, Some(unit_epoch), commits);
             Ok(())
@@ -172,28 +172,28 @@ impl Offsets {
     pub(crate) fn push(
         &self,
         unit_epoch: i32,
-        commits: &[Resolved],
+        commits: &[CheckedCommit],
         batch: Batch,
         admitted: Option<Admitted>,
-    ) -> Result<(Receiver<Answer>, OnTheirWay), Error> {
+    ) -> Result<(Receiver<Answer>, PendingCommits), Error> {
         // Held over the push: the order of the log is the order in which they were looked at.
-        let mut under_way = self.under_way.lock();
-        for Resolved { key, committed } in commits {
-            let before = under_way.get(key).filter(|before| before.unit_epoch == unit_epoch);
+        let mut pending = self.pending.lock();
+        for CheckedCommit { key, committed } in commits {
+            let before = pending.get(key).filter(|before| before.unit_epoch == unit_epoch);
             if let Some(before) = before.filter(|before| committed.offset < before.offset) {
                 return Err(went_back(key, committed.offset, before.offset));
             }
             self.check_forward(key, committed, unit_epoch)?;
         }
         let answer = self.lane().push_own(vec![batch], admitted)?;
-        for Resolved { key, committed } in commits {
+        for CheckedCommit { key, committed } in commits {
             let offset = committed.offset;
-            let entry = under_way.entry(key.clone()).or_insert(UnderWay { unit_epoch, offset, count: 0 });
+            let entry = pending.entry(key.clone()).or_insert(PendingCommit { unit_epoch, offset, count: 0 });
             (entry.unit_epoch, entry.offset, entry.count) = (unit_epoch, offset, entry.count + 1);
         }
-        drop(under_way);
+        drop(pending);
         let keys = commits.iter().map(|it| it.key.clone()).collect();
-        Ok((answer, OnTheirWay { under_way: Arc::clone(&self.under_way), keys }))
+        Ok((answer, PendingCommits { pending: Arc::clone(&self.pending), keys }))
     }
 
     /// Refuses a commit that lies before one of the same epoch.
@@ -210,9 +210,9 @@ impl Offsets {
     }
 
     /// Commits whose first record is at `at` of the log are on disk, and count.
-    pub(crate) fn apply(&self, at: Offset, unit_epoch: Option<i32>, commits: Vec<Resolved>) {
+    pub(crate) fn apply(&self, at: Offset, unit_epoch: Option<i32>, commits: Vec<CheckedCommit>) {
         let mut state = self.state.lock();
-        for (index, Resolved { key, committed }) in (0..).zip(commits) {
+        for (index, CheckedCommit { key, committed }) in (0..).zip(commits) {
             state.apply(at.saturating_add(index), key, Some(committed), unit_epoch);
         }
     }
@@ -293,19 +293,19 @@ impl Units {
 
 /// Commits that are on their way into the log, or wait for their transaction to end.
 #[derive(Debug)]
-pub(crate) struct OnTheirWay {
-    under_way: Arc<Mutex<BTreeMap<Key, UnderWay>>>,
+pub(crate) struct PendingCommits {
+    pending: Arc<Mutex<BTreeMap<Key, PendingCommit>>>,
     keys: Vec<Key>,
 }
 
-impl Drop for OnTheirWay {
+impl Drop for PendingCommits {
     fn drop(&mut self) {
-        let mut under_way = self.under_way.lock();
+        let mut pending = self.pending.lock();
         for key in &self.keys {
-            if let Some(entry) = under_way.get_mut(key) {
+            if let Some(entry) = pending.get_mut(key) {
                 entry.count -= 1;
                 if entry.count == 0 {
-                    under_way.remove(key);
+                    pending.remove(key);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Changes by somebody who owns nothing.
+//! Changes by an operator.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ impl Offsets {
         }
     }
 
-    /// Takes into the log what somebody who owns nothing has decided: other offsets, or none, and units that are
-    /// forgotten. What is returned resolves when it is on disk and counts.
+    /// Takes into the log what an operator has decided: other offsets, or none, and units that are forgotten. What is
+    /// returned resolves when it is on disk and counts.
     ///
     /// Where it may be on disk and may not, what counts is written once more: a start finds what the group was told.
     pub(crate) fn rewrite(
@@ -50,7 +50,8 @@ impl Offsets {
             match outcome {
                 Ok(at) => core.offsets.changed(at, changes),
                 Err(_) => {
-                    core.offsets.say_again(&core, changes.into_iter().map(|(key, _)| key).collect()).await;
+                    let keys = changes.into_iter().map(|(key, _)| key).collect();
+                    core.offsets.write_current(&core, keys).await;
                 }
             }
             outcome.map(drop)
@@ -66,7 +67,7 @@ impl Offsets {
     }
 
     /// Writes what counts for these, however often it takes.
-    async fn say_again(&self, core: &Core, keys: Vec<Key>) {
+    async fn write_current(&self, core: &Core, keys: Vec<Key>) {
         let stands = |key: Key| {
             let committed = self.get(&key.group, &key.topic, key.partition);
             (key, committed)

@@ -68,7 +68,7 @@ async fn add(core: Arc<Core>, request: AddOffsets) -> Result<(), Error> {
     };
     let _turn = turn.take().await;
     let held = core.groups.hold(&core, &group, &unit, unit_epoch)?;
-    let commits = core.offsets.resolve(&core, &held, offsets)?;
+    let commits = core.offsets.check(&core, &held, offsets)?;
     if commits.is_empty() {
         return Ok(());
     }
@@ -78,13 +78,13 @@ async fn add(core: Arc<Core>, request: AddOffsets) -> Result<(), Error> {
     let lane = core.offsets.lane().clone();
     let admitted = core.transactions.admit(&core, producer, OFFSETS_ID, &lane)?;
     let batch = offsets_batch(&lane, producer, &commits, core.config.env.clock.now());
-    let (answer, on_their_way) = core.offsets.push(unit_epoch, &commits, batch, Some(admitted))?;
+    let (answer, pending) = core.offsets.push(unit_epoch, &commits, batch, Some(admitted))?;
     // On disk it is before the transaction is committed.
     let at = written(&lane, answer).await?.first_offset;
     core.transactions
         .table
         .lock()
-        .add_offsets(&name, AddedOffsets { at, commits, held, _on_their_way: on_their_way })?;
+        .add_offsets(&name, AddedOffsets { at, commits, held, _pending: pending })?;
     // Whoever takes the unit away aborts the transactions that hold it, but did not see this one if that was meanwhile.
     let Err(stale) = core.groups.hold(&core, &group, &unit, unit_epoch) else { return Ok(()) };
     end_in_turn(&core, &name.into(), &Asks::Node(taken_away(&group, &unit)), Outcome::Abort).await?;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::{ProducerEpoch, TouchedId};
 use crate::budget::Permit;
 use crate::error::Error;
-use crate::offsets::Resolved;
+use crate::offsets::CheckedCommit;
 use crate::produce::{Lane, ProducerSequence, next_sequence};
 
 /// A partition that a transaction has touched, and what it has written there.
@@ -69,11 +69,11 @@ pub(super) fn next_of(lane: &Lane, producer: ProducerEpoch) -> ProducerSequence 
 pub(super) fn offsets_batch(
     lane: &Lane,
     producer: ProducerEpoch,
-    offsets: &[Resolved],
+    offsets: &[CheckedCommit],
     at: TimestampMs,
 ) -> Batch {
     let ProducerSequence { id, epoch, base_sequence } = next_of(lane, producer);
-    Resolved::batch(offsets, at).with_producer(id, epoch, base_sequence).into_transactional()
+    CheckedCommit::batch(offsets, at).with_producer(id, epoch, base_sequence).into_transactional()
 }
 
 /// What a step or a client's transaction has touched, by partition.

@@ -13,7 +13,7 @@ use crate::budget::Budget;
 use crate::error::Error;
 use crate::exec::Turns;
 use crate::group::Held;
-use crate::offsets::{OnTheirWay, Resolved};
+use crate::offsets::{CheckedCommit, PendingCommits};
 
 /// The last epoch of a producer that a transaction can have: the markers have the one after it, and the next
 /// transaction has another id.
@@ -81,10 +81,10 @@ pub(super) struct Ongoing {
 pub(super) struct AddedOffsets {
     /// Where the log of offsets has them.
     pub(super) at: Offset,
-    pub(super) commits: Vec<Resolved>,
+    pub(super) commits: Vec<CheckedCommit>,
     /// Their unit stays with its owner until the transaction has ended.
     pub(super) held: Held,
-    pub(super) _on_their_way: OnTheirWay,
+    pub(super) _pending: PendingCommits,
 }
 
 impl Ongoing {

@@ -34,7 +34,7 @@ use crate::exec::Receiver;
 use crate::group::Held;
 use crate::internal::{OFFSETS_ID, written};
 use crate::limits::Limit;
-use crate::offsets::{OffsetToCommit, OnTheirWay, Resolved};
+use crate::offsets::{CheckedCommit, OffsetToCommit, PendingCommits};
 use crate::produce::{Answer, Lane, Load, Payload, StepPart, step_parts};
 
 /// What a step is, and all that it touches.
@@ -257,7 +257,7 @@ impl Step {
             StepCheck::Fresh(producer) => producer,
         };
         let read = header.read();
-        let offsets = core.offsets.resolve(&core, &held, std::mem::take(&mut header.offsets))?;
+        let offsets = core.offsets.check(&core, &held, std::mem::take(&mut header.offsets))?;
         let run = Run { core, name, header, read, producer, _held: held };
         run.commit(parts, offsets).await
     }
@@ -291,14 +291,14 @@ struct Written {
     /// Under way, by partition.
     answers: Vec<(TouchedId, Lane, Receiver<Answer>)>,
     /// Its offsets, until they count or never will.
-    offsets: Option<OnTheirWay>,
+    offsets: Option<PendingCommits>,
 }
 
 impl Run {
     async fn commit(
         self,
         parts: BTreeMap<TouchedId, Part>,
-        offsets: Vec<Resolved>,
+        offsets: Vec<CheckedCommit>,
     ) -> Result<StepCommitted, Error> {
         let under_way = Budget::unbounded();
         let started_at = self.core.config.env.clock.now();
@@ -345,7 +345,7 @@ impl Run {
     fn push(
         &self,
         parts: BTreeMap<TouchedId, Part>,
-        offsets: &[Resolved],
+        offsets: &[CheckedCommit],
         under_way: &Budget,
         written: &mut Written,
     ) -> Result<(), Error> {
@@ -361,9 +361,9 @@ impl Run {
             let batch = offsets_batch(&lane, self.producer, offsets, now);
             let admitted = Some(written.admit(OFFSETS_ID, &lane, under_way)?);
             let unit_epoch = self.header.unit_epoch;
-            let (answer, on_their_way) = self.core.offsets.push(unit_epoch, offsets, batch, admitted)?;
+            let (answer, pending) = self.core.offsets.push(unit_epoch, offsets, batch, admitted)?;
             written.answers.push((OFFSETS_ID, lane, answer));
-            written.offsets = Some(on_their_way);
+            written.offsets = Some(pending);
         }
         Ok(())
     }

@@ -212,7 +212,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         breaks: "an operator is told that a deletion failed, members are told where the group was, and a start forgets it",
         file: "broker/src/offsets/rewrite.rs",
         find: "                Err(_) => {
-                    core.offsets.say_again(&core, changes.into_iter().map(|(key, _)| key).collect()).await;
+                    let keys = changes.into_iter().map(|(key, _)| key).collect();
+                    core.offsets.write_current(&core, keys).await;
                 }",
         replace: "                Err(_) => (),",
         caught_by: Catcher::new(
