@@ -8,7 +8,7 @@ use logmill_log::env::Work;
 use super::admit::offsets_batch;
 use super::end::{end, end_in_turn};
 use super::entry::AddedOffsets;
-use super::table::Asks;
+use super::table::EndRequest;
 use super::{Outcome, ProducerEpoch, Transactions};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
@@ -87,7 +87,7 @@ async fn add(core: Arc<Core>, request: AddOffsets) -> Result<(), Error> {
         .add_offsets(&name, AddedOffsets { at, commits, held, _pending: pending })?;
     // Whoever takes the unit away aborts the transactions that hold it, but did not see this one if that was meanwhile.
     let Err(stale) = core.groups.hold(&core, &group, &unit, unit_epoch) else { return Ok(()) };
-    end_in_turn(&core, &name.into(), &Asks::Node(taken_away(&group, &unit)), Outcome::Abort).await?;
+    end_in_turn(&core, &name.into(), &EndRequest::Node(taken_away(&group, &unit)), Outcome::Abort).await?;
     Err(stale)
 }
 
@@ -101,8 +101,8 @@ impl Transactions {
     pub(crate) async fn abort_those_that_hold(&self, core: &Arc<Core>, group: &str, unit: &str) {
         let names = self.table.lock().holding(group, unit);
         for name in names {
-            let asks = Asks::Node(taken_away(group, unit));
-            let ended = end(Arc::clone(core), name, asks, Outcome::Abort).await;
+            let request = EndRequest::Node(taken_away(group, unit));
+            let ended = end(Arc::clone(core), name, request, Outcome::Abort).await;
             if let Err(error) = ended {
                 tracing::warn!(%error, "a transaction of a former owner could not be aborted");
             }

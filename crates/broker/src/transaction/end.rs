@@ -7,8 +7,8 @@ use logmill_record::{Batch, ControlRecord, ControlType, TimestampMs};
 use super::admit::{AllTouched, Touched};
 use super::entry::{AddedOffsets, Last, Next};
 use super::errors::aborted;
-use super::record::{self, Known, Status, StepRecord};
-use super::table::{Asks, Ending, ToEnd, names};
+use super::record::{self, Status, StepRecord, TransactionRecord};
+use super::table::{EndRequest, Ending, ToEnd, names};
 use super::{Outcome, ProducerEpoch};
 use crate::broker::Core;
 use crate::error::{Error, Reason};
@@ -28,23 +28,23 @@ pub(super) struct Ended {
 pub(super) async fn end(
     core: Arc<Core>,
     name: Arc<str>,
-    asks: Asks,
+    request: EndRequest,
     outcome: Outcome,
 ) -> Result<Ended, Error> {
     let turn = core.transactions.table.lock().get(&name)?.turn.clone();
     let _turn = turn.take().await;
-    end_in_turn(&core, &name, &asks, outcome).await
+    end_in_turn(&core, &name, &request, outcome).await
 }
 
 /// The same, by who has the turn.
 pub(super) async fn end_in_turn(
     core: &Arc<Core>,
     name: &Arc<str>,
-    asks: &Asks,
+    request: &EndRequest,
     outcome: Outcome,
 ) -> Result<Ended, Error> {
     let fresh = || core.fresh_producer_id();
-    let to_end = core.transactions.table.lock().begin_end(name, asks, outcome, fresh)?;
+    let to_end = core.transactions.table.lock().begin_end(name, request, outcome, fresh)?;
     let ending = match to_end {
         ToEnd::Nothing(next) => return Ok(Ended { next, was_open: false }),
         ToEnd::Ends(ending) => ending,
@@ -97,10 +97,9 @@ impl Decision {
         let log = &core.transactions.log;
         let now = core.config.env.clock.now();
         let timeout_ms = i32::try_from(ending.timeout.as_millis()).unwrap_or(i32::MAX);
-        let mut known = Known {
+        let mut known = TransactionRecord {
             producer: self.next.markers,
             next_id: self.next.next_id,
-            previous_id: None,
             timeout_ms,
             status: Status::Decided(self.outcome),
             touched: names(&ending.touched),
@@ -119,7 +118,7 @@ impl Decision {
 }
 
 /// A record that says how a transactional id stands.
-pub(super) fn batch_about(name: &str, known: &Known) -> Batch {
+pub(super) fn batch_about(name: &str, known: &TransactionRecord) -> Batch {
     let (key, value) = (record::encode_key(name), record::encode(known));
     batch_of(known.updated_at, [(&key[..], Some(&value[..]))])
 }

@@ -7,7 +7,7 @@ use logmill_record::{Offset, TimestampMs};
 
 use super::admit::{AllTouched, Touched};
 use super::errors::{aborted, fenced};
-use super::record::{Known, Status, StepRecord};
+use super::record::{Status, StepRecord, TransactionRecord};
 use super::{Outcome, ProducerEpoch, TouchedId};
 use crate::budget::Budget;
 use crate::error::Error;
@@ -36,9 +36,9 @@ pub(super) struct Entry {
     /// The epoch of the unit whose owner writes with the producer's epoch.
     pub(super) unit_epoch: i32,
     /// A partition cannot be opened that has to have a marker.
-    pub(super) is_out_of_reach: bool,
+    pub(super) has_unavailable_partition: bool,
     /// Who wrote when the node ended.
-    pub(super) before_start: Option<ProducerEpoch>,
+    pub(super) producer_before_restart: Option<ProducerEpoch>,
     /// One change of it at a time.
     pub(super) turn: Turns,
 }
@@ -126,14 +126,14 @@ impl Entry {
             last: None,
             step: None,
             unit_epoch: 0,
-            is_out_of_reach: false,
-            before_start: None,
+            has_unavailable_partition: false,
+            producer_before_restart: None,
             turn: Turns::new(1, Arc::default()),
         }
     }
 
     /// As it was written.
-    pub(super) fn restored(known: &Known) -> Self {
+    pub(super) fn restored(known: &TransactionRecord) -> Self {
         let timeout = Duration::from_millis(u64::try_from(known.timeout_ms).unwrap_or(0));
         let next = Next { markers: known.producer, next_id: known.next_id };
         let mut entry = Self::new(next.producer(), timeout);
@@ -151,7 +151,7 @@ impl Entry {
 
     /// Whether the end of a transaction lets it go on: it is not in another by now, and nothing else holds it.
     pub(super) fn can_go_on(&self) -> bool {
-        !matches!(self.state, State::Ongoing(_)) && !self.is_out_of_reach
+        !matches!(self.state, State::Ongoing(_)) && !self.has_unavailable_partition
     }
 
     /// Refuses who is not, or no longer, the one who writes under the id.
@@ -163,9 +163,8 @@ impl Entry {
         {
             return Err(aborted(name, why));
         }
-        let is_passed_over =
-            |before: ProducerEpoch| before.id == producer.id && before.epoch <= producer.epoch;
-        if self.before_start.is_some_and(is_passed_over) {
+        let is_fenced = |before: ProducerEpoch| before.id == producer.id && before.epoch <= producer.epoch;
+        if self.producer_before_restart.is_some_and(is_fenced) {
             return Err(aborted(name, RESTARTED));
         }
         Err(fenced(name, producer, self.producer))

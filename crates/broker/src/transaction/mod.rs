@@ -46,7 +46,7 @@ pub use operations::{
     TransactionInfo, TransactionPage, TransactionState,
 };
 use parking_lot::Mutex;
-use record::Known;
+use record::TransactionRecord;
 pub(crate) use recover::recover;
 pub use step::{Step, StepAppend, StepCommitted, StepHeader};
 
@@ -91,7 +91,7 @@ pub(crate) struct TouchedId {
 }
 
 /// What was decided last under each transactional id.
-pub(crate) type AllKnown = BTreeMap<Arc<str>, Known>;
+pub(crate) type TransactionRecords = BTreeMap<Arc<str>, TransactionRecord>;
 
 /// The transactions of a broker.
 #[derive(Debug)]
@@ -102,17 +102,17 @@ pub(crate) struct Transactions {
 
 impl Transactions {
     /// What was decided before, read from the node's log. Blocks.
-    pub(crate) fn open(log: InternalLog) -> Result<(Self, AllKnown), OpenError> {
-        let mut known = AllKnown::new();
+    pub(crate) fn open(log: InternalLog) -> Result<(Self, TransactionRecords), OpenError> {
+        let mut records = TransactionRecords::new();
         log.read(&[], |stored| {
             let name: Arc<str> = record::decode_key(stored.key)?.into();
             match stored.value {
-                Some(value) => known.insert(name, record::decode(value)?),
-                None => known.remove(&name),
+                Some(value) => records.insert(name, record::decode(value)?),
+                None => records.remove(&name),
             };
             Ok(())
         })?;
-        let table = Mutex::new(Table::restored(&known));
-        Ok((Self { log, table }, known))
+        let table = Mutex::new(Table::restored(&records));
+        Ok((Self { log, table }, records))
     }
 }

@@ -10,9 +10,9 @@ use logmill_record::TimestampMs;
 use super::admit::Admitted;
 use super::end::{Ended, batch_about, end, end_in_turn};
 use super::entry::{Entry, Next, State};
-use super::record::{Known, Status, encode_key};
+use super::record::{Status, TransactionRecord, encode_key};
 use super::step::{is_step, step_name};
-use super::table::{Asks, Begun};
+use super::table::{Begun, EndRequest};
 use super::{Outcome, ProducerEpoch, TouchedId, Transactions};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
@@ -186,7 +186,7 @@ impl Broker {
         outcome: Outcome,
     ) -> impl Future<Output = Result<ProducerEpoch, Error>> + Send + 'static + use<> {
         let operation = Operation::WriteTransactions { transactional_id };
-        let ended = self.end(context, &operation, transactional_id, Asks::Producer(producer), outcome);
+        let ended = self.end(context, &operation, transactional_id, EndRequest::Producer(producer), outcome);
         async move { ended.await.map(|ended| ended.next) }
     }
 
@@ -201,8 +201,8 @@ impl Broker {
         transactional_id: &str,
     ) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
         let operation = Operation::AbortTransaction { transactional_id };
-        let asks = Asks::Node("an operator has asked for it".to_owned());
-        let ended = self.end(context, &operation, transactional_id, asks, Outcome::Abort);
+        let request = EndRequest::Node("an operator has asked for it".to_owned());
+        let ended = self.end(context, &operation, transactional_id, request, Outcome::Abort);
         async move { ended.await.map(|ended| ended.was_open) }
     }
 
@@ -211,13 +211,13 @@ impl Broker {
         context: &RequestContext,
         operation: &Operation<'_>,
         transactional_id: &str,
-        asks: Asks,
+        request: EndRequest,
         outcome: Outcome,
     ) -> impl Future<Output = Result<Ended, Error>> + Send + 'static + use<> {
         let core = self.core();
         let allowed = authorize(context, operation).and_then(|()| core.check_open());
         let ended = allowed.map(|()| {
-            let end = end(Arc::clone(core), transactional_id.into(), asks, outcome);
+            let end = end(Arc::clone(core), transactional_id.into(), request, outcome);
             core.carry_on("the end of a transaction", end)
         });
         async move { ended?.await }
@@ -280,27 +280,26 @@ async fn begin(core: Arc<Core>, name: Arc<str>, timeout: Duration) -> Result<Pro
     let _turn = turn.take().await;
     let taken = take_over(&core, &name, timeout).await;
     if taken.is_err() {
-        core.transactions.table.lock().forget_unborn(&name);
+        core.transactions.table.lock().remove_if_never_initialized(&name);
     }
     taken
 }
 
 async fn take_over(core: &Arc<Core>, name: &Arc<str>, timeout: Duration) -> Result<ProducerEpoch, Error> {
-    let asks = Asks::Node("another instance has begun under its transactional id".to_owned());
+    let request = EndRequest::Node("another instance has begun under its transactional id".to_owned());
     let producer = loop {
-        end_in_turn(core, name, &asks, Outcome::Abort).await?;
+        end_in_turn(core, name, &request, Outcome::Abort).await?;
         let now = core.config.env.clock.now();
-        if let Some(producer) = core.transactions.table.lock().shut(name, now)? {
+        if let Some(producer) = core.transactions.table.lock().block_writers(name, now)? {
             break producer;
         }
     };
     // Whoever has that epoch, and has written nothing yet, is fenced too.
     let next = Next::after(producer, || core.fresh_producer_id());
     let now = core.config.env.clock.now();
-    let known = Known {
+    let known = TransactionRecord {
         producer: next.markers,
         next_id: next.next_id,
-        previous_id: None,
         timeout_ms: i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX),
         status: Status::Empty,
         touched: Vec::new(),
@@ -380,8 +379,8 @@ fn abort_in_time(core: &Arc<Core>, begun: Begun) {
     let still = Arc::downgrade(&alive);
     let task = move || {
         let (Some(core), true) = (weak.upgrade(), still.strong_count() > 0) else { return };
-        let asks = Asks::TimedOut(producer, timeout);
-        let end = end(Arc::clone(&core), name, asks, Outcome::Abort);
+        let request = EndRequest::TimedOut(producer, timeout);
+        let end = end(Arc::clone(&core), name, request, Outcome::Abort);
         drop(core.carry_on("the end of a transaction", end));
     };
     core.config.env.scheduler.spawn_after_if_wanted(Work::Wake, timeout, wanted, Box::new(task));

@@ -27,7 +27,6 @@ use crate::internal::codec::{DecodeError, Reader, Writer};
 
 const KEY_VERSION: i16 = 0;
 const VERSION: i16 = 1;
-const TAG_PREVIOUS: u32 = 0;
 const TAG_NEXT: u32 = 1;
 const TAG_TOPIC_IDS: u32 = 4096;
 const TAG_STEP: u32 = 4097;
@@ -46,13 +45,11 @@ pub(crate) enum Status {
 
 /// What is known of a transactional id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Known {
+pub(crate) struct TransactionRecord {
     /// Of a decision, the one that its markers have.
     pub(crate) producer: ProducerEpoch,
     /// The id that comes after this transaction, once the epochs of this one are used up.
     pub(crate) next_id: Option<i64>,
-    /// The id that was used up by the transaction before.
-    pub(crate) previous_id: Option<i64>,
     pub(crate) timeout_ms: i32,
     pub(crate) status: Status,
     /// What a decision is about.
@@ -80,7 +77,7 @@ pub(crate) struct StepRecord {
     pub(crate) unit_epoch: i32,
     pub(crate) sequence: i64,
     /// A checksum of how far it has read: what comes under its number and has read something else is another.
-    pub(crate) read: u32,
+    pub(crate) input_checksum: u32,
     pub(crate) appended: Vec<StepAppend>,
 }
 
@@ -122,7 +119,7 @@ impl Status {
     }
 }
 
-pub(crate) fn encode(known: &Known) -> Bytes {
+pub(crate) fn encode(known: &TransactionRecord) -> Bytes {
     let mut out = Writer::default();
     out.i16(VERSION);
     out.i64(known.producer.id);
@@ -145,9 +142,7 @@ pub(crate) fn encode(known: &Known) -> Bytes {
     out.i64(known.updated_at.get());
     out.i64(known.started_at.get());
     let mut tagged = Vec::new();
-    for (tag, id) in [(TAG_PREVIOUS, known.previous_id), (TAG_NEXT, known.next_id)] {
-        tagged.extend(id.map(|id| (tag, Bytes::copy_from_slice(&id.to_be_bytes()))));
-    }
+    tagged.extend(known.next_id.map(|id| (TAG_NEXT, Bytes::copy_from_slice(&id.to_be_bytes()))));
     if !topics.is_empty() {
         let mut ids = Writer::default();
         topics.iter().for_each(|((_, id), _)| ids.uuid(*id));
@@ -190,7 +185,7 @@ fn encode_step(step: &StepRecord) -> Bytes {
         out.i64(signed(append.last_offset));
         out.i64(append.appended_at.get());
     }
-    out.i32(step.read.cast_signed());
+    out.i32(step.input_checksum.cast_signed());
     out.finish()
 }
 
@@ -198,7 +193,7 @@ fn signed(offset: Offset) -> i64 {
     i64::try_from(offset.get()).expect("an offset has 63 bits")
 }
 
-pub(crate) fn decode(value: &[u8]) -> Result<Known, DecodeError> {
+pub(crate) fn decode(value: &[u8]) -> Result<TransactionRecord, DecodeError> {
     let mut value = Reader::new(value);
     let version = value.version(VERSION)?;
     if version != VERSION {
@@ -216,12 +211,11 @@ pub(crate) fn decode(value: &[u8]) -> Result<Known, DecodeError> {
     }
     let updated_at = TimestampMs(value.i64("time of the update")?);
     let started_at = TimestampMs(value.i64("time of the start")?);
-    let (mut previous_id, mut next_id, mut step) = (None, None, None);
+    let (mut next_id, mut step) = (None, None);
     let (mut ids, mut last_offsets) = (Vec::new(), Vec::new());
     let partitions: usize = topics.iter().map(|(_, partitions)| partitions.len()).sum();
     value.tagged(|tag, mut field| {
         match tag {
-            TAG_PREVIOUS => previous_id = Some(field.i64("previous producer id")?),
             TAG_NEXT => next_id = Some(field.i64("next producer id")?),
             TAG_TOPIC_IDS => {
                 for _ in 0..topics.len() {
@@ -248,7 +242,7 @@ pub(crate) fn decode(value: &[u8]) -> Result<Known, DecodeError> {
     });
     let touched =
         named.zip(last_offsets).map(|((topic, id), last)| TouchedName { topic, id, last }).collect();
-    Ok(Known { producer, next_id, previous_id, timeout_ms, status, touched, updated_at, started_at, step })
+    Ok(TransactionRecord { producer, next_id, timeout_ms, status, touched, updated_at, started_at, step })
 }
 
 fn decode_topic(value: &mut Reader<'_>) -> Result<(String, Vec<u32>), DecodeError> {
@@ -274,8 +268,8 @@ fn decode_step(field: &mut Reader<'_>) -> Result<StepRecord, DecodeError> {
             appended_at: TimestampMs(field.i64("time of the append")?),
         });
     }
-    let read = field.i32("checksum of what was read")?.cast_unsigned();
-    Ok(StepRecord { group, unit, unit_epoch, sequence, read, appended })
+    let input_checksum = field.i32("checksum of what was read")?.cast_unsigned();
+    Ok(StepRecord { group, unit, unit_epoch, sequence, input_checksum, appended })
 }
 
 fn offset(field: &mut Reader<'_>, what: &'static str) -> Result<Offset, DecodeError> {
@@ -288,16 +282,15 @@ mod tests {
 
     const ID: Uuid = Uuid::from_u128(0x0011_2233_4455_6677_8899_AABB_CCDD_EEFF);
 
-    fn committed() -> Known {
+    fn committed() -> TransactionRecord {
         let touched = |topic: &str, id, partition, last| TouchedName {
             topic: topic.into(),
             id: TouchedId { topic: id, partition },
             last,
         };
-        Known {
+        TransactionRecord {
             producer: ProducerEpoch { id: 4711, epoch: 3 },
             next_id: None,
-            previous_id: None,
             timeout_ms: 60_000,
             status: Status::Decided(Outcome::Commit),
             touched: vec![
@@ -311,7 +304,7 @@ mod tests {
         }
     }
 
-    fn step() -> Known {
+    fn step() -> TransactionRecord {
         let append = StepAppend {
             topic: "out".into(),
             partition: 1,
@@ -324,10 +317,10 @@ mod tests {
             unit: "u".into(),
             unit_epoch: 7,
             sequence: 8,
-            read: 0x89AB_CDEF,
+            input_checksum: 0x89AB_CDEF,
             appended: vec![append],
         };
-        Known { next_id: Some(5), previous_id: Some(6), step: Some(step), ..committed() }
+        TransactionRecord { next_id: Some(5), step: Some(step), ..committed() }
     }
 
     /// The formats as they are on disks: they change with a version and a migration, never like this.
@@ -354,10 +347,10 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         for status in [Status::Empty, Status::Decided(Outcome::Abort), Status::Complete(Outcome::Commit)] {
-            let known = Known { status, ..step() };
+            let known = TransactionRecord { status, ..step() };
             assert_eq!(decode(&encode(&known)), Ok(known));
         }
-        let empty = Known { status: Status::Empty, touched: Vec::new(), ..committed() };
+        let empty = TransactionRecord { status: Status::Empty, touched: Vec::new(), ..committed() };
         assert_eq!(decode(&encode(&empty)), Ok(empty));
         assert_eq!(decode_key(&encode_key("pay")), Ok("pay".into()));
     }

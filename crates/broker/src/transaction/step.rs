@@ -138,7 +138,7 @@ impl Broker {
 
 impl StepHeader {
     /// A checksum of how far it has read; of one that has read nothing, of how much it appends.
-    pub(super) fn read(&self) -> u32 {
+    pub(super) fn input_checksum(&self) -> u32 {
         let mut read: Vec<_> =
             self.offsets.iter().map(|it| (&*it.topic, it.partition, it.offset.get())).collect();
         read.sort_unstable();
@@ -256,9 +256,9 @@ impl Step {
             StepCheck::Repeated(appended) => return Ok(StepCommitted { appended, duplicate: true }),
             StepCheck::Fresh(producer) => producer,
         };
-        let read = header.read();
+        let input_checksum = header.input_checksum();
         let offsets = core.offsets.check(&core, &held, std::mem::take(&mut header.offsets))?;
-        let run = Run { core, name, header, read, producer, _held: held };
+        let run = Run { core, name, header, input_checksum, producer, _held: held };
         run.commit(parts, offsets).await
     }
 }
@@ -279,7 +279,7 @@ struct Run {
     name: Arc<str>,
     header: StepHeader,
     /// See [`StepRecord`].
-    read: u32,
+    input_checksum: u32,
     producer: ProducerEpoch,
     _held: Held,
 }
@@ -375,7 +375,7 @@ impl Run {
             unit: unit.clone(),
             unit_epoch: *unit_epoch,
             sequence: *sequence,
-            read: self.read,
+            input_checksum: self.input_checksum,
             appended: appended.to_vec(),
         }
     }

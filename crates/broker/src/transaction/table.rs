@@ -12,7 +12,7 @@ use super::entry::{AddedOffsets, Entry, Last, Next, Ongoing, State};
 use super::errors::{already_ending, not_found, step_differs, step_out_of_sequence, unknown_producer};
 use super::record::{StepRecord, TouchedName};
 use super::step::{StepAppend, StepHeader, is_step, step_name};
-use super::{AllKnown, Outcome, ProducerEpoch, TouchedId};
+use super::{Outcome, ProducerEpoch, TouchedId, TransactionRecords};
 use crate::budget::Budget;
 use crate::error::Error;
 use crate::exec::Turns;
@@ -43,7 +43,7 @@ pub(super) struct Ending {
 
 /// Who asks for a transaction to be ended.
 #[derive(Clone, Debug)]
-pub(super) enum Asks {
+pub(super) enum EndRequest {
     /// Its producer.
     Producer(ProducerEpoch),
     /// The node, or an operator: whoever writes it, for this reason.
@@ -71,9 +71,9 @@ pub(super) enum ToEnd {
 
 impl Table {
     /// As it was written.
-    pub(super) fn restored(known: &AllKnown) -> Self {
+    pub(super) fn restored(records: &TransactionRecords) -> Self {
         let mut table = Self::default();
-        for (name, known) in known {
+        for (name, known) in records {
             table.insert(Arc::clone(name), Entry::restored(known));
         }
         table
@@ -82,12 +82,12 @@ impl Table {
     /// Nobody goes on where the last run of the node ended: of what was acknowledged as written a power cut may have
     /// taken all that there was in some partition, so that nothing there says that a transaction was open. Its producer
     /// would commit the rest. Nothing is written: who is not told of a new id before the next start never is.
-    pub(super) fn pass_over_all(&mut self, mut fresh: impl FnMut() -> i64) {
+    pub(super) fn fence_all(&mut self, mut fresh: impl FnMut() -> i64) {
         for (name, entry) in self.by_name.iter_mut().filter(|(name, _)| !is_step(name)) {
             let new = ProducerEpoch { id: fresh(), epoch: 0 };
             let before = std::mem::replace(&mut entry.producer, new);
             // By its old id it is known still, to be told why.
-            entry.before_start = Some(before);
+            entry.producer_before_restart = Some(before);
             self.by_producer.insert(new.id, Arc::clone(name));
         }
     }
@@ -151,7 +151,7 @@ impl Table {
         }
         let last = entry.step.as_ref();
         if let Some(step) = last.filter(|step| (step.sequence, step.unit_epoch) == (sequence, unit_epoch)) {
-            if step.read != header.read() {
+            if step.input_checksum != header.input_checksum() {
                 return Err(step_differs(sequence));
             }
             return Ok(StepCheck::Repeated(step.appended.clone()));
@@ -272,21 +272,21 @@ impl Table {
     pub(super) fn begin_end(
         &mut self,
         name: &str,
-        asks: &Asks,
+        request: &EndRequest,
         outcome: Outcome,
         fresh: impl FnOnce() -> i64,
     ) -> Result<ToEnd, Error> {
         let entry = self.get_mut(name)?;
-        let why = match asks {
-            Asks::Node(why) => Some(why.clone()),
+        let why = match request {
+            EndRequest::Node(why) => Some(why.clone()),
             // It has ended, and another goes on.
-            Asks::TimedOut(producer, _) if *producer != entry.producer => {
+            EndRequest::TimedOut(producer, _) if *producer != entry.producer => {
                 return Ok(ToEnd::Nothing(entry.producer));
             }
-            Asks::TimedOut(_, timeout) => {
+            EndRequest::TimedOut(_, timeout) => {
                 Some(format!("it was not ended within its time-out of {} ms", timeout.as_millis()))
             }
-            Asks::Producer(producer) => {
+            EndRequest::Producer(producer) => {
                 // The answer was lost on its way, so the same is asked again.
                 let again = |last: &&Last| {
                     last.producer == *producer && last.outcome == outcome && last.why.is_none()
@@ -299,7 +299,7 @@ impl Table {
             }
         };
         match std::mem::replace(&mut entry.state, State::Empty) {
-            State::Empty if matches!(asks, Asks::Producer(_)) => {
+            State::Empty if matches!(request, EndRequest::Producer(_)) => {
                 let next = Next::after(entry.producer, fresh).producer();
                 let before = std::mem::replace(&mut entry.producer, next);
                 entry.last = Some(Last { producer: before, outcome, why: None });
@@ -327,7 +327,7 @@ impl Table {
         let Some(entry) = entry else { return };
         let before = std::mem::replace(&mut entry.producer, next);
         (entry.state, entry.last) = (State::Empty, Some(last));
-        entry.before_start = None;
+        entry.producer_before_restart = None;
         self.replace_producer(name, before, next);
     }
 
@@ -347,7 +347,11 @@ impl Table {
 
     /// Another is about to write under the id: until it [has begun](Table::begun) nobody else's records are taken, which
     /// would else be a part of its first transaction. `None` if one has begun since the last was ended.
-    pub(super) fn shut(&mut self, name: &str, now: TimestampMs) -> Result<Option<ProducerEpoch>, Error> {
+    pub(super) fn block_writers(
+        &mut self,
+        name: &str,
+        now: TimestampMs,
+    ) -> Result<Option<ProducerEpoch>, Error> {
         let entry = self.get_mut(name)?;
         match entry.state {
             State::Empty => {
@@ -368,10 +372,15 @@ impl Table {
 
     /// A partition of what was decided under the id cannot be opened: until a start can, the decision stays, and nothing
     /// more is taken.
-    pub(super) fn set_out_of_reach(&mut self, name: &str, outcome: Outcome, started_at: TimestampMs) {
+    pub(super) fn set_unavailable_partition(
+        &mut self,
+        name: &str,
+        outcome: Outcome,
+        started_at: TimestampMs,
+    ) {
         self.set_ending(name, outcome, started_at);
         if let Some(entry) = self.by_name.get_mut(name) {
-            entry.is_out_of_reach = true;
+            entry.has_unavailable_partition = true;
         }
     }
 
@@ -381,12 +390,12 @@ impl Table {
         let before = std::mem::replace(&mut entry.producer, producer);
         (entry.state, entry.timeout) = (State::Empty, timeout);
         // Whoever wrote the last one is not told who writes now.
-        (entry.last, entry.before_start) = (None, None);
+        (entry.last, entry.producer_before_restart) = (None, None);
         self.replace_producer(name, before, producer);
     }
 
     /// The id was never given out: its first record could not be written.
-    pub(super) fn forget_unborn(&mut self, name: &str) {
+    pub(super) fn remove_if_never_initialized(&mut self, name: &str) {
         if self.by_name.get(name).is_some_and(|entry| entry.producer.epoch < 0)
             && let Some(entry) = self.by_name.remove(name)
         {
