@@ -10,13 +10,13 @@ use parking_lot::Mutex;
 use super::DEFAULT_SESSION_TIMEOUT;
 use super::hold::name_of;
 use super::machine::{
-    Action, AssignmentEpoch, ConnectionId, Group, Kind, MemberStream, OwnershipRecord, TopicChange,
-    TopicPartition, UnitId,
+    Action, AssignmentEpoch, ConnectionId, Group, Kind, MemberStream, OwnershipRecord, TopicChange, UnitId,
 };
 use super::mailbox::{Mailbox, Post};
 use crate::broker::Core;
 use crate::budget::Budget;
 use crate::error::Error;
+use crate::topic::TopicPartition;
 
 /// See the module.
 #[derive(Debug)]

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::coordinator::Coordinator;
-use super::machine::{AssignmentEpoch, Stale, TopicPartition, UnitId};
+use super::machine::{AssignmentEpoch, Stale, UnitId};
 use crate::broker::Core;
 use crate::budget::Permit;
 use crate::catalog::Partition;
 use crate::error::{Error, Reason, shorten};
+use crate::topic::TopicPartition;
 
 /// The right of a unit's owner to something that has to be done before another owns it. It is given back when this is
 /// dropped.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::coordinator::Coordinator;
-use super::machine::{InstanceId, Interest, Join, JoinError, MemberId, MemberStream, Topic, TopicPartition};
+use super::machine::{InstanceId, Interest, Join, JoinError, MemberId, MemberStream, Topic};
 use super::mailbox::{Mailbox, Post};
 use super::member::{Member, MemberHandle};
 use super::{DEFAULT_REBALANCE_TIMEOUT, DEFAULT_SESSION_TIMEOUT};
@@ -15,6 +15,7 @@ use crate::context::RequestContext;
 use crate::error::{Error, Reason, shorten};
 use crate::limits::Limit;
 use crate::names::{check_group, check_text};
+use crate::topic::TopicPartition;
 
 /// A member that comes, or comes again.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,10 +10,11 @@ use std::time::Duration;
 use super::coordinator::{Coordinator, State};
 use super::event::{AssignedPartition, Assignment, CommittedOffset, GroupEvent, LostUnit};
 use super::hold::name_of;
-use super::machine::{AssignmentEpoch, CloseWhy, LostWhy, MemberStream, NotMember, TopicPartition, UnitId};
+use super::machine::{AssignmentEpoch, CloseWhy, LostWhy, MemberStream, NotMember, UnitId};
 use super::mailbox::{Mailbox, Post};
 use crate::broker::Core;
 use crate::error::{Error, Reason};
+use crate::topic::TopicPartition;
 
 /// A member of a group, in this process: see [`Broker::join_group`](crate::Broker::join_group). As long as it lives it needs no other sign of
 /// life; dropped, it may [come again](crate::JoinGroup::member_id) within its session time-out and keeps its units.

@@ -20,8 +20,9 @@
 
 use bytes::Bytes;
 
-use super::machine::{AssignmentEpoch, InstanceId, MemberId, OwnershipRecord, TopicPartition, UnitId};
+use super::machine::{AssignmentEpoch, InstanceId, MemberId, OwnershipRecord, UnitId};
 use crate::internal::codec::{DecodeError, Reader, Writer};
+use crate::topic::TopicPartition;
 
 /// Of the keys. Those of Kafka's own records are far below.
 pub(crate) const KEY_VERSION: i16 = 4096;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use logmill_record::{Batch, Offset, TimestampMs};
 use parking_lot::Mutex;
 
-use super::{ProducerEpoch, TouchedId};
+use super::ProducerEpoch;
 use crate::budget::Permit;
 use crate::error::Error;
 use crate::offsets::CheckedCommit;
 use crate::produce::{Lane, ProducerSequence, next_sequence};
+use crate::topic::TopicPartition;
 
 /// A partition that a transaction has touched, and what it has written there.
 #[derive(Debug)]
@@ -77,4 +78,4 @@ pub(super) fn offsets_batch(
 }
 
 /// What a step or a client's transaction has touched, by partition.
-pub(super) type AllTouched = BTreeMap<TouchedId, Arc<Touched>>;
+pub(super) type AllTouched = BTreeMap<TopicPartition, Arc<Touched>>;

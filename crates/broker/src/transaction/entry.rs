@@ -8,12 +8,13 @@ use logmill_record::{Offset, TimestampMs};
 use super::admit::{AllTouched, Touched};
 use super::errors::{aborted, fenced};
 use super::record::{Status, StepRecord, TransactionRecord};
-use super::{Outcome, ProducerEpoch, TouchedId};
+use super::{Outcome, ProducerEpoch};
 use crate::budget::Budget;
 use crate::error::Error;
 use crate::exec::Turns;
 use crate::group::Held;
 use crate::offsets::{CheckedCommit, PendingCommits};
+use crate::topic::TopicPartition;
 
 /// The last epoch of a producer that a transaction can have: the markers have the one after it, and the next
 /// transaction has another id.
@@ -90,7 +91,7 @@ pub(super) struct AddedOffsets {
 impl Ongoing {
     /// The partitions that it has touched.
     pub(super) fn partitions(&self) -> Vec<(String, u32)> {
-        let named = |(id, at): (&TouchedId, &Arc<Touched>)| (at.topic.to_string(), id.partition);
+        let named = |(id, at): (&TopicPartition, &Arc<Touched>)| (at.topic.to_string(), id.partition);
         self.touched.iter().map(named).collect()
     }
 }

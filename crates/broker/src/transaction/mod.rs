@@ -51,7 +51,6 @@ pub(crate) use recover::recover;
 pub use step::{Step, StepAppend, StepCommitted, StepHeader};
 
 use table::Table;
-use uuid::Uuid;
 
 use crate::error::OpenError;
 use crate::internal::InternalLog;
@@ -81,13 +80,6 @@ impl fmt::Display for Outcome {
             Self::Abort => "aborted",
         })
     }
-}
-
-/// A partition that a transaction has touched. The node's log of offsets has no topic: its UUID is nil.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct TouchedId {
-    pub(crate) topic: Uuid,
-    pub(crate) partition: u32,
 }
 
 /// What was decided last under each transactional id.

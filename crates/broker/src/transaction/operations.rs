@@ -13,7 +13,7 @@ use super::entry::{Entry, Next, State};
 use super::record::{Status, TransactionRecord, encode_key};
 use super::step::{is_step, step_name};
 use super::table::{Begun, EndRequest};
-use super::{Outcome, ProducerEpoch, TouchedId, Transactions};
+use super::{Outcome, ProducerEpoch, Transactions};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
 use crate::context::RequestContext;
@@ -22,6 +22,7 @@ use crate::internal::{append_durable, batch_of};
 use crate::limits::Limit;
 use crate::names::check_transactional_id;
 use crate::produce::Lane;
+use crate::topic::TopicPartition;
 
 /// The time-out of a transaction unless another is asked for, which is Kafka's: a minute.
 pub const DEFAULT_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -343,7 +344,7 @@ impl Transactions {
         &self,
         core: &Arc<Core>,
         producer: ProducerEpoch,
-        at: TouchedId,
+        at: TopicPartition,
         lane: &Lane,
     ) -> Result<Admitted, Error> {
         let now = core.config.env.clock.now();

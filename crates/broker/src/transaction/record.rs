@@ -22,8 +22,9 @@ use logmill_record::{Offset, TimestampMs};
 use uuid::Uuid;
 
 use super::step::StepAppend;
-use super::{Outcome, ProducerEpoch, TouchedId};
+use super::{Outcome, ProducerEpoch};
 use crate::internal::codec::{DecodeError, Reader, Writer};
+use crate::topic::TopicPartition;
 
 const KEY_VERSION: i16 = 0;
 const VERSION: i16 = 1;
@@ -64,7 +65,7 @@ pub(crate) struct TransactionRecord {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TouchedName {
     pub(crate) topic: String,
-    pub(crate) id: TouchedId,
+    pub(crate) id: TopicPartition,
     /// The last of its records there. By it a start knows them from those of the transaction after it.
     pub(crate) last: Option<Offset>,
 }
@@ -238,7 +239,7 @@ pub(crate) fn decode(value: &[u8]) -> Result<TransactionRecord, DecodeError> {
         return Err(DecodeError::Short("ids of the topics, and last offsets"));
     }
     let named = topics.into_iter().zip(ids).flat_map(|((topic, partitions), id)| {
-        partitions.into_iter().map(move |partition| (topic.clone(), TouchedId { topic: id, partition }))
+        partitions.into_iter().map(move |partition| (topic.clone(), TopicPartition { topic: id, partition }))
     });
     let touched =
         named.zip(last_offsets).map(|((topic, id), last)| TouchedName { topic, id, last }).collect();
@@ -285,7 +286,7 @@ mod tests {
     fn committed() -> TransactionRecord {
         let touched = |topic: &str, id, partition, last| TouchedName {
             topic: topic.into(),
-            id: TouchedId { topic: id, partition },
+            id: TopicPartition { topic: id, partition },
             last,
         };
         TransactionRecord {

@@ -12,16 +12,17 @@ use super::end::{batch_about, mark_all, mark_all_once};
 use super::entry::{Last, Next, RESTARTED};
 use super::record::{Status, TransactionRecord};
 use super::step::is_step;
-use super::{Outcome, ProducerEpoch, TouchedId, TransactionRecords};
+use super::{Outcome, ProducerEpoch, TransactionRecords};
 use crate::broker::Core;
 use crate::error::Error;
 use crate::internal::{OFFSETS_ID, append_durable};
 use crate::produce::Lane;
+use crate::topic::TopicPartition;
 
 /// A transaction that no marker has ended in a partition.
 #[derive(Debug)]
 struct Open {
-    id: TouchedId,
+    id: TopicPartition,
     lane: Lane,
     transaction: OpenTransaction,
 }
@@ -74,10 +75,10 @@ fn open_transactions(core: &Core) -> Vec<Open> {
     for topic in core.catalog.all() {
         let named = (0..).zip(&topic.partitions);
         lanes.extend(named.filter_map(|(partition, of)| {
-            Some((TouchedId { topic: topic.id, partition }, of.lane().ok()?.clone()))
+            Some((TopicPartition { topic: topic.id, partition }, of.lane().ok()?.clone()))
         }));
     }
-    let open = |(id, lane): (TouchedId, Lane)| {
+    let open = |(id, lane): (TopicPartition, Lane)| {
         let open = lane.log().open_transactions();
         open.into_iter().map(move |transaction| Open { id, lane: lane.clone(), transaction })
     };

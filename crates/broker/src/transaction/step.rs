@@ -23,7 +23,7 @@ use super::end::{Decision, all_durable};
 use super::entry::Next;
 use super::record::StepRecord;
 use super::table::{Ending, StepCheck};
-use super::{Outcome, ProducerEpoch, TouchedId};
+use super::{Outcome, ProducerEpoch};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
 use crate::budget::{Budget, Permit};
@@ -36,6 +36,7 @@ use crate::internal::{OFFSETS_ID, written};
 use crate::limits::Limit;
 use crate::offsets::{CheckedCommit, OffsetToCommit, PendingCommits};
 use crate::produce::{Answer, Lane, Load, Payload, StepPart, step_parts};
+use crate::topic::TopicPartition;
 
 /// What a step is, and all that it touches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +89,7 @@ pub struct Step {
     core: Arc<Core>,
     header: StepHeader,
     topics: BTreeMap<String, Arc<TopicState>>,
-    parts: BTreeMap<TouchedId, Part>,
+    parts: BTreeMap<TopicPartition, Part>,
     bytes: u64,
     /// What has come takes so much in memory.
     held: usize,
@@ -193,7 +194,7 @@ impl Step {
         }
         self.hold(payload.size_bytes())?;
         for (partition, part) in step_parts(&self.core, &state, partition, payload)? {
-            let id = TouchedId { topic: state.id, partition };
+            let id = TopicPartition { topic: state.id, partition };
             let lane = state.partition(partition)?.lane()?;
             let new = || Part { lane: lane.clone(), parts: Vec::new() };
             self.parts.entry(id).or_insert_with(new).parts.push(part);
@@ -289,7 +290,7 @@ struct Run {
 struct Written {
     touched: AllTouched,
     /// Under way, by partition.
-    answers: Vec<(TouchedId, Lane, Receiver<Answer>)>,
+    answers: Vec<(TopicPartition, Lane, Receiver<Answer>)>,
     /// Its offsets, until they count or never will.
     offsets: Option<PendingCommits>,
 }
@@ -297,7 +298,7 @@ struct Written {
 impl Run {
     async fn commit(
         self,
-        parts: BTreeMap<TouchedId, Part>,
+        parts: BTreeMap<TopicPartition, Part>,
         offsets: Vec<CheckedCommit>,
     ) -> Result<StepCommitted, Error> {
         let under_way = Budget::unbounded();
@@ -344,7 +345,7 @@ impl Run {
     /// Hands everything to its partitions.
     fn push(
         &self,
-        parts: BTreeMap<TouchedId, Part>,
+        parts: BTreeMap<TopicPartition, Part>,
         offsets: &[CheckedCommit],
         under_way: &Budget,
         written: &mut Written,
@@ -382,7 +383,7 @@ impl Run {
 }
 
 impl Written {
-    fn admit(&mut self, id: TouchedId, lane: &Lane, under_way: &Budget) -> Result<Admitted, Error> {
+    fn admit(&mut self, id: TopicPartition, lane: &Lane, under_way: &Budget) -> Result<Admitted, Error> {
         let touched = Touched::new(Arc::clone(&lane.name().topic), lane.clone());
         self.touched.insert(id, Arc::clone(&touched));
         let under_way = under_way.take(1).ok_or_else(|| Error::fault("a step"))?;
@@ -393,7 +394,7 @@ impl Written {
     async fn answered(
         self,
         pushed: Result<(), Error>,
-    ) -> (AllTouched, Result<BTreeMap<TouchedId, StepAppend>, Error>) {
+    ) -> (AllTouched, Result<BTreeMap<TopicPartition, StepAppend>, Error>) {
         let mut outcome = pushed.map(|()| BTreeMap::new());
         for (id, lane, answer) in self.answers {
             match (written(&lane, answer).await, &mut outcome) {

@@ -12,11 +12,12 @@ use super::entry::{AddedOffsets, Entry, Last, Next, Ongoing, State};
 use super::errors::{already_ending, not_found, step_differs, step_out_of_sequence, unknown_producer};
 use super::record::{StepRecord, TouchedName};
 use super::step::{StepAppend, StepHeader, is_step, step_name};
-use super::{Outcome, ProducerEpoch, TouchedId, TransactionRecords};
+use super::{Outcome, ProducerEpoch, TransactionRecords};
 use crate::budget::Budget;
 use crate::error::Error;
 use crate::exec::Turns;
 use crate::produce::Lane;
+use crate::topic::TopicPartition;
 
 #[cfg(test)]
 mod tests;
@@ -208,7 +209,7 @@ impl Table {
     pub(super) fn admit(
         &mut self,
         producer: ProducerEpoch,
-        at: TouchedId,
+        at: TopicPartition,
         lane: &Lane,
         now: TimestampMs,
     ) -> Result<(Admitted, Option<Begun>), Error> {
@@ -430,7 +431,7 @@ pub(super) struct Begun {
 
 /// The partitions as the decision names them.
 pub(super) fn names(touched: &AllTouched) -> Vec<TouchedName> {
-    let name = |(id, at): (&TouchedId, &Arc<Touched>)| TouchedName {
+    let name = |(id, at): (&TopicPartition, &Arc<Touched>)| TouchedName {
         topic: at.topic.to_string(),
         id: *id,
         last: at.last(),

@@ -9,9 +9,10 @@ use uuid::Uuid;
 use super::Group;
 use super::action::{Action, LostWhy};
 use super::deadlines::Due;
-use super::names::{AssignmentEpoch, TopicPartition, UnitId};
+use super::names::{AssignmentEpoch, UnitId};
 use super::topics::{Topic, TopicChange};
 use super::unit::{Stage, Unit};
+use crate::topic::TopicPartition;
 
 impl Group {
     /// The catalog has changed. Units of a topic that is gone are lost at once. What nobody subscribes to is passed

@@ -9,11 +9,10 @@ use super::Group;
 use super::action::{Action, CloseWhy};
 use super::deadlines::Due;
 use super::member::{Member, Presence, Wants};
-use super::names::{
-    AssignmentEpoch, ConnectionId, InstanceId, Kind, MemberId, MemberStream, TopicPartition, UnitId,
-};
+use super::names::{AssignmentEpoch, ConnectionId, InstanceId, Kind, MemberId, MemberStream, UnitId};
 use super::topics::Topic;
 use super::unit::Stage;
+use crate::topic::TopicPartition;
 
 /// A member that comes, or comes again.
 #[derive(Clone, Debug)]

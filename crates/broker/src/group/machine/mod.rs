@@ -80,9 +80,7 @@ use join::Joined;
 pub(crate) use join::{Interest, Join, JoinError, NotMember};
 use member::Member;
 pub(crate) use member::Presence;
-pub(crate) use names::{
-    AssignmentEpoch, ConnectionId, InstanceId, Kind, MemberId, MemberStream, TopicPartition, UnitId,
-};
+pub(crate) use names::{AssignmentEpoch, ConnectionId, InstanceId, Kind, MemberId, MemberStream, UnitId};
 pub(crate) use ownership::Stale;
 pub(crate) use restore::OwnershipRecord;
 use topics::Topics;

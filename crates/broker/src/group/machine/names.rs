@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use uuid::Uuid;
+use crate::topic::TopicPartition;
 
 /// A member of a group. The node makes the id up at the first join, and the client gives it back when it comes again:
 /// whoever has the id is that member.
@@ -47,13 +47,6 @@ pub(crate) struct ConnectionId(pub(crate) u64);
 pub(crate) struct MemberStream {
     pub(crate) member: MemberId,
     pub(crate) connection: ConnectionId,
-}
-
-/// A partition of a topic that is told from every other, also from one of the same name before or after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct TopicPartition {
-    pub(crate) topic: Uuid,
-    pub(crate) partition: u32,
 }
 
 /// What is assigned as a whole.

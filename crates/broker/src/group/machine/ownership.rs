@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::Group;
-use super::names::{AssignmentEpoch, MemberId, TopicPartition, UnitId};
+use super::names::{AssignmentEpoch, MemberId, UnitId};
 use super::unit::Unit;
+use crate::topic::TopicPartition;
 
 /// A commit of somebody who does not own the unit, or not in that epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]

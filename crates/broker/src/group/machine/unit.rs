@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::names::{AssignmentEpoch, MemberId, TopicPartition};
+use super::names::{AssignmentEpoch, MemberId};
+use crate::topic::TopicPartition;
 
 /// A unit. It goes round: [`Owned`](Stage::Owned), told to stop, [`Settling`](Stage::Settling),
 /// [`Free`](Stage::Free), [`Persisting`](Stage::Persisting), and owned again.

@@ -106,7 +106,7 @@ impl Watch {
 
     fn admit(&mut self) {
         let who = self.anybody();
-        let at = TouchedId { topic: Uuid::from_u128(1), partition: 0 };
+        let at = TopicPartition { topic: Uuid::from_u128(1), partition: 0 };
         let admitted = self.table.admit(who, at, &self.lane, NOW);
         let may = who == self.now && matches!(self.stands, Stands::Nothing | Stands::Open);
         match admitted {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::*;
+use crate::topic::TopicPartition;
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::*;
+use crate::topic::TopicPartition;
 
 pub(super) type Declared = BTreeMap<Arc<str>, Vec<TopicPartition>>;
 

@@ -9,6 +9,7 @@ use logmill_log::sim::SimRandom;
 use super::super::*;
 use super::watch::{Declared, Watch};
 use super::{secs, topic};
+use crate::topic::TopicPartition;
 
 const TOPICS: [&str; 4] = ["a", "b", "c", "d"];
 
