@@ -1,22 +1,8 @@
 //! The bytes of `internal/offsets` that say who has a unit, or that nobody has it: the last of each, so that no epoch
-//! comes again;
-//! and of all units that are forgotten the highest epoch, after which those begin that are new.
+//! comes again; and of all units that are forgotten the highest epoch, after which those begin that are new. A null
+//! value says that the unit is gone.
 //!
-//! | key | | |
-//! |---|---|---|
-//! | | version | `INT16`; 4096, which Kafka's records in such a log never have |
-//! | | group | `STRING` |
-//! | | kind of the unit | `INT8`; 0 a partition, 1 a name; 2 all that are forgotten, with an empty group |
-//! | | the unit | topic UUID (16 bytes) and partition (`INT32`), its name (`STRING`), or nothing |
-//!
-//! | value | | |
-//! |---|---|---|
-//! | | version | `INT16`; 0 |
-//! | | epoch | `INT32` |
-//! | | member | `STRING`; empty for nobody |
-//! | | instance id | `STRING`; empty for none |
-//!
-//! Of what is forgotten the value ends with the epoch. A null value says that the unit is gone.
+//! Bytes: `docs/formats.md`, *The log of offsets: `internal/offsets`*.
 
 use bytes::Bytes;
 

@@ -5,14 +5,7 @@
 //! version 0,
 //! [`TransactionLogValue`](https://github.com/apache/kafka/blob/trunk/transaction-coordinator/src/main/resources/common/message/TransactionLogValue.json)
 //! version 1), so that a listener for Kafka's clients can go by the same records. What Kafka has no field for are
-//! tagged fields of its own, from 4096 on:
-//!
-//! | tag | what |
-//! |---|---|
-//! | 0, 1 | Kafka's: the producer id before, and the one after the transaction |
-//! | 4096 | the UUID of each topic, in the order of the topics of `TransactionPartitions` |
-//! | 4098 | the last offset that the transaction wrote to each partition, in the order in which they are named; −1 for none |
-//! | 4097 | of a step: group and unit (`STRING`), epoch of the unit (`INT32`), sequence of the step (`INT64`), and how many appends (`INT32`): topic (`STRING`), partition (`INT32`), first and last offset, time (`INT64` each) |
+//! tagged fields of its own, from 4096 on. Bytes: `docs/formats.md`, *The log of decisions: `internal/transactions`*.
 //!
 //! A transaction that is going on is not written: one that is not decided when the node starts is aborted. The
 //! node's log of offsets counts as partition 0 of a topic `__offsets` without a UUID.
