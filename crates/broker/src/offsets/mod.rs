@@ -185,7 +185,7 @@ impl Offsets {
             }
             self.check_forward(key, committed, unit_epoch)?;
         }
-        let answer = self.lane().push_own(vec![batch], admitted)?;
+        let answer = self.lane().push_internal(vec![batch], admitted)?;
         for CheckedCommit { key, committed } in commits {
             let offset = committed.offset;
             let entry = pending.entry(key.clone()).or_insert(PendingCommit { unit_epoch, offset, count: 0 });
@@ -265,7 +265,7 @@ impl Offsets {
         records: &[(Bytes, Option<Bytes>)],
     ) -> Result<Receiver<Answer>, Error> {
         let records = records.iter().map(|(key, value)| (&key[..], value.as_deref()));
-        self.lane().push_own(vec![batch_of(core.config.env.clock.now(), records)], None)
+        self.lane().push_internal(vec![batch_of(core.config.env.clock.now(), records)], None)
     }
 }
 
