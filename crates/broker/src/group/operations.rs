@@ -125,8 +125,6 @@ pub struct GroupOffset {
     pub lag: Option<Duration>,
 }
 
-const MAX_PAGE: usize = 1_000;
-
 impl Broker {
     /// Lists groups in order of their names, a page at a time: those that have members, and those that have committed
     /// something.
@@ -174,7 +172,7 @@ pub(super) fn exists(core: &Core, group: &str) -> Result<(), Error> {
 
 fn page(core: &Core, request: ListGroups) -> GroupPage {
     let ListGroups { page_size, page_token: after } = request;
-    let size = if page_size == 0 { MAX_PAGE } else { page_size.min(MAX_PAGE) };
+    let size = crate::paging::page_size(page_size);
     let mut names: BTreeSet<String> = core.offsets.groups().into_iter().collect();
     names.extend(core.groups.all().iter().map(|coordinator| coordinator.name.to_string()));
     let mut shown = names.into_iter().filter(|name| after.is_empty() || *name > after);

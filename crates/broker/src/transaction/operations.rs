@@ -99,8 +99,6 @@ pub struct TransactionPage {
     pub next_page_token: String,
 }
 
-const MAX_PAGE: usize = 1_000;
-
 impl Broker {
     /// Makes the caller the one who writes under a transactional id. Who wrote before is fenced, and the transaction
     /// that it left is aborted. It is on disk when the answer comes.
@@ -357,7 +355,7 @@ impl Transactions {
 
     fn page(&self, request: ListTransactions) -> TransactionPage {
         let ListTransactions { page_size, page_token, ongoing_only } = request;
-        let size = if page_size == 0 { MAX_PAGE } else { page_size.min(MAX_PAGE) };
+        let size = crate::paging::page_size(page_size);
         let after = Some(page_token.as_str()).filter(|token| !token.is_empty());
         let table = self.table.lock();
         let shown = table.after(after).filter(|(name, entry)| {
