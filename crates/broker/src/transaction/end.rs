@@ -125,12 +125,7 @@ pub(super) fn batch_about(name: &str, known: &TransactionRecord) -> Batch {
 
 /// Resolves when all that was written is on disk.
 pub(super) async fn all_durable(touched: &AllTouched) -> Result<(), Error> {
-    let mut waits = Waits::new(touched.len());
-    for (number, at) in touched.values().enumerate() {
-        let at = Arc::clone(at);
-        waits.set(number, async move { at.durable().await });
-    }
-    all(waits).await
+    for_each_touched(touched, |at| async move { at.durable().await }).await
 }
 
 /// Appends the markers, and resolves when they are on disk, however often it takes.
@@ -140,12 +135,11 @@ pub(super) async fn mark_all(
     producer: ProducerEpoch,
     outcome: Outcome,
 ) -> Result<(), Error> {
-    let mut waits = Waits::new(touched.len());
-    for (number, at) in touched.values().enumerate() {
-        let (core, at) = (Arc::clone(core), Arc::clone(at));
-        waits.set(number, async move { mark(&core, &at, producer, outcome).await });
-    }
-    all(waits).await
+    for_each_touched(touched, |at| {
+        let core = Arc::clone(core);
+        async move { mark(&core, &at, producer, outcome).await }
+    })
+    .await
 }
 
 /// Appends the markers, once in each partition.
@@ -155,15 +149,22 @@ pub(super) async fn mark_all_once(
     producer: ProducerEpoch,
     outcome: Outcome,
 ) -> Result<(), Error> {
-    let mut waits = Waits::new(touched.len());
-    for (number, at) in touched.values().enumerate() {
-        let (marker, lane) = (marker(core, producer, outcome), at.lane.clone());
-        waits.set(number, async move { append_durable(&lane, marker).await.map(drop) });
-    }
-    all(waits).await
+    for_each_touched(touched, |at| {
+        let marker = marker(core, producer, outcome);
+        async move { append_durable(&at.lane, marker).await.map(drop) }
+    })
+    .await
 }
 
-async fn all(mut waits: Waits<Result<(), Error>>) -> Result<(), Error> {
+/// Does the same in all partitions at once, and resolves when it is done in each: with the first error, if there is one.
+async fn for_each_touched<F>(touched: &AllTouched, work: impl Fn(Arc<Touched>) -> F) -> Result<(), Error>
+where
+    F: Future<Output = Result<(), Error>> + Send + Sync + 'static,
+{
+    let mut waits = Waits::new(touched.len());
+    for (number, at) in touched.values().enumerate() {
+        waits.set(number, work(Arc::clone(at)));
+    }
     let mut outcome = Ok(());
     while !waits.is_empty() {
         let (_, one) = waits.next().await;
