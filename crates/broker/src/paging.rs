@@ -3,7 +3,7 @@
 /// The most entries in a page, and the default.
 const MAX_PAGE: usize = 1_000;
 
-/// How many entries a page has where `asked` for; 0 asks for the default.
+/// How many entries a page has at most, of which `asked` are wanted; 0 is the default.
 pub(crate) fn page_size(asked: usize) -> usize {
     if asked == 0 { MAX_PAGE } else { asked.min(MAX_PAGE) }
 }

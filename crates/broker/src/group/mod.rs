@@ -14,13 +14,13 @@
 mod commit;
 mod consume;
 mod coordinator;
+mod describe;
 mod event;
 mod hold;
 mod join;
 mod machine;
 mod mailbox;
 mod member;
-mod operations;
 pub(crate) mod record;
 mod rewrite;
 
@@ -31,15 +31,15 @@ use std::time::Duration;
 
 pub use consume::{Consume, ConsumeStart, Consumed, Consumer, UnitData};
 use coordinator::Coordinator;
+pub use describe::{
+    GroupDescription, GroupMember, GroupOffset, GroupPage, GroupState, GroupSummary, GroupUnit, ListGroups,
+};
 pub use event::{AssignedPartition, Assignment, CommittedOffset, GroupEvent, LostUnit};
 pub(crate) use hold::Held;
 pub use join::{GroupInterest, JoinGroup};
 pub(crate) use machine::{AssignmentEpoch, OwnershipRecord, TopicChange, UnitId};
 use machine::{ConnectionId, Topic};
 pub use member::{Member, MemberHandle};
-pub use operations::{
-    GroupDescription, GroupMember, GroupOffset, GroupPage, GroupState, GroupSummary, GroupUnit, ListGroups,
-};
 use parking_lot::Mutex;
 pub use rewrite::{OffsetReset, ResetOffsets};
 

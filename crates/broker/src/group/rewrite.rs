@@ -7,8 +7,8 @@ use std::time::Duration;
 use logmill_record::Offset;
 
 use super::Groups;
+use super::describe::exists;
 use super::machine::{AssignmentEpoch, UnitId};
-use super::operations::exists;
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
 use crate::budget::Permit;

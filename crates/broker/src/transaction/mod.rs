@@ -12,7 +12,8 @@
 //! * [`errors`]: what is said where something cannot be.
 //! * [`end`]: the protocol above, for one transaction.
 //! * [`recover`]: what a start finds decided is finished, what it finds undecided is aborted, before anybody reads it.
-//! * [`operations`]: what a client asks for: begin, end, list, abort.
+//! * [`operations`]: what a client asks for: begin, end, abort.
+//! * [`describe`]: which there are, and how one stands.
 //! * [`step`]: `CommitStep`, a transaction in one call.
 //! * [`record`]: the bytes of the decisions.
 //!
@@ -26,6 +27,7 @@
 
 mod add_offsets;
 mod admit;
+mod describe;
 mod end;
 mod entry;
 mod errors;
@@ -41,10 +43,8 @@ use std::sync::Arc;
 
 pub use add_offsets::AddOffsets;
 pub(crate) use admit::Admitted;
-pub use operations::{
-    DEFAULT_TRANSACTION_TIMEOUT, InitTransactions, ListTransactions, MAX_TRANSACTION_TIMEOUT,
-    TransactionInfo, TransactionPage, TransactionState,
-};
+pub use describe::{ListTransactions, TransactionInfo, TransactionPage, TransactionState};
+pub use operations::{DEFAULT_TRANSACTION_TIMEOUT, InitTransactions, MAX_TRANSACTION_TIMEOUT};
 use parking_lot::Mutex;
 use record::TransactionRecord;
 pub(crate) use recover::recover;

@@ -1,17 +1,16 @@
-//! What clients ask of transactions: to begin, to end, to see which there are, and to abort one.
+//! What clients ask of transactions: to begin, to end, and to abort one.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use logmill_log::env::Work;
-use logmill_record::TimestampMs;
 
 use super::admit::Admitted;
 use super::end::{Ended, batch_about, end, end_in_turn};
-use super::entry::{Entry, Next, State};
+use super::entry::Next;
 use super::record::{Status, TransactionRecord, encode_key};
-use super::step::{is_step, step_name};
+use super::step::step_name;
 use super::table::{Begun, EndRequest};
 use super::{Outcome, ProducerEpoch, Transactions};
 use crate::access::{Operation, authorize};
@@ -45,58 +44,6 @@ impl InitTransactions {
     pub fn new(transactional_id: impl Into<String>) -> Self {
         Self { transactional_id: transactional_id.into(), timeout: DEFAULT_TRANSACTION_TIMEOUT }
     }
-}
-
-/// How a transactional id stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TransactionInfo {
-    /// Its name.
-    pub transactional_id: String,
-    /// Who writes under it.
-    pub producer: ProducerEpoch,
-    /// What is going on.
-    pub state: TransactionState,
-    /// After how long a transaction of it is aborted.
-    pub timeout: Duration,
-    /// When the transaction that is going on began.
-    pub started_at: Option<TimestampMs>,
-    /// The partitions that it has touched so far, in order.
-    pub partitions: Vec<(String, u32)>,
-    /// How the last one ended, if any did since the node knows.
-    pub last: Option<Outcome>,
-}
-
-/// What is going on under a transactional id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TransactionState {
-    /// No transaction.
-    Empty,
-    /// One that takes records.
-    Ongoing,
-    /// One that is being committed, or aborted.
-    Ending(Outcome),
-}
-
-/// Which transactional ids to list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListTransactions {
-    /// At most so many; 0 means 1,000, which is also the most.
-    pub page_size: usize,
-    /// The last page's `next_page_token`, or empty for the first page.
-    pub page_token: String,
-    /// Only those under which a transaction is going on.
-    pub ongoing_only: bool,
-}
-
-/// A page of transactional ids.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TransactionPage {
-    /// In order of their names.
-    pub transactions: Vec<TransactionInfo>,
-    /// Where the next page starts; empty at the end.
-    pub next_page_token: String,
 }
 
 impl Broker {
@@ -221,39 +168,6 @@ impl Broker {
         });
         async move { ended?.await }
     }
-
-    /// Lists transactional ids in order of their names, a page at a time. Those of steps are not among them.
-    ///
-    /// # Errors
-    /// [`NodeClosing`](crate::Reason::NodeClosing).
-    pub fn list_transactions(
-        &self,
-        context: &RequestContext,
-        request: ListTransactions,
-    ) -> impl Future<Output = Result<TransactionPage, Error>> + Send + 'static + use<> {
-        let page = authorize(context, &Operation::ListTransactions)
-            .and_then(|()| self.core().check_open())
-            .map(|()| self.core().transactions.page(request));
-        std::future::ready(page)
-    }
-
-    /// Describes a transactional id.
-    ///
-    /// # Errors
-    /// [`TransactionNotFound`](crate::Reason::TransactionNotFound).
-    pub fn describe_transaction(
-        &self,
-        context: &RequestContext,
-        transactional_id: &str,
-    ) -> impl Future<Output = Result<TransactionInfo, Error>> + Send + 'static + use<> {
-        let info = authorize(context, &Operation::DescribeTransaction { transactional_id })
-            .and_then(|()| self.core().check_open())
-            .and_then(|()| {
-                let table = self.core().transactions.table.lock();
-                table.get(transactional_id).map(|entry| info(transactional_id, entry))
-            });
-        std::future::ready(info)
-    }
 }
 
 fn check(request: &InitTransactions) -> Result<(), Error> {
@@ -352,22 +266,6 @@ impl Transactions {
         }
         Ok(admitted)
     }
-
-    fn page(&self, request: ListTransactions) -> TransactionPage {
-        let ListTransactions { page_size, page_token, ongoing_only } = request;
-        let size = crate::paging::page_size(page_size);
-        let after = Some(page_token.as_str()).filter(|token| !token.is_empty());
-        let table = self.table.lock();
-        let shown = table.after(after).filter(|(name, entry)| {
-            let ongoing = !matches!(entry.state, State::Empty);
-            !is_step(name) && entry.producer.epoch >= 0 && (ongoing || !ongoing_only)
-        });
-        let mut transactions: Vec<_> = shown.map(|(name, entry)| info(name, entry)).take(size + 1).collect();
-        let more = transactions.len() > size;
-        transactions.truncate(size);
-        let last = transactions.last().map(|last| last.transactional_id.clone());
-        TransactionPage { transactions, next_page_token: last.filter(|_| more).unwrap_or_default() }
-    }
 }
 
 /// Has the transaction aborted if it does not end in time.
@@ -383,25 +281,4 @@ fn abort_in_time(core: &Arc<Core>, begun: Begun) {
         drop(core.carry_on("the end of a transaction", end));
     };
     core.config.env.scheduler.spawn_after_if_wanted(Work::Wake, timeout, wanted, Box::new(task));
-}
-
-fn info(name: &str, entry: &Entry) -> TransactionInfo {
-    let (state, started_at, partitions) = match &entry.state {
-        State::Empty => (TransactionState::Empty, None, Vec::new()),
-        State::Ongoing(ongoing) => {
-            (TransactionState::Ongoing, Some(ongoing.started_at), ongoing.partitions())
-        }
-        State::Ending { outcome, started_at } => {
-            (TransactionState::Ending(*outcome), Some(*started_at), Vec::new())
-        }
-    };
-    TransactionInfo {
-        transactional_id: name.to_owned(),
-        producer: entry.producer,
-        state,
-        timeout: entry.timeout,
-        started_at,
-        partitions,
-        last: entry.last.as_ref().map(|last| last.outcome),
-    }
 }

@@ -36,7 +36,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "txn-step-decided-before-its-records-are-on-disk",
         breaks: "a step is committed, and a failed sync takes records of it that were written",
-        file: "broker/src/transaction/step.rs",
+        file: "broker/src/transaction/step/commit.rs",
         find: "Ok(appends) => all_durable(&touched).await.map(|()| appends),",
         replace: "Ok(appends) => Ok(appends),",
         caught_by: GROUPS,
@@ -287,7 +287,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "step-after-one-without-markers",
         breaks: "a step comes after one that was decided and could not be marked, and its markers end both",
-        file: "broker/src/transaction/step.rs",
+        file: "broker/src/transaction/step/commit.rs",
         find: "        if ended.is_err() {",
         replace: "        if ended.is_err() && false {",
         caught_by: MANY_GROUPS,
