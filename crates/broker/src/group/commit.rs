@@ -18,8 +18,12 @@ impl MemberHandle {
     /// # Errors
     /// [`StaleAssignment`](crate::Reason::StaleAssignment) of a unit that is another's now, or of a partition that is
     /// not in it; [`OffsetOutOfRange`](crate::Reason::OffsetOutOfRange) for an offset past the end;
-    /// [`CommitWentBack`](crate::Reason::CommitWentBack); [`RequestInvalid`](crate::Reason::RequestInvalid). Nothing is
-    /// committed then. After [`OutcomeUnknown`](crate::Reason::OutcomeUnknown) it is not known.
+    /// [`CommitWentBack`](crate::Reason::CommitWentBack); [`RequestInvalid`](crate::Reason::RequestInvalid);
+    /// [`MemberUnknown`](crate::Reason::MemberUnknown), also where the group was deleted;
+    /// [`TopicNotFound`](crate::Reason::TopicNotFound); [`PartitionNotFound`](crate::Reason::PartitionNotFound);
+    /// [`LimitExceeded`](crate::Reason::LimitExceeded) for too many offsets;
+    /// [`NodeClosing`](crate::Reason::NodeClosing). Nothing is committed then. After
+    /// [`OutcomeUnknown`](crate::Reason::OutcomeUnknown) it is not known.
     pub fn commit(
         &self,
         unit: &str,

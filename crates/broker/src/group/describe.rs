@@ -97,7 +97,7 @@ pub struct GroupMember {
 pub struct GroupUnit {
     /// Its name: of a group of topics `topic/partition`.
     pub unit: String,
-    /// The epoch of its last assignment; 0 if it had none.
+    /// The highest epoch so far. It also grows when the unit becomes nobody's; 0 if it was never assigned.
     pub epoch: i32,
     /// What is happening to it, in a word, such as `owned` or `revoking`.
     pub status: &'static str,
@@ -119,7 +119,8 @@ pub struct GroupOffset {
     pub metadata: String,
     /// When it was committed.
     pub committed_at: TimestampMs,
-    /// Records that can be read from there on, or from the first one that is kept; `None` if the topic was deleted.
+    /// Offsets from there to the end that readers of committed records see: an upper bound on the records left, since
+    /// transaction markers, aborted and compacted records count too; `None` if the topic was deleted.
     pub lag_records: Option<u64>,
     /// How long the next record has waited to be read; zero if there is none, `None` if that is not known.
     pub lag: Option<Duration>,

@@ -72,13 +72,15 @@ impl Coordinator {
 
     fn stale(&self, unit: &str, epoch: i32, owner: Option<&(String, i32)>) -> Error {
         let shown = shorten(unit);
-        let who = match owner {
-            Some((member, current)) => format!("the member {member:?} has it, in epoch {current}"),
-            None => "nobody has it".to_owned(),
+        let (who, next) = match owner {
+            Some((member, current)) => {
+                (format!("member {member:?} owns it in epoch {current}"), "the new owner")
+            }
+            None => ("nobody owns it".to_owned(), "its next owner"),
         };
         let message = format!(
-            "the unit {shown:?} of group {:?} is not the caller's in epoch {epoch}: {who}; what it has done since it \
-             was taken away does not count, and is done by whoever has it now",
+            "unit {shown:?} of group {:?} is not assigned to you in epoch {epoch} ({who}): discard what you made of it \
+             since; {next} does that work again",
             self.name
         );
         let error =

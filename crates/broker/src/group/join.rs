@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::coordinator::Coordinator;
-use super::machine::{InstanceId, Interest, Join, JoinError, MemberId, MemberStream, Topic};
+use super::machine::{InstanceId, Interest, Join, JoinError, Kind, MemberId, MemberStream, Topic};
 use super::mailbox::{Mailbox, Post};
 use super::member::{Member, MemberHandle};
 use super::{DEFAULT_REBALANCE_TIMEOUT, DEFAULT_SESSION_TIMEOUT};
@@ -259,10 +259,16 @@ fn resolve(core: &Core, partitions: &[(String, u32)]) -> Result<Vec<TopicPartiti
 
 fn mismatch(group: &str, why: &JoinError) -> Error {
     let message = match why {
-        JoinError::OtherKind { group: kind } => format!(
-            "the group {group:?} is divided by {kind}, and this member comes for something else: use another group, or \
-             delete this one when its members have left"
-        ),
+        JoinError::OtherKind { group: kind } => {
+            let other = match kind {
+                Kind::Plain => Kind::Units,
+                Kind::Units => Kind::Plain,
+            };
+            format!(
+                "group {group:?} is shared by {kind}, but this member joins by {other}: use another group, or delete \
+                 this one once its members have left"
+            )
+        }
         JoinError::UnitsDiffer { unit } => format!(
             "the members of group {group:?} declare other units; one that differs is {unit:?}: all members of a group \
              declare the same, so stop the others first, or use another group"

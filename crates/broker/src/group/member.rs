@@ -140,7 +140,8 @@ impl MemberHandle {
         let result = self.coordinator.update(&self.core, what);
         result.map_err(|why| {
             let message = format!(
-                "the member {:?} of group {:?} is not heard: {why}; join again, and go on with what is assigned then",
+                "the request of member {:?} of group {:?} was refused: {why}; join again and continue from what is \
+                 assigned then",
                 self.stream.member.to_string(),
                 self.coordinator.name
             );
@@ -202,8 +203,8 @@ impl MemberHandle {
                 )
             }
             CloseWhy::InstanceTaken => format!(
-                "another member of group {group:?} has come with the instance id of {member:?}: give each process an \
-                 instance id of its own, and do not join again before"
+                "another process joined group {group:?} with the instance id of member {member:?}: give each process \
+                 its own, then join again"
             ),
             CloseWhy::Expired => format!(
                 "nothing was heard of the member {member:?} of group {group:?} for its session time-out, and its units \

@@ -54,8 +54,9 @@ impl Broker {
     ///
     /// # Errors
     /// [`GroupNotEmpty`](crate::Reason::GroupNotEmpty); [`TopicNotFound`](crate::Reason::TopicNotFound);
-    /// [`PartitionNotFound`](crate::Reason::PartitionNotFound); [`OffsetOutOfRange`](crate::Reason::OffsetOutOfRange).
-    /// Nothing is changed then.
+    /// [`PartitionNotFound`](crate::Reason::PartitionNotFound); [`OffsetOutOfRange`](crate::Reason::OffsetOutOfRange);
+    /// [`RequestInvalid`](crate::Reason::RequestInvalid) for a name that no group can have;
+    /// [`LimitExceeded`](crate::Reason::LimitExceeded) for too many partitions. Nothing is changed then.
     pub fn reset_offsets(
         &self,
         context: &RequestContext,
@@ -220,8 +221,8 @@ fn refuse_members(group: &str, count: usize) -> Result<(), Error> {
     }
     let members = if count == 1 { "a member" } else { &format!("{count} members") };
     let message = format!(
-        "the group {group:?} has {members}, and going on behind their backs would lose or repeat records: stop them, \
-         and wait until their session time-outs have passed"
+        "group {group:?} still has {members}, and changing its offsets now would lose or repeat records: stop them, \
+         and wait until their session timeouts have passed"
     );
     Err(Error::new(Reason::GroupNotEmpty, message).with("group", group).with("members", count))
 }

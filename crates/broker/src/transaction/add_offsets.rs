@@ -41,7 +41,51 @@ impl Broker {
     /// transaction is aborted.
     ///
     /// # Errors
-    /// As [`end_transaction`](Broker::end_transaction), and those of a [commit](crate::MemberHandle::commit).
+    /// As [`end_transaction`](Broker::end_transaction), and those of a [commit](crate::MemberHandle::commit);
+    /// [`GroupNotFound`](crate::Reason::GroupNotFound); [`UnitUndeclared`](crate::Reason::UnitUndeclared) of a named unit
+    /// that no member has declared since the restart.
+    ///
+    /// ```
+    /// use logmill_broker::{
+    ///     AddOffsets, Broker, Config, CreateTopic, GroupEvent, InitTransactions, JoinGroup, OffsetToCommit, Outcome,
+    ///     RequestContext,
+    /// };
+    /// use logmill_log::env::block_on;
+    /// use logmill_record::Offset;
+    /// # use logmill_broker::{Acks, Payload, Produce, ProduceRecord};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let config = Config::new(dir.path());
+    /// let scheduler = config.env.scheduler.clone();
+    /// let broker = Broker::open(config)?;
+    /// let context = RequestContext::embedded();
+    /// block_on(&*scheduler, async {
+    ///     broker.create_topic(&context, CreateTopic::new("orders")).await?;
+    /// #   let record = ProduceRecord { value: Some("one".into()), ..ProduceRecord::default() };
+    /// #   let payload = Payload::Records(vec![record]);
+    /// #   let (topic, acks) = ("orders".into(), Acks::Durable);
+    /// #   broker.produce(&context, Produce { topic, partition: Some(0), payload, acks, sent_at: None }).await?;
+    ///     let mut member = broker.join_group(&context, JoinGroup::topics("billing", ["orders"]))?;
+    ///     let GroupEvent::Assigned(mine) = member.next().await else { panic!("it is alone") };
+    ///     let producer = broker.init_transactions(&context, InitTransactions::new("billing-1")).await?;
+    ///     // ... produces what it makes of the order, in the transaction. Then how far it has read:
+    ///     let read = AddOffsets {
+    ///         transactional_id: "billing-1".into(),
+    ///         producer,
+    ///         group: "billing".into(),
+    ///         unit: mine.unit,
+    ///         unit_epoch: mine.epoch,
+    ///         offsets: vec![OffsetToCommit::new("orders", 0, Offset(1))],
+    ///     };
+    ///     broker.add_offsets(&context, read).await?;
+    ///     broker.end_transaction(&context, "billing-1", producer, Outcome::Commit).await?;
+    ///     let group = broker.describe_group(&context, "billing").await?;
+    ///     assert_eq!(group.offsets[0].offset, Offset(1));
+    ///     Ok::<(), logmill_broker::Error>(())
+    /// })?;
+    /// broker.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn add_offsets(
         &self,
         context: &RequestContext,

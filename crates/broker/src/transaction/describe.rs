@@ -27,7 +27,7 @@ pub struct TransactionInfo {
     pub timeout: Duration,
     /// When the transaction that is going on began.
     pub started_at: Option<TimestampMs>,
-    /// The partitions that it has touched so far, in order.
+    /// The partitions that it has touched so far, in order. Empty while it is being committed or aborted.
     pub partitions: Vec<(String, u32)>,
     /// How the last one ended, if any did since the node knows.
     pub last: Option<Outcome>,

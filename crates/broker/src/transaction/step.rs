@@ -103,6 +103,51 @@ impl Broker {
     /// [`RequestInvalid`](crate::Reason::RequestInvalid), [`TopicNotFound`](crate::Reason::TopicNotFound),
     /// [`GroupNotFound`](crate::Reason::GroupNotFound), [`StaleAssignment`](crate::Reason::StaleAssignment) of a unit
     /// that is another's now, and [`LimitExceeded`](crate::Reason::LimitExceeded) where there is no room for its bytes.
+    ///
+    /// ```
+    /// use logmill_broker::{
+    ///     Broker, Config, CreateTopic, GroupEvent, JoinGroup, OffsetToCommit, Payload, ProduceRecord, RequestContext,
+    ///     StepHeader,
+    /// };
+    /// use logmill_log::env::block_on;
+    /// use logmill_record::Offset;
+    /// # use logmill_broker::{Acks, Produce};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let config = Config::new(dir.path());
+    /// let scheduler = config.env.scheduler.clone();
+    /// let broker = Broker::open(config)?;
+    /// let context = RequestContext::embedded();
+    /// block_on(&*scheduler, async {
+    ///     broker.create_topic(&context, CreateTopic::new("readings")).await?;
+    ///     broker.create_topic(&context, CreateTopic::new("alarms")).await?;
+    /// #   let record = ProduceRecord { value: Some("21.5".into()), ..ProduceRecord::default() };
+    /// #   let payload = Payload::Records(vec![record]);
+    /// #   let (topic, acks) = ("readings".into(), Acks::Durable);
+    /// #   broker.produce(&context, Produce { topic, partition: Some(0), payload, acks, sent_at: None }).await?;
+    ///     let mut member = broker.join_group(&context, JoinGroup::topics("alarms", ["readings"]))?;
+    ///     let GroupEvent::Assigned(mine) = member.next().await else { panic!("it is alone") };
+    ///
+    ///     // ... reads one record, and makes another of it:
+    ///     let alarm = ProduceRecord { value: Some("too hot".into()), ..ProduceRecord::default() };
+    ///     let header = StepHeader {
+    ///         group: "alarms".into(),
+    ///         unit: mine.unit,
+    ///         unit_epoch: mine.epoch,
+    ///         sequence: mine.last_step.map_or(0, |last| last + 1),
+    ///         offsets: vec![OffsetToCommit::new("readings", 0, Offset(1))],
+    ///         topics: vec!["alarms".into()],
+    ///         total_bytes: "too hot".len() as u64,
+    ///     };
+    ///     let mut step = broker.begin_step(&context, header)?;
+    ///     step.append("alarms", Some(0), Payload::Records(vec![alarm]))?;
+    ///     let committed = step.commit().await?;
+    ///     assert_eq!(committed.appended[0].first_offset, Offset(0));
+    ///     Ok::<(), logmill_broker::Error>(())
+    /// })?;
+    /// broker.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn begin_step(&self, context: &RequestContext, header: StepHeader) -> Result<Step, Error> {
         let core = self.core();
         core.check_open()?;
