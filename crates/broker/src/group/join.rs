@@ -17,19 +17,19 @@ use crate::limits::Limit;
 use crate::names::{check_group, check_text};
 use crate::topic::TopicPartition;
 
-/// A member that comes, or comes again.
+/// A member that joins, or rejoins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinGroup {
     /// The group, which is made if there is none: 1 to 249 bytes without control characters.
     pub group: String,
-    /// The id that an earlier join answered, for a member that comes again: it keeps its units. `None` for a new one.
+    /// The id that an earlier join answered, for a member that rejoins: it keeps its units. `None` for a new one.
     pub member_id: Option<String>,
     /// The place of a static member, by a name that whoever runs it chooses: whoever joins with it succeeds who had it
     /// before, and no other unit moves for it.
     pub instance_id: Option<String>,
     /// What it comes for.
     pub interest: GroupInterest,
-    /// How long it keeps its units without a sign of life, from 1 s to 30 min.
+    /// How long it keeps its units without a heartbeat, from 1 s to 30 min.
     pub session_timeout: Duration,
     /// How long it may take to give up a unit, from 1 s to 30 min.
     pub rebalance_timeout: Duration,
@@ -111,7 +111,7 @@ impl Broker {
         self.join(context, request, true)
     }
 
-    /// As [`join_group`](Broker::join_group); one that is not in this process gives signs of life.
+    /// As [`join_group`](Broker::join_group); one that is not in this process sends heartbeats.
     pub(crate) fn join(
         &self,
         context: &RequestContext,

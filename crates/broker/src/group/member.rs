@@ -16,8 +16,9 @@ use crate::broker::Core;
 use crate::error::{Error, Reason};
 use crate::topic::TopicPartition;
 
-/// A member of a group, in this process: see [`Broker::join_group`](crate::Broker::join_group). As long as it lives it needs no other sign of
-/// life; dropped, it may [come again](crate::JoinGroup::member_id) within its session time-out and keeps its units.
+/// A member of a group, in this process: see [`Broker::join_group`](crate::Broker::join_group). As long as it lives it
+/// needs no heartbeat; dropped, it may [rejoin](crate::JoinGroup::member_id) within its session timeout and keeps its
+/// units.
 #[derive(Debug)]
 pub struct Member {
     handle: MemberHandle,
@@ -39,7 +40,7 @@ impl Member {
         Self { handle, mailbox, named: BTreeMap::new() }
     }
 
-    /// The member's id, to come again with.
+    /// The member's id, to rejoin with.
     #[must_use]
     pub fn id(&self) -> String {
         self.handle.stream.member.to_string()
@@ -98,7 +99,7 @@ impl Drop for Member {
 }
 
 impl MemberHandle {
-    /// A sign of life, for a member that is not in this process.
+    /// A heartbeat, for a member that is not in this process.
     ///
     /// # Errors
     /// [`MemberUnknown`](crate::Reason::MemberUnknown): it has to join again.
@@ -207,7 +208,7 @@ impl MemberHandle {
                  its own, then join again"
             ),
             CloseWhy::Expired => format!(
-                "nothing was heard of the member {member:?} of group {group:?} for its session time-out, and its units \
+                "nothing was heard of the member {member:?} of group {group:?} for its session timeout, and its units \
                  went to others: join again"
             ),
         };

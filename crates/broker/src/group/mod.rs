@@ -48,7 +48,7 @@ use crate::catalog::TopicState;
 use crate::error::{Error, Reason, shorten};
 use crate::limits::Limit;
 
-/// How long a member keeps its units without a sign of life, unless it says otherwise: 30 s. And so long the members of
+/// How long a member keeps its units without a heartbeat, unless it says otherwise: 30 s. And so long the members of
 /// the last run are awaited.
 pub const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -56,7 +56,7 @@ struct State {
 struct Entry {
     at: Offset,
     committed: Committed,
-    /// The epoch of the unit whose owner made it, if that was since the start.
+    /// The epoch of the unit whose owner made it, if that was since the restart.
     unit_epoch: Option<i32>,
 }
 

@@ -33,7 +33,7 @@ impl Offsets {
     /// Takes into the log what an operator has decided: other offsets, or none, and units that are forgotten. What is
     /// returned resolves when it is on disk and counts.
     ///
-    /// Where it may be on disk and may not, what counts is written once more: a start finds what the group was told.
+    /// Where it may be on disk and may not, what counts is written once more: a restart finds what the group was told.
     pub(crate) fn rewrite(
         &self,
         core: &Arc<Core>,

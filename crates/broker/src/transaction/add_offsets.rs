@@ -42,8 +42,8 @@ impl Broker {
     ///
     /// # Errors
     /// As [`end_transaction`](Broker::end_transaction), and those of a [commit](crate::MemberHandle::commit);
-    /// [`GroupNotFound`](crate::Reason::GroupNotFound); [`UnitUndeclared`](crate::Reason::UnitUndeclared) of a named unit
-    /// that no member has declared since the restart.
+    /// [`GroupNotFound`](crate::Reason::GroupNotFound); [`UnitUndeclared`](crate::Reason::UnitUndeclared) of a named
+    /// unit that no member has declared since the restart.
     ///
     /// ```
     /// use logmill_broker::{

@@ -111,7 +111,7 @@ impl Decision {
         mark_all(core, &ending.touched, self.next.markers, self.outcome).await?;
         known.status = Status::Complete(self.outcome);
         known.touched.clear();
-        // Nobody waits for it: a start that does not find it writes the markers once more.
+        // Nobody waits for it: a restart that does not find it writes the markers once more.
         drop(log.lane().push_internal(vec![batch_about(name, &known)], None));
         Ok(())
     }
@@ -156,7 +156,7 @@ pub(super) async fn mark_all_once(
     .await
 }
 
-/// Does the same in all partitions at once, and resolves when it is done in each: with the first error, if there is one.
+/// Does the same in all partitions at once, and resolves when it is done in each; with the first error, if any.
 async fn for_each_touched<F>(touched: &AllTouched, work: impl Fn(Arc<Touched>) -> F) -> Result<(), Error>
 where
     F: Future<Output = Result<(), Error>> + Send + Sync + 'static,

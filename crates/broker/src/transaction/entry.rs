@@ -70,7 +70,7 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Ongoing {
     pub(super) started_at: TimestampMs,
-    /// Dropped when it ends: its time-out is not wanted any more.
+    /// Dropped when it ends: its timeout is not wanted any more.
     pub(super) alive: Arc<()>,
     pub(super) under_way: Budget,
     pub(super) touched: AllTouched,

@@ -11,7 +11,7 @@
 //! * [`entry`]: how each of them stands.
 //! * [`errors`]: what is said where something cannot be.
 //! * [`end`]: the protocol above, for one transaction.
-//! * [`recover`]: what a start finds decided is finished, what it finds undecided is aborted, before anybody reads it.
+//! * [`recover`]: what a restart finds decided is finished, and what it finds undecided aborted, before anybody reads.
 //! * [`operations`]: what a client asks for: begin, end, abort.
 //! * [`describe`]: which there are, and how one stands.
 //! * [`step`]: `CommitStep`, a transaction in one call.

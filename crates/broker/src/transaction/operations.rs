@@ -23,10 +23,10 @@ use crate::names::check_transactional_id;
 use crate::produce::Lane;
 use crate::topic::TopicPartition;
 
-/// The time-out of a transaction unless another is asked for, which is Kafka's: a minute.
+/// The timeout of a transaction unless another is asked for, which is Kafka's: a minute.
 pub const DEFAULT_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The longest time-out of a transaction, which is Kafka's: a quarter of an hour.
+/// The longest timeout of a transaction, which is Kafka's: a quarter of an hour.
 pub const MAX_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// Who wants to write transactions.
@@ -39,7 +39,7 @@ pub struct InitTransactions {
 }
 
 impl InitTransactions {
-    /// With a time-out of a minute.
+    /// With a timeout of a minute.
     #[must_use]
     pub fn new(transactional_id: impl Into<String>) -> Self {
         Self { transactional_id: transactional_id.into(), timeout: DEFAULT_TRANSACTION_TIMEOUT }
@@ -53,8 +53,8 @@ impl Broker {
     /// Records sent with the producer's id and epoch, as [`Payload::InTransaction`](crate::Payload::InTransaction) or
     /// in batches that say so, make a transaction, from the first on until [`end_transaction`](Broker::end_transaction)
     /// answers with the epoch of the next. Sequences begin at 0 in each partition with each epoch. A transaction that
-    /// is not ended in time is aborted by the node. So is one that a start of the node finds undecided, and whoever wrote
-    /// before it begins again: it is told [`TransactionAborted`](crate::Reason::TransactionAborted).
+    /// is not ended in time is aborted by the node. So is one that a restart of the node finds undecided, and whoever
+    /// wrote before it begins again: it is told [`TransactionAborted`](crate::Reason::TransactionAborted).
     ///
     /// # Errors
     /// [`RequestInvalid`](crate::Reason::RequestInvalid), [`LimitExceeded`](crate::Reason::LimitExceeded) for too many
@@ -113,14 +113,14 @@ impl Broker {
     /// Ends the transaction of a producer: all of its records become visible to those who read what is committed, or
     /// none ever does. They are when the answer comes, which says who writes the next transaction. Asked again with the
     /// same producer and outcome, because the answer was lost on its way, it answers again who writes the next one, which
-    /// after a start of the node is another. Without a transaction nothing is written, and the epoch moves.
+    /// after a restart of the node is another. Without a transaction nothing is written, and the epoch moves.
     ///
     /// It goes on when the future is dropped.
     ///
     /// # Errors
     /// [`TransactionNotFound`](crate::Reason::TransactionNotFound); [`ProducerFenced`](crate::Reason::ProducerFenced);
     /// [`TransactionEnding`](crate::Reason::TransactionEnding); [`TransactionAborted`](crate::Reason::TransactionAborted)
-    /// where the node had to abort what was to be committed: because of its time-out, or because records that were
+    /// where the node had to abort what was to be committed: because of its timeout, or because records that were
     /// acknowledged as [`Written`](crate::Acks::Written) are lost. After
     /// [`OutcomeUnknown`](crate::Reason::OutcomeUnknown), which comes when the node stops meanwhile, ask again when it
     /// is back.

@@ -59,7 +59,7 @@ pub(crate) struct TransactionRecord {
 pub(crate) struct TouchedName {
     pub(crate) topic: String,
     pub(crate) id: TopicPartition,
-    /// The last of its records there. By it a start knows them from those of the transaction after it.
+    /// The last of its records there. By it a restart knows them from those of the transaction after it.
     pub(crate) last: Option<Offset>,
 }
 
@@ -197,7 +197,7 @@ pub(crate) fn decode(value: &[u8]) -> Result<TransactionRecord, DecodeError> {
     if producer.id < 0 || producer.epoch < 0 {
         return Err(DecodeError::Value { what: "producer", value: producer.id });
     }
-    let timeout_ms = value.i32("time-out")?;
+    let timeout_ms = value.i32("timeout")?;
     let status = Status::of(value.i8("status")?)?;
     let mut topics = Vec::new();
     for _ in 0..value.compact_len("topics")? {

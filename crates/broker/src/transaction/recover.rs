@@ -1,4 +1,4 @@
-//! A start finishes what was decided, and aborts what was not, before anybody reads it.
+//! A restart finishes what was decided, and aborts what was not, before anybody reads it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -138,7 +138,7 @@ impl<'a> Unfinished<'a> {
             partitions = self.touched.len(),
             "a transaction that the last run left is {outcome}"
         );
-        // As long as a partition that cannot be opened has no marker nothing is said, and a later start finds the
+        // As long as a partition that cannot be opened has no marker nothing is said, and a later restart finds the
         // decision.
         let of =
             self.of.filter(|(_, known)| self.decided.is_none() || !has_unavailable_partition(core, known));
@@ -199,7 +199,7 @@ impl Recovered {
         Ok(())
     }
 
-    /// The same, tried once: a start does not wait for a disk that fails.
+    /// The same, tried once: a restart does not wait for a disk that fails.
     async fn note_once(&self, core: &Core) -> Result<(), Error> {
         if let Some(batch) = self.batch() {
             append_durable(core.transactions.log.lane(), batch).await?;

@@ -205,7 +205,7 @@ impl Table {
     }
 
     /// Takes a part of a transaction that is going on, or of one that begins with it; then its liveness too, for
-    /// its time-out.
+    /// its timeout.
     pub(super) fn admit(
         &mut self,
         producer: ProducerEpoch,
@@ -269,7 +269,7 @@ impl Table {
 
     /// Begins to end the transaction of an id: from here on it takes nothing. Where there is none, whoever asks is told
     /// another epoch all the same, so that the same request cannot end the next one if it comes again, late. That is
-    /// written nowhere: no epoch is valid after a start. `fresh` is an id that nobody has.
+    /// written nowhere: no epoch is valid after a restart. `fresh` is an id that nobody has.
     pub(super) fn begin_end(
         &mut self,
         name: &str,
@@ -285,7 +285,7 @@ impl Table {
                 return Ok(ToEnd::Nothing(entry.producer));
             }
             EndRequest::TimedOut(_, timeout) => {
-                Some(format!("it was not ended within its time-out of {} ms", timeout.as_millis()))
+                Some(format!("it was not ended within its timeout of {} ms", timeout.as_millis()))
             }
             EndRequest::Producer(producer) => {
                 // The answer was lost on its way, so the same is asked again.
@@ -323,7 +323,7 @@ impl Table {
 
     /// The transaction has ended, and `next` writes the one after it.
     pub(super) fn ended(&mut self, name: &str, last: Last, next: ProducerEpoch) {
-        // What a start found may end late, in the background.
+        // What a restart found may end late, in the background.
         let entry = self.by_name.get_mut(name).filter(|entry| entry.can_go_on());
         let Some(entry) = entry else { return };
         let before = std::mem::replace(&mut entry.producer, next);
@@ -339,7 +339,7 @@ impl Table {
         }
     }
 
-    /// What a start has found: a transaction that is decided, and has partitions without a marker.
+    /// What a restart has found: a transaction that is decided, and has partitions without a marker.
     pub(super) fn set_ending(&mut self, name: &str, outcome: Outcome, started_at: TimestampMs) {
         if let Some(entry) = self.by_name.get_mut(name) {
             entry.state = State::Ending { outcome, started_at };
@@ -371,8 +371,8 @@ impl Table {
         }
     }
 
-    /// A partition of what was decided under the id cannot be opened: until a start can, the decision stays, and nothing
-    /// more is taken.
+    /// A partition of what was decided under the id cannot be opened: until a restart can, the decision stays, and
+    /// nothing more is taken.
     pub(super) fn set_unavailable_partition(
         &mut self,
         name: &str,
@@ -385,7 +385,7 @@ impl Table {
         }
     }
 
-    /// Another producer writes under the id, with this time-out.
+    /// Another producer writes under the id, with this timeout.
     pub(super) fn begun(&mut self, name: &str, producer: ProducerEpoch, timeout: Duration) {
         let Some(entry) = self.by_name.get_mut(name) else { return };
         let before = std::mem::replace(&mut entry.producer, producer);

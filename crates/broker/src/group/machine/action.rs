@@ -20,7 +20,7 @@ pub(crate) enum Action {
     /// The unit is the member's from now on, and every warm-up of it is over.
     Assign { to: MemberStream, unit: UnitId, epoch: AssignmentEpoch },
     /// Send nothing more of the unit, and tell the member to finish with it: it commits, then confirms, which is
-    /// [`Group::revoked`](super::Group::revoked). Until then, or until its rebalance time-out, it owns the unit.
+    /// [`Group::revoked`](super::Group::revoked). Until then, or until its rebalance timeout, it owns the unit.
     Revoke { to: MemberStream, unit: UnitId, epoch: AssignmentEpoch },
     /// The unit is going to move to the member, which prepares for it and then says
     /// [`Group::warmed`](super::Group::warmed). It owns nothing yet.
@@ -36,7 +36,7 @@ pub(crate) enum Action {
 /// Why a member that stays has lost a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LostWhy {
-    /// It did not confirm a revoke within its rebalance time-out.
+    /// It did not confirm a revoke within its rebalance timeout.
     RevokeTimedOut,
     /// A topic of the unit was deleted, or the member itself declares the unit no more.
     Gone,
@@ -50,6 +50,6 @@ pub(crate) enum CloseWhy {
     /// Another member has come with its instance id. Coming back, this one would take it away again, so its client
     /// must not try by itself: two processes are configured with one id.
     InstanceTaken,
-    /// Nothing was heard from it for its session time-out.
+    /// Nothing was heard from it for its session timeout.
     Expired,
 }

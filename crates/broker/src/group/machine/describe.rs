@@ -50,7 +50,7 @@ pub(crate) enum UnitStatus {
     Owned,
     /// Owned, while the next one warms up.
     WarmingUp,
-    /// Owned, until the owner confirms or its rebalance time-out passes.
+    /// Owned, until the owner confirms or its rebalance timeout passes.
     Revoking,
     /// What an owner left is being ended.
     Settling,

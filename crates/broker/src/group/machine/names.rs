@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::topic::TopicPartition;
 
-/// A member of a group. The node makes the id up at the first join, and the client gives it back when it comes again:
+/// A member of a group. The node makes the id up at the first join, and the client gives it back when it rejoins:
 /// whoever has the id is that member.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct MemberId(Arc<str>);

@@ -30,7 +30,7 @@ impl Step {
     /// [`RequestInvalid`](crate::Reason::RequestInvalid) for fewer bytes than its header says, and for offsets outside
     /// the unit; [`OffsetOutOfRange`](crate::Reason::OffsetOutOfRange) for one past the end of its partition;
     /// [`StaleAssignment`](crate::Reason::StaleAssignment) of a unit that is another's now;
-    /// [`UnitUndeclared`](crate::Reason::UnitUndeclared) of a named one that no member has declared since the start;
+    /// [`UnitUndeclared`](crate::Reason::UnitUndeclared) of a named one that no member has declared since the restart;
     /// [`StepOutOfSequence`](crate::Reason::StepOutOfSequence); those of [`Broker::produce`]. It has no effect then.
     /// After [`OutcomeUnknown`](crate::Reason::OutcomeUnknown), which comes when the node stops meanwhile, the same
     /// step is sent again when it is back.
@@ -124,7 +124,8 @@ impl Run {
         let decision = Decision { outcome, next, step: record.clone() };
         let ended = decision.carry_out(&self.core, &self.name, &ending).await;
         if ended.is_err() {
-            // It may be decided, and has partitions without a marker: a start ends it, and until then no step comes after.
+            // It may be decided, and has partitions without a marker: a restart ends it, and until then no step comes
+            // after.
             self.core.transactions.table.lock().set_ending(&self.name, outcome, started_at);
         }
         if let Some(error) = failed {

@@ -1,7 +1,7 @@
 //! Random schedules of one transactional id against a watcher that knows the rules alone.
 //!
 //! * Who writes now is the last to whom that was told. No id and epoch is told to two, and whoever was told before is
-//!   refused for ever, also after a start.
+//!   refused for ever, also after a restart.
 //! * A transaction begins with the first record and takes more until somebody asks for its end; then nothing is taken
 //!   until another may write. It is ended once.
 //! * Asked again, the end answers again who writes now, until somebody takes over. Who was aborted by the node is told.
@@ -166,7 +166,7 @@ impl Watch {
         }
     }
 
-    /// Time-outs and operators abort what is open, and never what another has begun since.
+    /// Timeouts and operators abort what is open, and never what another has begun since.
     fn end_by_node(&mut self) {
         let who = self.anybody();
         let is_timeout = self.random.one_in(2);

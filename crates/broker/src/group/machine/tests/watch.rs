@@ -1,6 +1,6 @@
 //! Someone who sees what goes in and what comes out, and knows the rules but not how the machine keeps them.
 //!
-//! What ends an ownership is taken from what goes in (a confirmation, a time-out that has passed, a topic that is
+//! What ends an ownership is taken from what goes in (a confirmation, a timeout that has passed, a topic that is
 //! gone), never from the machine's word for it.
 
 use std::collections::{BTreeMap, BTreeSet};
