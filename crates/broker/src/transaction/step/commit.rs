@@ -31,7 +31,8 @@ impl Step {
     /// the unit; [`OffsetOutOfRange`](crate::Reason::OffsetOutOfRange) for one past the end of its partition;
     /// [`StaleAssignment`](crate::Reason::StaleAssignment) of a unit that is another's now;
     /// [`UnitUndeclared`](crate::Reason::UnitUndeclared) of a named one that no member has declared since the restart;
-    /// [`StepOutOfSequence`](crate::Reason::StepOutOfSequence); those of [`Broker::produce`]. It has no effect then.
+    /// [`StepOutOfSequence`](crate::Reason::StepOutOfSequence); those of
+    /// [`Broker::produce`](crate::Broker::produce). It has no effect then.
     /// After [`OutcomeUnknown`](crate::Reason::OutcomeUnknown), which comes when the node stops meanwhile, the same
     /// step is sent again when it is back.
     pub fn commit(self) -> impl Future<Output = Result<StepCommitted, Error>> + Send + 'static + use<> {
