@@ -73,6 +73,7 @@ mod internal;
 mod limits;
 mod names;
 mod offsets;
+mod paging;
 mod produce;
 mod settings;
 mod topic;

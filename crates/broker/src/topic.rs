@@ -6,6 +6,13 @@ use uuid::Uuid;
 use crate::error::Error;
 use crate::settings::TopicSettings;
 
+/// A partition of a topic that is told from every other, also from one of the same name before or after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct TopicPartition {
+    pub(crate) topic: Uuid,
+    pub(crate) partition: u32,
+}
+
 /// A topic to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateTopic {

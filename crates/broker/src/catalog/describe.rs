@@ -8,8 +8,6 @@ use crate::exec::yield_now;
 use crate::names::MAX_TOPIC_NAME_BYTES;
 use crate::topic::{ListTopics, NodeDescription, TopicDescription, TopicPage};
 
-/// The most topics in a page, and the default.
-const MAX_PAGE: usize = 1_000;
 /// So many partitions are looked at without a pause: less than a millisecond.
 const AT_ONCE: usize = 500;
 /// A page token says after which name the page starts.
@@ -30,10 +28,7 @@ pub(super) fn list(core: &Core, request: ListTopics) -> Result<TopicPage, Error>
             })?,
         ),
     };
-    let most = match page_size {
-        0 => MAX_PAGE,
-        size => size.min(MAX_PAGE),
-    };
+    let most = crate::paging::page_size(page_size);
     // One more, to know whether another page follows.
     let mut found = core.catalog.page(after, most + 1, include_internal);
     let more = found.len() > most;

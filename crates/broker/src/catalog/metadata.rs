@@ -171,7 +171,7 @@ impl MetadataLog {
     }
 
     /// The log opened afresh. It goes on after the last record known to be on disk; should the one at
-    /// `written` be there all the same, only a start can make its change.
+    /// `written` be there all the same, only a restart can make its change.
     fn reopen_without(&self, written: Offset) -> Option<Log> {
         let opened = self.set.open_log(METADATA, options()).and_then(|log| match log.stats().state {
             LogState::ReadOnly(error) | LogState::Poisoned(error) => Err(error),

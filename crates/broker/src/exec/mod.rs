@@ -4,7 +4,7 @@
 //! * [`drive`], a spawn: a future run by the scheduler's own threads.
 //! * [`Serial`], a serial queue: blocking jobs, one after another.
 //! * [`run_all`], a parallel map: many blocking jobs at once.
-//! * [`Timer`]: time-outs that leave nothing behind when they are dropped.
+//! * [`Timer`]: timeouts that leave nothing behind when they are dropped.
 //! * [`Signal`], a one-time event: something that happens once, and everyone who waits for it.
 //! * [`Turns`], a fair semaphore: so many at once, and the others in order.
 //! * [`Waits`], a set of futures: many at once, of which only those are polled that were woken.

@@ -1,4 +1,4 @@
-//! Time-outs that leave nothing behind when they are dropped.
+//! Timeouts that leave nothing behind when they are dropped.
 //!
 //! The scheduler cannot take a timed task back, so all waiters share one: it is armed for the earliest of
 //! them, and goes on to the next.

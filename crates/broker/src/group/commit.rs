@@ -7,7 +7,7 @@ use super::hold::Held;
 use super::member::MemberHandle;
 use crate::error::Error;
 use crate::limits::Limit;
-use crate::offsets::{OffsetToCommit, Resolved};
+use crate::offsets::{CheckedCommit, OffsetToCommit};
 
 impl MemberHandle {
     /// Says how far the owner of a unit has read. It is on disk when the answer comes; whoever owns the unit next goes
@@ -18,8 +18,12 @@ impl MemberHandle {
     /// # Errors
     /// [`StaleAssignment`](crate::Reason::StaleAssignment) of a unit that is another's now, or of a partition that is
     /// not in it; [`OffsetOutOfRange`](crate::Reason::OffsetOutOfRange) for an offset past the end;
-    /// [`CommitWentBack`](crate::Reason::CommitWentBack); [`RequestInvalid`](crate::Reason::RequestInvalid). Nothing is
-    /// committed then. After [`OutcomeUnknown`](crate::Reason::OutcomeUnknown) it is not known.
+    /// [`CommitWentBack`](crate::Reason::CommitWentBack); [`RequestInvalid`](crate::Reason::RequestInvalid);
+    /// [`MemberUnknown`](crate::Reason::MemberUnknown), also where the group was deleted;
+    /// [`TopicNotFound`](crate::Reason::TopicNotFound); [`PartitionNotFound`](crate::Reason::PartitionNotFound);
+    /// [`LimitExceeded`](crate::Reason::LimitExceeded) for too many offsets;
+    /// [`NodeClosing`](crate::Reason::NodeClosing). Nothing is committed then. After
+    /// [`OutcomeUnknown`](crate::Reason::OutcomeUnknown) it is not known.
     pub fn commit(
         &self,
         unit: &str,
@@ -42,9 +46,9 @@ impl MemberHandle {
         let doing = || format!("a commit of {count} offsets");
         core.bounds.check(Limit::MaxStepPartitions, count, doing, "make several commits")?;
         // Of two commits at the same time the order is that of the log: see `Offsets::commit`.
-        let held: Held = self.cell.hold(&core, unit, epoch)?;
-        let resolved: Vec<Resolved> = core.offsets.resolve(&core, &held, offsets)?;
-        let written = core.offsets.commit(&core, epoch, resolved)?;
+        let held: Held = self.coordinator.hold(&core, unit, epoch)?;
+        let checked: Vec<CheckedCommit> = core.offsets.check(&core, &held, offsets)?;
+        let written = core.offsets.commit(&core, epoch, checked)?;
         Ok(self.core.carry_on("a commit", async move {
             let outcome = written.await;
             drop(held);

@@ -30,7 +30,7 @@ use crate::fetch::{Credit, FetchFrom, Isolation, PartitionData, Reader, ReplyRoo
 use crate::offsets::OffsetToCommit;
 use crate::topic::Position;
 
-/// A member that comes, or comes again, to be given the records of its units.
+/// A member that joins, or rejoins, to be given the records of its units.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Consume {
     /// The member.
@@ -162,7 +162,7 @@ impl Broker {
         self.consume_within(context, request, true, Budget::unbounded())
     }
 
-    /// As [`consume`](Broker::consume); one that is not in this process gives signs of life. `own` bounds what is read
+    /// As [`consume`](Broker::consume); one that is not in this process sends heartbeats. `own` bounds what is read
     /// and not sent of one connection.
     pub(crate) fn consume_within(
         &self,
@@ -184,7 +184,7 @@ impl Broker {
 }
 
 impl Consumer {
-    /// The member's id, to come again with.
+    /// The member's id, to rejoin with.
     #[must_use]
     pub fn id(&self) -> String {
         self.member.id()
@@ -372,7 +372,7 @@ impl Consumer {
         self.reader.remove(place);
         let Some(of) = self.places.remove(&place) else { return };
         tracing::warn!(
-            group = %self.handle().cell.name,
+            group = %self.handle().coordinator.name,
             topic = data.topic,
             partition = data.partition,
             next_offset = of.next.map(Offset::get),

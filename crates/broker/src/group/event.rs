@@ -12,7 +12,7 @@ pub enum GroupEvent {
     /// The unit is the member's from now on.
     Assigned(Assignment),
     /// The member is to finish with the unit: it commits, and then [confirms](crate::MemberHandle::confirm_revoked). Until
-    /// then, or until its rebalance time-out, the unit is its own.
+    /// then, or until its rebalance timeout, the unit is its own.
     Revoke {
         /// The unit.
         unit: String,
@@ -46,7 +46,7 @@ pub enum GroupEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LostUnit {
-    /// It did not confirm that it gives it up within its rebalance time-out.
+    /// It did not confirm that it gives it up within its rebalance timeout.
     RevokeTimedOut,
     /// A topic of the unit was deleted, or the member declares it no more.
     Gone,

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::cell::Cell;
-use super::machine::{Stale, TopicPartition, UnitEpoch, UnitId};
+use super::coordinator::Coordinator;
+use super::machine::{AssignmentEpoch, Stale, UnitId};
 use crate::broker::Core;
 use crate::budget::Permit;
 use crate::catalog::Partition;
 use crate::error::{Error, Reason, shorten};
+use crate::topic::TopicPartition;
 
 /// The right of a unit's owner to something that has to be done before another owns it. It is given back when this is
 /// dropped.
@@ -54,12 +55,12 @@ impl Held {
     }
 }
 
-impl Cell {
+impl Coordinator {
     /// See [`Groups::hold`](super::Groups::hold).
     pub(super) fn hold(&self, core: &Core, unit: &str, epoch: i32) -> Result<Held, Error> {
         let mut state = self.state.lock();
         let id = state.unit_id(core, unit).ok_or_else(|| self.stale(unit, epoch, None))?;
-        state.machine.check(None, &id, UnitEpoch(epoch)).map_err(|Stale { owner }| {
+        state.machine.check(None, &id, AssignmentEpoch(epoch)).map_err(|Stale { owner }| {
             let owner = owner.map(|(member, epoch)| (member.to_string(), epoch.0));
             self.stale(unit, epoch, owner.as_ref())
         })?;
@@ -71,13 +72,15 @@ impl Cell {
 
     fn stale(&self, unit: &str, epoch: i32, owner: Option<&(String, i32)>) -> Error {
         let shown = shorten(unit);
-        let who = match owner {
-            Some((member, current)) => format!("the member {member:?} has it, in epoch {current}"),
-            None => "nobody has it".to_owned(),
+        let (who, next) = match owner {
+            Some((member, current)) => {
+                (format!("member {member:?} owns it in epoch {current}"), "the new owner")
+            }
+            None => ("nobody owns it".to_owned(), "its next owner"),
         };
         let message = format!(
-            "the unit {shown:?} of group {:?} is not the caller's in epoch {epoch}: {who}; what it has done since it \
-             was taken away does not count, and is done by whoever has it now",
+            "unit {shown:?} of group {:?} is not assigned to you in epoch {epoch} ({who}): discard what you made of it \
+             since; {next} does that work again",
             self.name
         );
         let error =

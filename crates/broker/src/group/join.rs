@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cell::Cell;
-use super::machine::{InstanceId, Interest, Join, JoinError, MemberId, MemberStream, Topic, TopicPartition};
+use super::coordinator::Coordinator;
+use super::machine::{InstanceId, Interest, Join, JoinError, Kind, MemberId, MemberStream, Topic};
 use super::mailbox::{Mailbox, Post};
 use super::member::{Member, MemberHandle};
 use super::{DEFAULT_REBALANCE_TIMEOUT, DEFAULT_SESSION_TIMEOUT};
@@ -15,20 +15,21 @@ use crate::context::RequestContext;
 use crate::error::{Error, Reason, shorten};
 use crate::limits::Limit;
 use crate::names::{check_group, check_text};
+use crate::topic::TopicPartition;
 
-/// A member that comes, or comes again.
+/// A member that joins, or rejoins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JoinGroup {
     /// The group, which is made if there is none: 1 to 249 bytes without control characters.
     pub group: String,
-    /// The id that an earlier join answered, for a member that comes again: it keeps its units. `None` for a new one.
+    /// The id that an earlier join answered, for a member that rejoins: it keeps its units. `None` for a new one.
     pub member_id: Option<String>,
     /// The place of a static member, by a name that whoever runs it chooses: whoever joins with it succeeds who had it
     /// before, and no other unit moves for it.
     pub instance_id: Option<String>,
     /// What it comes for.
     pub interest: GroupInterest,
-    /// How long it keeps its units without a sign of life, from 1 s to 30 min.
+    /// How long it keeps its units without a heartbeat, from 1 s to 30 min.
     pub session_timeout: Duration,
     /// How long it may take to give up a unit, from 1 s to 30 min.
     pub rebalance_timeout: Duration,
@@ -110,7 +111,7 @@ impl Broker {
         self.join(context, request, true)
     }
 
-    /// As [`join_group`](Broker::join_group); one that is not in this process gives signs of life.
+    /// As [`join_group`](Broker::join_group); one that is not in this process sends heartbeats.
     pub(crate) fn join(
         &self,
         context: &RequestContext,
@@ -129,31 +130,31 @@ impl Broker {
         let connection = core.groups.next_connection();
         let stream = MemberStream { member: member.clone(), connection };
         let mailbox = Arc::new(Mailbox::new(stream.clone(), is_local));
-        let cell = loop {
-            let cell = core.groups.get_or_make(core, &request.group)?;
-            match join_cell(core, &cell, &request, &mailbox) {
+        let coordinator = loop {
+            let coordinator = core.groups.get_or_make(core, &request.group)?;
+            match join_coordinator(core, &coordinator, &request, &mailbox) {
                 // It was deleted meanwhile: the next one is another.
                 Ok(false) => {}
-                Ok(true) => break cell,
+                Ok(true) => break coordinator,
                 Err(error) => {
-                    core.groups.drop_unused(&cell);
+                    core.groups.drop_unused(&coordinator);
                     return Err(error);
                 }
             }
         };
-        Ok(Member::new(MemberHandle { core: Arc::clone(core), cell, stream }, mailbox))
+        Ok(Member::new(MemberHandle { core: Arc::clone(core), coordinator, stream }, mailbox))
     }
 }
 
 /// Joins a group, unless it is gone.
-fn join_cell(
+fn join_coordinator(
     core: &Arc<Core>,
-    cell: &Arc<Cell>,
+    coordinator: &Arc<Coordinator>,
     request: &JoinGroup,
     mailbox: &Arc<Mailbox>,
 ) -> Result<bool, Error> {
     let MemberStream { member, connection } = mailbox.stream().clone();
-    cell.tell(core, |state, now| {
+    coordinator.update(core, |state, now| {
         if state.is_gone {
             return Ok(false);
         }
@@ -258,10 +259,16 @@ fn resolve(core: &Core, partitions: &[(String, u32)]) -> Result<Vec<TopicPartiti
 
 fn mismatch(group: &str, why: &JoinError) -> Error {
     let message = match why {
-        JoinError::OtherKind { group: kind } => format!(
-            "the group {group:?} is divided by {kind}, and this member comes for something else: use another group, or \
-             delete this one when its members have left"
-        ),
+        JoinError::OtherKind { group: kind } => {
+            let other = match kind {
+                Kind::Plain => Kind::Units,
+                Kind::Units => Kind::Plain,
+            };
+            format!(
+                "group {group:?} is shared by {kind}, but this member joins by {other}: use another group, or delete \
+                 this one once its members have left"
+            )
+        }
         JoinError::UnitsDiffer { unit } => format!(
             "the members of group {group:?} declare other units; one that differs is {unit:?}: all members of a group \
              declare the same, so stop the others first, or use another group"

@@ -6,7 +6,7 @@ use std::task::{Poll, Waker};
 
 use parking_lot::Mutex;
 
-use super::machine::{CloseWhy, LostWhy, MemberStream, UnitEpoch, UnitId};
+use super::machine::{AssignmentEpoch, CloseWhy, LostWhy, MemberStream, UnitId};
 
 /// What is on its way to a member.
 #[derive(Debug)]
@@ -14,11 +14,11 @@ pub(super) struct Mailbox {
     stream: MemberStream,
     /// It lives as long as its handle in this process.
     is_local: bool,
-    state: Mutex<Letters>,
+    state: Mutex<MailboxState>,
 }
 
 #[derive(Debug, Default)]
-struct Letters {
+struct MailboxState {
     posts: VecDeque<Post>,
     waker: Option<Waker>,
 }
@@ -26,11 +26,11 @@ struct Letters {
 /// What the machine has to say to a member.
 #[derive(Clone, Debug)]
 pub(super) enum Post {
-    Assign(UnitId, UnitEpoch),
-    Revoke(UnitId, UnitEpoch),
+    Assign(UnitId, AssignmentEpoch),
+    Revoke(UnitId, AssignmentEpoch),
     WarmUp(UnitId),
     CancelWarmUp(UnitId),
-    Lost(UnitId, UnitEpoch, LostWhy),
+    Lost(UnitId, AssignmentEpoch, LostWhy),
     Close(CloseWhy),
 }
 
@@ -58,19 +58,19 @@ impl Post {
     }
 
     /// Whether it means something only to those who heard of what it ends.
-    fn is_nothing_without(&self, before: &Self) -> bool {
+    fn only_cancels(&self, before: &Self) -> bool {
         matches!(before, Self::WarmUp(_) | Self::Assign(..)) && before.is_over_with(self)
     }
 }
 
-impl Letters {
+impl MailboxState {
     /// As the last one. What is over before it was heard of is forgotten with what says so: a member that hears nothing
     /// is owed a few of them for each unit, however often that comes and goes.
     fn push(&mut self, post: Post) {
         let mut was_heard_of = true;
         if matches!(post, Post::CancelWarmUp(_) | Post::Lost(..)) {
             self.posts.retain(|before| {
-                was_heard_of &= !post.is_nothing_without(before);
+                was_heard_of &= !post.only_cancels(before);
                 !before.is_over_with(&post)
             });
         }
@@ -93,9 +93,9 @@ impl Mailbox {
 
     pub(super) fn post(&self, post: Post) {
         let waker = {
-            let mut letters = self.state.lock();
-            letters.push(post);
-            letters.waker.take()
+            let mut state = self.state.lock();
+            state.push(post);
+            state.waker.take()
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -110,11 +110,11 @@ impl Mailbox {
     /// Waits for the next post. Dropping the future loses nothing.
     pub(super) fn next(&self) -> impl Future<Output = Post> + '_ {
         poll_fn(|context| {
-            let mut letters = self.state.lock();
-            if let Some(post) = letters.posts.pop_front() {
+            let mut state = self.state.lock();
+            if let Some(post) = state.posts.pop_front() {
                 return Poll::Ready(post);
             }
-            letters.waker = Some(context.waker().clone());
+            state.waker = Some(context.waker().clone());
             Poll::Pending
         })
     }

@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::cell::{Cell, State};
+use super::coordinator::{Coordinator, State};
 use super::event::{AssignedPartition, Assignment, CommittedOffset, GroupEvent, LostUnit};
 use super::hold::name_of;
-use super::machine::{CloseWhy, LostWhy, MemberStream, NotMember, TopicPartition, UnitEpoch, UnitId};
+use super::machine::{AssignmentEpoch, CloseWhy, LostWhy, MemberStream, NotMember, UnitId};
 use super::mailbox::{Mailbox, Post};
 use crate::broker::Core;
 use crate::error::{Error, Reason};
+use crate::topic::TopicPartition;
 
-/// A member of a group, in this process: see [`Broker::join_group`](crate::Broker::join_group). As long as it lives it needs no other sign of
-/// life; dropped, it may [come again](crate::JoinGroup::member_id) within its session time-out and keeps its units.
+/// A member of a group, in this process: see [`Broker::join_group`](crate::Broker::join_group). As long as it lives it
+/// needs no heartbeat; dropped, it may [rejoin](crate::JoinGroup::member_id) within its session timeout and keeps its
+/// units.
 #[derive(Debug)]
 pub struct Member {
     handle: MemberHandle,
@@ -29,7 +31,7 @@ pub struct Member {
 #[derive(Clone, Debug)]
 pub struct MemberHandle {
     pub(super) core: Arc<Core>,
-    pub(super) cell: Arc<Cell>,
+    pub(super) coordinator: Arc<Coordinator>,
     pub(super) stream: MemberStream,
 }
 
@@ -38,7 +40,7 @@ impl Member {
         Self { handle, mailbox, named: BTreeMap::new() }
     }
 
-    /// The member's id, to come again with.
+    /// The member's id, to rejoin with.
     #[must_use]
     pub fn id(&self) -> String {
         self.handle.stream.member.to_string()
@@ -88,8 +90,8 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let MemberHandle { core, cell, stream } = &self.handle;
-        cell.tell(core, |state, now| {
+        let MemberHandle { core, coordinator, stream } = &self.handle;
+        coordinator.update(core, |state, now| {
             state.mailboxes.remove(&stream.connection);
             state.machine.lost(now, stream);
         });
@@ -97,7 +99,7 @@ impl Drop for Member {
 }
 
 impl MemberHandle {
-    /// A sign of life, for a member that is not in this process.
+    /// A heartbeat, for a member that is not in this process.
     ///
     /// # Errors
     /// [`MemberUnknown`](crate::Reason::MemberUnknown): it has to join again.
@@ -111,7 +113,7 @@ impl MemberHandle {
     /// As [`heartbeat`](MemberHandle::heartbeat).
     pub fn confirm_revoked(&self, unit: &str, epoch: i32) -> Result<(), Error> {
         self.say(|state, now| match state.unit_id(&self.core, unit) {
-            Some(id) => state.machine.revoked(now, &self.stream, &id, UnitEpoch(epoch)),
+            Some(id) => state.machine.revoked(now, &self.stream, &id, AssignmentEpoch(epoch)),
             None => Ok(()),
         })
     }
@@ -136,14 +138,15 @@ impl MemberHandle {
     }
 
     fn say(&self, what: impl FnOnce(&mut State, Duration) -> Result<(), NotMember>) -> Result<(), Error> {
-        let told = self.cell.tell(&self.core, what);
-        told.map_err(|why| {
+        let result = self.coordinator.update(&self.core, what);
+        result.map_err(|why| {
             let message = format!(
-                "the member {:?} of group {:?} is not heard: {why}; join again, and go on with what is assigned then",
+                "the request of member {:?} of group {:?} was refused: {why}; join again and continue from what is \
+                 assigned then",
                 self.stream.member.to_string(),
-                self.cell.name
+                self.coordinator.name
             );
-            Error::new(Reason::MemberUnknown, message).with("group", &self.cell.name)
+            Error::new(Reason::MemberUnknown, message).with("group", &self.coordinator.name)
         })
     }
 
@@ -165,13 +168,13 @@ impl MemberHandle {
         }
     }
 
-    fn assignment(&self, unit: &UnitId, name: String, epoch: UnitEpoch) -> Assignment {
+    fn assignment(&self, unit: &UnitId, name: String, epoch: AssignmentEpoch) -> Assignment {
         // First: a step that ends in between makes the offsets newer, and what is done over is refused by its number.
-        let last_step = self.core.transactions.last_step(&self.cell.name, &name);
-        let partitions = self.cell.state.lock().machine.partitions_of(unit);
+        let last_step = self.core.transactions.last_step(&self.coordinator.name, &name);
+        let partitions = self.coordinator.state.lock().machine.partitions_of(unit);
         let assigned = |TopicPartition { topic: id, partition }: &TopicPartition| {
             let topic = self.core.catalog.name_of(*id)?;
-            let committed = self.core.offsets.get(&self.cell.name, &topic, *partition);
+            let committed = self.core.offsets.get(&self.coordinator.name, &topic, *partition);
             let committed = committed.filter(|committed| committed.topic_id == *id);
             Some(AssignedPartition {
                 topic,
@@ -193,7 +196,7 @@ impl MemberHandle {
     }
 
     fn closed(&self, why: CloseWhy) -> Error {
-        let (member, group) = (self.stream.member.to_string(), &self.cell.name);
+        let (member, group) = (self.stream.member.to_string(), &self.coordinator.name);
         let message = match why {
             CloseWhy::Replaced => {
                 format!(
@@ -201,11 +204,11 @@ impl MemberHandle {
                 )
             }
             CloseWhy::InstanceTaken => format!(
-                "another member of group {group:?} has come with the instance id of {member:?}: give each process an \
-                 instance id of its own, and do not join again before"
+                "another process joined group {group:?} with the instance id of member {member:?}: give each process \
+                 its own, then join again"
             ),
             CloseWhy::Expired => format!(
-                "nothing was heard of the member {member:?} of group {group:?} for its session time-out, and its units \
+                "nothing was heard of the member {member:?} of group {group:?} for its session timeout, and its units \
                  went to others: join again"
             ),
         };

@@ -1,7 +1,7 @@
 //! Consumer groups: who reads which partitions, and how far.
 //!
 //! * [`machine`] decides, and does nothing else: it has no clock, no disk and no streams.
-//! * [`cell`] is a group as the node runs it: it does what the machine wants done.
+//! * [`coordinator`] is a group as the node runs it: it does what the machine wants done.
 //! * [`join`]: how a member comes, and what for.
 //! * [`member`] is a member's end: it hears [events](event), by way of its [`mailbox`], and it speaks.
 //! * [`consume`] is a member that is given the records of its units, too.
@@ -11,16 +11,16 @@
 //!
 //! Lock order: the registry's lock, then a group's, then a mailbox's or a lane's; the catalog's is a leaf.
 
-mod cell;
 mod commit;
 mod consume;
+mod coordinator;
+mod describe;
 mod event;
 mod hold;
 mod join;
 mod machine;
 mod mailbox;
 mod member;
-mod operations;
 pub(crate) mod record;
 mod rewrite;
 
@@ -29,17 +29,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cell::Cell;
 pub use consume::{Consume, ConsumeStart, Consumed, Consumer, UnitData};
+use coordinator::Coordinator;
+pub use describe::{
+    GroupDescription, GroupMember, GroupOffset, GroupPage, GroupState, GroupSummary, GroupUnit, ListGroups,
+};
 pub use event::{AssignedPartition, Assignment, CommittedOffset, GroupEvent, LostUnit};
 pub(crate) use hold::Held;
 pub use join::{GroupInterest, JoinGroup};
+pub(crate) use machine::{AssignmentEpoch, OwnershipRecord, TopicChange, UnitId};
 use machine::{ConnectionId, Topic};
-pub(crate) use machine::{Restored, TopicChange, UnitEpoch, UnitId};
 pub use member::{Member, MemberHandle};
-pub use operations::{
-    GroupDescription, GroupMember, GroupOffset, GroupPage, GroupState, GroupSummary, GroupUnit, ListGroups,
-};
 use parking_lot::Mutex;
 pub use rewrite::{OffsetReset, ResetOffsets};
 
@@ -48,7 +48,7 @@ use crate::catalog::TopicState;
 use crate::error::{Error, Reason, shorten};
 use crate::limits::Limit;
 
-/// How long a member keeps its units without a sign of life, unless it says otherwise: 30 s. And so long the members of
+/// How long a member keeps its units without a heartbeat, unless it says otherwise: 30 s. And so long the members of
 /// the last run are awaited.
 pub const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -58,15 +58,15 @@ pub const DEFAULT_REBALANCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The groups that have, or had, members since the node was started, or own units since before.
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
-    cells: Mutex<BTreeMap<Arc<str>, Arc<Cell>>>,
+    coordinators: Mutex<BTreeMap<Arc<str>, Arc<Coordinator>>>,
     connections: AtomicU64,
 }
 
 impl Groups {
     /// Takes up what the last run left: who owned what.
-    pub(crate) fn restore(&self, core: &Arc<Core>, rows: BTreeMap<String, Vec<Restored>>) {
+    pub(crate) fn restore(&self, core: &Arc<Core>, rows: BTreeMap<String, Vec<OwnershipRecord>>) {
         // A topic that was deleted never comes again, but its name may.
-        let is_gone = |row: &Restored| match &row.unit {
+        let is_gone = |row: &OwnershipRecord| match &row.unit {
             UnitId::Partition(of) => core.catalog.name_of(of.topic).is_none(),
             UnitId::Named(_) => false,
         };
@@ -76,8 +76,8 @@ impl Groups {
             rows.retain(|row| !is_gone(row));
             if !rows.is_empty() {
                 let name: Arc<str> = group.into();
-                let cell = Cell::restored(core, Arc::clone(&name), rows);
-                self.cells.lock().insert(name, cell);
+                let coordinator = Coordinator::restored(core, Arc::clone(&name), rows);
+                self.coordinators.lock().insert(name, coordinator);
             }
         }
     }
@@ -87,40 +87,41 @@ impl Groups {
         self.get(group)?.hold(core, unit, epoch)
     }
 
-    fn get(&self, group: &str) -> Result<Arc<Cell>, Error> {
+    fn get(&self, group: &str) -> Result<Arc<Coordinator>, Error> {
         self.find(group).ok_or_else(|| not_found(group))
     }
 
-    fn find(&self, group: &str) -> Option<Arc<Cell>> {
-        self.cells.lock().get(group).map(Arc::clone)
+    fn find(&self, group: &str) -> Option<Arc<Coordinator>> {
+        self.coordinators.lock().get(group).map(Arc::clone)
     }
 
     /// The group, which is made if there is none.
-    fn get_or_make(&self, core: &Arc<Core>, group: &str) -> Result<Arc<Cell>, Error> {
-        let mut cells = self.cells.lock();
-        if let Some(cell) = cells.get(group) {
-            return Ok(Arc::clone(cell));
+    fn get_or_make(&self, core: &Arc<Core>, group: &str) -> Result<Arc<Coordinator>, Error> {
+        let mut coordinators = self.coordinators.lock();
+        if let Some(coordinator) = coordinators.get(group) {
+            return Ok(Arc::clone(coordinator));
         }
         let doing = || format!("the group {:?}", shorten(group));
-        core.bounds.check(Limit::MaxGroups, cells.len() + 1, doing, "delete groups that nobody needs")?;
+        let advice = "delete groups that nobody needs";
+        core.bounds.check(Limit::MaxGroups, coordinators.len() + 1, doing, advice)?;
         let name: Arc<str> = group.into();
-        let cell = Cell::restored(core, Arc::clone(&name), Vec::new());
-        cells.insert(name, Arc::clone(&cell));
-        Ok(cell)
+        let coordinator = Coordinator::restored(core, Arc::clone(&name), Vec::new());
+        coordinators.insert(name, Arc::clone(&coordinator));
+        Ok(coordinator)
     }
 
     /// A group that was made for a member who may not join is none.
-    fn drop_unused(&self, cell: &Arc<Cell>) {
-        let mut cells = self.cells.lock();
-        let mut state = cell.state.lock();
+    fn drop_unused(&self, coordinator: &Arc<Coordinator>) {
+        let mut coordinators = self.coordinators.lock();
+        let mut state = coordinator.state.lock();
         if state.machine.member_count() == 0 && state.machine.unit_count() == 0 && !state.is_gone {
             state.is_gone = true;
-            cells.remove(&cell.name);
+            coordinators.remove(&coordinator.name);
         }
     }
 
-    fn all(&self) -> Vec<Arc<Cell>> {
-        self.cells.lock().values().map(Arc::clone).collect()
+    fn all(&self) -> Vec<Arc<Coordinator>> {
+        self.coordinators.lock().values().map(Arc::clone).collect()
     }
 
     fn next_connection(&self) -> ConnectionId {
@@ -139,8 +140,8 @@ impl Groups {
     }
 
     fn topic_changed(&self, core: &Arc<Core>, change: &TopicChange) {
-        for cell in self.all() {
-            cell.topic_changed(core, change.clone());
+        for coordinator in self.all() {
+            coordinator.topic_changed(core, change.clone());
         }
     }
 }

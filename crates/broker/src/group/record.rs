@@ -1,27 +1,14 @@
 //! The bytes of `internal/offsets` that say who has a unit, or that nobody has it: the last of each, so that no epoch
-//! comes again;
-//! and of all units that are forgotten the highest epoch, after which those begin that are new.
+//! comes again; and of all units that are forgotten the highest epoch, after which those begin that are new. A null
+//! value says that the unit is gone.
 //!
-//! | key | | |
-//! |---|---|---|
-//! | | version | `INT16`; 4096, which Kafka's records in such a log never have |
-//! | | group | `STRING` |
-//! | | kind of the unit | `INT8`; 0 a partition, 1 a name; 2 all that are forgotten, with an empty group |
-//! | | the unit | topic UUID (16 bytes) and partition (`INT32`), its name (`STRING`), or nothing |
-//!
-//! | value | | |
-//! |---|---|---|
-//! | | version | `INT16`; 0 |
-//! | | epoch | `INT32` |
-//! | | member | `STRING`; empty for nobody |
-//! | | instance id | `STRING`; empty for none |
-//!
-//! Of what is forgotten the value ends with the epoch. A null value says that the unit is gone.
+//! Bytes: `docs/formats.md`, *The log of offsets: `internal/offsets`*.
 
 use bytes::Bytes;
 
-use super::machine::{InstanceId, MemberId, Restored, TopicPartition, UnitEpoch, UnitId};
+use super::machine::{AssignmentEpoch, InstanceId, MemberId, OwnershipRecord, UnitId};
 use crate::internal::codec::{DecodeError, Reader, Writer};
+use crate::topic::TopicPartition;
 
 /// Of the keys. Those of Kafka's own records are far below.
 pub(crate) const KEY_VERSION: i16 = 4096;
@@ -83,7 +70,7 @@ pub(crate) fn decode_key(key: &[u8]) -> Result<About, DecodeError> {
     Ok(about)
 }
 
-pub(crate) fn encode(row: &Restored) -> Bytes {
+pub(crate) fn encode(row: &OwnershipRecord) -> Bytes {
     let mut out = Writer::default();
     out.i16(VERSION);
     out.i32(row.epoch.0);
@@ -92,27 +79,27 @@ pub(crate) fn encode(row: &Restored) -> Bytes {
     out.finish()
 }
 
-pub(crate) fn decode(unit: UnitId, value: &[u8]) -> Result<Restored, DecodeError> {
+pub(crate) fn decode(unit: UnitId, value: &[u8]) -> Result<OwnershipRecord, DecodeError> {
     let mut value = Reader::new(value);
     value.version(VERSION)?;
-    let epoch = UnitEpoch(value.i32("epoch of the unit")?);
+    let epoch = AssignmentEpoch(value.i32("epoch of the unit")?);
     let member = Some(value.string("member")?).filter(|id| !id.is_empty()).map(MemberId::new);
     let instance = Some(value.string("instance id")?).filter(|id| !id.is_empty()).map(InstanceId::new);
     value.end()?;
-    Ok(Restored { unit, epoch, member, instance })
+    Ok(OwnershipRecord { unit, epoch, member, instance })
 }
 
-pub(crate) fn encode_forgotten(epoch: UnitEpoch) -> Bytes {
+pub(crate) fn encode_forgotten(epoch: AssignmentEpoch) -> Bytes {
     let mut out = Writer::default();
     out.i16(VERSION);
     out.i32(epoch.0);
     out.finish()
 }
 
-pub(crate) fn decode_forgotten(value: &[u8]) -> Result<UnitEpoch, DecodeError> {
+pub(crate) fn decode_forgotten(value: &[u8]) -> Result<AssignmentEpoch, DecodeError> {
     let mut value = Reader::new(value);
     value.version(VERSION)?;
-    let epoch = UnitEpoch(value.i32("epoch of what is forgotten")?);
+    let epoch = AssignmentEpoch(value.i32("epoch of what is forgotten")?);
     value.end()?;
     Ok(epoch)
 }
@@ -123,9 +110,9 @@ mod tests {
 
     use super::*;
 
-    fn row(unit: UnitId) -> Restored {
+    fn row(unit: UnitId) -> OwnershipRecord {
         let instance = Some(InstanceId::new("i"));
-        Restored { unit, epoch: UnitEpoch(7), member: Some(MemberId::new("m")), instance }
+        OwnershipRecord { unit, epoch: AssignmentEpoch(7), member: Some(MemberId::new("m")), instance }
     }
 
     /// The formats as they are on disks: they change with a version and a migration, never like this.
@@ -140,17 +127,17 @@ mod tests {
         assert_eq!(encode(&row(named.clone())), &b"\0\0\0\0\0\x07\0\x01m\0\x01i"[..]);
         for unit in [partition, named] {
             assert_eq!(decode_key(&encode_key("g", &unit)), Ok(About::Unit("g".to_owned(), unit.clone())));
-            let anonymous = Restored { instance: None, ..row(unit.clone()) };
+            let anonymous = OwnershipRecord { instance: None, ..row(unit.clone()) };
             assert_eq!(decode(unit.clone(), &encode(&anonymous)), Ok(anonymous));
-            let nobodys = Restored { member: None, instance: None, ..row(unit.clone()) };
+            let nobodys = OwnershipRecord { member: None, instance: None, ..row(unit.clone()) };
             assert_eq!(encode(&nobodys), &b"\0\0\0\0\0\x07\0\0\0\0"[..]);
             assert_eq!(decode(unit.clone(), &encode(&nobodys)), Ok(nobodys));
             assert_eq!(decode(unit.clone(), &encode(&row(unit.clone()))), Ok(row(unit)));
         }
         assert_eq!(encode_forgotten_key(), &b"\x10\0\0\0\x02"[..]);
-        assert_eq!(encode_forgotten(UnitEpoch(7)), &b"\0\0\0\0\0\x07"[..]);
+        assert_eq!(encode_forgotten(AssignmentEpoch(7)), &b"\0\0\0\0\0\x07"[..]);
         assert_eq!(decode_key(&encode_forgotten_key()), Ok(About::Forgotten));
-        assert_eq!(decode_forgotten(&encode_forgotten(UnitEpoch(7))), Ok(UnitEpoch(7)));
+        assert_eq!(decode_forgotten(&encode_forgotten(AssignmentEpoch(7))), Ok(AssignmentEpoch(7)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What somebody who owns nothing does with a group: has it go on elsewhere, deletes what it has committed, or all of it.
+//! What an operator does with a group: has it go on elsewhere, deletes what it has committed, or all of it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::time::Duration;
 use logmill_record::Offset;
 
 use super::Groups;
-use super::machine::{UnitEpoch, UnitId};
-use super::operations::exists;
+use super::describe::exists;
+use super::machine::{AssignmentEpoch, UnitId};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
 use crate::budget::Permit;
@@ -54,8 +54,9 @@ impl Broker {
     ///
     /// # Errors
     /// [`GroupNotEmpty`](crate::Reason::GroupNotEmpty); [`TopicNotFound`](crate::Reason::TopicNotFound);
-    /// [`PartitionNotFound`](crate::Reason::PartitionNotFound); [`OffsetOutOfRange`](crate::Reason::OffsetOutOfRange).
-    /// Nothing is changed then.
+    /// [`PartitionNotFound`](crate::Reason::PartitionNotFound); [`OffsetOutOfRange`](crate::Reason::OffsetOutOfRange);
+    /// [`RequestInvalid`](crate::Reason::RequestInvalid) for a name that no group can have;
+    /// [`LimitExceeded`](crate::Reason::LimitExceeded) for too many partitions. Nothing is changed then.
     pub fn reset_offsets(
         &self,
         context: &RequestContext,
@@ -153,7 +154,7 @@ async fn delete_offsets(core: &Arc<Core>, group: &str, topic: &str) -> Result<us
 /// What a group has committed, and who had which unit, is gone in one batch. A member that comes meanwhile finds the
 /// group as if it had made it.
 async fn delete(core: &Arc<Core>, group: &str) -> Result<(), Error> {
-    let rewrite = |units: Vec<(UnitId, UnitEpoch)>| {
+    let rewrite = |units: Vec<(UnitId, AssignmentEpoch)>| {
         let gone = core.offsets.all_of(group).into_iter().map(|(key, _)| (key, None)).collect();
         core.offsets.rewrite(core, group, gone, &units)
     };
@@ -168,7 +169,7 @@ async fn delete(core: &Arc<Core>, group: &str) -> Result<(), Error> {
 impl Groups {
     /// Refuses to go on behind the back of members.
     fn check_empty(&self, group: &str) -> Result<(), Error> {
-        refuse_members(group, self.find(group).map_or(0, |cell| cell.state.lock().machine.member_count()))
+        refuse_members(group, self.find(group).map_or(0, |it| it.state.lock().machine.member_count()))
     }
 
     /// Changes a group that has no members, and of whose last ones nothing is left to be done: what they did lies before.
@@ -178,18 +179,18 @@ impl Groups {
         &self,
         core: &Arc<Core>,
         group: &str,
-        mut change: impl FnMut(Vec<(UnitId, UnitEpoch)>) -> T,
+        mut change: impl FnMut(Vec<(UnitId, AssignmentEpoch)>) -> T,
     ) -> Result<(T, Permit), Error> {
         loop {
-            for hold in self.find(group).map(|cell| cell.state.lock().under_way()).unwrap_or_default() {
+            for hold in self.find(group).map(|it| it.state.lock().under_way()).unwrap_or_default() {
                 let _ = hold.empty().await;
             }
             core.check_open()?;
             let rewrite = core.offsets.begin_rewrite(group)?;
             {
                 // Under both locks, so that no group of that name is made or joined meanwhile.
-                let cells = self.cells.lock();
-                let state = cells.get(group).map(|cell| cell.state.lock());
+                let coordinators = self.coordinators.lock();
+                let state = coordinators.get(group).map(|coordinator| coordinator.state.lock());
                 refuse_members(group, state.as_ref().map_or(0, |state| state.machine.member_count()))?;
                 if state.as_ref().is_none_or(|state| state.is_quiet()) {
                     let units =
@@ -204,12 +205,12 @@ impl Groups {
 
     /// Nothing is left of a group, unless somebody has joined.
     fn drop_deleted(&self, group: &str) {
-        let mut cells = self.cells.lock();
-        let Some(cell) = cells.get(group).map(Arc::clone) else { return };
-        let mut state = cell.state.lock();
+        let mut coordinators = self.coordinators.lock();
+        let Some(coordinator) = coordinators.get(group).map(Arc::clone) else { return };
+        let mut state = coordinator.state.lock();
         if state.machine.member_count() == 0 && state.is_quiet() {
             state.is_gone = true;
-            cells.remove(group);
+            coordinators.remove(group);
         }
     }
 }
@@ -220,8 +221,8 @@ fn refuse_members(group: &str, count: usize) -> Result<(), Error> {
     }
     let members = if count == 1 { "a member" } else { &format!("{count} members") };
     let message = format!(
-        "the group {group:?} has {members}, and going on behind their backs would lose or repeat records: stop them, \
-         and wait until their session time-outs have passed"
+        "group {group:?} still has {members}, and changing its offsets now would lose or repeat records: stop them, \
+         and wait until their session timeouts have passed"
     );
     Err(Error::new(Reason::GroupNotEmpty, message).with("group", group).with("members", count))
 }

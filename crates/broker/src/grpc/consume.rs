@@ -1,7 +1,7 @@
 //! The streaming rpc of `GroupService`.
 //!
 //! What the member says is taken beside what it is sent: a member that reads slowly, because its work takes long, still
-//! gives signs of life, commits, and grants. Commits go to the group in the order of the stream, and each is answered
+//! sends heartbeats, commits, and grants. Commits go to the group in the order of the stream, and each is answered
 //! when it is on disk. While too much of them is unanswered, because the disk is slow or the member reads no answers,
 //! nothing more is read, and HTTP/2's flow control holds the member back.
 //!

@@ -25,7 +25,7 @@ use crate::exec::{Receiver, Signal, Timer};
 use crate::limits::Bounds;
 use crate::produce::{Answer, Lane, Written};
 use crate::settings::Rules;
-use crate::transaction::TouchedId;
+use crate::topic::TopicPartition;
 
 const READ_BYTES: usize = 1024 * 1024;
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
@@ -38,7 +38,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The log of offsets among the partitions that a transaction touches: no topic has this UUID.
-pub(crate) const OFFSETS_ID: TouchedId = TouchedId { topic: Uuid::nil(), partition: 0 };
+pub(crate) const OFFSETS_ID: TopicPartition = TopicPartition { topic: Uuid::nil(), partition: 0 };
 
 /// Which of the node's own logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +179,7 @@ pub(crate) async fn append_until_durable(
 
 /// Appends `batch` to the lane's log and resolves when it is on disk, with its first offset.
 pub(crate) async fn append_durable(lane: &Lane, batch: Batch) -> Result<Offset, Error> {
-    confirmed(lane, lane.push_own(vec![batch], None)?).await
+    confirmed(lane, lane.push_internal(vec![batch], None)?).await
 }
 
 /// Resolves when what waits in the lane is on disk, with its first offset.

@@ -39,12 +39,12 @@ impl OffsetToCommit {
 
 /// A commit that may be made.
 #[derive(Clone, Debug)]
-pub(crate) struct Resolved {
+pub(crate) struct CheckedCommit {
     pub(crate) key: Key,
     pub(crate) committed: Committed,
 }
 
-impl Resolved {
+impl CheckedCommit {
     /// The records that say so.
     pub(crate) fn batch(all: &[Self], at: TimestampMs) -> Batch {
         let encoded: Vec<_> = all.iter().map(|it| (it.key.encode(), it.committed.encode())).collect();
@@ -54,23 +54,23 @@ impl Resolved {
 
 impl Offsets {
     /// Checks what the owner of a unit wants to commit.
-    pub(crate) fn resolve(
+    pub(crate) fn check(
         &self,
         core: &Arc<Core>,
         held: &Held,
         offsets: Vec<OffsetToCommit>,
-    ) -> Result<Vec<Resolved>, Error> {
+    ) -> Result<Vec<CheckedCommit>, Error> {
         let now = core.config.env.clock.now();
-        offsets.into_iter().map(|offset| self.resolve_one(core, held, offset, now)).collect()
+        offsets.into_iter().map(|offset| self.check_one(core, held, offset, now)).collect()
     }
 
-    fn resolve_one(
+    fn check_one(
         &self,
         core: &Core,
         held: &Held,
         to_commit: OffsetToCommit,
         now: TimestampMs,
-    ) -> Result<Resolved, Error> {
+    ) -> Result<CheckedCommit, Error> {
         let OffsetToCommit { topic, partition, offset, last_epoch, metadata } = to_commit;
         if metadata.len() > MAX_COMMIT_METADATA_BYTES {
             let rule = "it has at most 4,096 bytes";
@@ -86,6 +86,6 @@ impl Offsets {
         let key = Key { group: held.group().to_owned(), topic, partition };
         let committed = Committed { topic_id: state.id, offset, last_epoch, metadata, at: now };
         self.check_forward(&key, &committed, held.epoch())?;
-        Ok(Resolved { key, committed })
+        Ok(CheckedCommit { key, committed })
     }
 }

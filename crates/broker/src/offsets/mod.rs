@@ -15,7 +15,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-pub(crate) use commit::Resolved;
+pub(crate) use commit::CheckedCommit;
 pub use commit::{MAX_COMMIT_METADATA_BYTES, OffsetToCommit};
 use logmill_log::OpenTransaction;
 use logmill_record::{Batch, Offset};
@@ -27,7 +27,7 @@ use crate::budget::Budget;
 use crate::error::{Error, OpenError, Reason};
 use crate::exec::Receiver;
 use crate::group::record::{self as assignments, About};
-use crate::group::{Restored, UnitEpoch, UnitId};
+use crate::group::{AssignmentEpoch, OwnershipRecord, UnitId};
 use crate::internal::codec::DecodeError;
 use crate::internal::{InternalLog, batch_of, confirmed};
 use crate::produce::{Answer, Lane};
@@ -39,10 +39,10 @@ pub(crate) struct Offsets {
     log: InternalLog,
     state: Mutex<State>,
     /// The highest epoch of a unit that was forgotten.
-    forgotten: Mutex<UnitEpoch>,
+    forgotten: Mutex<AssignmentEpoch>,
     /// Commits on their way into the log.
-    under_way: Arc<Mutex<BTreeMap<Key, UnderWay>>>,
-    /// Changes by somebody who owns nothing that do not count yet, by group.
+    pending: Arc<Mutex<BTreeMap<Key, PendingCommit>>>,
+    /// Changes by an operator that do not count yet, by group.
     rewrites: Mutex<BTreeMap<String, Budget>>,
 }
 
@@ -56,20 +56,20 @@ struct State {
 struct Entry {
     at: Offset,
     committed: Committed,
-    /// The epoch of the unit whose owner made it, if that was since the start.
+    /// The epoch of the unit whose owner made it, if that was since the restart.
     unit_epoch: Option<i32>,
 }
 
 /// The last commit for a partition that is on its way.
 #[derive(Debug)]
-struct UnderWay {
+struct PendingCommit {
     unit_epoch: i32,
     offset: Offset,
     count: usize,
 }
 
 /// Who has what, by group.
-pub(crate) type Rows = BTreeMap<String, Vec<Restored>>;
+pub(crate) type Rows = BTreeMap<String, Vec<OwnershipRecord>>;
 
 impl Offsets {
     pub(crate) fn new(log: InternalLog) -> Self {
@@ -77,7 +77,7 @@ impl Offsets {
             log,
             state: Mutex::default(),
             forgotten: Mutex::default(),
-            under_way: Arc::default(),
+            pending: Arc::default(),
             rewrites: Mutex::default(),
         }
     }
@@ -106,12 +106,12 @@ impl Offsets {
     }
 
     /// The highest epoch of a unit that was forgotten: what is new begins after it.
-    pub(crate) fn forgotten(&self) -> UnitEpoch {
+    pub(crate) fn forgotten(&self) -> AssignmentEpoch {
         *self.forgotten.lock()
     }
 
     /// Something of this epoch was forgotten.
-    pub(crate) fn forget_up_to(&self, epoch: UnitEpoch) {
+    pub(crate) fn forget_up_to(&self, epoch: AssignmentEpoch) {
         let mut forgotten = self.forgotten.lock();
         *forgotten = forgotten.max(epoch);
     }
@@ -149,17 +149,17 @@ impl Offsets {
         &self,
         core: &Arc<Core>,
         unit_epoch: i32,
-        commits: Vec<Resolved>,
+        commits: Vec<CheckedCommit>,
     ) -> Result<impl Future<Output = Result<(), Error>> + Send + 'static + use<>, Error> {
         let pushed = if commits.is_empty() {
             None
         } else {
-            let batch = Resolved::batch(&commits, core.config.env.clock.now());
+            let batch = CheckedCommit::batch(&commits, core.config.env.clock.now());
             Some(self.push(unit_epoch, &commits, batch, None)?)
         };
         let (core, lane) = (Arc::clone(core), self.lane().clone());
         Ok(async move {
-            let Some((answer, _under_way)) = pushed else { return Ok(()) };
+            let Some((answer, _pending)) = pushed else { return Ok(()) };
             let at = confirmed(&lane, answer).await?;
             core.offsets.apply(at, Some(unit_epoch), commits);
             Ok(())
@@ -172,28 +172,28 @@ impl Offsets {
     pub(crate) fn push(
         &self,
         unit_epoch: i32,
-        commits: &[Resolved],
+        commits: &[CheckedCommit],
         batch: Batch,
         admitted: Option<Admitted>,
-    ) -> Result<(Receiver<Answer>, OnTheirWay), Error> {
+    ) -> Result<(Receiver<Answer>, PendingCommits), Error> {
         // Held over the push: the order of the log is the order in which they were looked at.
-        let mut under_way = self.under_way.lock();
-        for Resolved { key, committed } in commits {
-            let before = under_way.get(key).filter(|before| before.unit_epoch == unit_epoch);
+        let mut pending = self.pending.lock();
+        for CheckedCommit { key, committed } in commits {
+            let before = pending.get(key).filter(|before| before.unit_epoch == unit_epoch);
             if let Some(before) = before.filter(|before| committed.offset < before.offset) {
                 return Err(went_back(key, committed.offset, before.offset));
             }
             self.check_forward(key, committed, unit_epoch)?;
         }
-        let answer = self.lane().push_own(vec![batch], admitted)?;
-        for Resolved { key, committed } in commits {
+        let answer = self.lane().push_internal(vec![batch], admitted)?;
+        for CheckedCommit { key, committed } in commits {
             let offset = committed.offset;
-            let entry = under_way.entry(key.clone()).or_insert(UnderWay { unit_epoch, offset, count: 0 });
+            let entry = pending.entry(key.clone()).or_insert(PendingCommit { unit_epoch, offset, count: 0 });
             (entry.unit_epoch, entry.offset, entry.count) = (unit_epoch, offset, entry.count + 1);
         }
-        drop(under_way);
+        drop(pending);
         let keys = commits.iter().map(|it| it.key.clone()).collect();
-        Ok((answer, OnTheirWay { under_way: Arc::clone(&self.under_way), keys }))
+        Ok((answer, PendingCommits { pending: Arc::clone(&self.pending), keys }))
     }
 
     /// Refuses a commit that lies before one of the same epoch.
@@ -210,9 +210,9 @@ impl Offsets {
     }
 
     /// Commits whose first record is at `at` of the log are on disk, and count.
-    pub(crate) fn apply(&self, at: Offset, unit_epoch: Option<i32>, commits: Vec<Resolved>) {
+    pub(crate) fn apply(&self, at: Offset, unit_epoch: Option<i32>, commits: Vec<CheckedCommit>) {
         let mut state = self.state.lock();
-        for (index, Resolved { key, committed }) in (0..).zip(commits) {
+        for (index, CheckedCommit { key, committed }) in (0..).zip(commits) {
             state.apply(at.saturating_add(index), key, Some(committed), unit_epoch);
         }
     }
@@ -223,8 +223,8 @@ impl Offsets {
         &self,
         core: &Core,
         group: &str,
-        rows: &[Restored],
-        forgotten: &[(UnitId, UnitEpoch)],
+        rows: &[OwnershipRecord],
+        forgotten: &[(UnitId, AssignmentEpoch)],
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
         let key = |unit: &UnitId| assignments::encode_key(group, unit);
         let rows = rows.iter().map(|row| (key(&row.unit), Some(assignments::encode(row)))).collect();
@@ -238,7 +238,7 @@ impl Offsets {
         core: &Core,
         group: &str,
         mut records: Vec<(Bytes, Option<Bytes>)>,
-        forgotten: &[(UnitId, UnitEpoch)],
+        forgotten: &[(UnitId, AssignmentEpoch)],
     ) -> impl Future<Output = Result<Offset, Error>> + Send + 'static + use<> {
         records.extend(forgotten.iter().map(|(unit, _)| (assignments::encode_key(group, unit), None)));
         // Held over the push, so that of the epochs in the log the last is the highest.
@@ -265,15 +265,15 @@ impl Offsets {
         records: &[(Bytes, Option<Bytes>)],
     ) -> Result<Receiver<Answer>, Error> {
         let records = records.iter().map(|(key, value)| (&key[..], value.as_deref()));
-        self.lane().push_own(vec![batch_of(core.config.env.clock.now(), records)], None)
+        self.lane().push_internal(vec![batch_of(core.config.env.clock.now(), records)], None)
     }
 }
 
 /// What the log says of units, as it is read.
 #[derive(Debug, Default)]
 struct Units {
-    rows: BTreeMap<(String, UnitId), Restored>,
-    forgotten: UnitEpoch,
+    rows: BTreeMap<(String, UnitId), OwnershipRecord>,
+    forgotten: AssignmentEpoch,
 }
 
 impl Units {
@@ -293,19 +293,19 @@ impl Units {
 
 /// Commits that are on their way into the log, or wait for their transaction to end.
 #[derive(Debug)]
-pub(crate) struct OnTheirWay {
-    under_way: Arc<Mutex<BTreeMap<Key, UnderWay>>>,
+pub(crate) struct PendingCommits {
+    pending: Arc<Mutex<BTreeMap<Key, PendingCommit>>>,
     keys: Vec<Key>,
 }
 
-impl Drop for OnTheirWay {
+impl Drop for PendingCommits {
     fn drop(&mut self) {
-        let mut under_way = self.under_way.lock();
+        let mut pending = self.pending.lock();
         for key in &self.keys {
-            if let Some(entry) = under_way.get_mut(key) {
+            if let Some(entry) = pending.get_mut(key) {
                 entry.count -= 1;
                 if entry.count == 0 {
-                    under_way.remove(key);
+                    pending.remove(key);
                 }
             }
         }

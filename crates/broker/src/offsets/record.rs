@@ -5,7 +5,7 @@
 //! version 1,
 //! [`OffsetCommitValue`](https://github.com/apache/kafka/blob/trunk/group-coordinator/src/main/resources/common/message/OffsetCommitValue.json)
 //! version 4), so that a listener for Kafka's clients can go by the same records. A null value says that nothing is
-//! committed any more.
+//! committed any more. Bytes: `docs/formats.md`, *The log of offsets: `internal/offsets`*.
 
 use bytes::Bytes;
 use logmill_record::{Offset, TimestampMs};

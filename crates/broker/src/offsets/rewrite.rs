@@ -1,4 +1,4 @@
-//! Changes by somebody who owns nothing.
+//! Changes by an operator.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::{Committed, Key, Offsets};
 use crate::broker::Core;
 use crate::budget::{Budget, Permit};
 use crate::error::Error;
-use crate::group::{UnitEpoch, UnitId};
+use crate::group::{AssignmentEpoch, UnitId};
 use crate::internal::{append_until_durable, batch_of};
 
 impl Offsets {
@@ -30,16 +30,16 @@ impl Offsets {
         }
     }
 
-    /// Takes into the log what somebody who owns nothing has decided: other offsets, or none, and units that are
-    /// forgotten. What is returned resolves when it is on disk and counts.
+    /// Takes into the log what an operator has decided: other offsets, or none, and units that are forgotten. What is
+    /// returned resolves when it is on disk and counts.
     ///
-    /// Where it may be on disk and may not, what counts is written once more: a start finds what the group was told.
+    /// Where it may be on disk and may not, what counts is written once more: a restart finds what the group was told.
     pub(crate) fn rewrite(
         &self,
         core: &Arc<Core>,
         group: &str,
         changes: Vec<(Key, Option<Committed>)>,
-        forgotten: &[(UnitId, UnitEpoch)],
+        forgotten: &[(UnitId, AssignmentEpoch)],
     ) -> impl Future<Output = Result<(), Error>> + Send + 'static + use<> {
         let value = |committed: &Option<Committed>| committed.as_ref().map(Committed::encode);
         let records = changes.iter().map(|(key, committed)| (key.encode(), value(committed))).collect();
@@ -50,7 +50,8 @@ impl Offsets {
             match outcome {
                 Ok(at) => core.offsets.changed(at, changes),
                 Err(_) => {
-                    core.offsets.say_again(&core, changes.into_iter().map(|(key, _)| key).collect()).await;
+                    let keys = changes.into_iter().map(|(key, _)| key).collect();
+                    core.offsets.write_current(&core, keys).await;
                 }
             }
             outcome.map(drop)
@@ -66,7 +67,7 @@ impl Offsets {
     }
 
     /// Writes what counts for these, however often it takes.
-    async fn say_again(&self, core: &Core, keys: Vec<Key>) {
+    async fn write_current(&self, core: &Core, keys: Vec<Key>) {
         let stands = |key: Key| {
             let committed = self.get(&key.group, &key.topic, key.partition);
             (key, committed)

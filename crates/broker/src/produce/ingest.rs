@@ -285,7 +285,7 @@ impl ProduceRecord {
 }
 
 /// The same records, with all their bytes in one piece that nothing else lies in.
-pub(super) fn into_own(mut records: Vec<ProduceRecord>) -> Vec<ProduceRecord> {
+pub(super) fn detach(mut records: Vec<ProduceRecord>) -> Vec<ProduceRecord> {
     let mut all: Vec<&mut Bytes> = Vec::new();
     for ProduceRecord { key, value, headers, .. } in &mut records {
         all.extend(

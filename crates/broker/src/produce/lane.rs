@@ -1,17 +1,17 @@
 //! One partition's way in: a queue of what was accepted, and at most one task that checks and writes it.
 //!
-//! Whatever waits when the task comes round is one [`group`].
+//! Whatever waits when the task comes round is one [`append_group`].
 //!
 //! Lock order: the queue's lock is a leaf.
 
-mod group;
+mod append_group;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-pub(super) use group::Refused;
-pub(crate) use group::{Answer, Load, StepPart, Written};
-use group::{ENTRY_BYTES, Entry, OWN_BYTES};
+pub(super) use append_group::Refused;
+pub(crate) use append_group::{Answer, Load, StepPart, Written};
+use append_group::{DETACH_BELOW_BYTES, ENTRY_BYTES, Entry};
 use logmill_log::env::{Scheduler, Work};
 use logmill_log::{ErrorKind, Log, LogOptions};
 use logmill_record::{Batch, Offset, TimestampMs};
@@ -127,13 +127,13 @@ impl Lane {
         if let Some(error) = self.0.reopening() {
             return Err(error);
         }
-        let load = if bytes < OWN_BYTES { load.into_own() } else { load };
+        let load = if bytes < DETACH_BELOW_BYTES { load.detach() } else { load };
         self.enqueue(|answer| Entry { load, bytes, place, admitted, answer, _held: Some(held) }, |_| true)
     }
 
     /// Takes what the node itself writes, which counts for no limit: what there is at once is bounded by those on
     /// whose behalf it is. Also while the node is closing, since what has begun is finished first.
-    pub(crate) fn push_own(
+    pub(crate) fn push_internal(
         &self,
         batches: Vec<Batch>,
         admitted: Option<Admitted>,
@@ -141,7 +141,7 @@ impl Lane {
         if let Some(error) = self.0.reopening() {
             return Err(error);
         }
-        let load = Load::Own(batches);
+        let load = Load::Internal(batches);
         let bytes = load.size_bytes();
         self.enqueue(
             |answer| Entry { load, bytes, place: None, admitted, answer, _held: None },
@@ -210,7 +210,7 @@ impl Lane {
         drive(&self.0.scheduler, Work::Append, async move {
             // From here on, and not before: a scheduler that is gone drops the task without running it.
             let _next = Next(&lane);
-            lane.0.run_group().await;
+            lane.0.run_append_group().await;
         });
     }
 }

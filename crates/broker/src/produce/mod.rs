@@ -33,7 +33,7 @@ use crate::catalog::Partition;
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::exec::Receiver;
-use crate::transaction::TouchedId;
+use crate::topic::TopicPartition;
 
 impl Broker {
     /// Appends records to a topic's partitions.
@@ -131,7 +131,7 @@ impl Broker {
             let lane = topic.partition(partition).and_then(Partition::lane);
             let answer = placed.and_then(|place| {
                 let lane = lane?.clone();
-                let at = TouchedId { topic: topic.id, partition };
+                let at = TopicPartition { topic: topic.id, partition };
                 let admit = |producer| core.transactions.admit(core, producer, at, &lane);
                 let admitted = transaction.map(admit).transpose()?;
                 Ok(Waiting { answer: lane.push(load, place, admitted, &core.queued)?, lane })

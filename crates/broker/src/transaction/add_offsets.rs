@@ -8,7 +8,7 @@ use logmill_log::env::Work;
 use super::admit::offsets_batch;
 use super::end::{end, end_in_turn};
 use super::entry::AddedOffsets;
-use super::table::Asks;
+use super::table::EndRequest;
 use super::{Outcome, ProducerEpoch, Transactions};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
@@ -41,7 +41,51 @@ impl Broker {
     /// transaction is aborted.
     ///
     /// # Errors
-    /// As [`end_transaction`](Broker::end_transaction), and those of a [commit](crate::MemberHandle::commit).
+    /// As [`end_transaction`](Broker::end_transaction), and those of a [commit](crate::MemberHandle::commit);
+    /// [`GroupNotFound`](crate::Reason::GroupNotFound); [`UnitUndeclared`](crate::Reason::UnitUndeclared) of a named
+    /// unit that no member has declared since the restart.
+    ///
+    /// ```
+    /// use logmill_broker::{
+    ///     AddOffsets, Broker, Config, CreateTopic, GroupEvent, InitTransactions, JoinGroup, OffsetToCommit, Outcome,
+    ///     RequestContext,
+    /// };
+    /// use logmill_log::env::block_on;
+    /// use logmill_record::Offset;
+    /// # use logmill_broker::{Acks, Payload, Produce, ProduceRecord};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let config = Config::new(dir.path());
+    /// let scheduler = config.env.scheduler.clone();
+    /// let broker = Broker::open(config)?;
+    /// let context = RequestContext::embedded();
+    /// block_on(&*scheduler, async {
+    ///     broker.create_topic(&context, CreateTopic::new("orders")).await?;
+    /// #   let record = ProduceRecord { value: Some("one".into()), ..ProduceRecord::default() };
+    /// #   let payload = Payload::Records(vec![record]);
+    /// #   let (topic, acks) = ("orders".into(), Acks::Durable);
+    /// #   broker.produce(&context, Produce { topic, partition: Some(0), payload, acks, sent_at: None }).await?;
+    ///     let mut member = broker.join_group(&context, JoinGroup::topics("billing", ["orders"]))?;
+    ///     let GroupEvent::Assigned(mine) = member.next().await else { panic!("it is alone") };
+    ///     let producer = broker.init_transactions(&context, InitTransactions::new("billing-1")).await?;
+    ///     // ... produces what it makes of the order, in the transaction. Then how far it has read:
+    ///     let read = AddOffsets {
+    ///         transactional_id: "billing-1".into(),
+    ///         producer,
+    ///         group: "billing".into(),
+    ///         unit: mine.unit,
+    ///         unit_epoch: mine.epoch,
+    ///         offsets: vec![OffsetToCommit::new("orders", 0, Offset(1))],
+    ///     };
+    ///     broker.add_offsets(&context, read).await?;
+    ///     broker.end_transaction(&context, "billing-1", producer, Outcome::Commit).await?;
+    ///     let group = broker.describe_group(&context, "billing").await?;
+    ///     assert_eq!(group.offsets[0].offset, Offset(1));
+    ///     Ok::<(), logmill_broker::Error>(())
+    /// })?;
+    /// broker.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn add_offsets(
         &self,
         context: &RequestContext,
@@ -68,7 +112,7 @@ async fn add(core: Arc<Core>, request: AddOffsets) -> Result<(), Error> {
     };
     let _turn = turn.take().await;
     let held = core.groups.hold(&core, &group, &unit, unit_epoch)?;
-    let commits = core.offsets.resolve(&core, &held, offsets)?;
+    let commits = core.offsets.check(&core, &held, offsets)?;
     if commits.is_empty() {
         return Ok(());
     }
@@ -78,16 +122,16 @@ async fn add(core: Arc<Core>, request: AddOffsets) -> Result<(), Error> {
     let lane = core.offsets.lane().clone();
     let admitted = core.transactions.admit(&core, producer, OFFSETS_ID, &lane)?;
     let batch = offsets_batch(&lane, producer, &commits, core.config.env.clock.now());
-    let (answer, on_their_way) = core.offsets.push(unit_epoch, &commits, batch, Some(admitted))?;
+    let (answer, pending) = core.offsets.push(unit_epoch, &commits, batch, Some(admitted))?;
     // On disk it is before the transaction is committed.
     let at = written(&lane, answer).await?.first_offset;
     core.transactions
         .table
         .lock()
-        .add_offsets(&name, AddedOffsets { at, commits, held, _on_their_way: on_their_way })?;
+        .add_offsets(&name, AddedOffsets { at, commits, held, _pending: pending })?;
     // Whoever takes the unit away aborts the transactions that hold it, but did not see this one if that was meanwhile.
     let Err(stale) = core.groups.hold(&core, &group, &unit, unit_epoch) else { return Ok(()) };
-    end_in_turn(&core, &name.into(), &Asks::Node(taken_away(&group, &unit)), Outcome::Abort).await?;
+    end_in_turn(&core, &name.into(), &EndRequest::Node(taken_away(&group, &unit)), Outcome::Abort).await?;
     Err(stale)
 }
 
@@ -101,8 +145,8 @@ impl Transactions {
     pub(crate) async fn abort_those_that_hold(&self, core: &Arc<Core>, group: &str, unit: &str) {
         let names = self.table.lock().holding(group, unit);
         for name in names {
-            let asks = Asks::Node(taken_away(group, unit));
-            let ended = end(Arc::clone(core), name, asks, Outcome::Abort).await;
+            let request = EndRequest::Node(taken_away(group, unit));
+            let ended = end(Arc::clone(core), name, request, Outcome::Abort).await;
             if let Err(error) = ended {
                 tracing::warn!(%error, "a transaction of a former owner could not be aborted");
             }

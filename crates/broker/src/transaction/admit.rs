@@ -6,11 +6,12 @@ use std::sync::Arc;
 use logmill_record::{Batch, Offset, TimestampMs};
 use parking_lot::Mutex;
 
-use super::{ProducerEpoch, TouchedId};
+use super::ProducerEpoch;
 use crate::budget::Permit;
 use crate::error::Error;
-use crate::offsets::Resolved;
+use crate::offsets::CheckedCommit;
 use crate::produce::{Lane, ProducerSequence, next_sequence};
+use crate::topic::TopicPartition;
 
 /// A partition that a transaction has touched, and what it has written there.
 #[derive(Debug)]
@@ -69,12 +70,12 @@ pub(super) fn next_of(lane: &Lane, producer: ProducerEpoch) -> ProducerSequence 
 pub(super) fn offsets_batch(
     lane: &Lane,
     producer: ProducerEpoch,
-    offsets: &[Resolved],
+    offsets: &[CheckedCommit],
     at: TimestampMs,
 ) -> Batch {
     let ProducerSequence { id, epoch, base_sequence } = next_of(lane, producer);
-    Resolved::batch(offsets, at).with_producer(id, epoch, base_sequence).into_transactional()
+    CheckedCommit::batch(offsets, at).with_producer(id, epoch, base_sequence).into_transactional()
 }
 
 /// What a step or a client's transaction has touched, by partition.
-pub(super) type AllTouched = BTreeMap<TouchedId, Arc<Touched>>;
+pub(super) type AllTouched = BTreeMap<TopicPartition, Arc<Touched>>;

@@ -7,8 +7,8 @@ use logmill_record::{Batch, ControlRecord, ControlType, TimestampMs};
 use super::admit::{AllTouched, Touched};
 use super::entry::{AddedOffsets, Last, Next};
 use super::errors::aborted;
-use super::record::{self, Known, Status, StepRecord};
-use super::table::{Asks, Ending, ToEnd, names};
+use super::record::{self, Status, StepRecord, TransactionRecord};
+use super::table::{EndRequest, Ending, ToEnd, names};
 use super::{Outcome, ProducerEpoch};
 use crate::broker::Core;
 use crate::error::{Error, Reason};
@@ -28,23 +28,23 @@ pub(super) struct Ended {
 pub(super) async fn end(
     core: Arc<Core>,
     name: Arc<str>,
-    asks: Asks,
+    request: EndRequest,
     outcome: Outcome,
 ) -> Result<Ended, Error> {
     let turn = core.transactions.table.lock().get(&name)?.turn.clone();
     let _turn = turn.take().await;
-    end_in_turn(&core, &name, &asks, outcome).await
+    end_in_turn(&core, &name, &request, outcome).await
 }
 
 /// The same, by who has the turn.
 pub(super) async fn end_in_turn(
     core: &Arc<Core>,
     name: &Arc<str>,
-    asks: &Asks,
+    request: &EndRequest,
     outcome: Outcome,
 ) -> Result<Ended, Error> {
     let fresh = || core.fresh_producer_id();
-    let to_end = core.transactions.table.lock().begin_end(name, asks, outcome, fresh)?;
+    let to_end = core.transactions.table.lock().begin_end(name, request, outcome, fresh)?;
     let ending = match to_end {
         ToEnd::Nothing(next) => return Ok(Ended { next, was_open: false }),
         ToEnd::Ends(ending) => ending,
@@ -97,10 +97,9 @@ impl Decision {
         let log = &core.transactions.log;
         let now = core.config.env.clock.now();
         let timeout_ms = i32::try_from(ending.timeout.as_millis()).unwrap_or(i32::MAX);
-        let mut known = Known {
+        let mut known = TransactionRecord {
             producer: self.next.markers,
             next_id: self.next.next_id,
-            previous_id: None,
             timeout_ms,
             status: Status::Decided(self.outcome),
             touched: names(&ending.touched),
@@ -112,26 +111,21 @@ impl Decision {
         mark_all(core, &ending.touched, self.next.markers, self.outcome).await?;
         known.status = Status::Complete(self.outcome);
         known.touched.clear();
-        // Nobody waits for it: a start that does not find it writes the markers once more.
-        drop(log.lane().push_own(vec![batch_about(name, &known)], None));
+        // Nobody waits for it: a restart that does not find it writes the markers once more.
+        drop(log.lane().push_internal(vec![batch_about(name, &known)], None));
         Ok(())
     }
 }
 
 /// A record that says how a transactional id stands.
-pub(super) fn batch_about(name: &str, known: &Known) -> Batch {
+pub(super) fn batch_about(name: &str, known: &TransactionRecord) -> Batch {
     let (key, value) = (record::encode_key(name), record::encode(known));
     batch_of(known.updated_at, [(&key[..], Some(&value[..]))])
 }
 
 /// Resolves when all that was written is on disk.
 pub(super) async fn all_durable(touched: &AllTouched) -> Result<(), Error> {
-    let mut waits = Waits::new(touched.len());
-    for (number, at) in touched.values().enumerate() {
-        let at = Arc::clone(at);
-        waits.set(number, async move { at.durable().await });
-    }
-    all(waits).await
+    for_each_touched(touched, |at| async move { at.durable().await }).await
 }
 
 /// Appends the markers, and resolves when they are on disk, however often it takes.
@@ -141,12 +135,11 @@ pub(super) async fn mark_all(
     producer: ProducerEpoch,
     outcome: Outcome,
 ) -> Result<(), Error> {
-    let mut waits = Waits::new(touched.len());
-    for (number, at) in touched.values().enumerate() {
-        let (core, at) = (Arc::clone(core), Arc::clone(at));
-        waits.set(number, async move { mark(&core, &at, producer, outcome).await });
-    }
-    all(waits).await
+    for_each_touched(touched, |at| {
+        let core = Arc::clone(core);
+        async move { mark(&core, &at, producer, outcome).await }
+    })
+    .await
 }
 
 /// Appends the markers, once in each partition.
@@ -156,15 +149,22 @@ pub(super) async fn mark_all_once(
     producer: ProducerEpoch,
     outcome: Outcome,
 ) -> Result<(), Error> {
-    let mut waits = Waits::new(touched.len());
-    for (number, at) in touched.values().enumerate() {
-        let (marker, lane) = (marker(core, producer, outcome), at.lane.clone());
-        waits.set(number, async move { append_durable(&lane, marker).await.map(drop) });
-    }
-    all(waits).await
+    for_each_touched(touched, |at| {
+        let marker = marker(core, producer, outcome);
+        async move { append_durable(&at.lane, marker).await.map(drop) }
+    })
+    .await
 }
 
-async fn all(mut waits: Waits<Result<(), Error>>) -> Result<(), Error> {
+/// Does the same in all partitions at once, and resolves when it is done in each; with the first error, if any.
+async fn for_each_touched<F>(touched: &AllTouched, work: impl Fn(Arc<Touched>) -> F) -> Result<(), Error>
+where
+    F: Future<Output = Result<(), Error>> + Send + Sync + 'static,
+{
+    let mut waits = Waits::new(touched.len());
+    for (number, at) in touched.values().enumerate() {
+        waits.set(number, work(Arc::clone(at)));
+    }
     let mut outcome = Ok(());
     while !waits.is_empty() {
         let (_, one) = waits.next().await;

@@ -7,13 +7,14 @@ use logmill_record::{Offset, TimestampMs};
 
 use super::admit::{AllTouched, Touched};
 use super::errors::{aborted, fenced};
-use super::record::{Known, Status, StepRecord};
-use super::{Outcome, ProducerEpoch, TouchedId};
+use super::record::{Status, StepRecord, TransactionRecord};
+use super::{Outcome, ProducerEpoch};
 use crate::budget::Budget;
 use crate::error::Error;
 use crate::exec::Turns;
 use crate::group::Held;
-use crate::offsets::{OnTheirWay, Resolved};
+use crate::offsets::{CheckedCommit, PendingCommits};
+use crate::topic::TopicPartition;
 
 /// The last epoch of a producer that a transaction can have: the markers have the one after it, and the next
 /// transaction has another id.
@@ -36,9 +37,9 @@ pub(super) struct Entry {
     /// The epoch of the unit whose owner writes with the producer's epoch.
     pub(super) unit_epoch: i32,
     /// A partition cannot be opened that has to have a marker.
-    pub(super) is_out_of_reach: bool,
+    pub(super) has_unavailable_partition: bool,
     /// Who wrote when the node ended.
-    pub(super) before_start: Option<ProducerEpoch>,
+    pub(super) producer_before_restart: Option<ProducerEpoch>,
     /// One change of it at a time.
     pub(super) turn: Turns,
 }
@@ -69,7 +70,7 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Ongoing {
     pub(super) started_at: TimestampMs,
-    /// Dropped when it ends: its time-out is not wanted any more.
+    /// Dropped when it ends: its timeout is not wanted any more.
     pub(super) alive: Arc<()>,
     pub(super) under_way: Budget,
     pub(super) touched: AllTouched,
@@ -81,16 +82,16 @@ pub(super) struct Ongoing {
 pub(super) struct AddedOffsets {
     /// Where the log of offsets has them.
     pub(super) at: Offset,
-    pub(super) commits: Vec<Resolved>,
+    pub(super) commits: Vec<CheckedCommit>,
     /// Their unit stays with its owner until the transaction has ended.
     pub(super) held: Held,
-    pub(super) _on_their_way: OnTheirWay,
+    pub(super) _pending: PendingCommits,
 }
 
 impl Ongoing {
     /// The partitions that it has touched.
     pub(super) fn partitions(&self) -> Vec<(String, u32)> {
-        let named = |(id, at): (&TouchedId, &Arc<Touched>)| (at.topic.to_string(), id.partition);
+        let named = |(id, at): (&TopicPartition, &Arc<Touched>)| (at.topic.to_string(), id.partition);
         self.touched.iter().map(named).collect()
     }
 }
@@ -126,14 +127,14 @@ impl Entry {
             last: None,
             step: None,
             unit_epoch: 0,
-            is_out_of_reach: false,
-            before_start: None,
+            has_unavailable_partition: false,
+            producer_before_restart: None,
             turn: Turns::new(1, Arc::default()),
         }
     }
 
     /// As it was written.
-    pub(super) fn restored(known: &Known) -> Self {
+    pub(super) fn restored(known: &TransactionRecord) -> Self {
         let timeout = Duration::from_millis(u64::try_from(known.timeout_ms).unwrap_or(0));
         let next = Next { markers: known.producer, next_id: known.next_id };
         let mut entry = Self::new(next.producer(), timeout);
@@ -151,7 +152,7 @@ impl Entry {
 
     /// Whether the end of a transaction lets it go on: it is not in another by now, and nothing else holds it.
     pub(super) fn can_go_on(&self) -> bool {
-        !matches!(self.state, State::Ongoing(_)) && !self.is_out_of_reach
+        !matches!(self.state, State::Ongoing(_)) && !self.has_unavailable_partition
     }
 
     /// Refuses who is not, or no longer, the one who writes under the id.
@@ -163,9 +164,8 @@ impl Entry {
         {
             return Err(aborted(name, why));
         }
-        let is_passed_over =
-            |before: ProducerEpoch| before.id == producer.id && before.epoch <= producer.epoch;
-        if self.before_start.is_some_and(is_passed_over) {
+        let is_fenced = |before: ProducerEpoch| before.id == producer.id && before.epoch <= producer.epoch;
+        if self.producer_before_restart.is_some_and(is_fenced) {
             return Err(aborted(name, RESTARTED));
         }
         Err(fenced(name, producer, self.producer))

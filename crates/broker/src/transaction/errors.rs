@@ -47,7 +47,7 @@ pub(super) fn step_out_of_sequence(sequence: i64, expected: i64) -> Error {
 }
 
 /// What has read something else comes under the number of the last step.
-pub(super) fn is_another_step(sequence: i64) -> Error {
+pub(super) fn step_differs(sequence: i64) -> Error {
     let message = format!(
         "the step {sequence} was committed, with other offsets than this one, which had no effect: a step is sent again \
          as it was; make the next one of what follows on what the group has committed"
@@ -56,7 +56,7 @@ pub(super) fn is_another_step(sequence: i64) -> Error {
     error.with("sequence", sequence).with("expected_sequence", sequence.saturating_add(1))
 }
 
-pub(super) fn is_ending(name: &str) -> Error {
+pub(super) fn already_ending(name: &str) -> Error {
     let message = format!(
         "the transaction of {name:?} is being ended and takes nothing more: wait for the answer, and go on with the \
          epoch that it has"

@@ -11,8 +11,9 @@
 //! * [`entry`]: how each of them stands.
 //! * [`errors`]: what is said where something cannot be.
 //! * [`end`]: the protocol above, for one transaction.
-//! * [`recover`]: what a start finds decided is finished, what it finds undecided is aborted, before anybody reads it.
-//! * [`operations`]: what a client asks for: begin, end, list, abort.
+//! * [`recover`]: what a restart finds decided is finished, and what it finds undecided aborted, before anybody reads.
+//! * [`operations`]: what a client asks for: begin, end, abort.
+//! * [`describe`]: which there are, and how one stands.
 //! * [`step`]: `CommitStep`, a transaction in one call.
 //! * [`record`]: the bytes of the decisions.
 //!
@@ -26,6 +27,7 @@
 
 mod add_offsets;
 mod admit;
+mod describe;
 mod end;
 mod entry;
 mod errors;
@@ -41,17 +43,14 @@ use std::sync::Arc;
 
 pub use add_offsets::AddOffsets;
 pub(crate) use admit::Admitted;
-pub use operations::{
-    DEFAULT_TRANSACTION_TIMEOUT, InitTransactions, ListTransactions, MAX_TRANSACTION_TIMEOUT,
-    TransactionInfo, TransactionPage, TransactionState,
-};
+pub use describe::{ListTransactions, TransactionInfo, TransactionPage, TransactionState};
+pub use operations::{DEFAULT_TRANSACTION_TIMEOUT, InitTransactions, MAX_TRANSACTION_TIMEOUT};
 use parking_lot::Mutex;
-use record::Known;
+use record::TransactionRecord;
 pub(crate) use recover::recover;
 pub use step::{Step, StepAppend, StepCommitted, StepHeader};
 
 use table::Table;
-use uuid::Uuid;
 
 use crate::error::OpenError;
 use crate::internal::InternalLog;
@@ -83,15 +82,8 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// A partition that a transaction has touched. The node's log of offsets has no topic: its UUID is nil.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct TouchedId {
-    pub(crate) topic: Uuid,
-    pub(crate) partition: u32,
-}
-
 /// What was decided last under each transactional id.
-pub(crate) type AllKnown = BTreeMap<Arc<str>, Known>;
+pub(crate) type TransactionRecords = BTreeMap<Arc<str>, TransactionRecord>;
 
 /// The transactions of a broker.
 #[derive(Debug)]
@@ -102,17 +94,17 @@ pub(crate) struct Transactions {
 
 impl Transactions {
     /// What was decided before, read from the node's log. Blocks.
-    pub(crate) fn open(log: InternalLog) -> Result<(Self, AllKnown), OpenError> {
-        let mut known = AllKnown::new();
+    pub(crate) fn open(log: InternalLog) -> Result<(Self, TransactionRecords), OpenError> {
+        let mut records = TransactionRecords::new();
         log.read(&[], |stored| {
             let name: Arc<str> = record::decode_key(stored.key)?.into();
             match stored.value {
-                Some(value) => known.insert(name, record::decode(value)?),
-                None => known.remove(&name),
+                Some(value) => records.insert(name, record::decode(value)?),
+                None => records.remove(&name),
             };
             Ok(())
         })?;
-        let table = Mutex::new(Table::restored(&known));
-        Ok((Self { log, table }, known))
+        let table = Mutex::new(Table::restored(&records));
+        Ok((Self { log, table }, records))
     }
 }

@@ -1,19 +1,18 @@
-//! What clients ask of transactions: to begin, to end, to see which there are, and to abort one.
+//! What clients ask of transactions: to begin, to end, and to abort one.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use logmill_log::env::Work;
-use logmill_record::TimestampMs;
 
 use super::admit::Admitted;
 use super::end::{Ended, batch_about, end, end_in_turn};
-use super::entry::{Entry, Next, State};
-use super::record::{Known, Status, encode_key};
-use super::step::{is_step, step_name};
-use super::table::{Asks, Begun};
-use super::{Outcome, ProducerEpoch, TouchedId, Transactions};
+use super::entry::Next;
+use super::record::{Status, TransactionRecord, encode_key};
+use super::step::step_name;
+use super::table::{Begun, EndRequest};
+use super::{Outcome, ProducerEpoch, Transactions};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
 use crate::context::RequestContext;
@@ -22,11 +21,12 @@ use crate::internal::{append_durable, batch_of};
 use crate::limits::Limit;
 use crate::names::check_transactional_id;
 use crate::produce::Lane;
+use crate::topic::TopicPartition;
 
-/// The time-out of a transaction unless another is asked for, which is Kafka's: a minute.
+/// The timeout of a transaction unless another is asked for, which is Kafka's: a minute.
 pub const DEFAULT_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The longest time-out of a transaction, which is Kafka's: a quarter of an hour.
+/// The longest timeout of a transaction, which is Kafka's: a quarter of an hour.
 pub const MAX_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// Who wants to write transactions.
@@ -39,66 +39,12 @@ pub struct InitTransactions {
 }
 
 impl InitTransactions {
-    /// With a time-out of a minute.
+    /// With a timeout of a minute.
     #[must_use]
     pub fn new(transactional_id: impl Into<String>) -> Self {
         Self { transactional_id: transactional_id.into(), timeout: DEFAULT_TRANSACTION_TIMEOUT }
     }
 }
-
-/// How a transactional id stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TransactionInfo {
-    /// Its name.
-    pub transactional_id: String,
-    /// Who writes under it.
-    pub producer: ProducerEpoch,
-    /// What is going on.
-    pub state: TransactionState,
-    /// After how long a transaction of it is aborted.
-    pub timeout: Duration,
-    /// When the transaction that is going on began.
-    pub started_at: Option<TimestampMs>,
-    /// The partitions that it has touched so far, in order.
-    pub partitions: Vec<(String, u32)>,
-    /// How the last one ended, if any did since the node knows.
-    pub last: Option<Outcome>,
-}
-
-/// What is going on under a transactional id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TransactionState {
-    /// No transaction.
-    Empty,
-    /// One that takes records.
-    Ongoing,
-    /// One that is being committed, or aborted.
-    Ending(Outcome),
-}
-
-/// Which transactional ids to list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListTransactions {
-    /// At most so many; 0 means 1,000, which is also the most.
-    pub page_size: usize,
-    /// The last page's `next_page_token`, or empty for the first page.
-    pub page_token: String,
-    /// Only those under which a transaction is going on.
-    pub ongoing_only: bool,
-}
-
-/// A page of transactional ids.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TransactionPage {
-    /// In order of their names.
-    pub transactions: Vec<TransactionInfo>,
-    /// Where the next page starts; empty at the end.
-    pub next_page_token: String,
-}
-
-const MAX_PAGE: usize = 1_000;
 
 impl Broker {
     /// Makes the caller the one who writes under a transactional id. Who wrote before is fenced, and the transaction
@@ -107,8 +53,8 @@ impl Broker {
     /// Records sent with the producer's id and epoch, as [`Payload::InTransaction`](crate::Payload::InTransaction) or
     /// in batches that say so, make a transaction, from the first on until [`end_transaction`](Broker::end_transaction)
     /// answers with the epoch of the next. Sequences begin at 0 in each partition with each epoch. A transaction that
-    /// is not ended in time is aborted by the node. So is one that a start of the node finds undecided, and whoever wrote
-    /// before it begins again: it is told [`TransactionAborted`](crate::Reason::TransactionAborted).
+    /// is not ended in time is aborted by the node. So is one that a restart of the node finds undecided, and whoever
+    /// wrote before it begins again: it is told [`TransactionAborted`](crate::Reason::TransactionAborted).
     ///
     /// # Errors
     /// [`RequestInvalid`](crate::Reason::RequestInvalid), [`LimitExceeded`](crate::Reason::LimitExceeded) for too many
@@ -167,14 +113,14 @@ impl Broker {
     /// Ends the transaction of a producer: all of its records become visible to those who read what is committed, or
     /// none ever does. They are when the answer comes, which says who writes the next transaction. Asked again with the
     /// same producer and outcome, because the answer was lost on its way, it answers again who writes the next one, which
-    /// after a start of the node is another. Without a transaction nothing is written, and the epoch moves.
+    /// after a restart of the node is another. Without a transaction nothing is written, and the epoch moves.
     ///
     /// It goes on when the future is dropped.
     ///
     /// # Errors
     /// [`TransactionNotFound`](crate::Reason::TransactionNotFound); [`ProducerFenced`](crate::Reason::ProducerFenced);
     /// [`TransactionEnding`](crate::Reason::TransactionEnding); [`TransactionAborted`](crate::Reason::TransactionAborted)
-    /// where the node had to abort what was to be committed: because of its time-out, or because records that were
+    /// where the node had to abort what was to be committed: because of its timeout, or because records that were
     /// acknowledged as [`Written`](crate::Acks::Written) are lost. After
     /// [`OutcomeUnknown`](crate::Reason::OutcomeUnknown), which comes when the node stops meanwhile, ask again when it
     /// is back.
@@ -186,7 +132,7 @@ impl Broker {
         outcome: Outcome,
     ) -> impl Future<Output = Result<ProducerEpoch, Error>> + Send + 'static + use<> {
         let operation = Operation::WriteTransactions { transactional_id };
-        let ended = self.end(context, &operation, transactional_id, Asks::Producer(producer), outcome);
+        let ended = self.end(context, &operation, transactional_id, EndRequest::Producer(producer), outcome);
         async move { ended.await.map(|ended| ended.next) }
     }
 
@@ -201,8 +147,8 @@ impl Broker {
         transactional_id: &str,
     ) -> impl Future<Output = Result<bool, Error>> + Send + 'static + use<> {
         let operation = Operation::AbortTransaction { transactional_id };
-        let asks = Asks::Node("an operator has asked for it".to_owned());
-        let ended = self.end(context, &operation, transactional_id, asks, Outcome::Abort);
+        let request = EndRequest::Node("an operator has asked for it".to_owned());
+        let ended = self.end(context, &operation, transactional_id, request, Outcome::Abort);
         async move { ended.await.map(|ended| ended.was_open) }
     }
 
@@ -211,49 +157,16 @@ impl Broker {
         context: &RequestContext,
         operation: &Operation<'_>,
         transactional_id: &str,
-        asks: Asks,
+        request: EndRequest,
         outcome: Outcome,
     ) -> impl Future<Output = Result<Ended, Error>> + Send + 'static + use<> {
         let core = self.core();
         let allowed = authorize(context, operation).and_then(|()| core.check_open());
         let ended = allowed.map(|()| {
-            let end = end(Arc::clone(core), transactional_id.into(), asks, outcome);
+            let end = end(Arc::clone(core), transactional_id.into(), request, outcome);
             core.carry_on("the end of a transaction", end)
         });
         async move { ended?.await }
-    }
-
-    /// Lists transactional ids in order of their names, a page at a time. Those of steps are not among them.
-    ///
-    /// # Errors
-    /// [`NodeClosing`](crate::Reason::NodeClosing).
-    pub fn list_transactions(
-        &self,
-        context: &RequestContext,
-        request: ListTransactions,
-    ) -> impl Future<Output = Result<TransactionPage, Error>> + Send + 'static + use<> {
-        let page = authorize(context, &Operation::ListTransactions)
-            .and_then(|()| self.core().check_open())
-            .map(|()| self.core().transactions.page(request));
-        std::future::ready(page)
-    }
-
-    /// Describes a transactional id.
-    ///
-    /// # Errors
-    /// [`TransactionNotFound`](crate::Reason::TransactionNotFound).
-    pub fn describe_transaction(
-        &self,
-        context: &RequestContext,
-        transactional_id: &str,
-    ) -> impl Future<Output = Result<TransactionInfo, Error>> + Send + 'static + use<> {
-        let info = authorize(context, &Operation::DescribeTransaction { transactional_id })
-            .and_then(|()| self.core().check_open())
-            .and_then(|()| {
-                let table = self.core().transactions.table.lock();
-                table.get(transactional_id).map(|entry| info(transactional_id, entry))
-            });
-        std::future::ready(info)
     }
 }
 
@@ -280,27 +193,26 @@ async fn begin(core: Arc<Core>, name: Arc<str>, timeout: Duration) -> Result<Pro
     let _turn = turn.take().await;
     let taken = take_over(&core, &name, timeout).await;
     if taken.is_err() {
-        core.transactions.table.lock().forget_unborn(&name);
+        core.transactions.table.lock().remove_if_never_initialized(&name);
     }
     taken
 }
 
 async fn take_over(core: &Arc<Core>, name: &Arc<str>, timeout: Duration) -> Result<ProducerEpoch, Error> {
-    let asks = Asks::Node("another instance has begun under its transactional id".to_owned());
+    let request = EndRequest::Node("another instance has begun under its transactional id".to_owned());
     let producer = loop {
-        end_in_turn(core, name, &asks, Outcome::Abort).await?;
+        end_in_turn(core, name, &request, Outcome::Abort).await?;
         let now = core.config.env.clock.now();
-        if let Some(producer) = core.transactions.table.lock().shut(name, now)? {
+        if let Some(producer) = core.transactions.table.lock().block_writers(name, now)? {
             break producer;
         }
     };
     // Whoever has that epoch, and has written nothing yet, is fenced too.
     let next = Next::after(producer, || core.fresh_producer_id());
     let now = core.config.env.clock.now();
-    let known = Known {
+    let known = TransactionRecord {
         producer: next.markers,
         next_id: next.next_id,
-        previous_id: None,
         timeout_ms: i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX),
         status: Status::Empty,
         touched: Vec::new(),
@@ -344,7 +256,7 @@ impl Transactions {
         &self,
         core: &Arc<Core>,
         producer: ProducerEpoch,
-        at: TouchedId,
+        at: TopicPartition,
         lane: &Lane,
     ) -> Result<Admitted, Error> {
         let now = core.config.env.clock.now();
@@ -353,22 +265,6 @@ impl Transactions {
             abort_in_time(core, begun);
         }
         Ok(admitted)
-    }
-
-    fn page(&self, request: ListTransactions) -> TransactionPage {
-        let ListTransactions { page_size, page_token, ongoing_only } = request;
-        let size = if page_size == 0 { MAX_PAGE } else { page_size.min(MAX_PAGE) };
-        let after = Some(page_token.as_str()).filter(|token| !token.is_empty());
-        let table = self.table.lock();
-        let shown = table.after(after).filter(|(name, entry)| {
-            let ongoing = !matches!(entry.state, State::Empty);
-            !is_step(name) && entry.producer.epoch >= 0 && (ongoing || !ongoing_only)
-        });
-        let mut transactions: Vec<_> = shown.map(|(name, entry)| info(name, entry)).take(size + 1).collect();
-        let more = transactions.len() > size;
-        transactions.truncate(size);
-        let last = transactions.last().map(|last| last.transactional_id.clone());
-        TransactionPage { transactions, next_page_token: last.filter(|_| more).unwrap_or_default() }
     }
 }
 
@@ -380,30 +276,9 @@ fn abort_in_time(core: &Arc<Core>, begun: Begun) {
     let still = Arc::downgrade(&alive);
     let task = move || {
         let (Some(core), true) = (weak.upgrade(), still.strong_count() > 0) else { return };
-        let asks = Asks::TimedOut(producer, timeout);
-        let end = end(Arc::clone(&core), name, asks, Outcome::Abort);
+        let request = EndRequest::TimedOut(producer, timeout);
+        let end = end(Arc::clone(&core), name, request, Outcome::Abort);
         drop(core.carry_on("the end of a transaction", end));
     };
     core.config.env.scheduler.spawn_after_if_wanted(Work::Wake, timeout, wanted, Box::new(task));
-}
-
-fn info(name: &str, entry: &Entry) -> TransactionInfo {
-    let (state, started_at, partitions) = match &entry.state {
-        State::Empty => (TransactionState::Empty, None, Vec::new()),
-        State::Ongoing(ongoing) => {
-            (TransactionState::Ongoing, Some(ongoing.started_at), ongoing.partitions())
-        }
-        State::Ending { outcome, started_at } => {
-            (TransactionState::Ending(*outcome), Some(*started_at), Vec::new())
-        }
-    };
-    TransactionInfo {
-        transactional_id: name.to_owned(),
-        producer: entry.producer,
-        state,
-        timeout: entry.timeout,
-        started_at,
-        partitions,
-        last: entry.last.as_ref().map(|last| last.outcome),
-    }
 }

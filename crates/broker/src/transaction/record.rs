@@ -5,14 +5,7 @@
 //! version 0,
 //! [`TransactionLogValue`](https://github.com/apache/kafka/blob/trunk/transaction-coordinator/src/main/resources/common/message/TransactionLogValue.json)
 //! version 1), so that a listener for Kafka's clients can go by the same records. What Kafka has no field for are
-//! tagged fields of its own, from 4096 on:
-//!
-//! | tag | what |
-//! |---|---|
-//! | 0, 1 | Kafka's: the producer id before, and the one after the transaction |
-//! | 4096 | the UUID of each topic, in the order of the topics of `TransactionPartitions` |
-//! | 4098 | the last offset that the transaction wrote to each partition, in the order in which they are named; −1 for none |
-//! | 4097 | of a step: group and unit (`STRING`), epoch of the unit (`INT32`), sequence of the step (`INT64`), and how many appends (`INT32`): topic (`STRING`), partition (`INT32`), first and last offset, time (`INT64` each) |
+//! tagged fields of its own, from 4096 on. Bytes: `docs/formats.md`, *The log of decisions: `internal/transactions`*.
 //!
 //! A transaction that is going on is not written: one that is not decided when the node starts is aborted. The
 //! node's log of offsets counts as partition 0 of a topic `__offsets` without a UUID.
@@ -22,12 +15,12 @@ use logmill_record::{Offset, TimestampMs};
 use uuid::Uuid;
 
 use super::step::StepAppend;
-use super::{Outcome, ProducerEpoch, TouchedId};
+use super::{Outcome, ProducerEpoch};
 use crate::internal::codec::{DecodeError, Reader, Writer};
+use crate::topic::TopicPartition;
 
 const KEY_VERSION: i16 = 0;
 const VERSION: i16 = 1;
-const TAG_PREVIOUS: u32 = 0;
 const TAG_NEXT: u32 = 1;
 const TAG_TOPIC_IDS: u32 = 4096;
 const TAG_STEP: u32 = 4097;
@@ -46,13 +39,11 @@ pub(crate) enum Status {
 
 /// What is known of a transactional id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Known {
+pub(crate) struct TransactionRecord {
     /// Of a decision, the one that its markers have.
     pub(crate) producer: ProducerEpoch,
     /// The id that comes after this transaction, once the epochs of this one are used up.
     pub(crate) next_id: Option<i64>,
-    /// The id that was used up by the transaction before.
-    pub(crate) previous_id: Option<i64>,
     pub(crate) timeout_ms: i32,
     pub(crate) status: Status,
     /// What a decision is about.
@@ -67,8 +58,8 @@ pub(crate) struct Known {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TouchedName {
     pub(crate) topic: String,
-    pub(crate) id: TouchedId,
-    /// The last of its records there. By it a start knows them from those of the transaction after it.
+    pub(crate) id: TopicPartition,
+    /// The last of its records there. By it a restart knows them from those of the transaction after it.
     pub(crate) last: Option<Offset>,
 }
 
@@ -80,7 +71,7 @@ pub(crate) struct StepRecord {
     pub(crate) unit_epoch: i32,
     pub(crate) sequence: i64,
     /// A checksum of how far it has read: what comes under its number and has read something else is another.
-    pub(crate) read: u32,
+    pub(crate) input_checksum: u32,
     pub(crate) appended: Vec<StepAppend>,
 }
 
@@ -122,7 +113,7 @@ impl Status {
     }
 }
 
-pub(crate) fn encode(known: &Known) -> Bytes {
+pub(crate) fn encode(known: &TransactionRecord) -> Bytes {
     let mut out = Writer::default();
     out.i16(VERSION);
     out.i64(known.producer.id);
@@ -145,9 +136,7 @@ pub(crate) fn encode(known: &Known) -> Bytes {
     out.i64(known.updated_at.get());
     out.i64(known.started_at.get());
     let mut tagged = Vec::new();
-    for (tag, id) in [(TAG_PREVIOUS, known.previous_id), (TAG_NEXT, known.next_id)] {
-        tagged.extend(id.map(|id| (tag, Bytes::copy_from_slice(&id.to_be_bytes()))));
-    }
+    tagged.extend(known.next_id.map(|id| (TAG_NEXT, Bytes::copy_from_slice(&id.to_be_bytes()))));
     if !topics.is_empty() {
         let mut ids = Writer::default();
         topics.iter().for_each(|((_, id), _)| ids.uuid(*id));
@@ -190,7 +179,7 @@ fn encode_step(step: &StepRecord) -> Bytes {
         out.i64(signed(append.last_offset));
         out.i64(append.appended_at.get());
     }
-    out.i32(step.read.cast_signed());
+    out.i32(step.input_checksum.cast_signed());
     out.finish()
 }
 
@@ -198,7 +187,7 @@ fn signed(offset: Offset) -> i64 {
     i64::try_from(offset.get()).expect("an offset has 63 bits")
 }
 
-pub(crate) fn decode(value: &[u8]) -> Result<Known, DecodeError> {
+pub(crate) fn decode(value: &[u8]) -> Result<TransactionRecord, DecodeError> {
     let mut value = Reader::new(value);
     let version = value.version(VERSION)?;
     if version != VERSION {
@@ -208,7 +197,7 @@ pub(crate) fn decode(value: &[u8]) -> Result<Known, DecodeError> {
     if producer.id < 0 || producer.epoch < 0 {
         return Err(DecodeError::Value { what: "producer", value: producer.id });
     }
-    let timeout_ms = value.i32("time-out")?;
+    let timeout_ms = value.i32("timeout")?;
     let status = Status::of(value.i8("status")?)?;
     let mut topics = Vec::new();
     for _ in 0..value.compact_len("topics")? {
@@ -216,12 +205,11 @@ pub(crate) fn decode(value: &[u8]) -> Result<Known, DecodeError> {
     }
     let updated_at = TimestampMs(value.i64("time of the update")?);
     let started_at = TimestampMs(value.i64("time of the start")?);
-    let (mut previous_id, mut next_id, mut step) = (None, None, None);
+    let (mut next_id, mut step) = (None, None);
     let (mut ids, mut last_offsets) = (Vec::new(), Vec::new());
     let partitions: usize = topics.iter().map(|(_, partitions)| partitions.len()).sum();
     value.tagged(|tag, mut field| {
         match tag {
-            TAG_PREVIOUS => previous_id = Some(field.i64("previous producer id")?),
             TAG_NEXT => next_id = Some(field.i64("next producer id")?),
             TAG_TOPIC_IDS => {
                 for _ in 0..topics.len() {
@@ -244,11 +232,11 @@ pub(crate) fn decode(value: &[u8]) -> Result<Known, DecodeError> {
         return Err(DecodeError::Short("ids of the topics, and last offsets"));
     }
     let named = topics.into_iter().zip(ids).flat_map(|((topic, partitions), id)| {
-        partitions.into_iter().map(move |partition| (topic.clone(), TouchedId { topic: id, partition }))
+        partitions.into_iter().map(move |partition| (topic.clone(), TopicPartition { topic: id, partition }))
     });
     let touched =
         named.zip(last_offsets).map(|((topic, id), last)| TouchedName { topic, id, last }).collect();
-    Ok(Known { producer, next_id, previous_id, timeout_ms, status, touched, updated_at, started_at, step })
+    Ok(TransactionRecord { producer, next_id, timeout_ms, status, touched, updated_at, started_at, step })
 }
 
 fn decode_topic(value: &mut Reader<'_>) -> Result<(String, Vec<u32>), DecodeError> {
@@ -274,8 +262,8 @@ fn decode_step(field: &mut Reader<'_>) -> Result<StepRecord, DecodeError> {
             appended_at: TimestampMs(field.i64("time of the append")?),
         });
     }
-    let read = field.i32("checksum of what was read")?.cast_unsigned();
-    Ok(StepRecord { group, unit, unit_epoch, sequence, read, appended })
+    let input_checksum = field.i32("checksum of what was read")?.cast_unsigned();
+    Ok(StepRecord { group, unit, unit_epoch, sequence, input_checksum, appended })
 }
 
 fn offset(field: &mut Reader<'_>, what: &'static str) -> Result<Offset, DecodeError> {
@@ -288,16 +276,15 @@ mod tests {
 
     const ID: Uuid = Uuid::from_u128(0x0011_2233_4455_6677_8899_AABB_CCDD_EEFF);
 
-    fn committed() -> Known {
+    fn committed() -> TransactionRecord {
         let touched = |topic: &str, id, partition, last| TouchedName {
             topic: topic.into(),
-            id: TouchedId { topic: id, partition },
+            id: TopicPartition { topic: id, partition },
             last,
         };
-        Known {
+        TransactionRecord {
             producer: ProducerEpoch { id: 4711, epoch: 3 },
             next_id: None,
-            previous_id: None,
             timeout_ms: 60_000,
             status: Status::Decided(Outcome::Commit),
             touched: vec![
@@ -311,7 +298,7 @@ mod tests {
         }
     }
 
-    fn step() -> Known {
+    fn step() -> TransactionRecord {
         let append = StepAppend {
             topic: "out".into(),
             partition: 1,
@@ -324,10 +311,10 @@ mod tests {
             unit: "u".into(),
             unit_epoch: 7,
             sequence: 8,
-            read: 0x89AB_CDEF,
+            input_checksum: 0x89AB_CDEF,
             appended: vec![append],
         };
-        Known { next_id: Some(5), previous_id: Some(6), step: Some(step), ..committed() }
+        TransactionRecord { next_id: Some(5), step: Some(step), ..committed() }
     }
 
     /// The formats as they are on disks: they change with a version and a migration, never like this.
@@ -354,10 +341,10 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         for status in [Status::Empty, Status::Decided(Outcome::Abort), Status::Complete(Outcome::Commit)] {
-            let known = Known { status, ..step() };
+            let known = TransactionRecord { status, ..step() };
             assert_eq!(decode(&encode(&known)), Ok(known));
         }
-        let empty = Known { status: Status::Empty, touched: Vec::new(), ..committed() };
+        let empty = TransactionRecord { status: Status::Empty, touched: Vec::new(), ..committed() };
         assert_eq!(decode(&encode(&empty)), Ok(empty));
         assert_eq!(decode_key(&encode_key("pay")), Ok("pay".into()));
     }

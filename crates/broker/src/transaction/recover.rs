@@ -1,4 +1,4 @@
-//! A start finishes what was decided, and aborts what was not, before anybody reads it.
+//! A restart finishes what was decided, and aborts what was not, before anybody reads it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,18 +10,19 @@ use logmill_record::Batch;
 use super::admit::{AllTouched, Touched};
 use super::end::{batch_about, mark_all, mark_all_once};
 use super::entry::{Last, Next, RESTARTED};
-use super::record::{Known, Status};
+use super::record::{Status, TransactionRecord};
 use super::step::is_step;
-use super::{AllKnown, Outcome, ProducerEpoch, TouchedId};
+use super::{Outcome, ProducerEpoch, TransactionRecords};
 use crate::broker::Core;
 use crate::error::Error;
 use crate::internal::{OFFSETS_ID, append_durable};
 use crate::produce::Lane;
+use crate::topic::TopicPartition;
 
 /// A transaction that no marker has ended in a partition.
 #[derive(Debug)]
 struct Open {
-    id: TouchedId,
+    id: TopicPartition,
     lane: Lane,
     transaction: OpenTransaction,
 }
@@ -30,7 +31,7 @@ struct Open {
 #[derive(Debug)]
 struct Unfinished<'a> {
     /// Whose it is; `None` for a producer that no transactional id has.
-    of: Option<(&'a Arc<str>, &'a Known)>,
+    of: Option<(&'a Arc<str>, &'a TransactionRecord)>,
     /// Who wrote it.
     producer: ProducerEpoch,
     /// How it was decided, if it was.
@@ -42,12 +43,12 @@ struct Unfinished<'a> {
 /// their markers that can; where a disk fails it is tried again in the background, and the transactional id takes
 /// nothing meanwhile. Of the node's log of offsets those are returned that are not committed, for who reads it before
 /// they have their markers.
-pub(crate) fn recover(core: &Arc<Core>, known: &AllKnown) -> Vec<OpenTransaction> {
-    core.transactions.table.lock().pass_over_all(|| core.fresh_producer_id());
+pub(crate) fn recover(core: &Arc<Core>, records: &TransactionRecords) -> Vec<OpenTransaction> {
+    core.transactions.table.lock().fence_all(|| core.fresh_producer_id());
     let mut all: BTreeMap<(i64, i16, bool), Unfinished<'_>> = BTreeMap::new();
     let mut undone = Vec::new();
     for open in open_transactions(core) {
-        let unfinished = Unfinished::of(&open, known);
+        let unfinished = Unfinished::of(&open, records);
         if open.id == OFFSETS_ID && unfinished.decided != Some(Outcome::Commit) {
             undone.push(open.transaction);
         }
@@ -59,10 +60,10 @@ pub(crate) fn recover(core: &Arc<Core>, known: &AllKnown) -> Vec<OpenTransaction
     for unfinished in all.into_values() {
         unfinished.finish(core);
     }
-    for (name, known) in known {
-        if let (Status::Decided(outcome), true) = (known.status, is_out_of_reach(core, known)) {
+    for (name, known) in records {
+        if let (Status::Decided(outcome), true) = (known.status, has_unavailable_partition(core, known)) {
             tracing::error!(transactional_id = %name, "a transaction was {outcome}, and one of its partitions cannot be opened");
-            core.transactions.table.lock().set_out_of_reach(name, outcome, known.started_at);
+            core.transactions.table.lock().set_unavailable_partition(name, outcome, known.started_at);
         }
     }
     undone
@@ -74,10 +75,10 @@ fn open_transactions(core: &Core) -> Vec<Open> {
     for topic in core.catalog.all() {
         let named = (0..).zip(&topic.partitions);
         lanes.extend(named.filter_map(|(partition, of)| {
-            Some((TouchedId { topic: topic.id, partition }, of.lane().ok()?.clone()))
+            Some((TopicPartition { topic: topic.id, partition }, of.lane().ok()?.clone()))
         }));
     }
-    let open = |(id, lane): (TouchedId, Lane)| {
+    let open = |(id, lane): (TopicPartition, Lane)| {
         let open = lane.log().open_transactions();
         open.into_iter().map(move |transaction| Open { id, lane: lane.clone(), transaction })
     };
@@ -85,7 +86,7 @@ fn open_transactions(core: &Core) -> Vec<Open> {
 }
 
 /// Whether a partition that a decision names is there, and cannot be written.
-fn is_out_of_reach(core: &Core, known: &Known) -> bool {
+fn has_unavailable_partition(core: &Core, known: &TransactionRecord) -> bool {
     let mut topics = known.touched.iter().filter(|touched| touched.id != OFFSETS_ID);
     topics.any(|touched| {
         let topic = core.catalog.topic(&touched.topic).ok().filter(|topic| topic.id == touched.id.topic);
@@ -95,10 +96,12 @@ fn is_out_of_reach(core: &Core, known: &Known) -> bool {
 
 impl<'a> Unfinished<'a> {
     /// To which transaction an open one belongs.
-    fn of(open: &Open, known: &'a AllKnown) -> Self {
+    fn of(open: &Open, records: &'a TransactionRecords) -> Self {
         let OpenTransaction { producer_id, producer_epoch, .. } = open.transaction;
-        let is_of = |known: &Known| known.producer.id == producer_id || known.next_id == Some(producer_id);
-        let of = known.iter().find(|(_, known)| is_of(known));
+        let is_of = |known: &TransactionRecord| {
+            known.producer.id == producer_id || known.next_id == Some(producer_id)
+        };
+        let of = records.iter().find(|(_, known)| is_of(known));
         let decided = of.and_then(|(_, known)| match known.status {
             Status::Decided(outcome) if decides(known, open) => Some(outcome),
             _ => None,
@@ -135,10 +138,11 @@ impl<'a> Unfinished<'a> {
             partitions = self.touched.len(),
             "a transaction that the last run left is {outcome}"
         );
-        // As long as a partition that cannot be opened has no marker nothing is said, and a later start finds the
+        // As long as a partition that cannot be opened has no marker nothing is said, and a later restart finds the
         // decision.
-        let of = self.of.filter(|(_, known)| self.decided.is_none() || !is_out_of_reach(core, known));
-        let ending = Ended {
+        let of =
+            self.of.filter(|(_, known)| self.decided.is_none() || !has_unavailable_partition(core, known));
+        let recovered = Recovered {
             name: of.map(|(name, _)| Arc::clone(name)),
             known: of.and_then(|(_, known)| self.record(known, next, outcome)),
             last: Last {
@@ -150,23 +154,23 @@ impl<'a> Unfinished<'a> {
         };
         let scheduler = &*core.config.env.scheduler;
         let marked = block_on(scheduler, mark_all_once(core, &self.touched, next.markers, outcome));
-        let done = marked.and_then(|()| block_on(scheduler, ending.note_once(core)));
+        let done = marked.and_then(|()| block_on(scheduler, recovered.note_once(core)));
         let Err(error) = done else { return };
         tracing::warn!(%error, "the end of a transaction is tried again");
-        if let (Some(name), Some((_, known))) = (&ending.name, self.of) {
+        if let (Some(name), Some((_, known))) = (&recovered.name, self.of) {
             core.transactions.table.lock().set_ending(name, outcome, known.started_at);
         }
         let (again, touched) = (Arc::clone(core), self.touched);
         drop(core.carry_on("the end of a transaction", async move {
-            mark_all(&again, &touched, ending.next.markers, outcome).await?;
-            ending.note(&again).await
+            mark_all(&again, &touched, recovered.next.markers, outcome).await?;
+            recovered.note(&again).await
         }));
     }
 
     /// What is to be written of it; nothing where that would say nothing new.
-    fn record(&self, known: &Known, next: Next, outcome: Outcome) -> Option<Known> {
+    fn record(&self, known: &TransactionRecord, next: Next, outcome: Outcome) -> Option<TransactionRecord> {
         let says_something = self.decided.is_some() || self.is_newest();
-        says_something.then(|| Known {
+        says_something.then(|| TransactionRecord {
             producer: next.markers,
             next_id: next.next_id,
             status: Status::Complete(outcome),
@@ -178,14 +182,14 @@ impl<'a> Unfinished<'a> {
 
 /// A transaction whose markers are on disk.
 #[derive(Debug)]
-struct Ended {
+struct Recovered {
     name: Option<Arc<str>>,
-    known: Option<Known>,
+    known: Option<TransactionRecord>,
     last: Last,
     next: Next,
 }
 
-impl Ended {
+impl Recovered {
     /// Writes that it has ended, however often it takes, and lets its transactional id go on.
     async fn note(&self, core: &Core) -> Result<(), Error> {
         if let Some(batch) = self.batch() {
@@ -195,7 +199,7 @@ impl Ended {
         Ok(())
     }
 
-    /// The same, tried once: a start does not wait for a disk that fails.
+    /// The same, tried once: a restart does not wait for a disk that fails.
     async fn note_once(&self, core: &Core) -> Result<(), Error> {
         if let Some(batch) = self.batch() {
             append_durable(core.transactions.log.lane(), batch).await?;
@@ -220,7 +224,7 @@ impl Ended {
 }
 
 /// Whether what is open in a partition is what the decision is about, and not what came after it.
-fn decides(known: &Known, open: &Open) -> bool {
+fn decides(known: &TransactionRecord, open: &Open) -> bool {
     let here = known.touched.iter().find(|touched| touched.id == open.id);
     here.and_then(|touched| touched.last).is_some_and(|last| open.transaction.first_offset <= last)
 }

@@ -11,31 +11,23 @@
 //! lost on its way, it has no effect and the same answer. Something else under the same number is refused: who has made
 //! another step of more than it had read the first time would take the answer of that for its own, and lose the rest.
 
+mod commit;
+
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::Arc;
 
-use logmill_log::env::Work;
 use logmill_record::{Offset, TimestampMs};
 
-use super::admit::{Admitted, AllTouched, Touched, next_of, offsets_batch};
-use super::end::{Decision, all_durable};
-use super::entry::Next;
-use super::record::StepRecord;
-use super::table::{Ending, StepCheck};
-use super::{Outcome, ProducerEpoch, TouchedId};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
-use crate::budget::{Budget, Permit};
+use crate::budget::Permit;
 use crate::catalog::TopicState;
 use crate::context::RequestContext;
 use crate::error::{Error, shorten};
-use crate::exec::Receiver;
-use crate::group::Held;
-use crate::internal::{OFFSETS_ID, written};
 use crate::limits::Limit;
-use crate::offsets::{OffsetToCommit, OnTheirWay, Resolved};
-use crate::produce::{Answer, Lane, Load, Payload, StepPart, step_parts};
+use crate::offsets::OffsetToCommit;
+use crate::produce::{Lane, Payload, StepPart, step_parts};
+use crate::topic::TopicPartition;
 
 /// What a step is, and all that it touches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +80,7 @@ pub struct Step {
     core: Arc<Core>,
     header: StepHeader,
     topics: BTreeMap<String, Arc<TopicState>>,
-    parts: BTreeMap<TouchedId, Part>,
+    parts: BTreeMap<TopicPartition, Part>,
     bytes: u64,
     /// What has come takes so much in memory.
     held: usize,
@@ -111,6 +103,51 @@ impl Broker {
     /// [`RequestInvalid`](crate::Reason::RequestInvalid), [`TopicNotFound`](crate::Reason::TopicNotFound),
     /// [`GroupNotFound`](crate::Reason::GroupNotFound), [`StaleAssignment`](crate::Reason::StaleAssignment) of a unit
     /// that is another's now, and [`LimitExceeded`](crate::Reason::LimitExceeded) where there is no room for its bytes.
+    ///
+    /// ```
+    /// use logmill_broker::{
+    ///     Broker, Config, CreateTopic, GroupEvent, JoinGroup, OffsetToCommit, Payload, ProduceRecord, RequestContext,
+    ///     StepHeader,
+    /// };
+    /// use logmill_log::env::block_on;
+    /// use logmill_record::Offset;
+    /// # use logmill_broker::{Acks, Produce};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let config = Config::new(dir.path());
+    /// let scheduler = config.env.scheduler.clone();
+    /// let broker = Broker::open(config)?;
+    /// let context = RequestContext::embedded();
+    /// block_on(&*scheduler, async {
+    ///     broker.create_topic(&context, CreateTopic::new("readings")).await?;
+    ///     broker.create_topic(&context, CreateTopic::new("alarms")).await?;
+    /// #   let record = ProduceRecord { value: Some("21.5".into()), ..ProduceRecord::default() };
+    /// #   let payload = Payload::Records(vec![record]);
+    /// #   let (topic, acks) = ("readings".into(), Acks::Durable);
+    /// #   broker.produce(&context, Produce { topic, partition: Some(0), payload, acks, sent_at: None }).await?;
+    ///     let mut member = broker.join_group(&context, JoinGroup::topics("alarms", ["readings"]))?;
+    ///     let GroupEvent::Assigned(mine) = member.next().await else { panic!("it is alone") };
+    ///
+    ///     // ... reads one record, and makes another of it:
+    ///     let alarm = ProduceRecord { value: Some("too hot".into()), ..ProduceRecord::default() };
+    ///     let header = StepHeader {
+    ///         group: "alarms".into(),
+    ///         unit: mine.unit,
+    ///         unit_epoch: mine.epoch,
+    ///         sequence: mine.last_step.map_or(0, |last| last + 1),
+    ///         offsets: vec![OffsetToCommit::new("readings", 0, Offset(1))],
+    ///         topics: vec!["alarms".into()],
+    ///         total_bytes: "too hot".len() as u64,
+    ///     };
+    ///     let mut step = broker.begin_step(&context, header)?;
+    ///     step.append("alarms", Some(0), Payload::Records(vec![alarm]))?;
+    ///     let committed = step.commit().await?;
+    ///     assert_eq!(committed.appended[0].first_offset, Offset(0));
+    ///     Ok::<(), logmill_broker::Error>(())
+    /// })?;
+    /// broker.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn begin_step(&self, context: &RequestContext, header: StepHeader) -> Result<Step, Error> {
         let core = self.core();
         core.check_open()?;
@@ -138,7 +175,7 @@ impl Broker {
 
 impl StepHeader {
     /// A checksum of how far it has read; of one that has read nothing, of how much it appends.
-    pub(super) fn read(&self) -> u32 {
+    pub(super) fn input_checksum(&self) -> u32 {
         let mut read: Vec<_> =
             self.offsets.iter().map(|it| (&*it.topic, it.partition, it.offset.get())).collect();
         read.sort_unstable();
@@ -193,7 +230,7 @@ impl Step {
         }
         self.hold(payload.size_bytes())?;
         for (partition, part) in step_parts(&self.core, &state, partition, payload)? {
-            let id = TouchedId { topic: state.id, partition };
+            let id = TopicPartition { topic: state.id, partition };
             let lane = state.partition(partition)?.lane()?;
             let new = || Part { lane: lane.clone(), parts: Vec::new() };
             self.parts.entry(id).or_insert_with(new).parts.push(part);
@@ -216,51 +253,6 @@ impl Step {
             .steps
             .refusal(&doing, "send it again when earlier steps have been answered, or make several of it"))
     }
-
-    /// Commits the step: all of it, or nothing. It goes on when the future is dropped.
-    ///
-    /// # Errors
-    /// [`RequestInvalid`](crate::Reason::RequestInvalid) for fewer bytes than its header says, and for offsets outside
-    /// the unit; [`OffsetOutOfRange`](crate::Reason::OffsetOutOfRange) for one past the end of its partition;
-    /// [`StaleAssignment`](crate::Reason::StaleAssignment) of a unit that is another's now;
-    /// [`UnitUndeclared`](crate::Reason::UnitUndeclared) of a named one that no member has declared since the start;
-    /// [`StepOutOfSequence`](crate::Reason::StepOutOfSequence); those of [`Broker::produce`]. It has no effect then.
-    /// After [`OutcomeUnknown`](crate::Reason::OutcomeUnknown), which comes when the node stops meanwhile, the same
-    /// step is sent again when it is back.
-    pub fn commit(self) -> impl Future<Output = Result<StepCommitted, Error>> + Send + 'static + use<> {
-        let (total_bytes, bytes) = (self.header.total_bytes, self.bytes);
-        let whole = if bytes == total_bytes {
-            Ok(())
-        } else {
-            let rule = "what follows the header has fewer bytes than that";
-            Err(Error::field("total_bytes", total_bytes, rule).with("bytes", bytes))
-        };
-        let committed = whole.and_then(|()| self.core.check_open()).map(|()| {
-            let core = Arc::clone(&self.core);
-            core.carry_on_with(Work::Append, "a step", self.run())
-        });
-        async move { committed?.await }
-    }
-
-    async fn run(self) -> Result<StepCommitted, Error> {
-        let Self { core, mut header, parts, room: _room, .. } = self;
-        let name: Arc<str> = step_name(&header.group, &header.unit).into();
-        let turn = core.transactions.table.lock().step_turn(&name);
-        let _turn = turn.take().await;
-        let held = core.groups.hold(&core, &header.group, &header.unit, header.unit_epoch)?;
-        let checked = {
-            let mut table = core.transactions.table.lock();
-            table.check_step(&name, &header, || core.fresh_producer_id())?
-        };
-        let producer = match checked {
-            StepCheck::Repeated(appended) => return Ok(StepCommitted { appended, duplicate: true }),
-            StepCheck::Fresh(producer) => producer,
-        };
-        let read = header.read();
-        let offsets = core.offsets.resolve(&core, &held, std::mem::take(&mut header.offsets))?;
-        let run = Run { core, name, header, read, producer, _held: held };
-        run.commit(parts, offsets).await
-    }
 }
 
 /// Under what name the steps of a unit are known among transactional ids, which have no control characters.
@@ -271,156 +263,4 @@ pub(super) fn step_name(group: &str, unit: &str) -> String {
 /// Whether a name is that of a unit's steps.
 pub(super) fn is_step(name: &str) -> bool {
     name.contains('\0')
-}
-
-/// A step that is being written.
-struct Run {
-    core: Arc<Core>,
-    name: Arc<str>,
-    header: StepHeader,
-    /// See [`StepRecord`].
-    read: u32,
-    producer: ProducerEpoch,
-    _held: Held,
-}
-
-/// What has been written, or is on its way.
-#[derive(Default)]
-struct Written {
-    touched: AllTouched,
-    /// Under way, by partition.
-    answers: Vec<(TouchedId, Lane, Receiver<Answer>)>,
-    /// Its offsets, until they count or never will.
-    offsets: Option<OnTheirWay>,
-}
-
-impl Run {
-    async fn commit(
-        self,
-        parts: BTreeMap<TouchedId, Part>,
-        offsets: Vec<Resolved>,
-    ) -> Result<StepCommitted, Error> {
-        let under_way = Budget::unbounded();
-        let started_at = self.core.config.env.clock.now();
-        let mut written = Written::default();
-        let pushed = self.push(parts, &offsets, &under_way, &mut written);
-        let _offsets = written.offsets.take();
-        let (touched, answered) = written.answered(pushed).await;
-        let outcome = match answered {
-            Ok(appends) => all_durable(&touched).await.map(|()| appends),
-            Err(error) => Err(error),
-        };
-        let ending = Ending { producer: self.producer, started_at, touched, ..Ending::of_step(under_way) };
-        let (mut appended, failed) = match outcome {
-            Ok(appended) => (appended, None),
-            Err(error) => (BTreeMap::new(), Some(error)),
-        };
-        let offsets_at = appended.remove(&OFFSETS_ID).map(|append| append.first_offset);
-        let appended: Vec<StepAppend> = appended.into_values().collect();
-        let record = match &failed {
-            None => Some(self.record(&appended)),
-            // What is remembered is the step before.
-            Some(_) => self.core.transactions.table.lock().get(&self.name)?.step.clone(),
-        };
-        let outcome = if failed.is_some() { Outcome::Abort } else { Outcome::Commit };
-        let next = Next { markers: self.producer, next_id: None };
-        let decision = Decision { outcome, next, step: record.clone() };
-        let ended = decision.carry_out(&self.core, &self.name, &ending).await;
-        if ended.is_err() {
-            // It may be decided, and has partitions without a marker: a start ends it, and until then no step comes after.
-            self.core.transactions.table.lock().set_ending(&self.name, outcome, started_at);
-        }
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        ended.map_err(|error| not_known(&self.header, &error))?;
-        if let Some(at) = offsets_at {
-            self.core.offsets.apply(at, Some(self.header.unit_epoch), offsets);
-        }
-        self.core.transactions.table.lock().step_ended(&self.name, record);
-        Ok(StepCommitted { appended, duplicate: false })
-    }
-
-    /// Hands everything to its partitions.
-    fn push(
-        &self,
-        parts: BTreeMap<TouchedId, Part>,
-        offsets: &[Resolved],
-        under_way: &Budget,
-        written: &mut Written,
-    ) -> Result<(), Error> {
-        let now = self.core.config.env.clock.now();
-        for (id, Part { lane, parts }) in parts {
-            let load = Load::Step(next_of(&lane, self.producer), parts, now);
-            let admitted = Some(written.admit(id, &lane, under_way)?);
-            let answer = lane.push(load, None, admitted, &self.core.queued)?;
-            written.answers.push((id, lane, answer));
-        }
-        if !offsets.is_empty() {
-            let lane = self.core.offsets.lane().clone();
-            let batch = offsets_batch(&lane, self.producer, offsets, now);
-            let admitted = Some(written.admit(OFFSETS_ID, &lane, under_way)?);
-            let unit_epoch = self.header.unit_epoch;
-            let (answer, on_their_way) = self.core.offsets.push(unit_epoch, offsets, batch, admitted)?;
-            written.answers.push((OFFSETS_ID, lane, answer));
-            written.offsets = Some(on_their_way);
-        }
-        Ok(())
-    }
-
-    fn record(&self, appended: &[StepAppend]) -> StepRecord {
-        let StepHeader { group, unit, unit_epoch, sequence, .. } = &self.header;
-        StepRecord {
-            group: group.clone(),
-            unit: unit.clone(),
-            unit_epoch: *unit_epoch,
-            sequence: *sequence,
-            read: self.read,
-            appended: appended.to_vec(),
-        }
-    }
-}
-
-impl Written {
-    fn admit(&mut self, id: TouchedId, lane: &Lane, under_way: &Budget) -> Result<Admitted, Error> {
-        let touched = Touched::new(Arc::clone(&lane.name().topic), lane.clone());
-        self.touched.insert(id, Arc::clone(&touched));
-        let under_way = under_way.take(1).ok_or_else(|| Error::fault("a step"))?;
-        Ok(Admitted { touched, _under_way: under_way })
-    }
-
-    /// Waits until everything is written, or has failed; and where it is, by partition, unless something has failed.
-    async fn answered(
-        self,
-        pushed: Result<(), Error>,
-    ) -> (AllTouched, Result<BTreeMap<TouchedId, StepAppend>, Error>) {
-        let mut outcome = pushed.map(|()| BTreeMap::new());
-        for (id, lane, answer) in self.answers {
-            match (written(&lane, answer).await, &mut outcome) {
-                (Ok(at), Ok(appends)) => {
-                    let append = StepAppend {
-                        topic: lane.name().topic.to_string(),
-                        partition: id.partition,
-                        first_offset: at.first_offset,
-                        last_offset: at.last_offset,
-                        appended_at: at.appended_at,
-                    };
-                    appends.insert(id, append);
-                }
-                (Err(error), Ok(_)) => outcome = Err(error),
-                (_, Err(_)) => {}
-            }
-        }
-        (self.touched, outcome)
-    }
-}
-
-/// The node closes before the step has ended.
-fn not_known(header: &StepHeader, error: &Error) -> Error {
-    let message = format!(
-        "the node stops, and whether step {} of unit {:?} is committed is decided by what is on disk when it starts \
-         again: send it again then ({error})",
-        header.sequence, header.unit
-    );
-    Error::new(crate::error::Reason::OutcomeUnknown, message).because(error.clone())
 }

@@ -9,14 +9,15 @@ use logmill_record::TimestampMs;
 
 use super::admit::{Admitted, AllTouched, Touched};
 use super::entry::{AddedOffsets, Entry, Last, Next, Ongoing, State};
-use super::errors::{is_another_step, is_ending, not_found, step_out_of_sequence, unknown_producer};
+use super::errors::{already_ending, not_found, step_differs, step_out_of_sequence, unknown_producer};
 use super::record::{StepRecord, TouchedName};
 use super::step::{StepAppend, StepHeader, is_step, step_name};
-use super::{AllKnown, Outcome, ProducerEpoch, TouchedId};
+use super::{Outcome, ProducerEpoch, TransactionRecords};
 use crate::budget::Budget;
 use crate::error::Error;
 use crate::exec::Turns;
 use crate::produce::Lane;
+use crate::topic::TopicPartition;
 
 #[cfg(test)]
 mod tests;
@@ -43,7 +44,7 @@ pub(super) struct Ending {
 
 /// Who asks for a transaction to be ended.
 #[derive(Clone, Debug)]
-pub(super) enum Asks {
+pub(super) enum EndRequest {
     /// Its producer.
     Producer(ProducerEpoch),
     /// The node, or an operator: whoever writes it, for this reason.
@@ -71,9 +72,9 @@ pub(super) enum ToEnd {
 
 impl Table {
     /// As it was written.
-    pub(super) fn restored(known: &AllKnown) -> Self {
+    pub(super) fn restored(records: &TransactionRecords) -> Self {
         let mut table = Self::default();
-        for (name, known) in known {
+        for (name, known) in records {
             table.insert(Arc::clone(name), Entry::restored(known));
         }
         table
@@ -82,12 +83,12 @@ impl Table {
     /// Nobody goes on where the last run of the node ended: of what was acknowledged as written a power cut may have
     /// taken all that there was in some partition, so that nothing there says that a transaction was open. Its producer
     /// would commit the rest. Nothing is written: who is not told of a new id before the next start never is.
-    pub(super) fn pass_over_all(&mut self, mut fresh: impl FnMut() -> i64) {
+    pub(super) fn fence_all(&mut self, mut fresh: impl FnMut() -> i64) {
         for (name, entry) in self.by_name.iter_mut().filter(|(name, _)| !is_step(name)) {
             let new = ProducerEpoch { id: fresh(), epoch: 0 };
             let before = std::mem::replace(&mut entry.producer, new);
             // By its old id it is known still, to be told why.
-            entry.before_start = Some(before);
+            entry.producer_before_restart = Some(before);
             self.by_producer.insert(new.id, Arc::clone(name));
         }
     }
@@ -147,12 +148,12 @@ impl Table {
         let StepHeader { unit_epoch, sequence, .. } = *header;
         let entry = self.get_mut(name)?;
         if matches!(entry.state, State::Ending { .. }) {
-            return Err(is_ending(name));
+            return Err(already_ending(name));
         }
         let last = entry.step.as_ref();
         if let Some(step) = last.filter(|step| (step.sequence, step.unit_epoch) == (sequence, unit_epoch)) {
-            if step.read != header.read() {
-                return Err(is_another_step(sequence));
+            if step.input_checksum != header.input_checksum() {
+                return Err(step_differs(sequence));
             }
             return Ok(StepCheck::Repeated(step.appended.clone()));
         }
@@ -179,7 +180,7 @@ impl Table {
     /// Refuses what is decided and has not ended everywhere.
     pub(super) fn check_ended(&self, name: &str) -> Result<(), Error> {
         match self.get(name)?.state {
-            State::Ending { .. } => Err(is_ending(name)),
+            State::Ending { .. } => Err(already_ending(name)),
             _ => Ok(()),
         }
     }
@@ -204,11 +205,11 @@ impl Table {
     }
 
     /// Takes a part of a transaction that is going on, or of one that begins with it; then its liveness too, for
-    /// its time-out.
+    /// its timeout.
     pub(super) fn admit(
         &mut self,
         producer: ProducerEpoch,
-        at: TouchedId,
+        at: TopicPartition,
         lane: &Lane,
         now: TimestampMs,
     ) -> Result<(Admitted, Option<Begun>), Error> {
@@ -229,7 +230,7 @@ impl Table {
             begun = Some(Begun { name: Arc::clone(&name), producer, alive, timeout });
             entry.state = State::Ongoing(ongoing);
         }
-        let State::Ongoing(ongoing) = &mut entry.state else { return Err(is_ending(&name)) };
+        let State::Ongoing(ongoing) = &mut entry.state else { return Err(already_ending(&name)) };
         let new = || Touched::new(Arc::clone(&lane.name().topic), lane.clone());
         let touched = Arc::clone(ongoing.touched.entry(at).or_insert_with(new));
         let under_way = ongoing.under_way.take(1).ok_or_else(|| Error::fault("a transaction"))?;
@@ -243,7 +244,7 @@ impl Table {
                 ongoing.offsets.push(added);
                 Ok(())
             }
-            State::Empty | State::Ending { .. } => Err(is_ending(name)),
+            State::Empty | State::Ending { .. } => Err(already_ending(name)),
         }
     }
 
@@ -268,25 +269,25 @@ impl Table {
 
     /// Begins to end the transaction of an id: from here on it takes nothing. Where there is none, whoever asks is told
     /// another epoch all the same, so that the same request cannot end the next one if it comes again, late. That is
-    /// written nowhere: no epoch is valid after a start. `fresh` is an id that nobody has.
+    /// written nowhere: no epoch is valid after a restart. `fresh` is an id that nobody has.
     pub(super) fn begin_end(
         &mut self,
         name: &str,
-        asks: &Asks,
+        request: &EndRequest,
         outcome: Outcome,
         fresh: impl FnOnce() -> i64,
     ) -> Result<ToEnd, Error> {
         let entry = self.get_mut(name)?;
-        let why = match asks {
-            Asks::Node(why) => Some(why.clone()),
+        let why = match request {
+            EndRequest::Node(why) => Some(why.clone()),
             // It has ended, and another goes on.
-            Asks::TimedOut(producer, _) if *producer != entry.producer => {
+            EndRequest::TimedOut(producer, _) if *producer != entry.producer => {
                 return Ok(ToEnd::Nothing(entry.producer));
             }
-            Asks::TimedOut(_, timeout) => {
-                Some(format!("it was not ended within its time-out of {} ms", timeout.as_millis()))
+            EndRequest::TimedOut(_, timeout) => {
+                Some(format!("it was not ended within its timeout of {} ms", timeout.as_millis()))
             }
-            Asks::Producer(producer) => {
+            EndRequest::Producer(producer) => {
                 // The answer was lost on its way, so the same is asked again.
                 let again = |last: &&Last| {
                     last.producer == *producer && last.outcome == outcome && last.why.is_none()
@@ -299,7 +300,7 @@ impl Table {
             }
         };
         match std::mem::replace(&mut entry.state, State::Empty) {
-            State::Empty if matches!(asks, Asks::Producer(_)) => {
+            State::Empty if matches!(request, EndRequest::Producer(_)) => {
                 let next = Next::after(entry.producer, fresh).producer();
                 let before = std::mem::replace(&mut entry.producer, next);
                 entry.last = Some(Last { producer: before, outcome, why: None });
@@ -315,19 +316,19 @@ impl Table {
             }
             ending @ State::Ending { .. } => {
                 entry.state = ending;
-                Err(is_ending(name))
+                Err(already_ending(name))
             }
         }
     }
 
     /// The transaction has ended, and `next` writes the one after it.
     pub(super) fn ended(&mut self, name: &str, last: Last, next: ProducerEpoch) {
-        // What a start found may end late, in the background.
+        // What a restart found may end late, in the background.
         let entry = self.by_name.get_mut(name).filter(|entry| entry.can_go_on());
         let Some(entry) = entry else { return };
         let before = std::mem::replace(&mut entry.producer, next);
         (entry.state, entry.last) = (State::Empty, Some(last));
-        entry.before_start = None;
+        entry.producer_before_restart = None;
         self.replace_producer(name, before, next);
     }
 
@@ -338,7 +339,7 @@ impl Table {
         }
     }
 
-    /// What a start has found: a transaction that is decided, and has partitions without a marker.
+    /// What a restart has found: a transaction that is decided, and has partitions without a marker.
     pub(super) fn set_ending(&mut self, name: &str, outcome: Outcome, started_at: TimestampMs) {
         if let Some(entry) = self.by_name.get_mut(name) {
             entry.state = State::Ending { outcome, started_at };
@@ -347,7 +348,11 @@ impl Table {
 
     /// Another is about to write under the id: until it [has begun](Table::begun) nobody else's records are taken, which
     /// would else be a part of its first transaction. `None` if one has begun since the last was ended.
-    pub(super) fn shut(&mut self, name: &str, now: TimestampMs) -> Result<Option<ProducerEpoch>, Error> {
+    pub(super) fn block_writers(
+        &mut self,
+        name: &str,
+        now: TimestampMs,
+    ) -> Result<Option<ProducerEpoch>, Error> {
         let entry = self.get_mut(name)?;
         match entry.state {
             State::Empty => {
@@ -355,7 +360,7 @@ impl Table {
                 Ok(Some(entry.producer))
             }
             State::Ongoing(_) => Ok(None),
-            State::Ending { .. } => Err(is_ending(name)),
+            State::Ending { .. } => Err(already_ending(name)),
         }
     }
 
@@ -366,27 +371,32 @@ impl Table {
         }
     }
 
-    /// A partition of what was decided under the id cannot be opened: until a start can, the decision stays, and nothing
-    /// more is taken.
-    pub(super) fn set_out_of_reach(&mut self, name: &str, outcome: Outcome, started_at: TimestampMs) {
+    /// A partition of what was decided under the id cannot be opened: until a restart can, the decision stays, and
+    /// nothing more is taken.
+    pub(super) fn set_unavailable_partition(
+        &mut self,
+        name: &str,
+        outcome: Outcome,
+        started_at: TimestampMs,
+    ) {
         self.set_ending(name, outcome, started_at);
         if let Some(entry) = self.by_name.get_mut(name) {
-            entry.is_out_of_reach = true;
+            entry.has_unavailable_partition = true;
         }
     }
 
-    /// Another producer writes under the id, with this time-out.
+    /// Another producer writes under the id, with this timeout.
     pub(super) fn begun(&mut self, name: &str, producer: ProducerEpoch, timeout: Duration) {
         let Some(entry) = self.by_name.get_mut(name) else { return };
         let before = std::mem::replace(&mut entry.producer, producer);
         (entry.state, entry.timeout) = (State::Empty, timeout);
         // Whoever wrote the last one is not told who writes now.
-        (entry.last, entry.before_start) = (None, None);
+        (entry.last, entry.producer_before_restart) = (None, None);
         self.replace_producer(name, before, producer);
     }
 
     /// The id was never given out: its first record could not be written.
-    pub(super) fn forget_unborn(&mut self, name: &str) {
+    pub(super) fn remove_if_never_initialized(&mut self, name: &str) {
         if self.by_name.get(name).is_some_and(|entry| entry.producer.epoch < 0)
             && let Some(entry) = self.by_name.remove(name)
         {
@@ -421,7 +431,7 @@ pub(super) struct Begun {
 
 /// The partitions as the decision names them.
 pub(super) fn names(touched: &AllTouched) -> Vec<TouchedName> {
-    let name = |(id, at): (&TouchedId, &Arc<Touched>)| TouchedName {
+    let name = |(id, at): (&TopicPartition, &Arc<Touched>)| TouchedName {
         topic: at.topic.to_string(),
         id: *id,
         last: at.last(),

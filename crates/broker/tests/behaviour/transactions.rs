@@ -198,7 +198,7 @@ fn a_transaction_that_nobody_ends_is_aborted_in_time_and_its_producer_is_told() 
     assert_eq!(read(&node)[0], ["outside"]);
     for told in [writer.send(0, "late").unwrap_err(), writer.end(Outcome::Commit).unwrap_err()] {
         assert_eq!(told.reason(), Reason::TransactionAborted);
-        assert!(told.message().contains("time-out of 60000 ms"), "{told}");
+        assert!(told.message().contains("timeout of 60000 ms"), "{told}");
     }
     let mut again = Writer::begin(&node, "shop").unwrap();
     again.send(0, "again").unwrap();

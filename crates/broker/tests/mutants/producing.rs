@@ -57,7 +57,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "preceding-failed-not-seen-in-a-group",
         breaks: "a failure in a group does not hold back what is behind it in the same group",
-        file: "broker/src/produce/lane/group.rs",
+        file: "broker/src/produce/lane/append_group.rs",
         find: "for ready in self.admit(vec![ready], &serving) {",
         replace: "for ready in [ready] {",
         caught_by: Catcher::new(
@@ -98,7 +98,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "offset-of-another-record",
         breaks: "the second batch of a group is answered with an offset of the first",
-        file: "broker/src/produce/lane/group.rs",
+        file: "broker/src/produce/lane/append_group.rs",
         find: "            first_offset = next;",
         replace: "            first_offset = last_offset;",
         caught_by: SIMULATION,

@@ -36,7 +36,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "txn-step-decided-before-its-records-are-on-disk",
         breaks: "a step is committed, and a failed sync takes records of it that were written",
-        file: "broker/src/transaction/step.rs",
+        file: "broker/src/transaction/step/commit.rs",
         find: "Ok(appends) => all_durable(&touched).await.map(|()| appends),",
         replace: "Ok(appends) => Ok(appends),",
         caught_by: GROUPS,
@@ -84,7 +84,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "txn-goes-on-after-a-start",
         breaks: "a producer goes on in a transaction of which a power cut took what was acknowledged as written",
         file: "broker/src/transaction/recover.rs",
-        find: "    core.transactions.table.lock().pass_over_all(|| core.fresh_producer_id());\n",
+        find: "    core.transactions.table.lock().fence_all(|| core.fresh_producer_id());\n",
         replace: "",
         caught_by: GROUPS,
     },
@@ -100,7 +100,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "txn-recovery-forgets-a-partition",
         breaks: "a decision is complete for a start that could not open one of its partitions",
         file: "broker/src/transaction/recover.rs",
-        find: "self.of.filter(|(_, known)| self.decided.is_none() || !is_out_of_reach(core, known));",
+        find: "self.of.filter(|(_, known)| self.decided.is_none() || !has_unavailable_partition(core, known));",
         replace: "self.of;",
         caught_by: MANY_GROUPS,
     },
@@ -108,8 +108,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "txn-take-over-tells-the-new-epoch",
         breaks: "whoever was taken over asks again how its last transaction ended, and is told who writes now",
         file: "broker/src/transaction/table.rs",
-        find: "(entry.last, entry.before_start) = (None, None);",
-        replace: "entry.before_start = None;",
+        find: "(entry.last, entry.producer_before_restart) = (None, None);",
+        replace: "entry.producer_before_restart = None;",
         caught_by: Catcher::new(
             "behaviour",
             "transactions::who_begins_anew_fences_who_wrote_before_and_aborts_what_it_left",
@@ -139,10 +139,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "group-assigned-before-persisted",
         breaks: "a unit is a member's, and a power cut takes that: its epoch is given out once more",
-        file: "broker/src/group/cell.rs",
+        file: "broker/src/group/coordinator.rs",
         find: "            let written = written.await;
             if let Err(error) = &written {",
-        replace: "            cell.tell(&again, |state, now| {
+        replace: "            coordinator.update(&again, |state, now| {
                 rows.iter().for_each(|row| state.machine.persisted(now, &row.unit, row.epoch));
             });
             let written = written.await;
@@ -152,7 +152,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "group-does-not-settle",
         breaks: "a unit is another's while its former owner's commit is on its way",
-        file: "broker/src/group/cell.rs",
+        file: "broker/src/group/coordinator.rs",
         find: "            let _ = under_way.empty().await;",
         replace: "            drop(under_way);",
         caught_by: GROUPS,
@@ -185,8 +185,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "group-stale-epoch-accepted",
         breaks: "whoever has lost a unit commits, and makes steps",
         file: "broker/src/group/hold.rs",
-        find: "state.machine.check(None, &id, UnitEpoch(epoch)).map_err(",
-        replace: "state.machine.check(None, &id, UnitEpoch(epoch)).or_else(|_| Ok::<_, Stale>(())).map_err(",
+        find: "state.machine.check(None, &id, AssignmentEpoch(epoch)).map_err(",
+        replace: "state.machine.check(None, &id, AssignmentEpoch(epoch)).or_else(|_| Ok::<_, Stale>(())).map_err(",
         caught_by: GROUPS,
     },
     Mutant {
@@ -212,7 +212,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         breaks: "an operator is told that a deletion failed, members are told where the group was, and a start forgets it",
         file: "broker/src/offsets/rewrite.rs",
         find: "                Err(_) => {
-                    core.offsets.say_again(&core, changes.into_iter().map(|(key, _)| key).collect()).await;
+                    let keys = changes.into_iter().map(|(key, _)| key).collect();
+                    core.offsets.write_current(&core, keys).await;
                 }",
         replace: "                Err(_) => (),",
         caught_by: Catcher::new(
@@ -231,9 +232,9 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "group-reset-unseen-by-who-joins",
         breaks: "whoever joins while a group is reset goes on where it was, and takes the group there again",
-        file: "broker/src/group/cell.rs",
-        find: "            again.offsets.rewritten(&cell.name).await;",
-        replace: "            drop(again.offsets.rewritten(&cell.name));",
+        file: "broker/src/group/coordinator.rs",
+        find: "            again.offsets.rewritten(&coordinator.name).await;",
+        replace: "            drop(again.offsets.rewritten(&coordinator.name));",
         caught_by: Catcher::new(
             "behaviour",
             "groups::who_joins_while_a_group_is_reset_goes_on_where_the_reset_says",
@@ -267,7 +268,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "step-of-other-content-passes-for-the-last",
         breaks: "who makes another step of more under the number of one that was committed loses the rest",
         file: "broker/src/transaction/table.rs",
-        find: "if step.read != header.read() {",
+        find: "if step.input_checksum != header.input_checksum() {",
         replace: "if false {",
         caught_by: Catcher::new(
             "behaviour",
@@ -286,7 +287,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "step-after-one-without-markers",
         breaks: "a step comes after one that was decided and could not be marked, and its markers end both",
-        file: "broker/src/transaction/step.rs",
+        file: "broker/src/transaction/step/commit.rs",
         find: "        if ended.is_err() {",
         replace: "        if ended.is_err() && false {",
         caught_by: MANY_GROUPS,

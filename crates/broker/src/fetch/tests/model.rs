@@ -59,7 +59,7 @@ impl Model {
         self.records.extend(values.iter().map(|value| (of, value.clone())));
     }
 
-    /// A start has aborted what was not decided, of one producer after the other.
+    /// A restart has aborted what was not decided, of one producer after the other.
     fn started_again(&mut self) {
         for id in 0..PRODUCERS {
             if let Some((_, open @ Some(_))) = self.producers.get_mut(&id)

@@ -103,7 +103,7 @@ impl Held {
 
 /// One hand-over: a unit of the class from the member before to this one.
 #[derive(Clone, Copy)]
-struct Step {
+struct HandOver {
     from: usize,
     class: usize,
 }
@@ -154,8 +154,8 @@ impl Balance<'_> {
         let mut givers: Vec<usize> = (0..self.load.len()).filter(|m| self.load[*m] >= least + 2).collect();
         givers.sort_by_cached_key(|member| (Reverse(self.load[*member]), self.cost(*member)));
         for giver in givers {
-            if let Some((steps, to)) = self.chain(giver, least) {
-                return self.hand_over(giver, &steps, to).is_some();
+            if let Some((reached_by, to)) = self.chain(giver, least) {
+                return self.hand_over(giver, &reached_by, to).is_some();
             }
         }
         false
@@ -163,26 +163,26 @@ impl Balance<'_> {
 
     /// The shortest chain to a member with at least two units less: to the one with the least of those as near, which is
     /// no less than `least`. How each member is reached, and which one is the last.
-    fn chain(&self, giver: usize, least: usize) -> Option<(Vec<Option<Step>>, usize)> {
-        let mut steps: Vec<Option<Step>> = vec![None; self.load.len()];
+    fn chain(&self, giver: usize, least: usize) -> Option<(Vec<Option<HandOver>>, usize)> {
+        let mut reached_by: Vec<Option<HandOver>> = vec![None; self.load.len()];
         let mut nearest = vec![giver];
         while !nearest.is_empty() {
             let mut next = Vec::new();
             for (from, class) in self.cheapest_first(&nearest) {
                 for to in self.classes[class].eligible.iter().copied() {
-                    if !self.takers[to] || to == giver || steps[to].is_some() {
+                    if !self.takers[to] || to == giver || reached_by[to].is_some() {
                         continue;
                     }
-                    steps[to] = Some(Step { from, class });
+                    reached_by[to] = Some(HandOver { from, class });
                     if self.load[to] == least {
-                        return Some((steps, to));
+                        return Some((reached_by, to));
                     }
                     next.push(to);
                 }
             }
             let fewest = next.iter().copied().min_by_key(|member| self.load[*member]);
             if let Some(to) = fewest.filter(|to| self.load[*to] + 2 <= self.load[giver]) {
-                return Some((steps, to));
+                return Some((reached_by, to));
             }
             nearest = next;
         }
@@ -206,9 +206,9 @@ impl Balance<'_> {
 
     /// From the end of the chain to its beginning, so that nobody gives on what it has just got. `None` if the chain
     /// has a gap.
-    fn hand_over(&mut self, giver: usize, steps: &[Option<Step>], mut to: usize) -> Option<()> {
+    fn hand_over(&mut self, giver: usize, reached_by: &[Option<HandOver>], mut to: usize) -> Option<()> {
         while to != giver {
-            let Step { from, class } = steps[to]?;
+            let HandOver { from, class } = reached_by[to]?;
             let held = self.held[from].get_mut(&class)?;
             let unit = held.take(to)?;
             if held.is_empty() {

@@ -9,9 +9,10 @@ use uuid::Uuid;
 use super::Group;
 use super::action::{Action, LostWhy};
 use super::deadlines::Due;
-use super::names::{TopicPartition, UnitEpoch, UnitId};
+use super::names::{AssignmentEpoch, UnitId};
 use super::topics::{Topic, TopicChange};
 use super::unit::{Stage, Unit};
+use crate::topic::TopicPartition;
 
 impl Group {
     /// The catalog has changed. Units of a topic that is gone are lost at once. What nobody subscribes to is passed
@@ -43,7 +44,7 @@ impl Group {
         }
         for partition in 0..topic.partitions {
             let id = UnitId::Partition(TopicPartition { topic: topic.id, partition });
-            self.units.entry(id).or_insert_with(|| Unit::new(UnitEpoch::NONE, Stage::Free));
+            self.units.entry(id).or_insert_with(|| Unit::new(AssignmentEpoch::NONE, Stage::Free));
         }
     }
 
@@ -93,7 +94,7 @@ impl Group {
         }
         for (name, partitions) in units {
             let unit = self.units.entry(UnitId::Named(name));
-            let unit = unit.or_insert_with(|| Unit::new(UnitEpoch::NONE, Stage::Free));
+            let unit = unit.or_insert_with(|| Unit::new(AssignmentEpoch::NONE, Stage::Free));
             unit.declared.get_or_insert_with(|| partitions.into());
         }
     }

@@ -6,7 +6,7 @@ use super::Group;
 use super::action::Action;
 use super::deadlines::Due;
 use super::join::NotMember;
-use super::names::{MemberStream, UnitEpoch, UnitId};
+use super::names::{AssignmentEpoch, MemberStream, UnitId};
 use super::unit::Stage;
 
 /// So long after an assignment could not be persisted it is tried again.
@@ -19,7 +19,7 @@ impl Group {
         now: Duration,
         from: &MemberStream,
         id: &UnitId,
-        epoch: UnitEpoch,
+        epoch: AssignmentEpoch,
     ) -> Result<(), NotMember> {
         self.heartbeat(now, from)?;
         let Some(unit) = self.units.get_mut(id).filter(|unit| unit.epoch == epoch) else { return Ok(()) };
@@ -46,7 +46,7 @@ impl Group {
     }
 
     /// Nothing is left of what owners of the unit did up to this epoch.
-    pub(crate) fn settled(&mut self, now: Duration, id: &UnitId, epoch: UnitEpoch) {
+    pub(crate) fn settled(&mut self, now: Duration, id: &UnitId, epoch: AssignmentEpoch) {
         let Some(unit) = self.units.get_mut(id) else { return };
         if unit.stage == Stage::Settling && unit.epoch == epoch {
             unit.stage = Stage::Free;
@@ -56,7 +56,7 @@ impl Group {
 
     /// What was to be persisted in this epoch is on disk, and a restart will find it. If its member has gone, or the
     /// unit belongs elsewhere by now, nobody hears of it.
-    pub(crate) fn persisted(&mut self, now: Duration, id: &UnitId, epoch: UnitEpoch) {
+    pub(crate) fn persisted(&mut self, now: Duration, id: &UnitId, epoch: AssignmentEpoch) {
         let Some(unit) = self.units.get_mut(id).filter(|unit| unit.epoch == epoch) else { return };
         let Stage::Persisting(member) = &unit.stage else { return };
         let member = member.clone();
@@ -74,7 +74,7 @@ impl Group {
     }
 
     /// What was to be persisted in this epoch may not be on disk. It is not used, and the next is tried in a second.
-    pub(crate) fn persist_failed(&mut self, now: Duration, id: &UnitId, epoch: UnitEpoch) {
+    pub(crate) fn persist_failed(&mut self, now: Duration, id: &UnitId, epoch: AssignmentEpoch) {
         let Some(unit) = self.units.get_mut(id).filter(|unit| unit.epoch == epoch) else { return };
         if matches!(unit.stage, Stage::Persisting(_)) {
             unit.stage = Stage::Delayed;

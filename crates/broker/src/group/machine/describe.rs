@@ -2,7 +2,7 @@
 
 use super::Group;
 use super::member::{Member, Presence};
-use super::names::{InstanceId, Kind, MemberId, UnitEpoch, UnitId};
+use super::names::{AssignmentEpoch, InstanceId, Kind, MemberId, UnitId};
 use super::unit::{Stage, Unit};
 
 /// A group, whole.
@@ -39,7 +39,7 @@ pub(crate) struct MemberDescription {
 pub(crate) struct UnitDescription {
     pub(crate) unit: UnitId,
     /// The owner's; of a unit without one, the last that was meant for an assignment, or none.
-    pub(crate) epoch: UnitEpoch,
+    pub(crate) epoch: AssignmentEpoch,
     pub(crate) status: UnitStatus,
     /// The member that it is on its way to.
     pub(crate) next: Option<MemberId>,
@@ -50,7 +50,7 @@ pub(crate) enum UnitStatus {
     Owned,
     /// Owned, while the next one warms up.
     WarmingUp,
-    /// Owned, until the owner confirms or its rebalance time-out passes.
+    /// Owned, until the owner confirms or its rebalance timeout passes.
     Revoking,
     /// What an owner left is being ended.
     Settling,

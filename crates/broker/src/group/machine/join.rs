@@ -9,20 +9,19 @@ use super::Group;
 use super::action::{Action, CloseWhy};
 use super::deadlines::Due;
 use super::member::{Member, Presence, Wants};
-use super::names::{
-    ConnectionId, InstanceId, Kind, MemberId, MemberStream, TopicPartition, UnitEpoch, UnitId,
-};
+use super::names::{AssignmentEpoch, ConnectionId, InstanceId, Kind, MemberId, MemberStream, UnitId};
 use super::topics::Topic;
 use super::unit::Stage;
+use crate::topic::TopicPartition;
 
-/// A member that comes, or comes again.
+/// A member that joins, or rejoins.
 #[derive(Clone, Debug)]
 pub(crate) struct Join {
     pub(crate) member: MemberId,
     pub(crate) connection: ConnectionId,
     pub(crate) instance: Option<InstanceId>,
     pub(crate) interest: Interest,
-    /// How long it keeps its units without a sign of life.
+    /// How long it keeps its units without a heartbeat.
     pub(crate) session_timeout: Duration,
     /// How long it may take to confirm a revoke.
     pub(crate) rebalance_timeout: Duration,
@@ -60,7 +59,7 @@ impl Interest {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Joined {
     /// The units that it owns, by name. Those that it is to give up are among them; the revoke follows as an action.
-    pub(crate) held: Vec<(UnitId, UnitEpoch)>,
+    pub(crate) held: Vec<(UnitId, AssignmentEpoch)>,
 }
 
 /// Why somebody may not join. Nothing has changed then.
@@ -91,7 +90,7 @@ impl fmt::Display for NotMember {
 }
 
 impl Group {
-    /// A member comes, comes again on another stream, or wants something else.
+    /// A member joins, rejoins on another stream, or wants something else.
     ///
     /// * A member that is known keeps what it owns, in the same epochs. Its former stream is closed.
     /// * One that brings the instance id of another takes over all that one had, and no other unit moves for it. The
@@ -116,7 +115,7 @@ impl Group {
         Ok(Joined { held: self.held_by(&member) })
     }
 
-    /// A sign of life, which begins the session anew. Everything else that comes from a member is one too.
+    /// A heartbeat, which begins the session anew. Everything else that comes from a member is one too.
     pub(crate) fn heartbeat(&mut self, now: Duration, from: &MemberStream) -> Result<(), NotMember> {
         let member = self.speaker(from)?;
         let until = now.saturating_add(member.session_timeout);
@@ -133,7 +132,7 @@ impl Group {
     }
 
     /// The stream has ended without a word. The member keeps its units until its session ends, and gets no other; that
-    /// a stream was lost is no sign of life. Nothing happens if the member has come on another stream already.
+    /// a stream was lost is no heartbeat. Nothing happens if the member has come on another stream already.
     pub(crate) fn lost(&mut self, now: Duration, stream: &MemberStream) {
         let Some(member) = self.members.get_mut(&stream.member) else { return };
         if member.presence == Presence::Connected(stream.connection) {
@@ -246,7 +245,7 @@ impl Group {
         }
     }
 
-    fn held_by(&self, member: &MemberId) -> Vec<(UnitId, UnitEpoch)> {
+    fn held_by(&self, member: &MemberId) -> Vec<(UnitId, AssignmentEpoch)> {
         let owned = self.units.iter().filter(|(_, unit)| unit.is_owned_by(member));
         owned.map(|(id, unit)| (id.clone(), unit.epoch)).collect()
     }

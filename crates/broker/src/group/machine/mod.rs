@@ -12,13 +12,13 @@
 //! * In a *plain* group members subscribe to topics. Each partition of each topic is a unit, and goes to those who
 //!   subscribe to its topic. Topics are known by their ids: one that was deleted and created again is other units.
 //! * In a group of *units* the members declare them by name, each with its partitions. All members that are there
-//!   declare the same; a member that is alone can declare other ones when it comes again. Units that are not declared
+//!   declare the same; a member that is alone can declare other ones when it rejoins. Units that are not declared
 //!   any more are kept for their epochs, since the name may come again.
 //!
 //! # From one owner to the next
 //!
 //! ```text
-//!          warmed                revoked, time-out,               settled              persisted
+//!          warmed                revoked, timeout,                settled              persisted
 //!  Owned ─────────> revoking ──────────────────────> Settling ──────────────> Free ─────────────────> Owned
 //!        or no warm-up           owner gone         (Settle)          (Persist, a new epoch)   (Assign)
 //! ```
@@ -33,8 +33,8 @@
 //!   who has left is not awaited.
 //! * **A revoke is finished**, also if the one for whom it was made has gone: the owner may have confirmed already. The
 //!   unit then goes to whoever is next, which may be its former owner, in a new epoch. Until it confirms, or
-//!   its rebalance time-out passes, it owns the unit and its commits count.
-//! * **A warm-up is called off** if the unit goes elsewhere; its owner has noticed nothing. It has no time-out, since
+//!   its rebalance timeout passes, it owns the unit and its commits count.
+//! * **A warm-up is called off** if the unit goes elsewhere; its owner has noticed nothing. It has no timeout, since
 //!   the unit is being worked on. What nobody owns is not warmed up for.
 //! * Each unit goes its way alone: a member that confirms nothing stops no other unit.
 //!
@@ -46,7 +46,7 @@
 //!
 //! The caller keeps the last [`Action::Persist`] of each unit, by epoch, and the highest epoch of an
 //! [`Action::Forget`], and hands them to [`Group::restore`]. Members
-//! that come back within the session time-out given there find their units in the same epochs; the others' go on.
+//! that come back within the session timeout given there find their units in the same epochs; the others' go on.
 
 mod action;
 mod balance;
@@ -80,11 +80,9 @@ use join::Joined;
 pub(crate) use join::{Interest, Join, JoinError, NotMember};
 use member::Member;
 pub(crate) use member::Presence;
-pub(crate) use names::{
-    ConnectionId, InstanceId, Kind, MemberId, MemberStream, TopicPartition, UnitEpoch, UnitId,
-};
+pub(crate) use names::{AssignmentEpoch, ConnectionId, InstanceId, Kind, MemberId, MemberStream, UnitId};
 pub(crate) use ownership::Stale;
-pub(crate) use restore::Restored;
+pub(crate) use restore::OwnershipRecord;
 use topics::Topics;
 pub(crate) use topics::{Topic, TopicChange};
 use unit::Unit;
@@ -99,7 +97,7 @@ pub(crate) struct Group {
     units: BTreeMap<UnitId, Unit>,
     /// The highest epoch of any unit that nothing is known of any more. Units that are new begin after it, so that who
     /// had one of the same name is told from whoever has the new one.
-    forgotten: UnitEpoch,
+    forgotten: AssignmentEpoch,
     deadlines: Deadlines,
     actions: Vec<Action>,
 }

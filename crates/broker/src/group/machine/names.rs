@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use uuid::Uuid;
+use crate::topic::TopicPartition;
 
-/// A member of a group. The node makes the id up at the first join, and the client gives it back when it comes again:
+/// A member of a group. The node makes the id up at the first join, and the client gives it back when it rejoins:
 /// whoever has the id is that member.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct MemberId(Arc<str>);
@@ -49,13 +49,6 @@ pub(crate) struct MemberStream {
     pub(crate) connection: ConnectionId,
 }
 
-/// A partition of a topic that is told from every other, also from one of the same name before or after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct TopicPartition {
-    pub(crate) topic: Uuid,
-    pub(crate) partition: u32,
-}
-
 /// What is assigned as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum UnitId {
@@ -68,9 +61,9 @@ pub(crate) enum UnitId {
 /// Which assignment of a unit it is: more with each, and never the same twice under a name. The first is 1, unless something
 /// was forgotten before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct UnitEpoch(pub(crate) i32);
+pub(crate) struct AssignmentEpoch(pub(crate) i32);
 
-impl UnitEpoch {
+impl AssignmentEpoch {
     /// There was no assignment yet.
     pub(crate) const NONE: Self = Self(0);
 
@@ -81,7 +74,7 @@ impl UnitEpoch {
     }
 }
 
-impl fmt::Display for UnitEpoch {
+impl fmt::Display for AssignmentEpoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

@@ -3,20 +3,21 @@
 use std::collections::BTreeSet;
 
 use super::Group;
-use super::names::{MemberId, TopicPartition, UnitEpoch, UnitId};
+use super::names::{AssignmentEpoch, MemberId, UnitId};
 use super::unit::Unit;
+use crate::topic::TopicPartition;
 
 /// A commit of somebody who does not own the unit, or not in that epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stale {
     /// Who owns it, and in which epoch, if anybody does.
-    pub(crate) owner: Option<(MemberId, UnitEpoch)>,
+    pub(crate) owner: Option<(MemberId, AssignmentEpoch)>,
 }
 
 impl Group {
     /// Who owns the unit, and in which epoch: also one that was told to give it up, or that was not heard of since a
     /// restart.
-    pub(crate) fn owner(&self, unit: &UnitId) -> Option<(&MemberId, UnitEpoch)> {
+    pub(crate) fn owner(&self, unit: &UnitId) -> Option<(&MemberId, AssignmentEpoch)> {
         let unit = self.units.get(unit)?;
         Some((unit.owner()?, unit.epoch))
     }
@@ -27,7 +28,7 @@ impl Group {
         &self,
         member: Option<&MemberId>,
         unit: &UnitId,
-        epoch: UnitEpoch,
+        epoch: AssignmentEpoch,
     ) -> Result<(), Stale> {
         match self.owner(unit) {
             Some((owner, current)) if current == epoch && member.is_none_or(|member| member == owner) => {
@@ -66,7 +67,7 @@ impl Group {
     }
 
     /// The units that were ever assigned, and the highest epochs that were meant for them.
-    pub(crate) fn assigned_units(&self) -> Vec<(UnitId, UnitEpoch)> {
+    pub(crate) fn assigned_units(&self) -> Vec<(UnitId, AssignmentEpoch)> {
         let assigned = self.units.iter().filter(|(_, unit)| unit.was_ever_assigned());
         assigned.map(|(id, unit)| (id.clone(), unit.epoch)).collect()
     }

@@ -6,14 +6,14 @@ use std::time::Duration;
 use super::Group;
 use super::deadlines::Due;
 use super::member::Member;
-use super::names::{InstanceId, MemberId, UnitEpoch, UnitId};
+use super::names::{AssignmentEpoch, InstanceId, MemberId, UnitId};
 use super::unit::{Stage, Unit};
 
 /// What an [`Action::Persist`](super::Action::Persist) made durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Restored {
+pub(crate) struct OwnershipRecord {
     pub(crate) unit: UnitId,
-    pub(crate) epoch: UnitEpoch,
+    pub(crate) epoch: AssignmentEpoch,
     /// `None` if nobody has it.
     pub(crate) member: Option<MemberId>,
     pub(crate) instance: Option<InstanceId>,
@@ -28,8 +28,8 @@ impl Group {
     /// units meanwhile. What the others left is settled when that is over.
     pub(crate) fn restore(
         now: Duration,
-        rows: impl IntoIterator<Item = Restored>,
-        forgotten: UnitEpoch,
+        rows: impl IntoIterator<Item = OwnershipRecord>,
+        forgotten: AssignmentEpoch,
         session_timeout: Duration,
     ) -> Self {
         let mut group = Self { forgotten, ..Self::default() };
@@ -45,8 +45,8 @@ impl Group {
         group
     }
 
-    fn restore_row(&mut self, row: Restored, session_timeout: Duration) {
-        if row.epoch <= UnitEpoch::NONE
+    fn restore_row(&mut self, row: OwnershipRecord, session_timeout: Duration) {
+        if row.epoch <= AssignmentEpoch::NONE
             || self.units.get(&row.unit).is_some_and(|unit| unit.epoch >= row.epoch)
         {
             return;

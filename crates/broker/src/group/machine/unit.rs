@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use super::names::{MemberId, TopicPartition, UnitEpoch};
+use super::names::{AssignmentEpoch, MemberId};
+use crate::topic::TopicPartition;
 
 /// A unit. It goes round: [`Owned`](Stage::Owned), told to stop, [`Settling`](Stage::Settling),
 /// [`Free`](Stage::Free), [`Persisting`](Stage::Persisting), and owned again.
 #[derive(Debug)]
 pub(super) struct Unit {
     /// The highest that was ever meant for an assignment, whatever became of it.
-    pub(super) epoch: UnitEpoch,
+    pub(super) epoch: AssignmentEpoch,
     pub(super) stage: Stage,
     /// Where it belongs: its owner, or who is to own it.
     pub(super) target: Option<MemberId>,
@@ -44,7 +45,7 @@ pub(super) struct Warming {
 }
 
 impl Unit {
-    pub(super) fn new(epoch: UnitEpoch, stage: Stage) -> Self {
+    pub(super) fn new(epoch: AssignmentEpoch, stage: Stage) -> Self {
         Self { epoch, stage, target: None, warming: None, names_member: false, declared: None }
     }
 
@@ -82,6 +83,6 @@ impl Unit {
     }
 
     pub(super) fn was_ever_assigned(&self) -> bool {
-        self.epoch > UnitEpoch::NONE
+        self.epoch > AssignmentEpoch::NONE
     }
 }

@@ -1,7 +1,7 @@
 //! Random schedules of one transactional id against a watcher that knows the rules alone.
 //!
 //! * Who writes now is the last to whom that was told. No id and epoch is told to two, and whoever was told before is
-//!   refused for ever, also after a start.
+//!   refused for ever, also after a restart.
 //! * A transaction begins with the first record and takes more until somebody asks for its end; then nothing is taken
 //!   until another may write. It is ended once.
 //! * Asked again, the end answers again who writes now, until somebody takes over. Who was aborted by the node is told.
@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::context::RequestContext;
 use crate::error::Reason;
 use crate::topic::CreateTopic;
-use crate::transaction::record::{Known, Status};
+use crate::transaction::record::{Status, TransactionRecord};
 
 const NAME: &str = "shop";
 const NOW: TimestampMs = TimestampMs(1);
@@ -42,7 +42,7 @@ struct Watch {
     random: SimRandom,
     lane: Lane,
     table: Table,
-    known: AllKnown,
+    known: TransactionRecords,
     last_id: i64,
     told: BTreeSet<(i64, i16)>,
     now: ProducerEpoch,
@@ -57,7 +57,7 @@ impl Watch {
     fn new(seed: u64, lane: Lane) -> Self {
         let random = SimRandom::new(seed);
         let now = ProducerEpoch { id: 0, epoch: if random.one_in(2) { 0 } else { WORN } };
-        let known = AllKnown::from([(NAME.into(), known(now, None, Status::Empty))]);
+        let known = TransactionRecords::from([(NAME.into(), known(now, None, Status::Empty))]);
         let table = Table::restored(&known);
         let told = BTreeSet::from([(now.id, now.epoch)]);
         Self {
@@ -106,7 +106,7 @@ impl Watch {
 
     fn admit(&mut self) {
         let who = self.anybody();
-        let at = TouchedId { topic: Uuid::from_u128(1), partition: 0 };
+        let at = TopicPartition { topic: Uuid::from_u128(1), partition: 0 };
         let admitted = self.table.admit(who, at, &self.lane, NOW);
         let may = who == self.now && matches!(self.stands, Stands::Nothing | Stands::Open);
         match admitted {
@@ -143,7 +143,7 @@ impl Watch {
     fn end(&mut self) {
         let (who, outcome) = (self.anybody(), self.outcome());
         let is_again = who != self.now && self.last == Some((who, outcome, false));
-        let ends = self.begin_end(&Asks::Producer(who), outcome);
+        let ends = self.begin_end(&EndRequest::Producer(who), outcome);
         if is_again {
             let now = self.now;
             return assert!(matches!(ends, Ok(ToEnd::Nothing(next)) if next == now), "{ends:?}: {self:?}");
@@ -166,18 +166,19 @@ impl Watch {
         }
     }
 
-    /// Time-outs and operators abort what is open, and never what another has begun since.
+    /// Timeouts and operators abort what is open, and never what another has begun since.
     fn end_by_node(&mut self) {
         let who = self.anybody();
         let is_timeout = self.random.one_in(2);
-        let asks = if is_timeout { Asks::TimedOut(who, TIMEOUT) } else { Asks::Node("operator".into()) };
+        let request =
+            if is_timeout { EndRequest::TimedOut(who, TIMEOUT) } else { EndRequest::Node("operator".into()) };
         let hits = self.stands == Stands::Open && (!is_timeout || who == self.now);
-        match self.begin_end(&asks, Outcome::Abort).unwrap() {
+        match self.begin_end(&request, Outcome::Abort).unwrap() {
             ToEnd::Ends(ending) => {
-                assert!(hits && ending.why.is_some(), "{asks:?}: {self:?}");
+                assert!(hits && ending.why.is_some(), "{request:?}: {self:?}");
                 self.stands = Stands::Ending(Outcome::Abort, true);
             }
-            ToEnd::Nothing(producer) => assert!(!hits && producer == self.now, "{asks:?}: {self:?}"),
+            ToEnd::Nothing(producer) => assert!(!hits && producer == self.now, "{request:?}: {self:?}"),
         }
     }
 
@@ -196,7 +197,7 @@ impl Watch {
 
     /// Another instance comes: what is open is aborted first.
     fn take_over(&mut self) {
-        match self.table.shut(NAME, NOW).unwrap() {
+        match self.table.block_writers(NAME, NOW).unwrap() {
             Some(producer) => {
                 assert_eq!((producer, self.stands), (self.now, Stands::Nothing));
                 self.stands = Stands::Shut;
@@ -231,7 +232,7 @@ impl Watch {
             Status::Empty | Status::Decided(_) => None,
         };
         let last_id = &mut self.last_id;
-        self.table.pass_over_all(|| fresh(last_id));
+        self.table.fence_all(|| fresh(last_id));
         let now = self.table.get(NAME).unwrap().producer;
         self.tell(now);
         (self.stands, self.passed) = (Stands::Nothing, Some(before));
@@ -242,9 +243,9 @@ impl Watch {
         Next::after(self.now, || fresh(last_id))
     }
 
-    fn begin_end(&mut self, asks: &Asks, outcome: Outcome) -> Result<ToEnd, Error> {
+    fn begin_end(&mut self, request: &EndRequest, outcome: Outcome) -> Result<ToEnd, Error> {
         let last_id = &mut self.last_id;
-        self.table.begin_end(NAME, asks, outcome, || fresh(last_id))
+        self.table.begin_end(NAME, request, outcome, || fresh(last_id))
     }
 
     fn outcome(&self) -> Outcome {
@@ -265,11 +266,10 @@ fn fresh(last: &mut i64) -> i64 {
     *last
 }
 
-fn known(producer: ProducerEpoch, next_id: Option<i64>, status: Status) -> Known {
-    Known {
+fn known(producer: ProducerEpoch, next_id: Option<i64>, status: Status) -> TransactionRecord {
+    TransactionRecord {
         producer,
         next_id,
-        previous_id: None,
         timeout_ms: 1_000,
         status,
         touched: Vec::new(),

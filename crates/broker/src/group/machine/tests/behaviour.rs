@@ -9,15 +9,15 @@ fn unit(of: Topic, number: u32) -> UnitId {
 }
 
 fn assign(to: MemberStream, unit: UnitId, epoch: i32) -> Action {
-    Action::Assign { to, unit, epoch: UnitEpoch(epoch) }
+    Action::Assign { to, unit, epoch: AssignmentEpoch(epoch) }
 }
 
 fn revoke(to: MemberStream, unit: UnitId, epoch: i32) -> Action {
-    Action::Revoke { to, unit, epoch: UnitEpoch(epoch) }
+    Action::Revoke { to, unit, epoch: AssignmentEpoch(epoch) }
 }
 
 fn accepts(group: &Group, who: &str, unit: &UnitId, epoch: i32) -> bool {
-    group.check(Some(&member(who)), unit, UnitEpoch(epoch)).is_ok()
+    group.check(Some(&member(who)), unit, AssignmentEpoch(epoch)).is_ok()
 }
 
 /// `x` has both partitions of `a`.
@@ -35,12 +35,16 @@ fn nobody_hears_of_an_assignment_before_it_is_durable() {
     let a = topic(1, 1);
     let mut group = Group::default();
     group.join(secs(0), join("x", 1, topics(&[("a", a)]))).expect("it fits");
-    let persist =
-        Action::Persist { unit: unit(a, 0), epoch: UnitEpoch(1), member: Some(member("x")), instance: None };
+    let persist = Action::Persist {
+        unit: unit(a, 0),
+        epoch: AssignmentEpoch(1),
+        member: Some(member("x")),
+        instance: None,
+    };
     assert_eq!(group.take_actions(), [persist], "there was no owner, so there is nothing to settle");
     assert_eq!(group.owner(&unit(a, 0)), None);
     assert_eq!(group.state(), GroupState::Rebalancing);
-    group.persisted(secs(0), &unit(a, 0), UnitEpoch(1));
+    group.persisted(secs(0), &unit(a, 0), AssignmentEpoch(1));
     assert_eq!(group.take_actions(), [assign(stream("x", 1), unit(a, 0), 1)]);
     assert_eq!(group.state(), GroupState::Stable);
 }
@@ -51,14 +55,18 @@ fn an_epoch_that_may_be_on_disk_is_not_used_again() {
     let mut group = Group::default();
     group.join(secs(0), join("x", 1, topics(&[("a", a)]))).expect("it fits");
     drop(group.take_actions());
-    group.persist_failed(secs(0), &unit(a, 0), UnitEpoch(1));
+    group.persist_failed(secs(0), &unit(a, 0), AssignmentEpoch(1));
     assert_eq!(group.take_actions(), []);
     assert_eq!(group.next_deadline(), Some(secs(1)));
     group.tick(secs(1));
-    let persist =
-        Action::Persist { unit: unit(a, 0), epoch: UnitEpoch(2), member: Some(member("x")), instance: None };
+    let persist = Action::Persist {
+        unit: unit(a, 0),
+        epoch: AssignmentEpoch(2),
+        member: Some(member("x")),
+        instance: None,
+    };
     assert_eq!(group.take_actions(), [persist]);
-    group.persisted(secs(1), &unit(a, 0), UnitEpoch(1));
+    group.persisted(secs(1), &unit(a, 0), AssignmentEpoch(1));
     assert_eq!(group.take_actions(), [], "the first answer is over");
 }
 
@@ -71,9 +79,13 @@ fn who_leaves_while_its_assignment_is_written_burns_the_epoch() {
     assert_eq!(group.leave(secs(0), &stream("x", 1)), Ok(()));
     group.join(secs(0), join("y", 2, topics(&[("a", a)]))).expect("it fits");
     assert_eq!(group.take_actions(), [], "one write at a time");
-    group.persisted(secs(0), &unit(a, 0), UnitEpoch(1));
-    let persist =
-        Action::Persist { unit: unit(a, 0), epoch: UnitEpoch(2), member: Some(member("y")), instance: None };
+    group.persisted(secs(0), &unit(a, 0), AssignmentEpoch(1));
+    let persist = Action::Persist {
+        unit: unit(a, 0),
+        epoch: AssignmentEpoch(2),
+        member: Some(member("y")),
+        instance: None,
+    };
     assert_eq!(group.take_actions(), [persist], "x was never told, so there is nothing to settle");
 }
 
@@ -85,17 +97,17 @@ fn a_unit_moves_when_its_owner_has_confirmed_and_was_settled() {
     assert!(accepts(&node.group, "x", &unit(a, 1), 1), "it commits before it confirms");
 
     let group = &mut node.group;
-    assert_eq!(group.revoked(secs(0), &stream("x", 1), &unit(a, 1), UnitEpoch(1)), Ok(()));
+    assert_eq!(group.revoked(secs(0), &stream("x", 1), &unit(a, 1), AssignmentEpoch(1)), Ok(()));
     assert!(!accepts(group, "x", &unit(a, 1), 1));
-    assert_eq!(group.take_actions(), [Action::Settle { unit: unit(a, 1), epoch: UnitEpoch(1) }]);
-    group.settled(secs(0), &unit(a, 1), UnitEpoch(1));
+    assert_eq!(group.take_actions(), [Action::Settle { unit: unit(a, 1), epoch: AssignmentEpoch(1) }]);
+    group.settled(secs(0), &unit(a, 1), AssignmentEpoch(1));
     let actions = group.take_actions();
-    assert!(matches!(&actions[..], [Action::Persist { epoch: UnitEpoch(2), .. }]), "{actions:?}");
-    group.persisted(secs(0), &unit(a, 1), UnitEpoch(2));
+    assert!(matches!(&actions[..], [Action::Persist { epoch: AssignmentEpoch(2), .. }]), "{actions:?}");
+    group.persisted(secs(0), &unit(a, 1), AssignmentEpoch(2));
     assert_eq!(group.take_actions(), [assign(stream("y", 2), unit(a, 1), 2)]);
     assert!(accepts(group, "y", &unit(a, 1), 2) && accepts(group, "x", &unit(a, 0), 1));
-    let stale = group.check(Some(&member("x")), &unit(a, 1), UnitEpoch(1));
-    assert_eq!(stale, Err(Stale { owner: Some((member("y"), UnitEpoch(2))) }));
+    let stale = group.check(Some(&member("x")), &unit(a, 1), AssignmentEpoch(1));
+    assert_eq!(stale, Err(Stale { owner: Some((member("y"), AssignmentEpoch(2))) }));
 }
 
 #[test]
@@ -109,7 +121,7 @@ fn who_does_not_confirm_in_time_is_fenced_and_stays_a_member() {
     assert!(accepts(&node.group, "x", &unit(a, 1), 1));
     node.pass(1);
     let why = LostWhy::RevokeTimedOut;
-    let lost = Action::Lost { to: stream("x", 2), unit: unit(a, 1), epoch: UnitEpoch(1), why };
+    let lost = Action::Lost { to: stream("x", 2), unit: unit(a, 1), epoch: AssignmentEpoch(1), why };
     assert_eq!(node.told(), [lost, assign(stream("y", 3), unit(a, 1), 2)]);
     assert!(!accepts(&node.group, "x", &unit(a, 1), 1));
     node.revoked(&stream("x", 2), &unit(a, 1), 1);
@@ -136,7 +148,7 @@ fn a_lost_stream_keeps_its_units_until_the_session_ends() {
     node.pass(9);
     assert!(accepts(&node.group, "x", &unit(a, 0), 1));
     let joined = node.join(join("x", 2, topics(&[("a", a)])));
-    assert_eq!(joined.held, [(unit(a, 0), UnitEpoch(1)), (unit(a, 1), UnitEpoch(1))]);
+    assert_eq!(joined.held, [(unit(a, 0), AssignmentEpoch(1)), (unit(a, 1), AssignmentEpoch(1))]);
     assert_eq!(node.told(), []);
     node.lose(&stream("x", 2));
     node.pass(10);
@@ -251,8 +263,12 @@ fn after_a_restart_units_wait_for_their_owners() {
 fn a_topic_that_is_deleted_and_created_again_is_other_units() {
     let (mut node, a) = one_member();
     node.change(TopicChange::Gone(a.id));
-    let lost =
-        |n| Action::Lost { to: stream("x", 1), unit: unit(a, n), epoch: UnitEpoch(1), why: LostWhy::Gone };
+    let lost = |n| Action::Lost {
+        to: stream("x", 1),
+        unit: unit(a, n),
+        epoch: AssignmentEpoch(1),
+        why: LostWhy::Gone,
+    };
     assert_eq!(node.told(), [lost(0), lost(1)]);
     let again = topic(2, 1);
     node.change(TopicChange::Exists("a".into(), again));
@@ -285,13 +301,17 @@ fn who_does_not_subscribe_any_more_gives_the_units_up() {
 #[test]
 fn a_unit_whose_epochs_are_used_up_is_assigned_no_more() {
     let a = topic(1, 1);
-    let row =
-        Restored { unit: unit(a, 0), epoch: UnitEpoch(i32::MAX), member: Some(member("x")), instance: None };
-    let mut group = Group::restore(secs(0), [row], UnitEpoch::NONE, secs(10));
+    let row = OwnershipRecord {
+        unit: unit(a, 0),
+        epoch: AssignmentEpoch(i32::MAX),
+        member: Some(member("x")),
+        instance: None,
+    };
+    let mut group = Group::restore(secs(0), [row], AssignmentEpoch::NONE, secs(10));
     group.join(secs(0), join("y", 1, topics(&[("a", a)]))).expect("it fits");
     assert_eq!(group.heartbeat(secs(9), &stream("y", 1)), Ok(()));
     group.tick(secs(10));
-    group.settled(secs(10), &unit(a, 0), UnitEpoch(i32::MAX));
+    group.settled(secs(10), &unit(a, 0), AssignmentEpoch(i32::MAX));
     let actions = group.take_actions();
     assert!(matches!(&actions[..], [Action::Settle { .. }]), "{actions:?}");
     assert_eq!(group.state(), GroupState::Stable);

@@ -16,6 +16,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::*;
+use crate::topic::TopicPartition;
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -44,7 +45,7 @@ fn declared(units: &[(&str, &[TopicPartition])]) -> Interest {
     Interest::Units(units)
 }
 
-/// A join with the usual time-outs: ten seconds for the session, thirty to confirm.
+/// A join with the usual timeouts: ten seconds for the session, thirty to confirm.
 fn join(name: &str, connection: u64, interest: Interest) -> Join {
     Join {
         member: member(name),

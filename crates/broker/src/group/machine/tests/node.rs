@@ -11,8 +11,8 @@ use super::secs;
 pub(super) struct Node {
     pub(super) group: Group,
     pub(super) now: Duration,
-    pub(super) rows: BTreeMap<UnitId, Restored>,
-    forgotten: UnitEpoch,
+    pub(super) rows: BTreeMap<UnitId, OwnershipRecord>,
+    forgotten: AssignmentEpoch,
     told: Vec<Action>,
 }
 
@@ -34,7 +34,7 @@ impl Node {
     }
 
     pub(super) fn revoked(&mut self, stream: &MemberStream, unit: &UnitId, epoch: i32) {
-        assert_eq!(self.group.revoked(self.now, stream, unit, UnitEpoch(epoch)), Ok(()));
+        assert_eq!(self.group.revoked(self.now, stream, unit, AssignmentEpoch(epoch)), Ok(()));
         self.work();
     }
 
@@ -91,8 +91,10 @@ impl Node {
                 match action {
                     Action::Settle { unit, epoch } => self.group.settled(self.now, &unit, epoch),
                     Action::Persist { unit, epoch, member, instance } => {
-                        self.rows
-                            .insert(unit.clone(), Restored { unit: unit.clone(), epoch, member, instance });
+                        self.rows.insert(
+                            unit.clone(),
+                            OwnershipRecord { unit: unit.clone(), epoch, member, instance },
+                        );
                         self.group.persisted(self.now, &unit, epoch);
                     }
                     Action::Forget { unit, epoch } => {

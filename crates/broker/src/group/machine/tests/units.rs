@@ -39,7 +39,7 @@ fn all_members_declare_the_same_units() {
     assert_eq!(other, Err(JoinError::OtherKind { group: Kind::Units }), "its units are known");
     node.join(join("y", 2, less));
     // In epoch 2 it was nobody's.
-    let assigned = Action::Assign { to: stream("y", 2), unit: named("t0"), epoch: UnitEpoch(3) };
+    let assigned = Action::Assign { to: stream("y", 2), unit: named("t0"), epoch: AssignmentEpoch(3) };
     assert_eq!(node.told(), [assigned], "nobody else is there, so it may declare what it likes");
     assert!(node.group.partitions_of(&named("t0")).contains(&partition(a, 0)));
     assert!(!node.group.partitions_of(&named("t1")).contains(&partition(a, 1)));
@@ -60,10 +60,10 @@ fn who_is_alone_and_changes_a_unit_has_it_in_a_new_epoch() {
     let (mut node, _) = one_member();
     let (a, b) = (topic(1, 2), topic(2, 2));
     let changed = declared(&[("t0", &[partition(a, 0), partition(b, 0)]), ("t1", &[partition(a, 1)])]);
-    assert_eq!(node.join(join("x", 2, changed)).held, [(named("t0"), UnitEpoch(1))]);
+    assert_eq!(node.join(join("x", 2, changed)).held, [(named("t0"), AssignmentEpoch(1))]);
     let told = node.told();
     let closed = Action::Close { to: stream("x", 1), why: CloseWhy::Replaced };
-    let assigned = Action::Assign { to: stream("x", 2), unit: named("t1"), epoch: UnitEpoch(2) };
+    let assigned = Action::Assign { to: stream("x", 2), unit: named("t1"), epoch: AssignmentEpoch(2) };
     assert_eq!(told, [closed, assigned]);
 }
 
@@ -75,7 +75,7 @@ fn a_unit_with_a_partition_of_a_topic_that_is_gone_is_lost_but_not_its_epoch() {
     assert_eq!(node.rows.len(), 2, "the names may come again");
     node.join(join("x", 2, interest));
     let told = node.told();
-    assert!(matches!(told[1], Action::Assign { epoch: UnitEpoch(3), .. }), "{told:?}");
+    assert!(matches!(told[1], Action::Assign { epoch: AssignmentEpoch(3), .. }), "{told:?}");
 }
 
 #[test]
@@ -92,10 +92,13 @@ fn a_unit_moves_when_its_next_owner_is_warm() {
     node.join(warm("y", 3, interest));
     assert_eq!(node.told(), [Action::WarmUp { to: stream("y", 3), unit: named("t1") }]);
     node.warmed(&stream("y", 3), &named("t1"));
-    let revoke = Action::Revoke { to: stream("x", 1), unit: named("t1"), epoch: UnitEpoch(1) };
+    let revoke = Action::Revoke { to: stream("x", 1), unit: named("t1"), epoch: AssignmentEpoch(1) };
     assert_eq!(node.told(), [revoke]);
     node.revoked(&stream("x", 1), &named("t1"), 1);
-    assert_eq!(node.told(), [Action::Assign { to: stream("y", 3), unit: named("t1"), epoch: UnitEpoch(2) }]);
+    assert_eq!(
+        node.told(),
+        [Action::Assign { to: stream("y", 3), unit: named("t1"), epoch: AssignmentEpoch(2) }]
+    );
 }
 
 #[test]
@@ -103,7 +106,8 @@ fn a_description_says_who_owns_what_and_what_is_under_way() {
     let (mut node, interest) = one_member();
     let instance = Some(InstanceId::new("host-2"));
     node.join(Join { instance: instance.clone(), ..join("y", 2, interest) });
-    let unit = |name, status, next| UnitDescription { unit: named(name), epoch: UnitEpoch(1), status, next };
+    let unit =
+        |name, status, next| UnitDescription { unit: named(name), epoch: AssignmentEpoch(1), status, next };
     let x = MemberDescription {
         id: member("x"),
         instance: None,
@@ -117,7 +121,7 @@ fn a_description_says_who_owns_what_and_what_is_under_way() {
         Description { state: GroupState::Rebalancing, kind, members: vec![x, y], unowned: vec![] };
     assert_eq!(node.group.describe(), expected);
 
-    let confirmed = node.group.revoked(node.now, &stream("x", 1), &named("t1"), UnitEpoch(1));
+    let confirmed = node.group.revoked(node.now, &stream("x", 1), &named("t1"), AssignmentEpoch(1));
     assert_eq!(confirmed, Ok(()));
     expected.members[0].units.pop();
     expected.unowned = vec![unit("t1", UnitStatus::Settling, Some(member("y")))];

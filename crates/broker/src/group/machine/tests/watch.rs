@@ -1,6 +1,6 @@
 //! Someone who sees what goes in and what comes out, and knows the rules but not how the machine keeps them.
 //!
-//! What ends an ownership is taken from what goes in (a confirmation, a time-out that has passed, a topic that is
+//! What ends an ownership is taken from what goes in (a confirmation, a timeout that has passed, a topic that is
 //! gone), never from the machine's word for it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::*;
+use crate::topic::TopicPartition;
 
 pub(super) type Declared = BTreeMap<Arc<str>, Vec<TopicPartition>>;
 
@@ -25,19 +26,19 @@ pub(super) struct Seen {
 pub(super) struct Watch {
     pub(super) members: BTreeMap<MemberId, Seen>,
     /// Whose commits count.
-    pub(super) owners: BTreeMap<UnitId, (MemberId, UnitEpoch)>,
+    pub(super) owners: BTreeMap<UnitId, (MemberId, AssignmentEpoch)>,
     /// Until when who was told to stop may confirm.
     revokes: BTreeMap<UnitId, Duration>,
     /// Every assignment that anybody ever heard of.
-    pub(super) announced: BTreeMap<(UnitId, UnitEpoch), MemberId>,
+    pub(super) announced: BTreeMap<(UnitId, AssignmentEpoch), MemberId>,
     /// The highest epoch that went to be persisted since the last restart.
-    attempted: BTreeMap<UnitId, UnitEpoch>,
-    settled: BTreeMap<UnitId, UnitEpoch>,
+    attempted: BTreeMap<UnitId, AssignmentEpoch>,
+    settled: BTreeMap<UnitId, AssignmentEpoch>,
     /// The units that were ever meant for anybody, and the highest epoch of those that are forgotten.
     known: BTreeSet<UnitId>,
-    pub(super) forgotten: UnitEpoch,
+    pub(super) forgotten: AssignmentEpoch,
     /// What is on disk.
-    pub(super) rows: BTreeMap<UnitId, Restored>,
+    pub(super) rows: BTreeMap<UnitId, OwnershipRecord>,
     /// Streams of members that have expired in this tick, and may have been told something before that.
     expiring: BTreeSet<MemberStream>,
     /// What the members declare, of a group of units.
@@ -100,7 +101,7 @@ impl Watch {
         }
     }
 
-    fn unseen(&self, unit: &UnitId, epoch: UnitEpoch) -> bool {
+    fn unseen(&self, unit: &UnitId, epoch: AssignmentEpoch) -> bool {
         !self.announced.contains_key(&(unit.clone(), epoch))
     }
 
@@ -134,7 +135,7 @@ impl Watch {
         }
     }
 
-    pub(super) fn confirms(&mut self, stream: &MemberStream, unit: &UnitId, epoch: UnitEpoch) {
+    pub(super) fn confirms(&mut self, stream: &MemberStream, unit: &UnitId, epoch: AssignmentEpoch) {
         let owns = self.owners.get(unit) == Some(&(stream.member.clone(), epoch));
         if self.is_current(stream) && owns && self.revokes.contains_key(unit) {
             self.fence(unit);
@@ -175,12 +176,12 @@ impl Watch {
     }
 
     pub(super) fn restarts(&mut self, now: Duration, session_timeout: Duration) {
-        let owned = |row: &Restored| Some((row.unit.clone(), (row.member.clone()?, row.epoch)));
+        let owned = |row: &OwnershipRecord| Some((row.unit.clone(), (row.member.clone()?, row.epoch)));
         self.owners = self.rows.values().filter_map(owned).collect();
         self.revokes.clear();
         self.attempted.clear();
         self.declared = None;
-        let awaited = |row: &Restored| Seen {
+        let awaited = |row: &OwnershipRecord| Seen {
             connection: None,
             instance: row.instance.clone(),
             awaited: true,
@@ -188,11 +189,11 @@ impl Watch {
             rebalance_timeout: session_timeout,
             due: now + session_timeout,
         };
-        let member = |row: &Restored| Some((row.member.clone()?, awaited(row)));
+        let member = |row: &OwnershipRecord| Some((row.member.clone()?, awaited(row)));
         self.members = self.rows.values().filter_map(member).collect();
     }
 
-    pub(super) fn settled(&mut self, unit: &UnitId, epoch: UnitEpoch) {
+    pub(super) fn settled(&mut self, unit: &UnitId, epoch: AssignmentEpoch) {
         let settled = self.settled.entry(unit.clone()).or_default();
         *settled = (*settled).max(epoch);
     }
@@ -241,7 +242,7 @@ impl Watch {
         }
     }
 
-    fn persists(&mut self, unit: &UnitId, epoch: UnitEpoch, member: Option<&MemberId>) {
+    fn persists(&mut self, unit: &UnitId, epoch: AssignmentEpoch, member: Option<&MemberId>) {
         let is_there = |member: &MemberId| self.members.contains_key(member);
         assert!(member.is_none_or(is_there), "{unit:?} for {member:?}, who is no member");
         let owner = self.owners.get(unit).filter(|(_, epoch)| !self.unseen(unit, *epoch));
@@ -261,16 +262,16 @@ impl Watch {
 
     /// Whether a restart would await only those who own something now.
     pub(super) fn awaits_nobody(&self) -> bool {
-        let owner = |row: &Restored| self.owners.get(&row.unit).map(|(member, _)| member);
+        let owner = |row: &OwnershipRecord| self.owners.get(&row.unit).map(|(member, _)| member);
         self.rows.values().all(|row| row.member.is_none() || row.member.as_ref() == owner(row))
     }
 
-    fn last_announced(&self, unit: &UnitId) -> UnitEpoch {
-        let all = (unit.clone(), UnitEpoch::NONE)..=(unit.clone(), UnitEpoch(i32::MAX));
+    fn last_announced(&self, unit: &UnitId) -> AssignmentEpoch {
+        let all = (unit.clone(), AssignmentEpoch::NONE)..=(unit.clone(), AssignmentEpoch(i32::MAX));
         self.announced.range(all).next_back().map(|((_, epoch), _)| *epoch).unwrap_or_default()
     }
 
-    fn announce(&mut self, unit: &UnitId, epoch: UnitEpoch, member: &MemberId) {
+    fn announce(&mut self, unit: &UnitId, epoch: AssignmentEpoch, member: &MemberId) {
         let on_disk = self.rows.get(unit).map(|row| (row.epoch, row.member.as_ref()));
         assert_eq!(on_disk, Some((epoch, Some(member))), "{unit:?} is announced, and this is on disk");
         let owner = self.owners.get(unit).filter(|(_, epoch)| !self.unseen(unit, *epoch));

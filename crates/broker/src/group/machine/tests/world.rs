@@ -9,6 +9,7 @@ use logmill_log::sim::SimRandom;
 use super::super::*;
 use super::watch::{Declared, Watch};
 use super::{secs, topic};
+use crate::topic::TopicPartition;
 
 const TOPICS: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -22,9 +23,9 @@ pub(super) struct Client {
     warms_up: bool,
     session_timeout: Duration,
     rebalance_timeout: Duration,
-    pub(super) holds: BTreeMap<UnitId, UnitEpoch>,
+    pub(super) holds: BTreeMap<UnitId, AssignmentEpoch>,
     /// What it was told to give up.
-    revokes: BTreeMap<UnitId, UnitEpoch>,
+    revokes: BTreeMap<UnitId, AssignmentEpoch>,
     warm_ups: BTreeMap<UnitId, bool>,
 }
 
@@ -73,8 +74,8 @@ pub(super) struct World {
     pub(super) topics: BTreeMap<Arc<str>, Topic>,
     /// What clients that start now declare.
     release: Declared,
-    settles: Vec<(UnitId, UnitEpoch)>,
-    persists: Vec<Restored>,
+    settles: Vec<(UnitId, AssignmentEpoch)>,
+    persists: Vec<OwnershipRecord>,
     next_id: u64,
     /// The last streams that ended, on which something may still arrive.
     former: Vec<MemberStream>,
@@ -317,7 +318,7 @@ impl World {
         self.act(Some(&unit));
     }
 
-    fn write(&mut self, row: Restored) {
+    fn write(&mut self, row: OwnershipRecord) {
         let exists = match &row.unit {
             UnitId::Partition(of) => self.topics.values().any(|topic| topic.id == of.topic),
             UnitId::Named(_) => true,
@@ -356,7 +357,7 @@ impl World {
         self.now += Duration::from_millis(self.random.below(10_000));
         let session_timeout = secs(10);
         self.watch.restarts(self.now, session_timeout);
-        let rows: Vec<Restored> = self.watch.rows.values().cloned().collect();
+        let rows: Vec<OwnershipRecord> = self.watch.rows.values().cloned().collect();
         self.group = Group::restore(self.now, rows, self.watch.forgotten, session_timeout);
         self.act(None);
     }
@@ -433,7 +434,7 @@ impl World {
                 Action::Settle { unit, epoch } => self.settles.push((unit, epoch)),
                 Action::Persist { unit, epoch, member, instance } => {
                     assert!(self.persists.iter().all(|row| row.unit != unit), "one at a time");
-                    self.persists.push(Restored { unit, epoch, member, instance });
+                    self.persists.push(OwnershipRecord { unit, epoch, member, instance });
                 }
                 Action::Close { to, .. } => self.former.push(to),
                 _ => {}

@@ -97,7 +97,7 @@ pub struct GroupMember {
 pub struct GroupUnit {
     /// Its name: of a group of topics `topic/partition`.
     pub unit: String,
-    /// The epoch of its last assignment; 0 if it had none.
+    /// The highest epoch so far. It also grows when the unit becomes nobody's; 0 if it was never assigned.
     pub epoch: i32,
     /// What is happening to it, in a word, such as `owned` or `revoking`.
     pub status: &'static str,
@@ -119,13 +119,12 @@ pub struct GroupOffset {
     pub metadata: String,
     /// When it was committed.
     pub committed_at: TimestampMs,
-    /// Records that can be read from there on, or from the first one that is kept; `None` if the topic was deleted.
+    /// Offsets from there to the end that readers of committed records see: an upper bound on the records left, since
+    /// transaction markers, aborted and compacted records count too; `None` if the topic was deleted.
     pub lag_records: Option<u64>,
     /// How long the next record has waited to be read; zero if there is none, `None` if that is not known.
     pub lag: Option<Duration>,
 }
-
-const MAX_PAGE: usize = 1_000;
 
 impl Broker {
     /// Lists groups in order of their names, a page at a time: those that have members, and those that have committed
@@ -174,9 +173,9 @@ pub(super) fn exists(core: &Core, group: &str) -> Result<(), Error> {
 
 fn page(core: &Core, request: ListGroups) -> GroupPage {
     let ListGroups { page_size, page_token: after } = request;
-    let size = if page_size == 0 { MAX_PAGE } else { page_size.min(MAX_PAGE) };
+    let size = crate::paging::page_size(page_size);
     let mut names: BTreeSet<String> = core.offsets.groups().into_iter().collect();
-    names.extend(core.groups.all().iter().map(|cell| cell.name.to_string()));
+    names.extend(core.groups.all().iter().map(|coordinator| coordinator.name.to_string()));
     let mut shown = names.into_iter().filter(|name| after.is_empty() || *name > after);
     let groups: Vec<_> = shown.by_ref().take(size).map(|name| summary(core, name)).collect();
     let more = shown.next().is_some();
@@ -185,9 +184,9 @@ fn page(core: &Core, request: ListGroups) -> GroupPage {
 }
 
 fn summary(core: &Core, group: String) -> GroupSummary {
-    let cell = core.groups.find(&group);
-    let (state, member_count) = cell.map_or((GroupState::Empty, 0), |cell| {
-        let machine = &cell.state.lock().machine;
+    let coordinator = core.groups.find(&group);
+    let (state, member_count) = coordinator.map_or((GroupState::Empty, 0), |coordinator| {
+        let machine = &coordinator.state.lock().machine;
         (public(machine.state()), machine.member_count())
     });
     GroupSummary { group, state, member_count }
@@ -204,8 +203,8 @@ fn public(state: State) -> GroupState {
 fn describe(core: &Arc<Core>, group: &str) -> Result<GroupDescription, Error> {
     exists(core, group)?;
     let (described, partitions) = match core.groups.find(group) {
-        Some(cell) => {
-            let machine = &cell.state.lock().machine;
+        Some(coordinator) => {
+            let machine = &coordinator.state.lock().machine;
             (Some(machine.describe()), machine.partitions())
         }
         None => (None, BTreeSet::new()),

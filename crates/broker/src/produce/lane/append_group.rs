@@ -23,7 +23,7 @@ use crate::transaction::Admitted;
 
 /// A group takes no further entry once it has so many bytes: enough to make the write worth its call, and
 /// less than a log takes unsynced.
-const GROUP_BYTES: usize = 4 * 1024 * 1024;
+const APPEND_GROUP_BYTES: usize = 4 * 1024 * 1024;
 
 /// What an entry takes in memory besides its load: twice itself, since the queue grows by doubling, the slot for its
 /// answer, and its part of what is shared by a stream's requests. It counts with the bytes: a request may have next to
@@ -34,7 +34,7 @@ const _: () = assert!(ENTRY_BYTES < 1024);
 
 /// A smaller load gets bytes of its own. As it comes, it is a slice of the transport's buffer, which is of this size at
 /// least and stays as long as any slice of it. What a larger one keeps besides itself is at most about as much again.
-pub(super) const OWN_BYTES: usize = 8 * 1024;
+pub(super) const DETACH_BELOW_BYTES: usize = 8 * 1024;
 
 /// What is to be appended.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub(crate) enum Load {
     /// What a step appends to the partition, which the node numbers; and the time of records that have none.
     Step(ProducerSequence, Vec<StepPart>, TimestampMs),
     /// What the node itself made, as it is to be stored.
-    Own(Vec<Batch>),
+    Internal(Vec<Batch>),
 }
 
 /// A part of what a step appends to a partition.
@@ -67,22 +67,20 @@ impl Load {
             Self::Batch(bytes) => bytes.len(),
             Self::Records(records, _) | Self::Numbered(_, records, _) => ingest::size_of_records(records),
             Self::Step(_, parts, _) => parts.iter().map(StepPart::size_bytes).sum(),
-            Self::Own(batches) => batches.iter().map(|batch| batch.bytes().len()).sum(),
+            Self::Internal(batches) => batches.iter().map(|batch| batch.bytes().len()).sum(),
         }
     }
 
     /// Lets go of what its bytes lie in.
-    pub(super) fn into_own(self) -> Self {
+    pub(super) fn detach(self) -> Self {
         match self {
             Self::Batch(bytes) => Self::Batch(Bytes::copy_from_slice(&bytes)),
-            Self::Records(records, now) => Self::Records(ingest::into_own(records), now),
-            Self::Numbered(sequence, records, now) => {
-                Self::Numbered(sequence, ingest::into_own(records), now)
-            }
+            Self::Records(records, now) => Self::Records(ingest::detach(records), now),
+            Self::Numbered(sequence, records, now) => Self::Numbered(sequence, ingest::detach(records), now),
             Self::Step(sequence, parts, now) => {
-                Self::Step(sequence, parts.into_iter().map(StepPart::into_own).collect(), now)
+                Self::Step(sequence, parts.into_iter().map(StepPart::detach).collect(), now)
             }
-            Self::Own(batches) => Self::Own(batches),
+            Self::Internal(batches) => Self::Internal(batches),
         }
     }
 
@@ -103,13 +101,13 @@ impl Load {
                 Ok(vec![if transactional { batch.into_transactional() } else { batch }])
             }
             Self::Step(sequence, parts, now) => ingest::build_step(sequence, parts, now, rules, inflater),
-            Self::Own(batches) => Ok(batches),
+            Self::Internal(batches) => Ok(batches),
         }
     }
 
     /// Whether a topic that sets the time of append sets it in these too. Markers keep their own, as Kafka's do.
     fn is_stamped(&self) -> bool {
-        !matches!(self, Self::Own(_))
+        !matches!(self, Self::Internal(_))
     }
 }
 
@@ -121,10 +119,10 @@ impl StepPart {
         }
     }
 
-    fn into_own(self) -> Self {
+    fn detach(self) -> Self {
         match self {
             Self::Batch(bytes) => Self::Batch(Bytes::copy_from_slice(&bytes)),
-            Self::Records(records) => Self::Records(ingest::into_own(records)),
+            Self::Records(records) => Self::Records(ingest::detach(records)),
         }
     }
 }
@@ -187,7 +185,7 @@ pub(super) struct Entry {
 }
 
 /// What is checked and written at once.
-struct Group {
+struct AppendGroup {
     entries: Vec<Entry>,
     rules: Arc<Rules>,
     stamp: Option<TimestampMs>,
@@ -227,7 +225,7 @@ impl Ready {
 }
 
 impl Shared {
-    pub(super) async fn run_group(self: &Arc<Self>) {
+    pub(super) async fn run_append_group(self: &Arc<Self>) {
         let (serving, options) = {
             let mut state = self.state.lock();
             (state.serving.clone(), state.options.take())
@@ -235,7 +233,7 @@ impl Shared {
         if let Some(options) = options {
             serving.log.set_options(options);
         }
-        let group = self.admit(self.check(self.take_group()), &serving);
+        let group = self.admit(self.check(self.take_append_group()), &serving);
         let batches: Vec<Batch> = group.iter().flat_map(|ready| &ready.batches).cloned().collect();
         if batches.is_empty() {
             return;
@@ -303,14 +301,14 @@ impl Shared {
         }
     }
 
-    fn take_group(&self) -> Group {
+    fn take_append_group(&self) -> AppendGroup {
         let mut state = self.state.lock();
         let mut entries = Vec::new();
         let mut bytes = 0;
         while let Some(entry) = state.queue.pop_front() {
             bytes += entry.bytes;
             entries.push(entry);
-            if bytes >= GROUP_BYTES {
+            if bytes >= APPEND_GROUP_BYTES {
                 break;
             }
         }
@@ -319,11 +317,11 @@ impl Shared {
             state.last_stamp = state.serving.log.env().clock.now().max(state.last_stamp);
             state.last_stamp
         });
-        Group { entries, rules, stamp }
+        AppendGroup { entries, rules, stamp }
     }
 
     /// The batches of those entries that may be stored; the others are answered.
-    fn check(&self, Group { entries, rules, stamp }: Group) -> Vec<Ready> {
+    fn check(&self, AppendGroup { entries, rules, stamp }: AppendGroup) -> Vec<Ready> {
         let mut group = Vec::with_capacity(entries.len());
         // Given back with the group: what thousands of lanes kept would be too much.
         let mut inflater = Inflater::default();

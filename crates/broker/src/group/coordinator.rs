@@ -10,16 +10,17 @@ use parking_lot::Mutex;
 use super::DEFAULT_SESSION_TIMEOUT;
 use super::hold::name_of;
 use super::machine::{
-    Action, ConnectionId, Group, Kind, MemberStream, Restored, TopicChange, TopicPartition, UnitEpoch, UnitId,
+    Action, AssignmentEpoch, ConnectionId, Group, Kind, MemberStream, OwnershipRecord, TopicChange, UnitId,
 };
 use super::mailbox::{Mailbox, Post};
 use crate::broker::Core;
 use crate::budget::Budget;
 use crate::error::Error;
+use crate::topic::TopicPartition;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Cell {
+pub(super) struct Coordinator {
     pub(super) name: Arc<str>,
     pub(super) state: Mutex<State>,
 }
@@ -38,13 +39,13 @@ pub(super) struct State {
 
 /// What cannot be done under the group's lock.
 #[derive(Debug, Default)]
-struct Later {
-    settle: Vec<(UnitId, UnitEpoch)>,
-    persist: Vec<Restored>,
-    forget: Vec<(UnitId, UnitEpoch)>,
+struct Deferred {
+    settle: Vec<(UnitId, AssignmentEpoch)>,
+    persist: Vec<OwnershipRecord>,
+    forget: Vec<(UnitId, AssignmentEpoch)>,
 }
 
-impl Later {
+impl Deferred {
     /// Puts who has which unit, and what is forgotten, into the log; what is returned resolves when it is on disk.
     fn write(
         &self,
@@ -86,20 +87,20 @@ impl State {
     }
 
     /// Posts what members are to hear; the rest is for later.
-    fn take_actions(&mut self) -> Later {
-        let mut later = Later::default();
+    fn take_actions(&mut self) -> Deferred {
+        let mut deferred = Deferred::default();
         for action in self.machine.take_actions() {
             match action {
-                Action::Settle { unit, epoch } => later.settle.push((unit, epoch)),
+                Action::Settle { unit, epoch } => deferred.settle.push((unit, epoch)),
                 Action::Persist { unit, epoch, member, instance } => {
-                    later.persist.push(Restored { unit, epoch, member, instance });
+                    deferred.persist.push(OwnershipRecord { unit, epoch, member, instance });
                 }
                 Action::Forget { unit, epoch } => {
                     // What is under way of it is waited for by who deletes the group.
                     if self.holds.get(&unit).is_some_and(|hold| hold.used() == 0) {
                         self.holds.remove(&unit);
                     }
-                    later.forget.push((unit, epoch));
+                    deferred.forget.push((unit, epoch));
                 }
                 Action::Assign { to, unit, epoch } => {
                     self.post(&to, Post::Assign(unit, epoch));
@@ -118,7 +119,7 @@ impl State {
                 }
             }
         }
-        later
+        deferred
     }
 
     fn post(&self, to: &MemberStream, post: Post) {
@@ -128,52 +129,52 @@ impl State {
     }
 }
 
-impl Cell {
+impl Coordinator {
     /// With what the last run left.
-    pub(super) fn restored(core: &Arc<Core>, name: Arc<str>, rows: Vec<Restored>) -> Arc<Self> {
+    pub(super) fn restored(core: &Arc<Core>, name: Arc<str>, rows: Vec<OwnershipRecord>) -> Arc<Self> {
         let now = core.config.env.clock.monotonic();
         let machine = Group::restore(now, rows, core.offsets.forgotten(), DEFAULT_SESSION_TIMEOUT);
-        let cell = Arc::new(Self { name, state: Mutex::new(State { machine, ..State::default() }) });
-        cell.tell(core, |_, _| ());
-        cell
+        let coordinator = Arc::new(Self { name, state: Mutex::new(State { machine, ..State::default() }) });
+        coordinator.update(core, |_, _| ());
+        coordinator
     }
 
     /// Tells the machine something, and sees to what it wants done.
-    pub(super) fn tell<T>(
+    pub(super) fn update<T>(
         self: &Arc<Self>,
         core: &Arc<Core>,
         what: impl FnOnce(&mut State, Duration) -> T,
     ) -> T {
         let now = core.config.env.clock.monotonic();
-        let (told, later, written, deadline) = {
+        let (result, deferred, written, deadline) = {
             let mut state = self.state.lock();
-            let told = what(&mut state, now);
-            let later = state.take_actions();
+            let result = what(&mut state, now);
+            let deferred = state.take_actions();
             // Under the lock, so that the log has it in the order in which it was decided.
-            let written = later.write(core, &self.name, state.is_gone);
-            (told, later, written, state.next_deadline())
+            let written = deferred.write(core, &self.name, state.is_gone);
+            (result, deferred, written, state.next_deadline())
         };
         if let Some(deadline) = deadline {
             self.arm(core, deadline.saturating_sub(now));
         }
-        for (unit, epoch) in later.settle {
+        for (unit, epoch) in deferred.settle {
             self.settle(core, unit, epoch);
         }
         if let Some(written) = written {
-            self.persist(core, later.persist, written);
+            self.persist(core, deferred.persist, written);
         }
-        told
+        result
     }
 
     /// Waits until nothing is under way of what former owners did, and ends what they have left.
-    fn settle(self: &Arc<Self>, core: &Arc<Core>, unit: UnitId, epoch: UnitEpoch) {
+    fn settle(self: &Arc<Self>, core: &Arc<Core>, unit: UnitId, epoch: AssignmentEpoch) {
         let under_way = self.state.lock().holds_of(&unit).clone();
-        let (cell, again) = (Arc::clone(self), Arc::clone(core));
+        let (coordinator, again) = (Arc::clone(self), Arc::clone(core));
         drop(core.carry_on("the change of a unit's owner", async move {
             let name = name_of(&again, &unit);
-            again.transactions.abort_those_that_hold(&again, &cell.name, &name).await;
+            again.transactions.abort_those_that_hold(&again, &coordinator.name, &name).await;
             let _ = under_way.empty().await;
-            cell.tell(&again, |state, now| state.machine.settled(now, &unit, epoch));
+            coordinator.update(&again, |state, now| state.machine.settled(now, &unit, epoch));
             Ok(())
         }));
     }
@@ -182,17 +183,17 @@ impl Cell {
     fn persist(
         self: &Arc<Self>,
         core: &Arc<Core>,
-        rows: Vec<Restored>,
+        rows: Vec<OwnershipRecord>,
         written: impl Future<Output = Result<(), Error>> + Send + 'static,
     ) {
-        let (cell, again) = (Arc::clone(self), Arc::clone(core));
+        let (coordinator, again) = (Arc::clone(self), Arc::clone(core));
         drop(core.carry_on("an assignment", async move {
             let written = written.await;
             if let Err(error) = &written {
-                tracing::warn!(group = %cell.name, %error, "an assignment could not be written");
+                tracing::warn!(group = %coordinator.name, %error, "an assignment could not be written");
             }
-            again.offsets.rewritten(&cell.name).await;
-            cell.tell(&again, |state, now| {
+            again.offsets.rewritten(&coordinator.name).await;
+            coordinator.update(&again, |state, now| {
                 for row in &rows {
                     match &written {
                         Ok(()) => state.machine.persisted(now, &row.unit, row.epoch),
@@ -205,16 +206,16 @@ impl Cell {
     }
 
     pub(super) fn topic_changed(self: &Arc<Self>, core: &Arc<Core>, change: TopicChange) {
-        self.tell(core, |state, now| state.machine.topics_changed(now, [change]));
+        self.update(core, |state, now| state.machine.topics_changed(now, [change]));
     }
 
     /// Orders a look at the clock, unless an earlier one is ordered.
     fn arm(self: &Arc<Self>, core: &Arc<Core>, delay: Duration) {
         let wanted: Wanted = Arc::<Self>::downgrade(self);
-        let (cell, weak) = (Arc::downgrade(self), Arc::downgrade(core));
+        let (coordinator, weak) = (Arc::downgrade(self), Arc::downgrade(core));
         let task = move || {
-            let (Some(cell), Some(core)) = (cell.upgrade(), weak.upgrade()) else { return };
-            cell.tell(&core, State::tick);
+            let (Some(coordinator), Some(core)) = (coordinator.upgrade(), weak.upgrade()) else { return };
+            coordinator.update(&core, State::tick);
         };
         core.config.env.scheduler.spawn_after_if_wanted(Work::Wake, delay, wanted, Box::new(task));
     }
