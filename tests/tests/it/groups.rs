@@ -45,7 +45,7 @@ fn a_group_reads_on_where_it_was_and_is_reset_and_deleted() {
     let delete_offsets = || program.ok(["group", "delete", "g", "--topic", "t"]);
     assert_eq!(delete_offsets(), "deleted what group g had committed for 1 partition of topic t\n");
     let described = program.ok(["group", "describe", "g"]);
-    assert!(described.contains("lag      not known: nothing is committed\n"), "{described}");
+    assert!(described.contains("lag      unknown: no offset is committed\n"), "{described}");
     assert_eq!(delete_offsets(), "group g had committed nothing for topic t\n");
     assert_eq!(program.ok(["group", "delete", "g"]), "deleted group g\n");
     assert_eq!(program.ok(["group", "ls", "--json"]), "");

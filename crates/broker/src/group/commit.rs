@@ -48,7 +48,7 @@ impl MemberHandle {
         // Of two commits at the same time the order is that of the log: see `Offsets::commit`.
         let held: Held = self.coordinator.hold(&core, unit, epoch)?;
         let checked: Vec<CheckedCommit> = core.offsets.check(&core, &held, offsets)?;
-        let written = core.offsets.commit(&core, epoch, checked)?;
+        let written = core.offsets.commit(&core, checked)?;
         Ok(self.core.carry_on("a commit", async move {
             let outcome = written.await;
             drop(held);

@@ -66,8 +66,9 @@ impl State {
         if self.machine.kind() != Some(Kind::Plain) {
             return Some(UnitId::Named(unit.into()));
         }
-        let (topic, partition) = unit.rsplit_once('/')?;
-        let partition = partition.parse().ok()?;
+        let (topic, number) = unit.rsplit_once('/')?;
+        // By one name alone: steps and transactions know it by that.
+        let partition: u32 = number.parse().ok().filter(|partition: &u32| partition.to_string() == number)?;
         let topic = core.catalog.topic(topic).ok()?.id;
         Some(UnitId::Partition(TopicPartition { topic, partition }))
     }

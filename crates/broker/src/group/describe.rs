@@ -258,6 +258,8 @@ fn lag(core: &Core, key: Key, committed: Committed) -> GroupOffset {
     let next = range.map(|range| committed.offset.max(range.start));
     let lag_records = range.zip(next).map(|(range, next)| range.last_stable.get().saturating_sub(next.get()));
     let waited = || {
+        // Where its reads hang it is not known, and this one does not hang with them.
+        let _turn = partition?.reads().try_take()?;
         let appended_at = partition?.appended_at(next?)?;
         let now = core.config.env.clock.now();
         u64::try_from(now.get().saturating_sub(appended_at.get())).ok().map(Duration::from_millis)

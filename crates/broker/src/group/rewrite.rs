@@ -12,6 +12,7 @@ use super::machine::{AssignmentEpoch, UnitId};
 use crate::access::{Operation, authorize};
 use crate::broker::{Broker, Core};
 use crate::budget::Permit;
+use crate::catalog::Partition;
 use crate::context::RequestContext;
 use crate::error::{Error, Reason};
 use crate::fetch::{Isolation, locate};
@@ -244,7 +245,7 @@ fn plan(core: &Arc<Core>, request: &ResetOffsets) -> Result<Vec<Change>, Error> 
         let doing = || format!("a reset of {count} partitions");
         core.bounds.check(Limit::MaxPositions, count, doing, "reset them in several requests")?;
         for partition in named {
-            let (to, _) = locate(topic.partition(*partition)?, request.to, Isolation::ReadCommitted)?;
+            let to = find(topic.partition(*partition)?, request.to)?;
             let (group, name) = (request.group.clone(), name.clone());
             let before = core.offsets.get(&group, &name, *partition);
             let from = before.filter(|before| before.topic_id == topic.id).map(|before| before.offset);
@@ -254,10 +255,19 @@ fn plan(core: &Arc<Core>, request: &ResetOffsets) -> Result<Vec<Change>, Error> 
                 last_epoch: None,
                 metadata: String::new(),
                 at: core.config.env.clock.now(),
+                unit_epoch: None,
             };
             let reset = OffsetReset { topic: name.clone(), partition: *partition, from, to };
             changes.push(Change { key: Key { group, topic: name, partition: *partition }, committed, reset });
         }
     }
     Ok(changes)
+}
+
+/// Where a group is to go on. A time is looked for in files, where no more than a few reads may hang.
+fn find(partition: &Partition, to: Position) -> Result<Offset, Error> {
+    let is_search = matches!(to, Position::Time(_));
+    let turn = is_search.then(|| partition.reads().try_take().ok_or_else(|| partition.too_many_reads()));
+    let _turn = turn.transpose()?;
+    Ok(locate(partition, to, Isolation::ReadCommitted)?.0)
 }

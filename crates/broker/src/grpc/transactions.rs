@@ -5,6 +5,7 @@ use std::time::Duration;
 use logmill_proto::v1;
 use logmill_proto::v1::transaction_service_server::TransactionService;
 use logmill_record::{Offset, TimestampMs};
+use tokio::time::timeout;
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -111,7 +112,7 @@ impl TransactionService for Services {
         let context = self.context(&request);
         let mut messages = request.into_inner();
         let mut step: Option<Step> = None;
-        while let Some(message) = messages.next().await {
+        while let Some(message) = self.next_of_step(&mut messages).await? {
             match (message?.request, &mut step) {
                 (Some(Sent::Header(header)), None) => {
                     step = Some(self.broker.begin_step(&context, to_header(header)?)?);
@@ -135,6 +136,15 @@ impl TransactionService for Services {
 }
 
 impl Services {
+    /// The next message of a step. Half sent it holds room that others wait for, and it does so only while it goes on.
+    async fn next_of_step<T>(&self, messages: &mut Streaming<T>) -> Result<Option<Result<T, Status>>, Error> {
+        let limit = self.broker.config().stall_timeout;
+        timeout(limit, messages.next()).await.map_err(|_| {
+            let rule = "what follows the header of a step comes without long pauses";
+            Error::field("records", format!("nothing for {limit:?}"), rule)
+        })
+    }
+
     fn append(&self, step: &mut Step, records: v1::StepRecords) -> Result<(), Error> {
         use v1::step_records::Payload as Sent;
         let v1::StepRecords { topic, partition: to, payload } = records;

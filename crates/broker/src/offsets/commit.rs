@@ -84,8 +84,9 @@ impl Offsets {
             return Err(of.name().out_of_range(offset, range.start, range.end));
         }
         let key = Key { group: held.group().to_owned(), topic, partition };
-        let committed = Committed { topic_id: state.id, offset, last_epoch, metadata, at: now };
-        self.check_forward(&key, &committed, held.epoch())?;
+        let unit_epoch = Some(held.epoch());
+        let committed = Committed { topic_id: state.id, offset, last_epoch, metadata, at: now, unit_epoch };
+        self.check_forward(&key, &committed)?;
         Ok(CheckedCommit { key, committed })
     }
 }

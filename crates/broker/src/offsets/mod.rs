@@ -56,14 +56,12 @@ struct State {
 struct Entry {
     at: Offset,
     committed: Committed,
-    /// The epoch of the unit whose owner made it, if that was since the restart.
-    unit_epoch: Option<i32>,
 }
 
 /// The last commit for a partition that is on its way.
 #[derive(Debug)]
 struct PendingCommit {
-    unit_epoch: i32,
+    unit_epoch: Option<i32>,
     offset: Offset,
     count: usize,
 }
@@ -93,7 +91,7 @@ impl Offsets {
             }
             let key = Key::decode(stored.key)?;
             let committed = stored.value.map(Committed::decode).transpose()?;
-            state.apply(stored.offset, key, committed, None);
+            state.apply(stored.offset, key, committed);
             Ok(())
         })?;
         *self.state.lock() = state;
@@ -148,20 +146,19 @@ impl Offsets {
     pub(crate) fn commit(
         &self,
         core: &Arc<Core>,
-        unit_epoch: i32,
         commits: Vec<CheckedCommit>,
     ) -> Result<impl Future<Output = Result<(), Error>> + Send + 'static + use<>, Error> {
         let pushed = if commits.is_empty() {
             None
         } else {
             let batch = CheckedCommit::batch(&commits, core.config.env.clock.now());
-            Some(self.push(unit_epoch, &commits, batch, None)?)
+            Some(self.push(core, &commits, batch, None)?)
         };
         let (core, lane) = (Arc::clone(core), self.lane().clone());
         Ok(async move {
             let Some((answer, _pending)) = pushed else { return Ok(()) };
             let at = confirmed(&lane, answer).await?;
-            core.offsets.apply(at, Some(unit_epoch), commits);
+            core.offsets.apply(at, commits);
             Ok(())
         })
     }
@@ -171,7 +168,7 @@ impl Offsets {
     /// count or never will.
     pub(crate) fn push(
         &self,
-        unit_epoch: i32,
+        core: &Core,
         commits: &[CheckedCommit],
         batch: Batch,
         admitted: Option<Admitted>,
@@ -179,15 +176,19 @@ impl Offsets {
         // Held over the push: the order of the log is the order in which they were looked at.
         let mut pending = self.pending.lock();
         for CheckedCommit { key, committed } in commits {
-            let before = pending.get(key).filter(|before| before.unit_epoch == unit_epoch);
+            let before = pending.get(key).filter(|before| before.unit_epoch == committed.unit_epoch);
             if let Some(before) = before.filter(|before| committed.offset < before.offset) {
                 return Err(went_back(key, committed.offset, before.offset));
             }
-            self.check_forward(key, committed, unit_epoch)?;
+            self.check_forward(key, committed)?;
+            // Another topic may have its name by now, for which somebody has committed since.
+            if core.catalog.topic(&key.topic)?.id != committed.topic_id {
+                return Err(Error::topic_not_found(&key.topic));
+            }
         }
         let answer = self.lane().push_internal(vec![batch], admitted)?;
         for CheckedCommit { key, committed } in commits {
-            let offset = committed.offset;
+            let Committed { offset, unit_epoch, .. } = *committed;
             let entry = pending.entry(key.clone()).or_insert(PendingCommit { unit_epoch, offset, count: 0 });
             (entry.unit_epoch, entry.offset, entry.count) = (unit_epoch, offset, entry.count + 1);
         }
@@ -197,23 +198,23 @@ impl Offsets {
     }
 
     /// Refuses a commit that lies before one of the same epoch.
-    fn check_forward(&self, key: &Key, committed: &Committed, unit_epoch: i32) -> Result<(), Error> {
+    fn check_forward(&self, key: &Key, committed: &Committed) -> Result<(), Error> {
         let state = self.state.lock();
         let place = (key.topic.clone(), key.partition);
         let before = state.groups.get(&key.group).and_then(|of| of.get(&place));
-        let before = before
-            .filter(|it| it.unit_epoch == Some(unit_epoch) && it.committed.topic_id == committed.topic_id);
-        match before.filter(|before| committed.offset < before.committed.offset) {
-            Some(before) => Err(went_back(key, committed.offset, before.committed.offset)),
+        let of = |it: &Committed| (it.unit_epoch, it.topic_id);
+        let before = before.map(|entry| &entry.committed).filter(|before| of(before) == of(committed));
+        match before.filter(|before| committed.offset < before.offset) {
+            Some(before) => Err(went_back(key, committed.offset, before.offset)),
             None => Ok(()),
         }
     }
 
     /// Commits whose first record is at `at` of the log are on disk, and count.
-    pub(crate) fn apply(&self, at: Offset, unit_epoch: Option<i32>, commits: Vec<CheckedCommit>) {
+    pub(crate) fn apply(&self, at: Offset, commits: Vec<CheckedCommit>) {
         let mut state = self.state.lock();
         for (index, CheckedCommit { key, committed }) in (0..).zip(commits) {
-            state.apply(at.saturating_add(index), key, Some(committed), unit_epoch);
+            state.apply(at.saturating_add(index), key, Some(committed));
         }
     }
 
@@ -314,13 +315,13 @@ impl Drop for PendingCommits {
 
 impl State {
     /// The record at `at` of the log is on disk, and counts unless a later one was applied before it.
-    fn apply(&mut self, at: Offset, key: Key, committed: Option<Committed>, unit_epoch: Option<i32>) {
+    fn apply(&mut self, at: Offset, key: Key, committed: Option<Committed>) {
         let Key { group, topic, partition } = key;
         let place = (topic, partition);
         let of = self.groups.entry(group.clone()).or_default();
         if of.get(&place).is_none_or(|entry| entry.at <= at) {
             match committed {
-                Some(committed) => _ = of.insert(place, Entry { at, committed, unit_epoch }),
+                Some(committed) => _ = of.insert(place, Entry { at, committed }),
                 None => _ = of.remove(&place),
             }
         }

@@ -16,6 +16,8 @@ use crate::internal::codec::{DecodeError, Reader, Writer};
 const KEY_VERSION: i16 = 1;
 const VERSION: i16 = 4;
 const TAG_TOPIC_ID: u32 = 0;
+/// Kafka has no such field.
+const TAG_UNIT_EPOCH: u32 = 4096;
 
 /// For what an offset is committed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +39,8 @@ pub(crate) struct Committed {
     /// What the member had to say.
     pub(crate) metadata: String,
     pub(crate) at: TimestampMs,
+    /// The epoch of the unit whose owner committed it; `None` if it was an operator.
+    pub(crate) unit_epoch: Option<i32>,
 }
 
 impl Key {
@@ -70,7 +74,11 @@ impl Committed {
         out.i32(self.last_epoch.unwrap_or(-1));
         out.compact_string(&self.metadata);
         out.i64(self.at.get());
-        out.tagged(&[(TAG_TOPIC_ID, Bytes::copy_from_slice(self.topic_id.as_bytes()))]);
+        let mut tagged = vec![(TAG_TOPIC_ID, Bytes::copy_from_slice(self.topic_id.as_bytes()))];
+        tagged.extend(
+            self.unit_epoch.map(|epoch| (TAG_UNIT_EPOCH, Bytes::copy_from_slice(&epoch.to_be_bytes()))),
+        );
+        out.tagged(&tagged);
         out.finish()
     }
 
@@ -84,16 +92,18 @@ impl Committed {
         let last_epoch = Some(value.i32("leader epoch")?).filter(|epoch| *epoch >= 0);
         let metadata = value.compact_string("metadata")?.to_owned();
         let at = TimestampMs(value.i64("time of the commit")?);
-        let mut topic_id = None;
+        let (mut topic_id, mut unit_epoch) = (None, None);
         value.tagged(|tag, mut field| {
-            if tag == TAG_TOPIC_ID {
-                topic_id = Some(field.uuid("id of the topic")?);
+            match tag {
+                TAG_TOPIC_ID => topic_id = Some(field.uuid("id of the topic")?),
+                TAG_UNIT_EPOCH => unit_epoch = Some(field.i32("epoch of the unit")?),
+                _ => {}
             }
             Ok(())
         })?;
         value.end()?;
         let topic_id = topic_id.ok_or(DecodeError::Short("id of the topic"))?;
-        Ok(Self { topic_id, offset, last_epoch, metadata, at })
+        Ok(Self { topic_id, offset, last_epoch, metadata, at, unit_epoch })
     }
 }
 
@@ -105,7 +115,8 @@ mod tests {
         let key = Key { group: "g".into(), topic: "t".into(), partition: 3 };
         let topic_id = Uuid::from_u128(0x0011_2233_4455_6677_8899_AABB_CCDD_EEFF);
         let metadata = "m".to_owned();
-        (key, Committed { topic_id, offset: Offset(9), last_epoch: Some(2), metadata, at: TimestampMs(5) })
+        let (offset, at) = (Offset(9), TimestampMs(5));
+        (key, Committed { topic_id, offset, last_epoch: Some(2), metadata, at, unit_epoch: Some(7) })
     }
 
     /// The formats as they are on disks: they change with a version and a migration, never like this.
@@ -113,11 +124,11 @@ mod tests {
     fn golden_bytes() {
         let (key, committed) = both();
         assert_eq!(key.encode(), &b"\0\x01\0\x01g\0\x01t\0\0\0\x03"[..]);
-        let head = b"\0\x04\0\0\0\0\0\0\0\x09\0\0\0\x02\x02m\0\0\0\0\0\0\0\x05\x01\0\x10";
-        let value = [&head[..], committed.topic_id.as_bytes()].concat();
+        let head = b"\0\x04\0\0\0\0\0\0\0\x09\0\0\0\x02\x02m\0\0\0\0\0\0\0\x05\x02\0\x10";
+        let value = [&head[..], committed.topic_id.as_bytes(), b"\x80\x20\x04\0\0\0\x07"].concat();
         assert_eq!(committed.encode(), value);
         assert_eq!((Key::decode(&key.encode()), Committed::decode(&value)), (Ok(key), Ok(committed.clone())));
-        let unknown = Committed { last_epoch: None, metadata: String::new(), ..committed };
+        let unknown = Committed { last_epoch: None, metadata: String::new(), unit_epoch: None, ..committed };
         assert_eq!(Committed::decode(&unknown.encode()), Ok(unknown));
     }
 

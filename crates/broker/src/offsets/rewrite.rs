@@ -62,7 +62,7 @@ impl Offsets {
     fn changed(&self, at: Offset, changes: Vec<(Key, Option<Committed>)>) {
         let mut state = self.state.lock();
         for (index, (key, committed)) in (0..).zip(changes) {
-            state.apply(at.saturating_add(index), key, committed, None);
+            state.apply(at.saturating_add(index), key, committed);
         }
     }
 

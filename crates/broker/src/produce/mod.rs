@@ -125,6 +125,11 @@ impl Broker {
         authorize(context, &Operation::Produce { topic: &name })?;
         let topic = core.catalog.topic(&name)?;
         let transaction = payload.transaction();
+        if transaction.is_some() && acks == Acks::None {
+            let rule =
+                "a transaction has answers: one whose record was refused would be committed without it";
+            return Err(Error::field("acks", "NONE", rule));
+        }
         let shares = partitioning::shares(core, &topic, partition, payload)?;
         let push = |Share { partition, record_indexes, load }| {
             let placed = named.take().map_or_else(|| place(partition), |place| Ok(Some(place)));

@@ -122,7 +122,7 @@ async fn add(core: Arc<Core>, request: AddOffsets) -> Result<(), Error> {
     let lane = core.offsets.lane().clone();
     let admitted = core.transactions.admit(&core, producer, OFFSETS_ID, &lane)?;
     let batch = offsets_batch(&lane, producer, &commits, core.config.env.clock.now());
-    let (answer, pending) = core.offsets.push(unit_epoch, &commits, batch, Some(admitted))?;
+    let (answer, pending) = core.offsets.push(&core, &commits, batch, Some(admitted))?;
     // On disk it is before the transaction is committed.
     let at = written(&lane, answer).await?.first_offset;
     core.transactions

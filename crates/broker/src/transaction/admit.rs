@@ -39,6 +39,13 @@ impl Touched {
         self.written.lock().last_key_value().map(|(_, last)| *last)
     }
 
+    /// Whether the partition takes nothing, for good or until somebody puts it right, and has nothing of the producer's
+    /// transaction: there is nothing to end then. One that is being opened again may have kept what failed half way.
+    pub(super) fn has_nothing_of(&self, producer_id: i64) -> bool {
+        let open = || self.lane.log().open_transactions();
+        !self.lane.is_reopening() && !open().iter().any(|transaction| transaction.producer_id == producer_id)
+    }
+
     /// Resolves when all that was written is on disk; with an error if it is not, and never will be.
     pub(super) async fn durable(&self) -> Result<(), Error> {
         let written = self.written.lock().clone();

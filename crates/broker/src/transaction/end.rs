@@ -61,8 +61,8 @@ pub(super) async fn end_in_turn(
     let ended = decision.carry_out(core, name, &ending).await;
     ended.map_err(|error| not_known(name, &error))?;
     if outcome == Outcome::Commit {
-        for AddedOffsets { at, commits, held, .. } in &ending.offsets {
-            core.offsets.apply(*at, Some(held.epoch()), commits.clone());
+        for AddedOffsets { at, commits, .. } in &ending.offsets {
+            core.offsets.apply(*at, commits.clone());
         }
     }
 
@@ -181,6 +181,12 @@ async fn mark(
     outcome: Outcome,
 ) -> Result<(), Error> {
     let marker = marker(core, producer, outcome);
+    if touched.last().is_none() {
+        let marked = append_durable(&touched.lane, marker.clone()).await;
+        if marked.is_ok() || touched.has_nothing_of(producer.id) {
+            return Ok(());
+        }
+    }
     match append_until_durable(&touched.lane, marker, &core.timer, &core.closing).await {
         Ok(_) => Ok(()),
         // The topic was deleted meanwhile, or a later marker has ended it there.

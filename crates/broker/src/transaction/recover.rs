@@ -87,7 +87,8 @@ fn open_transactions(core: &Core) -> Vec<Open> {
 
 /// Whether a partition that a decision names is there, and cannot be written.
 fn has_unavailable_partition(core: &Core, known: &TransactionRecord) -> bool {
-    let mut topics = known.touched.iter().filter(|touched| touched.id != OFFSETS_ID);
+    let mut topics =
+        known.touched.iter().filter(|touched| touched.id != OFFSETS_ID && touched.last.is_some());
     topics.any(|touched| {
         let topic = core.catalog.topic(&touched.topic).ok().filter(|topic| topic.id == touched.id.topic);
         topic.is_some_and(|topic| topic.partition(touched.id.partition).is_ok_and(|it| it.lane().is_err()))

@@ -222,18 +222,21 @@ impl Step {
         let Some(state) = self.topics.get(topic).map(Arc::clone) else {
             return Err(Error::field("topic", shorten(topic), "a step names every topic in its header"));
         };
+        if matches!(&payload, Payload::Batch(batch) if batch.is_empty()) {
+            return Err(Error::missing("batch", "each message of a step has a batch, or records"));
+        }
         let bytes = self.bytes.saturating_add(payload.data_bytes());
         let total_bytes = self.header.total_bytes;
         if bytes > total_bytes {
             let rule = "what follows the header has more bytes than that";
             return Err(Error::field("total_bytes", total_bytes, rule).with("bytes", bytes));
         }
-        self.hold(payload.size_bytes())?;
+        self.hold(size_of::<StepPart>() + payload.size_bytes())?;
         for (partition, part) in step_parts(&self.core, &state, partition, payload)? {
             let id = TopicPartition { topic: state.id, partition };
             let lane = state.partition(partition)?.lane()?;
             let new = || Part { lane: lane.clone(), parts: Vec::new() };
-            self.parts.entry(id).or_insert_with(new).parts.push(part);
+            self.parts.entry(id).or_insert_with(new).parts.push(part.detach_if_small());
         }
         self.bytes = bytes;
         let doing = || format!("a step that touches {} partitions", self.parts.len());

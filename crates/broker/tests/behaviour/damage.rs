@@ -4,9 +4,13 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use logmill_broker::{Broker, Fetch, FetchFrom, OpenErrorKind, Position, Reason, Topic};
+use logmill_broker::{
+    Acks, Broker, Fetch, FetchFrom, InitTransactions, JoinGroup, OffsetToCommit, OpenErrorKind, Outcome,
+    Payload, Position, Produce, ProduceRecord, ProducerSequence, Reason, StepHeader, Topic,
+};
 use logmill_record::Offset;
 
+use crate::common::members::assigned;
 use crate::common::{Node, batch, config, text};
 
 fn topic_dir(dir: &tempfile::TempDir, topic: &Topic) -> PathBuf {
@@ -205,17 +209,76 @@ fn a_damaged_batch_is_named_and_what_is_around_it_can_be_read() {
     node.broker.close().unwrap();
 }
 
-#[test]
-fn a_reader_never_takes_damage_for_the_end() {
-    let dir = tempfile::tempdir().unwrap();
-    let segment = three_batches(&dir);
+/// As [`three_batches`], and the last one is damaged so that the partition can only be read from now on.
+fn damaged_end(dir: &tempfile::TempDir) {
+    let segment = three_batches(dir);
     let log = segment.with_extension("log");
     let last = fs::metadata(&log).unwrap().len() - batch(["last"]).bytes().len() as u64;
     // The byte says which format the batch has.
     overwrite(&log, last + 16, b"?");
     // Without its index the segment is walked at the start, and the damage found then.
     move_dir(&segment.with_extension("index"), &dir.path().join("aside"));
+}
 
+#[test]
+fn a_transaction_or_step_that_a_damaged_partition_refuses_ends_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    damaged_end(&dir);
+    let node = Node::open(config(&dir));
+    node.create("u", 1).unwrap();
+    node.say("u", 0, "read").unwrap();
+
+    let init =
+        || node.wait(node.broker.init_transactions(&node.context, InitTransactions::new("x"))).unwrap();
+    let producer = init();
+    let send = |topic: &str| {
+        let sequence = ProducerSequence { id: producer.id, epoch: producer.epoch, base_sequence: 0 };
+        let record = ProduceRecord { value: Some("written".into()), ..ProduceRecord::default() };
+        let payload = Payload::InTransaction(sequence, vec![record]);
+        let (topic, partition) = (topic.to_owned(), Some(0));
+        let produce = Produce { topic, partition, payload, acks: Acks::Durable, sent_at: None };
+        node.produce(produce).unwrap().remove(0).outcome
+    };
+    send("u").unwrap();
+    assert_eq!(send("t").unwrap_err().reason(), Reason::PartitionFailed);
+    node.wait(node.broker.end_transaction(&node.context, "x", producer, Outcome::Abort)).unwrap();
+    init();
+
+    let join = JoinGroup::topics("g", ["u"]);
+    let mut member = node.broker.join_group(&node.context, join).unwrap();
+    let mine = assigned(&node, &mut member);
+    let step = |topics: &[&str]| {
+        let header = StepHeader {
+            group: "g".into(),
+            unit: mine.unit.clone(),
+            unit_epoch: mine.epoch,
+            sequence: 0,
+            offsets: vec![OffsetToCommit::new("u", 0, Offset(1))],
+            topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
+            total_bytes: topics.len() as u64,
+        };
+        let mut step = node.broker.begin_step(&node.context, header).unwrap();
+        for topic in topics {
+            let record = ProduceRecord { value: Some("s".into()), ..ProduceRecord::default() };
+            step.append(topic, Some(0), Payload::Records(vec![record])).unwrap();
+        }
+        node.wait(step.commit())
+    };
+    assert_eq!(step(&["t", "u"]).unwrap_err().reason(), Reason::PartitionFailed);
+    step(&["u"]).unwrap();
+    assert_eq!(node.read_all("u", 0).unwrap(), ["read", "s"]);
+    // Nothing holds the unit.
+    member.handle().leave().unwrap();
+    while node.wait(node.broker.delete_group(&node.context, "g")).is_err() {
+        std::thread::yield_now();
+    }
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_reader_never_takes_damage_for_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    damaged_end(&dir);
     let node = Node::open(config(&dir));
     assert_eq!(node.broker.open_report().failed.len(), 1);
     assert_eq!(node.say("t", 0, "behind it").unwrap_err().reason(), Reason::PartitionFailed);

@@ -178,6 +178,35 @@ fn within_an_assignment_a_group_only_goes_forward() {
 }
 
 #[test]
+fn within_an_assignment_a_group_only_goes_forward_also_over_a_restart() {
+    let sim = Sim::new(18);
+    let node = three_records_each(&sim, 1);
+    let mut member = subscriber(&node);
+    let (id, mine) = (member.id(), assigned(&node, &mut member));
+    commit(&node, &member, &mine, 2).unwrap();
+    node.broker.close().unwrap();
+    drop((member, node));
+
+    let node = simulated(&sim);
+    let back = JoinGroup { member_id: Some(id), ..JoinGroup::topics("g", ["t"]) };
+    let mut member = join(&node, back).unwrap();
+    let again = assigned(&node, &mut member);
+    assert_eq!((again.epoch, committed(&again)), (mine.epoch, Some(2)));
+    assert_eq!(commit(&node, &member, &again, 1).unwrap_err().reason(), Reason::CommitWentBack);
+    commit(&node, &member, &again, 3).unwrap();
+    // An operator may go back, and whoever has the unit then goes forward from there.
+    member.handle().leave().unwrap();
+    sim.scheduler.run_for(Duration::from_secs(1));
+    let topics = vec![("t".to_owned(), Vec::new())];
+    let reset = ResetOffsets { group: "g".into(), topics, to: Position::Earliest, dry_run: false };
+    node.wait(node.broker.reset_offsets(&node.context, reset)).unwrap();
+    let mut member = subscriber(&node);
+    let next = assigned(&node, &mut member);
+    commit(&node, &member, &next, 1).unwrap();
+    node.broker.close().unwrap();
+}
+
+#[test]
 fn a_commit_of_nothing_is_one() {
     let sim = Sim::new(13);
     let node = three_records_each(&sim, 1);

@@ -1,18 +1,27 @@
 //! Files of one partition whose disk does not answer: what goes on meanwhile.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use logmill_broker::{Config, Fetch, FetchFrom, Limits, Position, Subscribe};
+use logmill_broker::{
+    Acks, Config, Fetch, FetchFrom, InitTransactions, JoinGroup, Limits, OffsetToCommit, Outcome, Payload,
+    Position, Produce, ProduceRecord, ProducerSequence, Subscribe,
+};
 use logmill_log::env::Work;
 use logmill_record::{Offset, TimestampMs};
 
-use crate::common::hook_fs::{Call, Gate, gated, is_segment_of_0};
+use crate::common::hook_fs::{Call, Gate, gated, hooked, is_segment_of_0};
+use crate::common::members::assigned;
 use crate::common::{Node, records, text, with_env};
 
 /// More than the threads that there are for reading.
 const READERS: usize = 70;
+/// So many may hang in one partition.
+const READS_AT_ONCE: usize = 4;
 
 pub(crate) struct Stalled {
     _dir: tempfile::TempDir,
@@ -104,6 +113,11 @@ fn a_write_that_stalls_holds_up_what_reads_the_same_file_and_nothing_else() {
 fn a_read_that_stalls_leaves_threads_to_those_who_read_elsewhere() {
     let stalled = Stalled::new(Call::Read);
     let node = &stalled.node;
+    let mut member = node.broker.join_group(&node.context, JoinGroup::topics("g", ["t"])).unwrap();
+    let mine = [assigned(node, &mut member), assigned(node, &mut member)];
+    let of_0 = mine.iter().find(|unit| unit.unit == "t/0").unwrap();
+    let begin = OffsetToCommit::new("t", 0, Offset(0));
+    node.wait(member.handle().commit(&of_0.unit, of_0.epoch, vec![begin])).unwrap();
     thread::scope(|scope| {
         let _opens = Opens(&stalled.gate);
         let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(|| node.read_all("t", 0).unwrap())).collect();
@@ -113,7 +127,17 @@ fn a_read_that_stalls_leaves_threads_to_those_who_read_elsewhere() {
                 scope.spawn(|| node.wait(node.broker.list_offsets(&node.context, "t", at)).unwrap())
             })
             .collect();
-        stalled.gate.wait_for_someone();
+        stalled.gate.wait_for(READS_AT_ONCE);
+        // What a monitor asks, again and again: no more reads hang for that.
+        let described = || node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
+        for _ in 0..READERS {
+            let offset = described().offsets.remove(0);
+            assert_eq!(
+                (offset.lag_records, offset.lag),
+                (Some(1), None),
+                "how long it has waited is in the file"
+            );
+        }
         the_rest_goes_on(node);
         stalled.gate.open();
         for reader in readers {
@@ -149,4 +173,46 @@ fn a_file_system_that_does_not_say_its_space_holds_up_nothing_else() {
     node.broker.close_within(Duration::from_secs(5)).unwrap();
     assert!(!gate.is_open(), "something waited for the space");
     gate.open();
+}
+
+/// After a failed sync the node's epoch moves on, which is written to a file.
+#[test]
+fn an_epoch_that_is_being_written_holds_up_no_timer_and_no_marker() {
+    let dir = tempfile::tempdir().unwrap();
+    let gate = Arc::new(Gate::default());
+    gate.open();
+    let (at, fails) = (Arc::clone(&gate), Arc::new(AtomicBool::new(false)));
+    let strikes = Arc::clone(&fails);
+    let hook = move |call, path: &Path| {
+        if call == Call::Sync && is_segment_of_0(path) && strikes.swap(false, Ordering::Relaxed) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        let is_of_set = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("set"));
+        if call == Call::Sync && is_of_set {
+            at.pass();
+        }
+        Ok(())
+    };
+    let node = Node::open(with_env(&dir, hooked(hook)));
+    node.create("t", 2).unwrap();
+    node.say("t", 1, "before").unwrap();
+    let init = node.broker.init_transactions(&node.context, InitTransactions::new("x"));
+    let producer = node.wait(init).unwrap();
+    let sequence = ProducerSequence { id: producer.id, epoch: producer.epoch, base_sequence: 0 };
+    let record = ProduceRecord { value: Some("written".into()), ..ProduceRecord::default() };
+    let payload = Payload::InTransaction(sequence, vec![record]);
+    let (topic, partition) = ("t".to_owned(), Some(1));
+    node.produce(Produce { topic, partition, payload, acks: Acks::Durable, sent_at: None }).unwrap();
+
+    gate.arm();
+    let _opens = Opens(&gate);
+    fails.store(true, Ordering::Relaxed);
+    node.say("t", 0, "lost").unwrap_err();
+    gate.wait_for_someone();
+    node.wait(node.broker.describe_node(&node.context)).unwrap();
+    node.wait(node.broker.end_transaction(&node.context, "x", producer, Outcome::Commit)).unwrap();
+    let waits = Fetch::new(vec![from(1, Position::Latest)]).max_wait(Duration::from_millis(1));
+    assert!(node.fetch(waits).unwrap().remove(0).error.is_none());
+    gate.open();
+    node.broker.close().unwrap();
 }

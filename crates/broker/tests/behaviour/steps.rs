@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use logmill_broker::{
     AddOffsets, Assignment, Config, Error, GroupEvent, InitTransactions, JoinGroup, Limits, Member,
     OffsetToCommit, Outcome, Payload, ProduceRecord, ProducerEpoch, Reason, StepCommitted, StepHeader,
@@ -522,5 +523,39 @@ fn a_transaction_takes_so_many_offsets_and_no_more() {
     let commits = vec![OffsetToCommit::new("in", 0, Offset(1)); 4];
     let refused = node.wait(member.handle().commit(&mine.unit, mine.epoch, commits)).unwrap_err();
     assert_eq!(refused.reason(), Reason::LimitExceeded, "{refused}");
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_unit_has_one_name() {
+    let sim = Sim::new(15);
+    let node = node(&sim);
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    let producer = begin(&node);
+    // All of them are numbers of partition 0 to whoever only parses them; the last is too long for the name of a step.
+    for unit in ["in/00", "in/+0", &format!("in/{}", "0".repeat(40_000))] {
+        let header = StepHeader { unit: unit.to_owned(), ..header(mine.epoch, 0, "a", 1) };
+        let refused = node.broker.begin_step(&node.context, header).unwrap_err();
+        assert_eq!(refused.reason(), Reason::StaleAssignment, "{unit:.9}");
+        let add = AddOffsets { unit: unit.to_owned(), ..add_offsets(producer, &mine, 1) };
+        let refused = node.wait(node.broker.add_offsets(&node.context, add)).unwrap_err();
+        assert_eq!(refused.reason(), Reason::StaleAssignment, "{unit:.9}");
+        let commit = member.handle().commit(unit, mine.epoch, vec![OffsetToCommit::new("in", 0, Offset(1))]);
+        assert_eq!(node.wait(commit).unwrap_err().reason(), Reason::StaleAssignment, "{unit:.9}");
+    }
+    assert_eq!(step(&node, mine.epoch, 0, "a", 1).unwrap().appended.len(), 2);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_batch_of_nothing_is_no_part_of_a_step() {
+    let sim = Sim::new(16);
+    let node = node(&sim);
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    let mut step = node.broker.begin_step(&node.context, header(mine.epoch, 0, "a", 1)).unwrap();
+    let refused = step.append("out", Some(0), Payload::Batch(Bytes::new())).unwrap_err();
+    assert_eq!(refused.reason(), Reason::RequestInvalid);
     node.broker.close().unwrap();
 }

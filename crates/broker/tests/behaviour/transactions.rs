@@ -492,3 +492,17 @@ fn a_transaction_is_whole_or_not_there_whenever_the_power_goes() {
         assert!(points > 100, "the workload changes the disk often: {points}");
     }
 }
+
+#[test]
+fn a_record_of_a_transaction_is_not_sent_without_an_answer() {
+    let sim = Sim::new(24);
+    let node = node(&sim);
+    let mut writer = Writer::begin(&node, "shop").unwrap();
+    writer.send(0, "a").unwrap();
+    // Nobody would hear that it was refused, and the transaction would be committed without it.
+    let refused = writer.send_with(1, "b", Acks::None).unwrap_err();
+    assert_eq!(refused.reason(), Reason::RequestInvalid, "{refused}");
+    writer.end(Outcome::Commit).unwrap();
+    assert_eq!(read(&node), [vec!["a"], vec![]]);
+    node.broker.close().unwrap();
+}

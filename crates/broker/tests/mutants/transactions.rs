@@ -65,11 +65,30 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         breaks: "a group goes on behind what a transaction has read that is aborted",
         file: "broker/src/transaction/end.rs",
         find: "    let ended = decision.carry_out(core, name, &ending).await;",
-        replace: "    for AddedOffsets { at, commits, held, .. } in &ending.offsets {
-        core.offsets.apply(*at, Some(held.epoch()), commits.clone());
+        replace: "    for AddedOffsets { at, commits, .. } in &ending.offsets {
+        core.offsets.apply(*at, commits.clone());
     }
     let ended = decision.carry_out(core, name, &ending).await;",
         caught_by: GROUPS,
+    },
+    Mutant {
+        name: "txn-replaced-producer-goes-on",
+        breaks: "a producer that another has replaced writes under the transactional id, and ends the transaction",
+        file: "broker/src/transaction/entry.rs",
+        find: "if producer == self.producer {",
+        replace: "if producer.id == self.producer.id {",
+        caught_by: GROUPS,
+    },
+    Mutant {
+        name: "group-commit-goes-back-after-a-restart",
+        breaks: "a slow worker's commit takes back what its member had committed before the node was restarted",
+        file: "broker/src/offsets/record.rs",
+        find: "TAG_UNIT_EPOCH => unit_epoch = Some(field.i32(\"epoch of the unit\")?),",
+        replace: "TAG_UNIT_EPOCH => _ = field.i32(\"epoch of the unit\")?,",
+        caught_by: Catcher::new(
+            "behaviour",
+            "groups::within_an_assignment_a_group_only_goes_forward_also_over_a_restart",
+        ),
     },
     Mutant {
         name: "txn-begin-not-written",

@@ -14,7 +14,8 @@ pub(crate) struct Client {
     pub(crate) id: String,
     who: String,
     producer: Option<ProducerEpoch>,
-    init: Option<Call<Result<ProducerEpoch, Error>>>,
+    /// The takeover that is under way, and when it was asked for.
+    init: Option<(u64, Call<Result<ProducerEpoch, Error>>)>,
     open: Option<Open>,
     /// How its last transaction ended, for who waits for it.
     pub(crate) ended: Option<Ended>,
@@ -67,7 +68,8 @@ impl Client {
         let timeout = Duration::from_millis(500 + world.below(8_000));
         let request = InitTransactions { transactional_id: self.id.clone(), timeout };
         (self.producer, self.open) = (None, None);
-        self.init = Some(Box::pin(world.broker.init_transactions(&world.context, request)));
+        let asked = world.ledger.asks_to_take_over();
+        self.init = Some((asked, Box::pin(world.broker.init_transactions(&world.context, request))));
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -143,6 +145,9 @@ impl Client {
         let (topic, partition) = (place.0.to_owned(), Some(place.1));
         let produce = Produce { topic, partition, payload, acks, sent_at: None };
         let fenced = world.ledger.is_fenced(&self.id, producer);
+        if fenced {
+            world.count("sends of a fenced producer");
+        }
         let call = Box::pin(world.broker.produce(&world.context, produce));
         open.sends.push(Send { place, value, sequence, acks, fenced, call });
     }
@@ -152,6 +157,9 @@ impl Client {
         let fenced = world.ledger.is_fenced(&self.id, producer);
         if outcome == Outcome::Commit && !fenced {
             world.ledger.asked(open.txn);
+        }
+        if fenced {
+            world.count("ends of a fenced producer");
         }
         let call = Some(Self::ask(world, &self.id, producer, outcome));
         open.end = Some(End { outcome, again: false, fenced, call });
@@ -178,12 +186,13 @@ impl Client {
 
     /// Takes the answers that have come.
     pub(crate) fn collect(&mut self, world: &mut World) {
-        if let Some(come) = self.init.as_mut().and_then(answer) {
+        let come = self.init.as_mut().and_then(|(asked, call)| Some((*asked, answer(call)?)));
+        if let Some((asked, come)) = come {
             self.init = None;
             let told = come.as_ref().map(|producer| format!("{producer:?}")).map_err(Error::reason);
             world.told(&self.who, "init", told);
             if let Ok(producer) = come {
-                world.ledger.took_over(&self.id, producer);
+                world.ledger.took_over(&self.id, producer, asked);
                 (self.producer, self.open) = (Some(producer), None);
             }
         }

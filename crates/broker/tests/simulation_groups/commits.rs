@@ -6,17 +6,21 @@ use logmill_broker::{Error, Reason};
 use logmill_record::Offset;
 
 use crate::member::{Member, News, Owned, to_commit};
+use crate::standing::Spot;
 use crate::world::{Call, World, answer};
 
 pub(crate) struct Committer {
     pub(crate) member: Member,
     /// How far it is, by unit.
     at: BTreeMap<String, Offset>,
+    /// How far it was acknowledged, by epoch and partition; also before the last start of the node.
+    furthest: BTreeMap<(i32, Spot), Offset>,
     under_way: Vec<UnderWay>,
 }
 
 struct UnderWay {
     owned: Owned,
+    offset: Offset,
     said: String,
     /// It must be refused, for this reason.
     in_vain: Option<&'static str>,
@@ -25,7 +29,8 @@ struct UnderWay {
 
 impl Committer {
     pub(crate) fn new(group: &'static str, has_units: bool, instance: Option<&'static str>) -> Self {
-        Self { member: Member::new(group, has_units, instance), at: BTreeMap::new(), under_way: Vec::new() }
+        let member = Member::new(group, has_units, instance);
+        Self { member, at: BTreeMap::new(), furthest: BTreeMap::new(), under_way: Vec::new() }
     }
 
     pub(crate) fn go_on(&mut self, world: &mut World) {
@@ -75,17 +80,19 @@ impl Committer {
         let said = world.ledger.standings.commit(&who, owned.pass, offset);
         let call = handle.commit(unit, owned.epoch, vec![to_commit(&said, owned.partition, offset)]);
         let in_vain = is_over.then_some("another owns the unit");
-        self.under_way.push(UnderWay { owned, said, in_vain, call: Box::pin(call) });
+        self.under_way.push(UnderWay { owned, offset, said, in_vain, call: Box::pin(call) });
     }
 
     /// Which an owner does not do, and the node does not let it.
     fn go_back(&mut self, world: &mut World, unit: &str) {
         let Some(owned) = self.member.units.get(unit).cloned() else { return };
         let spot = (owned.topic_id, owned.partition);
-        let standings = &world.ledger.standings;
-        let Some(there) = standings.furthest(self.member.group, spot, owned.pass) else { return };
-        if there <= owned.committed || there.get() == 0 {
+        let Some(there) = self.furthest.get(&(owned.epoch, spot)).copied() else { return };
+        if there.get() == 0 {
             return;
+        }
+        if there <= owned.committed {
+            world.count("commits that go back to before a restart or a break");
         }
         self.commit(world, unit, owned, Offset(there.get() - 1));
         self.under_way.last_mut().expect("it was sent").in_vain = Some("it goes back");
@@ -104,7 +111,7 @@ impl Committer {
         let said = world.ledger.standings.commit(&who, owned.pass, offset);
         let call = handle.commit(&unit, owned.epoch, vec![to_commit(&said, owned.partition, offset)]);
         let in_vain = Some("another owns the unit");
-        self.under_way.push(UnderWay { owned, said, in_vain, call: Box::pin(call) });
+        self.under_way.push(UnderWay { owned, offset, said, in_vain, call: Box::pin(call) });
     }
 
     pub(crate) fn collect(&mut self, world: &mut World) {
@@ -126,6 +133,8 @@ impl Committer {
                     assert_eq!(it.in_vain, None, "{}: was taken", it.said);
                     let spot = (it.owned.topic_id, it.owned.partition);
                     world.ledger.standings.acknowledged(group, spot, &it.said);
+                    let furthest = self.furthest.entry((it.owned.epoch, spot)).or_default();
+                    *furthest = it.offset.max(*furthest);
                 }
                 Err(error) if is_refusal(error.reason()) => {
                     world.ledger.standings.refused(&it.said);

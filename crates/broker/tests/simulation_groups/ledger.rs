@@ -32,14 +32,24 @@ struct Txn {
     records: BTreeMap<String, (Place, bool)>,
 }
 
+/// A producer that has taken over a transactional id, and when it asked and was answered.
+#[derive(Debug)]
+struct Takeover {
+    producer: ProducerEpoch,
+    asked: u64,
+    answered: u64,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     txns: Vec<Txn>,
     /// What is written beside transactions; the place, if it was said.
     plain: BTreeMap<String, (Option<Place>, bool)>,
     seen: BTreeMap<(Spot, Offset), String>,
-    /// Who wrote last under each transactional id.
-    producers: BTreeMap<String, ProducerEpoch>,
+    /// Who has written under each transactional id.
+    takeovers: BTreeMap<String, Vec<Takeover>>,
+    /// How many takeovers were asked for or answered.
+    asks: u64,
     pub(crate) owners: Owners,
     pub(crate) standings: Standings,
 }
@@ -113,17 +123,24 @@ impl Ledger {
         assert_eq!(*before, value, "at {offset} of {topic}/{partition} was something else before");
     }
 
-    /// A producer has taken over a transactional id.
-    pub(crate) fn took_over(&mut self, id: &str, producer: ProducerEpoch) {
-        let latest = self.producers.entry(id.to_owned()).or_insert(producer);
-        if (latest.id, latest.epoch) < (producer.id, producer.epoch) {
-            *latest = producer;
-        }
+    /// A producer asks for a transactional id. Gives when that is.
+    pub(crate) fn asks_to_take_over(&mut self) -> u64 {
+        self.asks += 1;
+        self.asks
     }
 
-    /// Whether another has taken over since.
+    /// A producer that asked then has taken over a transactional id.
+    pub(crate) fn took_over(&mut self, id: &str, producer: ProducerEpoch, asked: u64) {
+        let answered = self.asks_to_take_over();
+        self.takeovers.entry(id.to_owned()).or_default().push(Takeover { producer, asked, answered });
+    }
+
+    /// Whether another has taken over since: of two that have asked at the same time it is not known who was the last.
     pub(crate) fn is_fenced(&self, id: &str, producer: ProducerEpoch) -> bool {
-        self.producers.get(id).is_some_and(|latest| latest.id == producer.id && latest.epoch > producer.epoch)
+        let Some(all) = self.takeovers.get(id) else { return false };
+        let is_its = |it: &&Takeover| it.producer.id == producer.id && it.producer.epoch <= producer.epoch;
+        let own = all.iter().filter(is_its).max_by_key(|it| it.producer.epoch);
+        own.is_some_and(|own| all.iter().any(|other| other.asked > own.answered))
     }
 
     pub(crate) fn started(&mut self) {

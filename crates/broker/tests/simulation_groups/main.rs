@@ -49,8 +49,10 @@ pub(crate) type Tally = BTreeMap<String, u64>;
 const COVERAGE: &[(&str, u64)] = &[
     ("commit of an owner: answered", 500),
     ("commits of a former owner", 10),
+    ("commits that go back to before a restart or a break", 2),
     ("delete group: answered", 2),
     ("delete offsets: answered", 2),
+    ("ends of a fenced producer", 50),
     ("growth of a topic: answered", 40),
     ("growths under members", 40),
     ("look at a reset: answered", 60),
@@ -61,6 +63,7 @@ const COVERAGE: &[(&str, u64)] = &[
     ("reset: plain", 5),
     ("reset: steps", 5),
     ("reset: units", 5),
+    ("sends of a fenced producer", 150),
     ("static successions", 300),
     ("step: STALE_ASSIGNMENT", 20),
     ("step: answered", 1_000),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -76,6 +76,7 @@ impl LogSet {
             dir: dir.to_owned(),
             env,
             id: file.id,
+            epoch: AtomicI32::new(epoch_of(file.open_counter)),
             file: Mutex::new(file),
             is_single,
             logs: Mutex::default(),
@@ -105,7 +106,8 @@ impl LogSet {
     /// How often the directory has been opened, which is the leader epoch stamped into batches.
     #[must_use]
     pub fn epoch(&self) -> i32 {
-        epoch_of(self.inner.file.lock().open_counter)
+        // Not under the file's lock, which is held while it is written.
+        self.inner.epoch.load(Ordering::Acquire)
     }
 
     /// The data directory.
@@ -365,7 +367,9 @@ impl LogSet {
         next.open_counter = dir::next_epoch(&path, file.open_counter)?;
         atomic::replace(&*self.inner.env.fs, &path, &next.encode())?;
         *file = next;
-        Ok(epoch_of(next.open_counter))
+        let epoch = epoch_of(next.open_counter);
+        self.inner.epoch.store(epoch, Ordering::Release);
+        Ok(epoch)
     }
 
     /// A log was closed: its place in the registry becomes free, its checkpoint stays. A poisoned

@@ -21,7 +21,7 @@ mod stats;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -53,6 +53,8 @@ pub(crate) struct SetInner {
     id: Uuid,
     /// The contents of `set`, and the right to write it.
     file: Mutex<SetFile>,
+    /// Its epoch, for who asks while it is being written.
+    epoch: AtomicI32,
     /// It was opened as one log, which closes the set with itself.
     is_single: bool,
     /// The logs that are open, by their paths below `dir`.

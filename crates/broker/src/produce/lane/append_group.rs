@@ -119,6 +119,11 @@ impl StepPart {
         }
     }
 
+    /// Lets go of the transport's buffer, unless it is large itself: the buffer may be larger by far.
+    pub(crate) fn detach_if_small(self) -> Self {
+        if self.size_bytes() < DETACH_BELOW_BYTES { self.detach() } else { self }
+    }
+
     fn detach(self) -> Self {
         match self {
             Self::Batch(bytes) => Self::Batch(Bytes::copy_from_slice(&bytes)),

@@ -134,7 +134,7 @@ impl Run {
         }
         ended.map_err(|error| not_known(&self.header, &error))?;
         if let Some(at) = offsets_at {
-            self.core.offsets.apply(at, Some(self.header.unit_epoch), offsets);
+            self.core.offsets.apply(at, offsets);
         }
         self.core.transactions.table.lock().step_ended(&self.name, record);
         Ok(StepCommitted { appended, duplicate: false })
@@ -159,8 +159,7 @@ impl Run {
             let lane = self.core.offsets.lane().clone();
             let batch = offsets_batch(&lane, self.producer, offsets, now);
             let admitted = Some(written.admit(OFFSETS_ID, &lane, under_way)?);
-            let unit_epoch = self.header.unit_epoch;
-            let (answer, pending) = self.core.offsets.push(unit_epoch, offsets, batch, admitted)?;
+            let (answer, pending) = self.core.offsets.push(&self.core, offsets, batch, admitted)?;
             written.answers.push((OFFSETS_ID, lane, answer));
             written.offsets = Some(pending);
         }

@@ -1,5 +1,8 @@
 //! Clients that consume, process and produce, and are killed at any point: each record that comes in has one effect.
 
+use std::time::Duration;
+
+use logmill_broker::Limits;
 use logmill_log::sim::SimRandom;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -214,4 +217,30 @@ async fn transactions_of_a_client_that_is_killed_at_any_point_have_one_effect_fo
         assert!(killed > 5, "seed {seed}");
         served.stop().await;
     }
+}
+
+/// Half sent, a step holds room that others wait for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_of_which_no_more_comes_gives_back_its_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { max_step_bytes: 1_000, ..Limits::default() };
+    let config = Config { limits, stall_timeout: Duration::from_millis(200), ..config(&dir) };
+    let served = Served::start(config).await;
+    for topic in ["in", "out"] {
+        served.create(topic, 1).await;
+    }
+    served.say("in", 0, "x").await;
+    let mut worker = Worker::come(connect(served.address).await, &mut None).await;
+    worker.record().await.unwrap();
+    let [Sent::Header(header), records] = step(&worker, 0, "x") else { panic!("the header is first") };
+    let (requests, outgoing) = mpsc::channel(4);
+    let all = v1::StepHeader { total_bytes: 1_000, ..header.clone() };
+    requests.send(v1::CommitStepRequest { request: Some(Sent::Header(all)) }).await.unwrap();
+    let mut client = Transactions::new(worker.channel.clone());
+    let refused = client.commit_step(ReceiverStream::new(outgoing)).await.unwrap_err();
+    assert_eq!(reason(&refused).1, "REQUEST_INVALID", "{refused:?}");
+    let requests =
+        [Sent::Header(header), records].map(|request| v1::CommitStepRequest { request: Some(request) });
+    client.commit_step(tokio_stream::iter(requests)).await.unwrap();
+    served.stop().await;
 }
