@@ -43,7 +43,7 @@ LASTING_LIMITS = {
     "max_batch_bytes",
     "max_headers_per_request",
     "max_records_per_request",
-    "max_step_partitions",
+    "max_commit_partitions",
 }
 
 

@@ -98,7 +98,7 @@ pub use group::{
     AssignedPartition, Assignment, CommittedOffset, Consume, ConsumeStart, Consumed, Consumer,
     DEFAULT_REBALANCE_TIMEOUT, DEFAULT_SESSION_TIMEOUT, GroupDescription, GroupEvent, GroupInterest,
     GroupMember, GroupOffset, GroupPage, GroupState, GroupSummary, GroupUnit, JoinGroup, ListGroups,
-    LostUnit, Member, MemberHandle, OffsetReset, ResetOffsets, UnitData,
+    LostReason, Member, MemberHandle, OffsetReset, ResetOffsets, UnitData,
 };
 pub use limits::{Limit, LimitStats, LimitUnit, Limits};
 pub use logmill_log::{AbortedTxn, Chunk};
@@ -114,8 +114,8 @@ pub use topic::{
     SettingSource, Topic, TopicDescription, TopicPage,
 };
 pub use transaction::{
-    AddOffsets, DEFAULT_TRANSACTION_TIMEOUT, InitTransactions, ListTransactions, MAX_TRANSACTION_TIMEOUT,
-    Outcome, ProducerEpoch, Step, StepAppend, StepCommitted, StepHeader, TransactionInfo, TransactionPage,
-    TransactionState,
+    AddOffsets, CommittedStep, DEFAULT_TRANSACTION_TIMEOUT, InitTransactions, ListTransactions,
+    MAX_TRANSACTION_TIMEOUT, Outcome, ProducerEpoch, Step, StepAppended, StepHeader, TransactionInfo,
+    TransactionPage, TransactionState,
 };
 pub use uuid::Uuid;

@@ -163,7 +163,7 @@ limits! {
     MaxStepBytes max_step_bytes, Bytes, 256 * MIB;
     /// Topics, partitions and offsets that one step touches; offsets of one commit, and of one
     /// transaction.
-    MaxStepPartitions max_step_partitions, Count, 1_000;
+    MaxCommitPartitions max_commit_partitions, Count, 1_000;
     /// Groups that have or had members, since the node was started.
     MaxGroups max_groups, Count, 20_000;
     /// Members of one group.

@@ -102,7 +102,7 @@ impl ConsumerBuilder {
     ) -> ConsumerBuilder {
         for (name, partitions) in units {
             let of = |(topic, partition): (T, u32)| {
-                Ok(v1::UnitPartition { topic: topic.into(), partition: partition_to(partition)? })
+                Ok(v1::TopicPartition { topic: topic.into(), partition: partition_to(partition)? })
             };
             match partitions.into_iter().map(of).collect::<Result<_, Error>>() {
                 Ok(partitions) => self.join.units.push(v1::Unit { name: name.into(), partitions }),

@@ -281,7 +281,7 @@ impl TryFrom<v1::DescribeGroupResponse> for GroupDescription {
             connected: member.connected,
             units: units(member.units),
         };
-        let partition = |it: v1::UnitPartition| Ok((it.topic, partition_from(it.partition)?));
+        let partition = |it: v1::TopicPartition| Ok((it.topic, partition_from(it.partition)?));
         Ok(GroupDescription {
             state: group.state().into(),
             group: group.group,

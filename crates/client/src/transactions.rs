@@ -166,7 +166,7 @@ impl TryFrom<v1::Transaction> for TransactionInfo {
         };
         let v1::ProducerEpoch { id, epoch } =
             transaction.producer.ok_or_else(|| Error::nonsense("a transactional id without a producer"))?;
-        let touched = |it: v1::TransactionPartition| Ok((it.topic, partition_from(it.partition)?));
+        let touched = |it: v1::TopicPartition| Ok((it.topic, partition_from(it.partition)?));
         Ok(TransactionInfo {
             transactional_id: transaction.transactional_id,
             producer_id: id,

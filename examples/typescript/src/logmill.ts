@@ -91,7 +91,7 @@ const NEVER_FITS = new Set([
   "max_batch_bytes",
   "max_headers_per_request",
   "max_records_per_request",
-  "max_step_partitions",
+  "max_commit_partitions",
 ]);
 
 function isTransient(error: NodeError): boolean {

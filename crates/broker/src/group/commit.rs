@@ -44,7 +44,7 @@ impl MemberHandle {
         core.check_open()?;
         let count = offsets.len();
         let doing = || format!("a commit of {count} offsets");
-        core.bounds.check(Limit::MaxStepPartitions, count, doing, "make several commits")?;
+        core.bounds.check(Limit::MaxCommitPartitions, count, doing, "make several commits")?;
         // Of two commits at the same time the order is that of the log: see `Offsets::commit`.
         let held: Held = self.coordinator.hold(&core, unit, epoch)?;
         let checked: Vec<CheckedCommit> = core.offsets.check(&core, &held, offsets)?;

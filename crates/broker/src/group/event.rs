@@ -36,7 +36,7 @@ pub enum GroupEvent {
         /// The epoch of its assignment.
         epoch: i32,
         /// Why.
-        why: LostUnit,
+        why: LostReason,
     },
     /// It is no member any more, for this reason. Nothing comes after it.
     Closed(Error),
@@ -45,7 +45,7 @@ pub enum GroupEvent {
 /// Why a member has lost a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum LostUnit {
+pub enum LostReason {
     /// It did not confirm that it gives it up within its rebalance timeout.
     RevokeTimedOut,
     /// A topic of the unit was deleted, or the member declares it no more.

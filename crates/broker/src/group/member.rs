@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::coordinator::{Coordinator, State};
-use super::event::{AssignedPartition, Assignment, CommittedOffset, GroupEvent, LostUnit};
+use super::event::{AssignedPartition, Assignment, CommittedOffset, GroupEvent, LostReason};
 use super::hold::name_of;
 use super::machine::{AssignmentEpoch, CloseWhy, LostWhy, MemberStream, NotMember, UnitId};
 use super::mailbox::{Mailbox, Post};
@@ -159,8 +159,8 @@ impl MemberHandle {
             Post::CancelWarmUp(_) => GroupEvent::WarmUpCancelled { unit },
             Post::Lost(_, epoch, why) => {
                 let why = match why {
-                    LostWhy::RevokeTimedOut => LostUnit::RevokeTimedOut,
-                    LostWhy::Gone => LostUnit::Gone,
+                    LostWhy::RevokeTimedOut => LostReason::RevokeTimedOut,
+                    LostWhy::Gone => LostReason::Gone,
                 };
                 GroupEvent::Lost { unit, epoch: epoch.0, why }
             }

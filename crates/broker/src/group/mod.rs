@@ -34,7 +34,7 @@ use coordinator::Coordinator;
 pub use describe::{
     GroupDescription, GroupMember, GroupOffset, GroupPage, GroupState, GroupSummary, GroupUnit, ListGroups,
 };
-pub use event::{AssignedPartition, Assignment, CommittedOffset, GroupEvent, LostUnit};
+pub use event::{AssignedPartition, Assignment, CommittedOffset, GroupEvent, LostReason};
 pub(crate) use hold::Held;
 pub use join::{GroupInterest, JoinGroup};
 pub(crate) use machine::{AssignmentEpoch, OwnershipRecord, TopicChange, UnitId};

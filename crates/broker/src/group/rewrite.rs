@@ -32,8 +32,8 @@ pub struct ResetOffsets {
     pub topics: Vec<(String, Vec<u32>)>,
     /// Where to go on in each.
     pub to: Position,
-    /// Only says what would be done.
-    pub dry_run: bool,
+    /// Whether it is done; else it is only said what would be.
+    pub execute: bool,
 }
 
 /// Where a group goes on after a reset.
@@ -69,12 +69,12 @@ impl Broker {
             .and_then(|()| core.check_open())
             .and_then(|()| crate::names::check_group(&request.group))
             .and_then(|()| core.groups.check_empty(&request.group));
-        let (dry_run, group) = (request.dry_run, request.group.clone());
+        let (execute, group) = (request.execute, request.group.clone());
         let plan = core.read("a reset", move |core| allowed.and_then(|()| plan(core, &request)));
         async move {
             let changes = plan.await?;
             let resets: Vec<OffsetReset> = changes.iter().map(|change| change.reset.clone()).collect();
-            if dry_run {
+            if !execute {
                 return Ok(resets);
             }
             let again = Arc::clone(&core);

@@ -30,7 +30,7 @@ use crate::error::Error;
 use crate::fetch::Credit;
 use crate::group::{
     AssignedPartition, Assignment, Consume, ConsumeStart, Consumed, Consumer, DEFAULT_REBALANCE_TIMEOUT,
-    DEFAULT_SESSION_TIMEOUT, GroupEvent, GroupInterest, JoinGroup, LostUnit, MemberHandle, UnitData,
+    DEFAULT_SESSION_TIMEOUT, GroupEvent, GroupInterest, JoinGroup, LostReason, MemberHandle, UnitData,
 };
 use crate::limits::Limit;
 use crate::offsets::OffsetToCommit;
@@ -202,12 +202,12 @@ fn to_reply(event: GroupEvent) -> Result<Reply, Error> {
     Ok(match event {
         GroupEvent::Assigned(assignment) => Reply::Assigned(assignment.into()),
         GroupEvent::Revoke { unit, epoch } => Reply::Revoke(v1::UnitEpoch { unit, epoch }),
-        GroupEvent::WarmUp { unit } => Reply::WarmUp(v1::UnitWarmed { unit }),
-        GroupEvent::WarmUpCancelled { unit } => Reply::WarmUpCancelled(v1::UnitWarmed { unit }),
+        GroupEvent::WarmUp { unit } => Reply::WarmUp(v1::WarmUp { unit }),
+        GroupEvent::WarmUpCancelled { unit } => Reply::WarmUpCancelled(v1::WarmUp { unit }),
         GroupEvent::Lost { unit, epoch, why } => {
             let reason = match why {
-                LostUnit::RevokeTimedOut => v1::LostReason::RevokeTimedOut,
-                LostUnit::Gone => v1::LostReason::Gone,
+                LostReason::RevokeTimedOut => v1::LostReason::RevokeTimedOut,
+                LostReason::Gone => v1::LostReason::Gone,
             };
             let unit = Some(v1::UnitEpoch { unit, epoch });
             Reply::Lost(v1::UnitLost { unit, reason: reason.into() })
@@ -287,6 +287,6 @@ fn to_consume(join: v1::JoinGroup) -> Result<Consume, Error> {
 /// A unit's name and partitions.
 fn to_declared(unit: v1::Unit) -> Result<(String, Vec<(String, u32)>), Error> {
     let v1::Unit { name, partitions } = unit;
-    let named = |it: v1::UnitPartition| Ok((it.topic, partition(it.partition)?));
+    let named = |it: v1::TopicPartition| Ok((it.topic, partition(it.partition)?));
     Ok((name, partitions.into_iter().map(named).collect::<Result<_, Error>>()?))
 }

@@ -60,7 +60,7 @@ impl GroupService for Services {
             Ok((topic.topic, numbers?))
         };
         let topics: Result<_, Error> = topics.into_iter().map(named).collect();
-        let reset = ResetOffsets { group, topics: topics?, to: position(to)?, dry_run: !execute };
+        let reset = ResetOffsets { group, topics: topics?, to: position(to)?, execute };
         let resets = self.broker.reset_offsets(&context, reset).await?;
         Ok(Response::new(v1::ResetOffsetsResponse { resets: resets.into_iter().map(Into::into).collect() }))
     }
@@ -105,8 +105,8 @@ impl From<GroupSummary> for v1::GroupSummary {
 impl From<GroupDescription> for v1::DescribeGroupResponse {
     fn from(described: GroupDescription) -> Self {
         let not_committed = described.not_committed.into_iter();
-        let not_committed =
-            not_committed.map(|(topic, partition)| v1::UnitPartition { topic, partition: number(partition) });
+        let not_committed = not_committed
+            .map(|(topic, partition)| v1::TopicPartition { topic, partition: number(partition) });
         Self {
             group: described.group,
             state: state(described.state),

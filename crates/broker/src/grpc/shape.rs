@@ -63,7 +63,7 @@ const CONSUME: Shape = {
     &[Part { field: 1, most: Most::Once, of: JOIN }, Part { field: 3, most: Most::Once, of: COMMIT }]
 };
 /// Where a group goes on, and where a step appends to.
-const TOUCHED: Most = Most::Limit(Limit::MaxStepPartitions, "topics and offsets");
+const TOUCHED: Most = Most::Limit(Limit::MaxCommitPartitions, "topics and offsets");
 const COMES_FOR: Most = Most::Limit(Limit::MaxJoinUnits, "topics, units and partitions");
 
 /// A call whose request repeats something.

@@ -17,7 +17,7 @@ use crate::offsets::OffsetToCommit;
 use crate::produce::Payload;
 use crate::transaction::{
     AddOffsets, DEFAULT_TRANSACTION_TIMEOUT, InitTransactions, ListTransactions, Outcome, ProducerEpoch,
-    Step, StepAppend, StepHeader, TransactionInfo, TransactionState,
+    Step, StepAppended, StepHeader, TransactionInfo, TransactionState,
 };
 
 #[tonic::async_trait]
@@ -205,8 +205,8 @@ impl From<ProducerEpoch> for v1::ProducerEpoch {
     }
 }
 
-impl From<StepAppend> for v1::StepAppended {
-    fn from(append: StepAppend) -> Self {
+impl From<StepAppended> for v1::StepAppended {
+    fn from(append: StepAppended) -> Self {
         Self {
             topic: append.topic,
             partition: number(append.partition),
@@ -225,12 +225,12 @@ impl From<TransactionInfo> for v1::Transaction {
             TransactionState::Ending(Outcome::Commit) => v1::TransactionState::Committing,
             TransactionState::Ending(Outcome::Abort) => v1::TransactionState::Aborting,
         };
-        let last_outcome = match info.last {
+        let last_outcome = match info.last_outcome {
             None => v1::Outcome::Unspecified,
             Some(Outcome::Commit) => v1::Outcome::Commit,
             Some(Outcome::Abort) => v1::Outcome::Abort,
         };
-        let named = |(topic, partition)| v1::TransactionPartition { topic, partition: number(partition) };
+        let named = |(topic, partition)| v1::TopicPartition { topic, partition: number(partition) };
         Self {
             transactional_id: info.transactional_id,
             producer: Some(info.producer.into()),

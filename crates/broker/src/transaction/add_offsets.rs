@@ -118,7 +118,7 @@ async fn add(core: Arc<Core>, request: AddOffsets) -> Result<(), Error> {
     }
     let count = core.transactions.table.lock().added_offsets(&name) + commits.len();
     let doing = || format!("a transaction with {count} offsets");
-    core.bounds.check(Limit::MaxStepPartitions, count, doing, "make several transactions")?;
+    core.bounds.check(Limit::MaxCommitPartitions, count, doing, "make several transactions")?;
     let lane = core.offsets.lane().clone();
     let admitted = core.transactions.admit(&core, producer, OFFSETS_ID, &lane)?;
     let batch = offsets_batch(&lane, producer, &commits, core.config.env.clock.now());

@@ -30,7 +30,7 @@ pub struct TransactionInfo {
     /// The partitions that it has touched so far, in order. Empty while it is being committed or aborted.
     pub partitions: Vec<(String, u32)>,
     /// How the last one ended, if any did since the node knows.
-    pub last: Option<Outcome>,
+    pub last_outcome: Option<Outcome>,
 }
 
 /// What is going on under a transactional id.
@@ -135,6 +135,6 @@ fn info(name: &str, entry: &Entry) -> TransactionInfo {
         timeout: entry.timeout,
         started_at,
         partitions,
-        last: entry.last.as_ref().map(|last| last.outcome),
+        last_outcome: entry.last.as_ref().map(|last| last.outcome),
     }
 }

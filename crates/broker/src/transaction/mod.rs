@@ -48,7 +48,7 @@ pub use operations::{DEFAULT_TRANSACTION_TIMEOUT, InitTransactions, MAX_TRANSACT
 use parking_lot::Mutex;
 use record::TransactionRecord;
 pub(crate) use recover::recover;
-pub use step::{Step, StepAppend, StepCommitted, StepHeader};
+pub use step::{CommittedStep, Step, StepAppended, StepHeader};
 
 use table::Table;
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use logmill_record::{Offset, TimestampMs};
 use uuid::Uuid;
 
-use super::step::StepAppend;
+use super::step::StepAppended;
 use super::{Outcome, ProducerEpoch};
 use crate::internal::codec::{DecodeError, Reader, Writer};
 use crate::topic::TopicPartition;
@@ -72,7 +72,7 @@ pub(crate) struct StepRecord {
     pub(crate) sequence: i64,
     /// A checksum of how far it has read: what comes under its number and has read something else is another.
     pub(crate) input_checksum: u32,
-    pub(crate) appended: Vec<StepAppend>,
+    pub(crate) appended: Vec<StepAppended>,
 }
 
 pub(crate) fn encode_key(name: &str) -> Bytes {
@@ -254,7 +254,7 @@ fn decode_step(field: &mut Reader<'_>) -> Result<StepRecord, DecodeError> {
     let (unit_epoch, sequence) = (field.i32("epoch of the unit")?, field.i64("sequence of the step")?);
     let mut appended = Vec::new();
     for _ in 0..field.u32("number of appends")? {
-        appended.push(StepAppend {
+        appended.push(StepAppended {
             topic: field.string("topic")?.to_owned(),
             partition: field.u32("partition")?,
             first_offset: offset(field, "first offset")?,
@@ -299,7 +299,7 @@ mod tests {
     }
 
     fn step() -> TransactionRecord {
-        let append = StepAppend {
+        let append = StepAppended {
             topic: "out".into(),
             partition: 1,
             first_offset: Offset(10),

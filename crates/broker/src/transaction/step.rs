@@ -52,7 +52,7 @@ pub struct StepHeader {
 
 /// Where records of a step were appended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StepAppend {
+pub struct StepAppended {
     /// The topic's name.
     pub topic: String,
     /// The partition's number.
@@ -67,9 +67,9 @@ pub struct StepAppend {
 
 /// A step that is committed: its records can be read, and its offsets are where the group goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StepCommitted {
+pub struct CommittedStep {
     /// Where its records are: one for each partition that it appended to, in order.
-    pub appended: Vec<StepAppend>,
+    pub appended: Vec<StepAppended>,
     /// It was committed before, and this is the answer of the first time.
     pub duplicate: bool,
 }
@@ -155,7 +155,7 @@ impl Broker {
         authorize(context, &Operation::CommitStep { group: &header.group, topics })?;
         let touched = header.topics.len() + header.offsets.len();
         let doing = || format!("a step that touches {touched} topics and partitions");
-        core.bounds.check(Limit::MaxStepPartitions, touched, doing, "make several steps")?;
+        core.bounds.check(Limit::MaxCommitPartitions, touched, doing, "make several steps")?;
         let mut topics = BTreeMap::new();
         for name in &header.topics {
             let topic = core.catalog.topic(name)?;
@@ -240,7 +240,7 @@ impl Step {
         }
         self.bytes = bytes;
         let doing = || format!("a step that touches {} partitions", self.parts.len());
-        self.core.bounds.check(Limit::MaxStepPartitions, self.parts.len(), doing, "make several steps")
+        self.core.bounds.check(Limit::MaxCommitPartitions, self.parts.len(), doing, "make several steps")
     }
 
     /// So much more of it lies in memory.

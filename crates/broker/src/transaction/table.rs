@@ -11,7 +11,7 @@ use super::admit::{Admitted, AllTouched, Touched};
 use super::entry::{AddedOffsets, Entry, Last, Next, Ongoing, State};
 use super::errors::{already_ending, not_found, step_differs, step_out_of_sequence, unknown_producer};
 use super::record::{StepRecord, TouchedName};
-use super::step::{StepAppend, StepHeader, is_step, step_name};
+use super::step::{StepAppended, StepHeader, is_step, step_name};
 use super::{Outcome, ProducerEpoch, TransactionRecords};
 use crate::budget::Budget;
 use crate::error::Error;
@@ -57,7 +57,7 @@ pub(super) enum EndRequest {
 #[derive(Debug)]
 pub(super) enum StepCheck {
     /// It was committed before, and this is its answer.
-    Repeated(Vec<StepAppend>),
+    Repeated(Vec<StepAppended>),
     /// It is the next, by this producer.
     Fresh(ProducerEpoch),
 }

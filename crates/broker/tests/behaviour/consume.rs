@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use logmill_broker::{
     Assignment, Config, Consume, ConsumeStart, Consumed, Consumer, DeleteRecords, GroupEvent, JoinGroup,
-    Limits, LostUnit, OffsetToCommit, Reason, Subscribe, UnitData,
+    Limits, LostReason, OffsetToCommit, Reason, Subscribe, UnitData,
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim, SimRandom};
 use logmill_record::Offset;
@@ -156,7 +156,7 @@ fn what_was_read_already_is_not_given_when_the_unit_is_lost_meanwhile() {
     node.delete("t").unwrap();
     let lost = event(&node, &mut consumer);
     assert!(
-        matches!(&lost, GroupEvent::Lost { unit, why: LostUnit::Gone, .. } if unit == "t/0"),
+        matches!(&lost, GroupEvent::Lost { unit, why: LostReason::Gone, .. } if unit == "t/0"),
         "called as it was assigned: {lost:?}"
     );
     assert!(is_quiet(&sim, &mut consumer));

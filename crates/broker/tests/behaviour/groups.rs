@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use logmill_broker::{
-    Assignment, Error, GroupEvent, GroupState, JoinGroup, ListGroups, LostUnit, Member, OffsetToCommit,
+    Assignment, Error, GroupEvent, GroupState, JoinGroup, ListGroups, LostReason, Member, OffsetToCommit,
     Position, Reason, ResetOffsets,
 };
 use logmill_log::env::Clock as _;
@@ -92,7 +92,7 @@ fn a_member_that_confirms_nothing_loses_the_unit_in_time_and_what_it_commits_the
     sim.scheduler.run_for(Duration::from_secs(61));
     assert!(matches!(
         next(&node, &mut first),
-        GroupEvent::Lost { why: LostUnit::RevokeTimedOut, epoch: lost, .. } if lost == epoch
+        GroupEvent::Lost { why: LostReason::RevokeTimedOut, epoch: lost, .. } if lost == epoch
     ));
     let moved = assigned(&node, &mut second);
     assert_eq!((&moved.unit, moved.epoch), (&unit, 2));
@@ -198,7 +198,7 @@ fn within_an_assignment_a_group_only_goes_forward_also_over_a_restart() {
     member.handle().leave().unwrap();
     sim.scheduler.run_for(Duration::from_secs(1));
     let topics = vec![("t".to_owned(), Vec::new())];
-    let reset = ResetOffsets { group: "g".into(), topics, to: Position::Earliest, dry_run: false };
+    let reset = ResetOffsets { group: "g".into(), topics, to: Position::Earliest, execute: true };
     node.wait(node.broker.reset_offsets(&node.context, reset)).unwrap();
     let mut member = subscriber(&node);
     let next = assigned(&node, &mut member);
@@ -274,23 +274,23 @@ fn an_operator_sees_how_far_a_group_is_behind_and_has_it_go_on_elsewhere() {
     assert_eq!((offset.offset, offset.lag_records), (Offset(1), Some(2)));
     assert!(offset.lag.unwrap() >= Duration::from_secs(10), "{:?}", offset.lag);
 
-    let reset = |dry_run| {
+    let reset = |execute| {
         let (group, topics) = ("g".to_owned(), vec![("t".to_owned(), vec![])]);
-        let request = ResetOffsets { group, topics, to: Position::Earliest, dry_run };
+        let request = ResetOffsets { group, topics, to: Position::Earliest, execute };
         node.wait(node.broker.reset_offsets(&node.context, request))
     };
-    assert_eq!(reset(false).unwrap_err().reason(), Reason::GroupNotEmpty);
+    assert_eq!(reset(true).unwrap_err().reason(), Reason::GroupNotEmpty);
     let delete = || node.wait(node.broker.delete_group(&node.context, "g"));
     assert_eq!(delete().unwrap_err().reason(), Reason::GroupNotEmpty);
     member.handle().leave().unwrap();
     sim.scheduler.run_for(Duration::from_secs(1));
-    let plan = reset(true).unwrap();
+    let plan = reset(false).unwrap();
     assert_eq!(
         plan.iter().map(|it| (it.partition, it.from, it.to)).collect::<Vec<_>>(),
         [(0, Some(Offset(1)), Offset(0)), (1, None, Offset(0)),]
     );
     assert_eq!(describe().offsets.len(), 1, "a plan changes nothing");
-    assert_eq!(reset(false).unwrap(), plan);
+    assert_eq!(reset(true).unwrap(), plan);
     assert_eq!(describe().offsets.iter().map(|it| it.offset).collect::<Vec<_>>(), [Offset(0), Offset(0)]);
     assert!(describe().not_committed.is_empty());
     node.broker.close().unwrap();
@@ -332,7 +332,7 @@ fn join_while_a_group_is_reset(seed: u64, steps: u64) -> bool {
     sim.scheduler.run_for(Duration::from_secs(1));
 
     let (group, topics) = ("g".to_owned(), vec![("t".to_owned(), vec![])]);
-    let request = ResetOffsets { group, topics, to: Position::Earliest, dry_run: false };
+    let request = ResetOffsets { group, topics, to: Position::Earliest, execute: true };
     let mut reset = pin!(node.broker.reset_offsets(&node.context, request));
     let mut context = Context::from_waker(Waker::noop());
     let mut answer = Poll::Pending;
@@ -366,7 +366,7 @@ fn topics_come_and_go_and_offsets_of_one_mean_nothing_in_another_of_its_name() {
     node.wait(node.broker.add_partitions(&node.context, "late", 2)).unwrap();
     assert_eq!(assigned(&node, &mut member).unit, "late/1");
     node.delete("t").unwrap();
-    assert!(matches!(next(&node, &mut member), GroupEvent::Lost { why: LostUnit::Gone, .. }));
+    assert!(matches!(next(&node, &mut member), GroupEvent::Lost { why: LostReason::Gone, .. }));
     assert_eq!(commit(&node, &member, &mine, 3).unwrap_err().reason(), Reason::StaleAssignment);
     node.create("t", 1).unwrap();
     let new = assigned(&node, &mut member);

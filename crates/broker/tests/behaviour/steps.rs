@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use logmill_broker::{
-    AddOffsets, Assignment, Config, Error, GroupEvent, InitTransactions, JoinGroup, Limits, Member,
-    OffsetToCommit, Outcome, Payload, ProduceRecord, ProducerEpoch, Reason, StepCommitted, StepHeader,
+    AddOffsets, Assignment, CommittedStep, Config, Error, GroupEvent, InitTransactions, JoinGroup, Limits,
+    Member, OffsetToCommit, Outcome, Payload, ProduceRecord, ProducerEpoch, Reason, StepHeader,
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::Offset;
@@ -50,7 +50,7 @@ fn header(epoch: i32, sequence: i64, value: &str, offset: u64) -> StepHeader {
     }
 }
 
-fn step(node: &Node, epoch: i32, sequence: i64, value: &str, offset: u64) -> Result<StepCommitted, Error> {
+fn step(node: &Node, epoch: i32, sequence: i64, value: &str, offset: u64) -> Result<CommittedStep, Error> {
     let mut step = node.broker.begin_step(&node.context, header(epoch, sequence, value, offset))?;
     for topic in ["out", "log"] {
         step.append(topic, Some(0), records(value))?;
@@ -90,7 +90,7 @@ fn a_step_has_one_effect_however_often_it_comes() {
     assert!(!first.duplicate);
     assert_eq!(first.appended.iter().map(|it| (&*it.topic, it.first_offset)).collect::<Vec<_>>().len(), 2);
     let again = step(&node, mine.epoch, 0, "a", 1).unwrap();
-    assert_eq!(again, StepCommitted { duplicate: true, ..first });
+    assert_eq!(again, CommittedStep { duplicate: true, ..first });
     assert_eq!(read(&node), [["a"], ["a"]]);
     step(&node, mine.epoch, 1, "b", 2).unwrap();
     let told = step(&node, mine.epoch, 3, "c", 3).unwrap_err();
@@ -503,7 +503,7 @@ fn a_step_of_records_that_are_nearly_nothing_is_bounded_by_what_they_take_in_mem
 #[test]
 fn a_transaction_takes_so_many_offsets_and_no_more() {
     let sim = Sim::new(10);
-    let limits = Limits { max_step_partitions: 3, ..Limits::default() };
+    let limits = Limits { max_commit_partitions: 3, ..Limits::default() };
     let node = Node::open(Config { limits, ..on(&sim) });
     node.create("in", 1).unwrap();
     node.say("in", 0, "0").unwrap();

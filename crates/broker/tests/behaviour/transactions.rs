@@ -232,7 +232,7 @@ fn an_operator_sees_what_holds_readers_up_and_ends_it() {
     assert!(list(true).is_empty());
     assert_eq!(writer.end(Outcome::Commit).unwrap_err().reason(), Reason::TransactionAborted);
     let info = node.wait(node.broker.describe_transaction(&node.context, "shop")).unwrap();
-    assert_eq!((info.state, info.last), (TransactionState::Empty, Some(Outcome::Abort)));
+    assert_eq!((info.state, info.last_outcome), (TransactionState::Empty, Some(Outcome::Abort)));
     let nobody = node.wait(node.broker.describe_transaction(&node.context, "nobody")).unwrap_err();
     assert_eq!(nobody.reason(), Reason::TransactionNotFound);
     node.broker.close().unwrap();

@@ -91,6 +91,47 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ),
     },
     Mutant {
+        name: "txn-ends-by-marks-where-nothing-was-written",
+        breaks: "a transaction that a damaged partition has refused never ends",
+        file: "broker/src/transaction/end.rs",
+        find: "if marked.is_ok() || touched.has_nothing_of(producer.id) {",
+        replace: "if marked.is_ok() {",
+        caught_by: Catcher::new(
+            "behaviour",
+            "damage::a_transaction_or_step_that_a_damaged_partition_refuses_ends_all_the_same",
+        ),
+    },
+    Mutant {
+        name: "step-unit-has-many-names",
+        breaks: "a step that is sent again by another spelling of its unit has a second effect",
+        file: "broker/src/group/coordinator.rs",
+        find: "number.parse().ok().filter(|partition: &u32| partition.to_string() == number)?;",
+        replace: "number.parse().ok()?;",
+        caught_by: Catcher::new("behaviour", "steps::a_unit_has_one_name"),
+    },
+    Mutant {
+        name: "group-describe-takes-every-thread",
+        breaks: "who looks at a group while a disk does not answer keeps readers of all others waiting",
+        file: "broker/src/group/describe.rs",
+        find: "let _turn = partition?.reads().try_take()?;",
+        replace: "partition?;",
+        caught_by: Catcher::new(
+            "behaviour",
+            "stalls::a_read_that_stalls_leaves_threads_to_those_who_read_elsewhere",
+        ),
+    },
+    Mutant {
+        name: "txn-epoch-is-asked-while-it-is-written",
+        breaks: "a disk that does not answer holds up every timer and every marker",
+        file: "log/src/set/handle.rs",
+        find: "self.inner.epoch.load(Ordering::Acquire)",
+        replace: "epoch_of(self.inner.file.lock().open_counter)",
+        caught_by: Catcher::new(
+            "behaviour",
+            "stalls::an_epoch_that_is_being_written_holds_up_no_timer_and_no_marker",
+        ),
+    },
+    Mutant {
         name: "txn-begin-not-written",
         breaks: "a transactional id that was given out is not known after a start",
         file: "broker/src/transaction/operations.rs",
@@ -244,8 +285,8 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "group-dry-reset-resets",
         breaks: "an operator who asks what a reset would do has done it",
         file: "broker/src/group/rewrite.rs",
-        find: "            if dry_run {",
-        replace: "            if dry_run && resets.is_empty() {",
+        find: "            if !execute {",
+        replace: "            if !execute && resets.is_empty() {",
         caught_by: GROUPS,
     },
     Mutant {

@@ -79,7 +79,7 @@ impl What {
             }
             Self::Look | Self::Reset => {
                 let (group, topics) = (group.to_owned(), vec![(IN.to_owned(), partitions)]);
-                let request = ResetOffsets { group, topics, to, dry_run: self == Self::Look };
+                let request = ResetOffsets { group, topics, to, execute: self != Self::Look };
                 Box::pin(broker.reset_offsets(context, request))
             }
         }

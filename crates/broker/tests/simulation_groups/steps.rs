@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use logmill_broker::{Error, Payload, ProduceRecord, Reason, Step, StepAppend, StepCommitted, StepHeader};
+use logmill_broker::{CommittedStep, Error, Payload, ProduceRecord, Reason, Step, StepAppended, StepHeader};
 use logmill_record::Offset;
 
 use crate::member::{Input, Member, News, Owned, ask_input, take_input, to_commit};
@@ -28,7 +28,7 @@ struct Loop {
     forgotten: bool,
     next: Option<Sent>,
     /// The last one that was answered.
-    done: Option<(Whole, Vec<StepAppend>)>,
+    done: Option<(Whole, Vec<StepAppended>)>,
 }
 
 /// All that a step says.
@@ -46,7 +46,7 @@ struct Sent {
     again: bool,
     /// It must have no effect, since another owns the unit.
     in_vain: bool,
-    call: Option<Call<Result<StepCommitted, Error>>>,
+    call: Option<Call<Result<CommittedStep, Error>>>,
 }
 
 impl Stepper {
@@ -230,7 +230,7 @@ impl Loop {
         let come = world.wait(call);
         match come {
             Ok(again) => {
-                let first = StepCommitted { appended: appended.clone(), duplicate: true };
+                let first = CommittedStep { appended: appended.clone(), duplicate: true };
                 assert_eq!(again, first, "step {} again", whole.header.sequence);
             }
             Err(error) => {
@@ -308,7 +308,7 @@ impl Sent {
 }
 
 impl Whole {
-    fn call(&self, world: &World) -> Call<Result<StepCommitted, Error>> {
+    fn call(&self, world: &World) -> Call<Result<CommittedStep, Error>> {
         let begun = world.broker.begin_step(&world.context, self.header.clone());
         let whole = begun.and_then(|mut step: Step| {
             for ((topic, partition), value) in &self.records {

@@ -29,7 +29,7 @@ use crate::{Error, ErrorKind, OffsetToCommit, PartitionData, UnitEpoch};
 /// what the first did.
 const COMMIT_PACE: Duration = Duration::from_millis(10);
 
-/// A node takes so many in one commit unless it is told otherwise (`max_step_partitions`).
+/// A node takes so many in one commit unless it is told otherwise (`max_commit_partitions`).
 const MOST_OFFSETS: usize = 1_000;
 
 pub(super) type Answer = oneshot::Sender<Result<(), Error>>;
@@ -216,8 +216,8 @@ impl State {
                 let why = lost.reason().into();
                 self.lose(&UnitEpoch::received(lost.unit)?, why);
             }
-            Reply::WarmUp(v1::UnitWarmed { unit }) => self.events.push_back(ConsumerEvent::WarmUp(unit)),
-            Reply::WarmUpCancelled(v1::UnitWarmed { unit }) => {
+            Reply::WarmUp(v1::WarmUp { unit }) => self.events.push_back(ConsumerEvent::WarmUp(unit)),
+            Reply::WarmUpCancelled(v1::WarmUp { unit }) => {
                 self.events.push_back(ConsumerEvent::WarmUpCancelled(unit));
             }
             Reply::Data(data) => self.accept(data)?,

@@ -193,7 +193,7 @@ func mayPass(err error) bool {
 		return true
 	case "LIMIT_EXCEEDED":
 		switch info.Metadata["limit"] {
-		case "max_batch_bytes", "max_records_per_request", "max_headers_per_request", "max_step_partitions":
+		case "max_batch_bytes", "max_records_per_request", "max_headers_per_request", "max_commit_partitions":
 			return false // what is too large stays so
 		}
 		return true

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use logmill_log::env::Work;
 
-use super::{Part, Step, StepAppend, StepCommitted, StepHeader, step_name};
+use super::{CommittedStep, Part, Step, StepAppended, StepHeader, step_name};
 use crate::broker::Core;
 use crate::budget::Budget;
 use crate::error::{Error, Reason};
@@ -35,7 +35,7 @@ impl Step {
     /// [`Broker::produce`](crate::Broker::produce). It has no effect then.
     /// After [`OutcomeUnknown`](crate::Reason::OutcomeUnknown), which comes when the node stops meanwhile, the same
     /// step is sent again when it is back.
-    pub fn commit(self) -> impl Future<Output = Result<StepCommitted, Error>> + Send + 'static + use<> {
+    pub fn commit(self) -> impl Future<Output = Result<CommittedStep, Error>> + Send + 'static + use<> {
         let (total_bytes, bytes) = (self.header.total_bytes, self.bytes);
         let whole = if bytes == total_bytes {
             Ok(())
@@ -50,7 +50,7 @@ impl Step {
         async move { committed?.await }
     }
 
-    async fn run(self) -> Result<StepCommitted, Error> {
+    async fn run(self) -> Result<CommittedStep, Error> {
         let Self { core, mut header, parts, room: _room, .. } = self;
         let name: Arc<str> = step_name(&header.group, &header.unit).into();
         let turn = core.transactions.table.lock().step_turn(&name);
@@ -61,7 +61,7 @@ impl Step {
             table.check_step(&name, &header, || core.fresh_producer_id())?
         };
         let producer = match checked {
-            StepCheck::Repeated(appended) => return Ok(StepCommitted { appended, duplicate: true }),
+            StepCheck::Repeated(appended) => return Ok(CommittedStep { appended, duplicate: true }),
             StepCheck::Fresh(producer) => producer,
         };
         let input_checksum = header.input_checksum();
@@ -97,7 +97,7 @@ impl Run {
         self,
         parts: BTreeMap<TopicPartition, Part>,
         offsets: Vec<CheckedCommit>,
-    ) -> Result<StepCommitted, Error> {
+    ) -> Result<CommittedStep, Error> {
         let under_way = Budget::unbounded();
         let started_at = self.core.config.env.clock.now();
         let mut written = Written::default();
@@ -114,7 +114,7 @@ impl Run {
             Err(error) => (BTreeMap::new(), Some(error)),
         };
         let offsets_at = appended.remove(&OFFSETS_ID).map(|append| append.first_offset);
-        let appended: Vec<StepAppend> = appended.into_values().collect();
+        let appended: Vec<StepAppended> = appended.into_values().collect();
         let record = match &failed {
             None => Some(self.record(&appended)),
             // What is remembered is the step before.
@@ -137,7 +137,7 @@ impl Run {
             self.core.offsets.apply(at, offsets);
         }
         self.core.transactions.table.lock().step_ended(&self.name, record);
-        Ok(StepCommitted { appended, duplicate: false })
+        Ok(CommittedStep { appended, duplicate: false })
     }
 
     /// Hands everything to its partitions.
@@ -166,7 +166,7 @@ impl Run {
         Ok(())
     }
 
-    fn record(&self, appended: &[StepAppend]) -> StepRecord {
+    fn record(&self, appended: &[StepAppended]) -> StepRecord {
         let StepHeader { group, unit, unit_epoch, sequence, .. } = &self.header;
         StepRecord {
             group: group.clone(),
@@ -191,12 +191,12 @@ impl Written {
     async fn answered(
         self,
         pushed: Result<(), Error>,
-    ) -> (AllTouched, Result<BTreeMap<TopicPartition, StepAppend>, Error>) {
+    ) -> (AllTouched, Result<BTreeMap<TopicPartition, StepAppended>, Error>) {
         let mut outcome = pushed.map(|()| BTreeMap::new());
         for (id, lane, answer) in self.answers {
             match (written(&lane, answer).await, &mut outcome) {
                 (Ok(at), Ok(appends)) => {
-                    let append = StepAppend {
+                    let append = StepAppended {
                         topic: lane.name().topic.to_string(),
                         partition: id.partition,
                         first_offset: at.first_offset,

@@ -327,7 +327,7 @@ impl Random {
         let unit = |random: &mut Self| v1::Unit {
             name: random.topic(),
             partitions: random
-                .many(|random| v1::UnitPartition { topic: random.topic(), partition: random.int() }),
+                .many(|random| v1::TopicPartition { topic: random.topic(), partition: random.int() }),
         };
         let odd = self.topic();
         v1::JoinGroup {

@@ -413,7 +413,7 @@ async fn pass(small: &Small, limit: Limit) -> Outcome {
         Limit::MaxStreamPartitions => stream_partitions(small).await,
         Limit::MaxQueuedTopicChanges => topic_changes(small, limit).await,
         Limit::MaxStepBytes => step(small, Vec::new()).await,
-        Limit::MaxStepPartitions => {
+        Limit::MaxCommitPartitions => {
             let offset = v1::OffsetToCommit { topic: "t".into(), ..v1::OffsetToCommit::default() };
             step(small, vec![offset]).await
         }

@@ -212,16 +212,14 @@ async fn a_unit_is_prepared_for_before_it_is_taken_from_its_owner() {
     served.create("t", 2).await;
     let unit = |partition| v1::Unit {
         name: format!("task {partition}"),
-        partitions: vec![v1::UnitPartition { topic: "t".into(), partition }],
+        partitions: vec![v1::TopicPartition { topic: "t".into(), partition }],
     };
     let units = vec![unit(0), unit(1)];
     let join = v1::JoinGroup { topics: Vec::new(), units, warms_up: true, ..topics("g", &[]) };
     let mut first = Member::join(&served.channel, join.clone()).await.unwrap();
     let owned = [unit_of(&first.assigned().await), unit_of(&first.assigned().await)];
     let mut second = Member::join(&served.channel, join).await.unwrap();
-    let Reply::WarmUp(v1::UnitWarmed { unit }) = second.next().await.unwrap() else {
-        panic!("it has nothing")
-    };
+    let Reply::WarmUp(v1::WarmUp { unit }) = second.next().await.unwrap() else { panic!("it has nothing") };
     let is_quiet = tokio::time::timeout(Duration::from_millis(200), first.next()).await.is_err();
     assert!(is_quiet, "its owner works on");
     second.say(Sent::Warmed(v1::UnitWarmed { unit: unit.clone() })).await;
@@ -353,11 +351,11 @@ async fn whoever_joins_with_what_makes_no_sense_is_told_which_field_it_is() {
     let good = || topics("g", &["t"]);
     let unit = || v1::Unit {
         name: "u".into(),
-        partitions: vec![v1::UnitPartition { topic: "t".into(), partition: 0 }],
+        partitions: vec![v1::TopicPartition { topic: "t".into(), partition: 0 }],
     };
     let of_units = |units| v1::JoinGroup { topics: Vec::new(), units, ..good() };
     let negative =
-        || v1::Unit { partitions: vec![v1::UnitPartition { topic: "t".into(), partition: -1 }], ..unit() };
+        || v1::Unit { partitions: vec![v1::TopicPartition { topic: "t".into(), partition: -1 }], ..unit() };
     let cases = [
         (v1::JoinGroup { group: String::new(), ..good() }, "group"),
         (v1::JoinGroup { group: "a\0b".into(), ..good() }, "group"),
@@ -381,7 +379,7 @@ async fn whoever_joins_with_what_makes_no_sense_is_told_which_field_it_is() {
         let status = Member::join(&served.channel, join.clone()).await.err().expect(field);
         assert_eq!(invalid_field(&status), field, "{join:?}");
     }
-    let nowhere = v1::UnitPartition { topic: "nowhere".into(), partition: 0 };
+    let nowhere = v1::TopicPartition { topic: "nowhere".into(), partition: 0 };
     let nowhere = of_units(vec![v1::Unit { partitions: vec![nowhere], ..unit() }]);
     let status = Member::join(&served.channel, nowhere).await.err().unwrap();
     assert_eq!(reason(&status).1, "TOPIC_NOT_FOUND");
