@@ -179,7 +179,7 @@ pub(crate) async fn append_until_durable(
 
 /// Appends `batch` to the lane's log and resolves when it is on disk, with its first offset.
 pub(crate) async fn append_durable(lane: &Lane, batch: Batch) -> Result<Offset, Error> {
-    confirmed(lane, lane.push_internal(vec![batch], None)?).await
+    confirmed(lane, lane.push_internal(vec![batch])?).await
 }
 
 /// Resolves when what waits in the lane is on disk, with its first offset.

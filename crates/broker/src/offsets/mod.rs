@@ -18,7 +18,7 @@ use bytes::Bytes;
 pub(crate) use commit::CheckedCommit;
 pub use commit::{MAX_COMMIT_METADATA_BYTES, OffsetToCommit};
 use logmill_log::OpenTransaction;
-use logmill_record::{Batch, Offset};
+use logmill_record::Offset;
 use parking_lot::Mutex;
 pub(crate) use record::{Committed, Key};
 
@@ -31,7 +31,7 @@ use crate::group::{AssignmentEpoch, OwnershipRecord, UnitId};
 use crate::internal::codec::DecodeError;
 use crate::internal::{InternalLog, batch_of, confirmed};
 use crate::produce::{Answer, Lane};
-use crate::transaction::Admitted;
+use crate::transaction::{Admitted, ProducerEpoch};
 
 /// See the module.
 #[derive(Debug)]
@@ -148,12 +148,7 @@ impl Offsets {
         core: &Arc<Core>,
         commits: Vec<CheckedCommit>,
     ) -> Result<impl Future<Output = Result<(), Error>> + Send + 'static + use<>, Error> {
-        let pushed = if commits.is_empty() {
-            None
-        } else {
-            let batch = CheckedCommit::batch(&commits, core.config.env.clock.now());
-            Some(self.push(core, &commits, batch, None)?)
-        };
+        let pushed = if commits.is_empty() { None } else { Some(self.push(core, &commits, None)?) };
         let (core, lane) = (Arc::clone(core), self.lane().clone());
         Ok(async move {
             let Some((answer, _pending)) = pushed else { return Ok(()) };
@@ -163,15 +158,14 @@ impl Offsets {
         })
     }
 
-    /// Takes commits of a unit's owner into the log as this `batch`, also as a part of a transaction, unless they lie
+    /// Takes commits of a unit's owner into the log, also as a part of a transaction of this producer, unless they lie
     /// before some of the same epoch. Others are held against them until what is returned is dropped, which is when they
     /// count or never will.
     pub(crate) fn push(
         &self,
         core: &Core,
         commits: &[CheckedCommit],
-        batch: Batch,
-        admitted: Option<Admitted>,
+        part_of: Option<(ProducerEpoch, Admitted)>,
     ) -> Result<(Receiver<Answer>, PendingCommits), Error> {
         // Held over the push: the order of the log is the order in which they were looked at.
         let mut pending = self.pending.lock();
@@ -186,7 +180,11 @@ impl Offsets {
                 return Err(Error::topic_not_found(&key.topic));
             }
         }
-        let answer = self.lane().push_internal(vec![batch], admitted)?;
+        let batches = vec![CheckedCommit::batch(commits, core.config.env.clock.now())];
+        let answer = match part_of {
+            Some((producer, admitted)) => self.lane().push_internal_of(producer, batches, admitted)?,
+            None => self.lane().push_internal(batches)?,
+        };
         for CheckedCommit { key, committed } in commits {
             let Committed { offset, unit_epoch, .. } = *committed;
             let entry = pending.entry(key.clone()).or_insert(PendingCommit { unit_epoch, offset, count: 0 });
@@ -266,7 +264,7 @@ impl Offsets {
         records: &[(Bytes, Option<Bytes>)],
     ) -> Result<Receiver<Answer>, Error> {
         let records = records.iter().map(|(key, value)| (&key[..], value.as_deref()));
-        self.lane().push_internal(vec![batch_of(core.config.env.clock.now(), records)], None)
+        self.lane().push_internal(vec![batch_of(core.config.env.clock.now(), records)])
     }
 }
 

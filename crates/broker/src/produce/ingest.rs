@@ -144,7 +144,6 @@ pub(super) fn build_one(
 
 /// Makes the batches that a step appends to a partition: numbered one after the other, and in its transaction.
 pub(super) fn build_step(
-    sequence: ProducerSequence,
     parts: Vec<StepPart>,
     now: TimestampMs,
     rules: &Rules,
@@ -165,6 +164,11 @@ pub(super) fn build_step(
             }
         }
     }
+    Ok(batches)
+}
+
+/// The batches as they follow on each other in a producer's transaction.
+pub(super) fn number(batches: Vec<Batch>, sequence: ProducerSequence) -> Vec<Batch> {
     let ProducerSequence { id, epoch, mut base_sequence } = sequence;
     let number = |batch: Batch| {
         let records = batch.header().last_offset_delta + 1;
@@ -172,7 +176,7 @@ pub(super) fn build_step(
         base_sequence = sequence_after(base_sequence, records);
         batch
     };
-    Ok(batches.into_iter().map(number).collect())
+    batches.into_iter().map(number).collect()
 }
 
 /// The sequence that comes so many records later: after 2³¹ − 1 comes 0.

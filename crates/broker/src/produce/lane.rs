@@ -23,7 +23,7 @@ use crate::budget::{Budget, Permit};
 use crate::error::{Error, PartitionName, Reason};
 use crate::exec::{Receiver, Sender, Turns, drive, reply};
 use crate::settings::Rules;
-use crate::transaction::Admitted;
+use crate::transaction::{Admitted, ProducerEpoch};
 
 /// See the module. A clone is the same lane.
 #[derive(Clone, Debug)]
@@ -133,15 +133,24 @@ impl Lane {
 
     /// Takes what the node itself writes, which counts for no limit: what there is at once is bounded by those on
     /// whose behalf it is. Also while the node is closing, since what has begun is finished first.
-    pub(crate) fn push_internal(
+    pub(crate) fn push_internal(&self, batches: Vec<Batch>) -> Result<Receiver<Answer>, Error> {
+        self.push_without_limit(Load::Internal(batches), None)
+    }
+
+    /// The same as a part of a producer's transaction, which has `admitted` it.
+    pub(crate) fn push_internal_of(
         &self,
+        producer: ProducerEpoch,
         batches: Vec<Batch>,
-        admitted: Option<Admitted>,
+        admitted: Admitted,
     ) -> Result<Receiver<Answer>, Error> {
+        self.push_without_limit(Load::InternalOf(producer, batches), Some(admitted))
+    }
+
+    fn push_without_limit(&self, load: Load, admitted: Option<Admitted>) -> Result<Receiver<Answer>, Error> {
         if let Some(error) = self.0.reopening() {
             return Err(error);
         }
-        let load = Load::Internal(batches);
         let bytes = load.size_bytes();
         self.enqueue(
             |answer| Entry { load, bytes, place: None, admitted, answer, _held: None },

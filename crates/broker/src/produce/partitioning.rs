@@ -67,7 +67,7 @@ pub(crate) fn step_parts(
         let part = match load {
             Load::Batch(bytes) => StepPart::Batch(bytes),
             Load::Records(records, _) | Load::Numbered(_, records, _) => StepPart::Records(records),
-            Load::Step(..) | Load::Internal(_) => return None,
+            Load::Step(..) | Load::Internal(_) | Load::InternalOf(..) => return None,
         };
         Some((partition, part))
     };

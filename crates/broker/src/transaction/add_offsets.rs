@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use logmill_log::env::Work;
 
-use super::admit::offsets_batch;
 use super::end::{end, end_in_turn};
 use super::entry::AddedOffsets;
 use super::table::EndRequest;
@@ -121,8 +120,7 @@ async fn add(core: Arc<Core>, request: AddOffsets) -> Result<(), Error> {
     core.bounds.check(Limit::MaxCommitPartitions, count, doing, "make several transactions")?;
     let lane = core.offsets.lane().clone();
     let admitted = core.transactions.admit(&core, producer, OFFSETS_ID, &lane)?;
-    let batch = offsets_batch(&lane, producer, &commits, core.config.env.clock.now());
-    let (answer, pending) = core.offsets.push(&core, &commits, batch, Some(admitted))?;
+    let (answer, pending) = core.offsets.push(&core, &commits, Some((producer, admitted)))?;
     // On disk it is before the transaction is committed.
     let at = written(&lane, answer).await?.first_offset;
     core.transactions

@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use logmill_record::{Batch, Offset, TimestampMs};
+use logmill_record::Offset;
 use parking_lot::Mutex;
 
-use super::ProducerEpoch;
 use crate::budget::Permit;
 use crate::error::Error;
-use crate::offsets::CheckedCommit;
-use crate::produce::{Lane, ProducerSequence, next_sequence};
+use crate::produce::Lane;
 use crate::topic::TopicPartition;
 
 /// A partition that a transaction has touched, and what it has written there.
@@ -63,25 +61,6 @@ impl Admitted {
         let before = written.entry(generation).or_insert(last);
         *before = last.max(*before);
     }
-}
-
-/// The sequence of the next batch that the node itself writes for a producer.
-pub(super) fn next_of(lane: &Lane, producer: ProducerEpoch) -> ProducerSequence {
-    let ProducerEpoch { id, epoch } = producer;
-    let known = lane.log().producer(id).filter(|known| known.epoch == epoch);
-    let last = known.and_then(|known| known.last_sequence);
-    ProducerSequence { id, epoch, base_sequence: last.map_or(0, |last| next_sequence(last, 1)) }
-}
-
-/// What a group has committed, as a part of the producer's transaction.
-pub(super) fn offsets_batch(
-    lane: &Lane,
-    producer: ProducerEpoch,
-    offsets: &[CheckedCommit],
-    at: TimestampMs,
-) -> Batch {
-    let ProducerSequence { id, epoch, base_sequence } = next_of(lane, producer);
-    CheckedCommit::batch(offsets, at).with_producer(id, epoch, base_sequence).into_transactional()
 }
 
 /// What a step or a client's transaction has touched, by partition.

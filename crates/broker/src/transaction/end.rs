@@ -112,7 +112,7 @@ impl Decision {
         known.status = Status::Complete(self.outcome);
         known.touched.clear();
         // Nobody waits for it: a restart that does not find it writes the markers once more.
-        drop(log.lane().push_internal(vec![batch_about(name, &known)], None));
+        drop(log.lane().push_internal(vec![batch_about(name, &known)]));
         Ok(())
     }
 }

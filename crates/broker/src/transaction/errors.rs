@@ -63,3 +63,11 @@ pub(super) fn already_ending(name: &str) -> Error {
     );
     Error::new(Reason::TransactionEnding, message).with("transactional_id", name)
 }
+
+pub(super) fn step_running(group: &str, unit: &str) -> Error {
+    let message = format!(
+        "a step of unit {unit:?} of group {group:?} is being committed, perhaps this one when it was sent before: send \
+         this one again a little later; if it stays so, a partition cannot be written: look at the disk"
+    );
+    Error::new(Reason::TransactionEnding, message).with("group", group)
+}

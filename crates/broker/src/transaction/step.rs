@@ -28,6 +28,7 @@ use crate::limits::Limit;
 use crate::offsets::OffsetToCommit;
 use crate::produce::{Lane, Payload, StepPart, step_parts};
 use crate::topic::TopicPartition;
+use crate::transaction::errors::step_running;
 
 /// What a step is, and all that it touches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +103,9 @@ impl Broker {
     /// # Errors
     /// [`RequestInvalid`](crate::Reason::RequestInvalid), [`TopicNotFound`](crate::Reason::TopicNotFound),
     /// [`GroupNotFound`](crate::Reason::GroupNotFound), [`StaleAssignment`](crate::Reason::StaleAssignment) of a unit
-    /// that is another's now, and [`LimitExceeded`](crate::Reason::LimitExceeded) where there is no room for its bytes.
+    /// that is another's now, [`TransactionEnding`](crate::Reason::TransactionEnding) while another step of the unit, or
+    /// this one when it was sent before, is being committed, and [`LimitExceeded`](crate::Reason::LimitExceeded) where
+    /// there is no room for its bytes.
     ///
     /// ```
     /// use logmill_broker::{
@@ -165,6 +168,10 @@ impl Broker {
         }
         // Fails early: it may be another's by the time that all has come.
         drop(core.groups.hold(core, &header.group, &header.unit, header.unit_epoch)?);
+        // One that hangs keeps its room, and would be joined by each that is sent again for it.
+        if core.transactions.table.lock().is_step_running(&step_name(&header.group, &header.unit)) {
+            return Err(step_running(&header.group, &header.unit));
+        }
         let room = core.take_step_room(header.total_bytes)?;
         let mut step =
             Step { core: Arc::clone(core), header, topics, parts: BTreeMap::new(), bytes: 0, held: 0, room };

@@ -138,6 +138,11 @@ impl Table {
         self.by_name.entry(Arc::clone(name)).or_insert_with(new).turn.clone()
     }
 
+    /// Whether a step of the unit is being committed.
+    pub(super) fn is_step_running(&self, name: &str) -> bool {
+        self.by_name.get(name).is_some_and(|entry| entry.turn.try_take().is_none())
+    }
+
     /// Whether a step of the owner of a unit comes next, and by which producer: its epoch moves with the owner.
     pub(super) fn check_step(
         &mut self,

@@ -8,8 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use logmill_broker::{
-    Acks, Config, Fetch, FetchFrom, InitTransactions, JoinGroup, Limits, OffsetToCommit, Outcome, Payload,
-    Position, Produce, ProduceRecord, ProducerSequence, Subscribe,
+    Acks, Assignment, Config, Fetch, FetchFrom, GroupInterest, InitTransactions, JoinGroup, Limits,
+    OffsetToCommit, Outcome, Payload, Position, Produce, ProduceRecord, ProducerSequence, Reason, StepHeader,
+    Subscribe,
 };
 use logmill_log::env::Work;
 use logmill_record::{Offset, TimestampMs};
@@ -215,4 +216,53 @@ fn an_epoch_that_is_being_written_holds_up_no_timer_and_no_marker() {
     assert!(node.fetch(waits).unwrap().remove(0).error.is_none());
     gate.open();
     node.broker.close().unwrap();
+}
+
+#[test]
+fn steps_to_a_partition_that_stalls_keep_no_threads_and_no_more_room_than_they_have() {
+    let stalled = Stalled::new(Call::Write);
+    let (node, gate) = (&stalled.node, Arc::clone(&stalled.gate));
+    let _opens = Opens(&gate);
+    let count = u32::try_from(READERS).unwrap();
+    node.create("in", count).unwrap();
+    let units = (0..count).map(|unit| (unit.to_string(), vec![("in".to_owned(), unit)])).collect();
+    let join = JoinGroup { interest: GroupInterest::Units(units), ..JoinGroup::topics("g", ["in"]) };
+    let mut member = node.broker.join_group(&node.context, join).unwrap();
+    let mine: Vec<_> = (0..count).map(|_| assigned(node, &mut member)).collect();
+    let begin = |of: &Assignment| {
+        let header = StepHeader {
+            group: "g".into(),
+            unit: of.unit.clone(),
+            unit_epoch: of.epoch,
+            sequence: 0,
+            offsets: Vec::new(),
+            topics: vec!["t".into()],
+            total_bytes: 1,
+        };
+        node.broker.begin_step(&node.context, header)
+    };
+    let steps: Vec<_> = mine
+        .iter()
+        .map(|of| {
+            let mut step = begin(of).unwrap();
+            let record = ProduceRecord { value: Some("s".into()), ..ProduceRecord::default() };
+            step.append("t", Some(0), Payload::Records(vec![record])).unwrap();
+            step.commit()
+        })
+        .collect();
+    stalled.gate.wait_for_someone();
+    node.say("t", 1, "meanwhile").unwrap();
+    assert_eq!(node.read_all("t", 1).unwrap(), ["before", "meanwhile"]);
+    // All have begun by now, or are about to.
+    for of in &mine {
+        while begin(of).map_err(|error| error.reason()).err() != Some(Reason::TransactionEnding) {
+            thread::yield_now();
+        }
+    }
+    stalled.gate.open();
+    for step in steps {
+        node.wait(step).unwrap();
+    }
+    assert_eq!(node.read_all("t", 0).unwrap().len(), 1 + READERS);
+    stalled.end();
 }

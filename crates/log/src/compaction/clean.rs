@@ -4,9 +4,10 @@
 //! stays until its delete horizon (KIP-534), which is set when all that it deletes has gone; so
 //! does the marker that ends a transaction, once the log holds no batch of that transaction.
 //!
-//! A record of a transaction takes nothing's place: the transaction may yet be aborted, or have
-//! been, and what it would have replaced is then the last value of its key. It gives way to later
-//! records as any other does.
+//! What is compacted lies below the last stable offset, so that each transaction there has ended.
+//! The records of one that was committed are records as any other. Those of one that was aborted take
+//! nothing's place: what they would have replaced is the last value of its key. They give way to later
+//! records all the same.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use logmill_record::{Batch, BatchError, BatchHeader, Inflater, Offset, Record, TimestampMs};
 
 use super::KeyMap;
+use crate::format::state::AbortedTxn;
 
 /// One pass over a log, from its first segment to the end of what the key map covers.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub(crate) struct Cleaner {
     /// counts: what is known of a producer is made anew from its batches, and a transaction that
     /// one of them opens must have its end.
     in_transaction: BTreeSet<i64>,
+    /// The transactions with records in the present segment that were aborted.
+    aborted: Vec<AbortedTxn>,
     inflater: Inflater,
     /// The first delete horizon that is still to come.
     pub(crate) next_horizon: Option<TimestampMs>,
@@ -42,9 +46,15 @@ impl Cleaner {
             delete_retention,
             blind: false,
             in_transaction: BTreeSet::new(),
+            aborted: Vec::new(),
             inflater: Inflater::default(),
             next_horizon: None,
         }
+    }
+
+    /// The batches of another segment come next, in which these transactions were aborted.
+    pub(crate) fn enter(&mut self, aborted: Vec<AbortedTxn>) {
+        self.aborted = aborted;
     }
 
     /// What is left of a batch, if it is below the end: perhaps no record, perhaps all of them.
@@ -68,12 +78,12 @@ impl Cleaner {
 
     fn clean_records(&mut self, keys: &KeyMap, batch: &Batch) -> Result<Batch, BatchError> {
         let header = batch.header();
-        // What a transaction deletes is still there, so its tombstones stay too.
-        let transactional = header.attributes.is_transactional();
-        if transactional {
+        if header.attributes.is_transactional() {
             self.in_transaction.insert(header.producer_id);
         }
-        let gone = !transactional && self.is_over(header);
+        // What an aborted transaction deletes is still there, so its tombstones stay too.
+        let counts = !is_aborted(header, &self.aborted);
+        let gone = counts && self.is_over(header);
         let mut tombstones = false;
         let keep = |record: &Record<'_>| {
             let Some(key) = record.key.filter(|_| record.offset < self.end) else { return true };
@@ -85,7 +95,7 @@ impl Cleaner {
             !(tombstone && gone)
         };
         let kept = batch.retain_records(&mut self.inflater, None, keep)?;
-        if tombstones && !transactional { self.with_horizon(kept) } else { Ok(kept) }
+        if tombstones && counts { self.with_horizon(kept) } else { Ok(kept) }
     }
 
     fn clean_marker(&mut self, batch: &Batch) -> Result<Batch, BatchError> {
@@ -120,16 +130,26 @@ impl Cleaner {
     }
 }
 
-/// Notes where the last record of each key of a batch is, from an offset on. Returns the first offset for whose key
-/// there was no room.
+/// Whether a batch belongs to one of these transactions.
+fn is_aborted(header: &BatchHeader, aborted: &[AbortedTxn]) -> bool {
+    let has = |txn: &AbortedTxn| {
+        txn.producer_id == header.producer_id
+            && (txn.first_offset..=txn.last_offset).contains(&header.base_offset)
+    };
+    header.attributes.is_transactional() && aborted.iter().any(has)
+}
+
+/// Notes where the last record of each key of a batch is, from an offset on, unless it belongs to an `aborted`
+/// transaction. Returns the first offset for whose key there was no room.
 pub(crate) fn note_keys(
     keys: &mut KeyMap,
     batch: &Batch,
     from: Offset,
+    aborted: &[AbortedTxn],
     inflater: &mut Inflater,
 ) -> Option<Offset> {
-    let attributes = batch.header().attributes;
-    if attributes.is_control() || attributes.is_transactional() {
+    let header = batch.header();
+    if header.attributes.is_control() || is_aborted(header, aborted) {
         return None;
     }
     // What cannot be read supersedes nothing.

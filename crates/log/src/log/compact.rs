@@ -201,10 +201,11 @@ impl LogInner {
         let Pass::Note { from, at } = &mut run.pass else { return Ok(()) };
         let data_path = path(&self.dir, segment.base(), DATA);
         let file = segment.open_data()?;
+        let aborted = self.aborted(&(segment.base()..segment.end()))?;
         let mut batches = segment.batches(&*file, &data_path);
         while let Some((_, batch)) = batches.next()? {
             self.state.lock().check_open()?;
-            if let Some(full) = note_keys(&mut run.keys, &batch, *from, &mut run.inflater) {
+            if let Some(full) = note_keys(&mut run.keys, &batch, *from, &aborted, &mut run.inflater) {
                 run.clean_to(full);
                 return Ok(());
             }
@@ -259,6 +260,7 @@ impl LogInner {
     fn rewrite(&self, run: &mut Run, segment: &Sealed) -> Result<Option<Rewritten>, Error> {
         let Pass::Clean { cleaner, .. } = &mut run.pass else { return Ok(None) };
         let file = segment.open_data()?;
+        cleaner.enter(self.aborted(&(segment.base()..segment.end()))?);
         let mut rewrite = Rewrite::new(&*self.env.fs, &self.dir, segment.base(), &*file);
         // What is known of producers follows from these batches, which stay also without records.
         let producers = self.state.lock().producers.last_offsets();

@@ -181,7 +181,7 @@ impl LogInner {
         state.producers.expire(now, expiry);
     }
 
-    fn aborted(&self, range: &Range<Offset>) -> Result<Vec<AbortedTxn>, Error> {
+    pub(super) fn aborted(&self, range: &Range<Offset>) -> Result<Vec<AbortedTxn>, Error> {
         loop {
             let (sealed, active) = {
                 let state = self.state.lock();

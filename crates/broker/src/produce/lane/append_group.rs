@@ -17,9 +17,9 @@ use crate::error::Error;
 use crate::exec::Sender;
 use crate::produce::order::{Place, ProducerSequence, Standing};
 use crate::produce::reopen::Serving;
-use crate::produce::{ProduceRecord, ingest};
+use crate::produce::{ProduceRecord, ingest, next_sequence};
 use crate::settings::Rules;
-use crate::transaction::Admitted;
+use crate::transaction::{Admitted, ProducerEpoch};
 
 /// A group takes no further entry once it has so many bytes: enough to make the write worth its call, and
 /// less than a log takes unsynced.
@@ -45,10 +45,13 @@ pub(crate) enum Load {
     Records(Vec<ProduceRecord>, TimestampMs),
     /// Plain records of an idempotent producer, and the time of those that have none.
     Numbered(ProducerSequence, Vec<ProduceRecord>, TimestampMs),
-    /// What a step appends to the partition, which the node numbers; and the time of records that have none.
-    Step(ProducerSequence, Vec<StepPart>, TimestampMs),
+    /// What a step of this producer appends to the partition, which is numbered when its turn has come; and the time of
+    /// records that have none.
+    Step(ProducerEpoch, Vec<StepPart>, TimestampMs),
     /// What the node itself made, as it is to be stored.
     Internal(Vec<Batch>),
+    /// What the node itself made as a part of this producer's transaction, numbered when its turn has come.
+    InternalOf(ProducerEpoch, Vec<Batch>),
 }
 
 /// A part of what a step appends to a partition.
@@ -67,7 +70,9 @@ impl Load {
             Self::Batch(bytes) => bytes.len(),
             Self::Records(records, _) | Self::Numbered(_, records, _) => ingest::size_of_records(records),
             Self::Step(_, parts, _) => parts.iter().map(StepPart::size_bytes).sum(),
-            Self::Internal(batches) => batches.iter().map(|batch| batch.bytes().len()).sum(),
+            Self::Internal(batches) | Self::InternalOf(_, batches) => {
+                batches.iter().map(|batch| batch.bytes().len()).sum()
+            }
         }
     }
 
@@ -77,16 +82,17 @@ impl Load {
             Self::Batch(bytes) => Self::Batch(Bytes::copy_from_slice(&bytes)),
             Self::Records(records, now) => Self::Records(ingest::detach(records), now),
             Self::Numbered(sequence, records, now) => Self::Numbered(sequence, ingest::detach(records), now),
-            Self::Step(sequence, parts, now) => {
-                Self::Step(sequence, parts.into_iter().map(StepPart::detach).collect(), now)
+            Self::Step(producer, parts, now) => {
+                Self::Step(producer, parts.into_iter().map(StepPart::detach).collect(), now)
             }
-            Self::Internal(batches) => Self::Internal(batches),
+            load @ (Self::Internal(_) | Self::InternalOf(..)) => load,
         }
     }
 
-    /// The batches, checked; where they are `transactional`, their transaction has admitted them.
+    /// The batches for this log, checked; where they are `transactional`, their transaction has admitted them.
     fn into_batches(
         self,
+        log: &Log,
         rules: &Rules,
         transactional: bool,
         inflater: &mut Inflater,
@@ -100,14 +106,18 @@ impl Load {
                 let batch = ingest::build_one(sequence, &records, now, rules)?;
                 Ok(vec![if transactional { batch.into_transactional() } else { batch }])
             }
-            Self::Step(sequence, parts, now) => ingest::build_step(sequence, parts, now, rules, inflater),
+            Self::Step(producer, parts, now) => {
+                let batches = ingest::build_step(parts, now, rules, inflater)?;
+                Ok(ingest::number(batches, next_of(log, producer)))
+            }
             Self::Internal(batches) => Ok(batches),
+            Self::InternalOf(producer, batches) => Ok(ingest::number(batches, next_of(log, producer))),
         }
     }
 
     /// Whether a topic that sets the time of append sets it in these too. Markers keep their own, as Kafka's do.
     fn is_stamped(&self) -> bool {
-        !matches!(self, Self::Internal(_))
+        !matches!(self, Self::Internal(_) | Self::InternalOf(..))
     }
 }
 
@@ -238,7 +248,7 @@ impl Shared {
         if let Some(options) = options {
             serving.log.set_options(options);
         }
-        let group = self.admit(self.check(self.take_append_group()), &serving);
+        let group = self.admit(self.check(self.take_append_group(), &serving.log), &serving);
         let batches: Vec<Batch> = group.iter().flat_map(|ready| &ready.batches).cloned().collect();
         if batches.is_empty() {
             return;
@@ -326,13 +336,13 @@ impl Shared {
     }
 
     /// The batches of those entries that may be stored; the others are answered.
-    fn check(&self, AppendGroup { entries, rules, stamp }: AppendGroup) -> Vec<Ready> {
+    fn check(&self, AppendGroup { entries, rules, stamp }: AppendGroup, log: &Log) -> Vec<Ready> {
         let mut group = Vec::with_capacity(entries.len());
         // Given back with the group: what thousands of lanes kept would be too much.
         let mut inflater = Inflater::default();
         for Entry { load, place, admitted, answer, _held, .. } in entries {
             let stamp = stamp.filter(|_| load.is_stamped());
-            let batches = load.into_batches(&rules, admitted.is_some(), &mut inflater);
+            let batches = load.into_batches(log, &rules, admitted.is_some(), &mut inflater);
             let mut ready = Ready { batches: Vec::new(), place, admitted, answer, _held };
             match batches {
                 Ok(batches) => {
@@ -394,6 +404,15 @@ impl Shared {
             _ => self.explain(error),
         }
     }
+}
+
+/// The sequence of the next batch that the node itself writes for a producer. Nothing of it is under way but in this
+/// lane, whose turn it is.
+fn next_of(log: &Log, producer: ProducerEpoch) -> ProducerSequence {
+    let ProducerEpoch { id, epoch } = producer;
+    let known = log.producer(id).filter(|known| known.epoch == epoch);
+    let last = known.and_then(|known| known.last_sequence);
+    ProducerSequence { id, epoch, base_sequence: last.map_or(0, |last| next_sequence(last, 1)) }
 }
 
 async fn append(log: &Log, batches: &[Batch]) -> Result<Receipt, logmill_log::Error> {

@@ -16,7 +16,7 @@ use crate::internal::{OFFSETS_ID, written};
 use crate::offsets::{CheckedCommit, PendingCommits};
 use crate::produce::{Answer, Lane, Load};
 use crate::topic::TopicPartition;
-use crate::transaction::admit::{Admitted, AllTouched, Touched, next_of, offsets_batch};
+use crate::transaction::admit::{Admitted, AllTouched, Touched};
 use crate::transaction::end::{Decision, all_durable};
 use crate::transaction::entry::Next;
 use crate::transaction::record::StepRecord;
@@ -150,16 +150,16 @@ impl Run {
     ) -> Result<(), Error> {
         let now = self.core.config.env.clock.now();
         for (id, Part { lane, parts }) in parts {
-            let load = Load::Step(next_of(&lane, self.producer), parts, now);
+            let load = Load::Step(self.producer, parts, now);
             let admitted = Some(written.admit(id, &lane, under_way)?);
             let answer = lane.push(load, None, admitted, &self.core.queued)?;
             written.answers.push((id, lane, answer));
         }
         if !offsets.is_empty() {
             let lane = self.core.offsets.lane().clone();
-            let batch = offsets_batch(&lane, self.producer, offsets, now);
-            let admitted = Some(written.admit(OFFSETS_ID, &lane, under_way)?);
-            let (answer, pending) = self.core.offsets.push(&self.core, offsets, batch, admitted)?;
+            let admitted = written.admit(OFFSETS_ID, &lane, under_way)?;
+            let part_of = Some((self.producer, admitted));
+            let (answer, pending) = self.core.offsets.push(&self.core, offsets, part_of)?;
             written.answers.push((OFFSETS_ID, lane, answer));
             written.offsets = Some(pending);
         }
