@@ -93,9 +93,7 @@ impl State {
         for action in self.machine.take_actions() {
             match action {
                 Action::Settle { unit, epoch } => deferred.settle.push((unit, epoch)),
-                Action::Persist { unit, epoch, member, instance } => {
-                    deferred.persist.push(OwnershipRecord { unit, epoch, member, instance });
-                }
+                Action::Persist(row) => deferred.persist.push(row),
                 Action::Forget { unit, epoch } => {
                     // What is under way of it is waited for by who deletes the group.
                     if self.holds.get(&unit).is_some_and(|hold| hold.used() == 0) {

@@ -49,7 +49,7 @@ use crate::error::{Error, Reason, shorten};
 use crate::limits::Limit;
 
 /// How long a member keeps its units without a heartbeat, unless it says otherwise: 30 s. And so long the members of
-/// the last run are awaited.
+/// the last run are awaited at least.
 pub const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a member may take to give up a unit, unless it says otherwise: 60 s.

@@ -4,6 +4,8 @@
 //!
 //! Bytes: `docs/formats.md`, *The log of offsets: `internal/offsets`*.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::machine::{AssignmentEpoch, InstanceId, MemberId, OwnershipRecord, UnitId};
@@ -12,7 +14,8 @@ use crate::topic::TopicPartition;
 
 /// Of the keys. Those of Kafka's own records are far below.
 pub(crate) const KEY_VERSION: i16 = 4096;
-const VERSION: i16 = 0;
+/// 0 has no session timeout.
+const VERSION: i16 = 1;
 const KIND_PARTITION: i8 = 0;
 const KIND_NAMED: i8 = 1;
 const KIND_FORGOTTEN: i8 = 2;
@@ -76,17 +79,20 @@ pub(crate) fn encode(row: &OwnershipRecord) -> Bytes {
     out.i32(row.epoch.0);
     out.string(&row.member.as_ref().map(ToString::to_string).unwrap_or_default());
     out.string(&row.instance.as_ref().map(ToString::to_string).unwrap_or_default());
+    out.i32(i32::try_from(row.session_timeout.as_millis()).unwrap_or(i32::MAX));
     out.finish()
 }
 
 pub(crate) fn decode(unit: UnitId, value: &[u8]) -> Result<OwnershipRecord, DecodeError> {
     let mut value = Reader::new(value);
-    value.version(VERSION)?;
+    let version = value.version(VERSION)?;
     let epoch = AssignmentEpoch(value.i32("epoch of the unit")?);
     let member = Some(value.string("member")?).filter(|id| !id.is_empty()).map(MemberId::new);
     let instance = Some(value.string("instance id")?).filter(|id| !id.is_empty()).map(InstanceId::new);
+    let session_ms = if version >= 1 { value.u32("session timeout")? } else { 0 };
     value.end()?;
-    Ok(OwnershipRecord { unit, epoch, member, instance })
+    let session_timeout = Duration::from_millis(session_ms.into());
+    Ok(OwnershipRecord { unit, epoch, member, instance, session_timeout })
 }
 
 pub(crate) fn encode_forgotten(epoch: AssignmentEpoch) -> Bytes {
@@ -111,8 +117,9 @@ mod tests {
     use super::*;
 
     fn row(unit: UnitId) -> OwnershipRecord {
-        let instance = Some(InstanceId::new("i"));
-        OwnershipRecord { unit, epoch: AssignmentEpoch(7), member: Some(MemberId::new("m")), instance }
+        let (member, instance) = (Some(MemberId::new("m")), Some(InstanceId::new("i")));
+        let session_timeout = Duration::from_millis(258);
+        OwnershipRecord { unit, epoch: AssignmentEpoch(7), member, instance, session_timeout }
     }
 
     /// The formats as they are on disks: they change with a version and a migration, never like this.
@@ -124,18 +131,25 @@ mod tests {
         assert_eq!(encode_key("g", &partition), expected);
         let named = UnitId::Named("u".into());
         assert_eq!(encode_key("g", &named), &b"\x10\0\0\x01g\x01\0\x01u"[..]);
-        assert_eq!(encode(&row(named.clone())), &b"\0\0\0\0\0\x07\0\x01m\0\x01i"[..]);
+        assert_eq!(encode(&row(named.clone())), &b"\0\x01\0\0\0\x07\0\x01m\0\x01i\0\0\x01\x02"[..]);
+        let before = OwnershipRecord { session_timeout: Duration::ZERO, ..row(named.clone()) };
+        assert_eq!(decode(named.clone(), b"\0\0\0\0\0\x07\0\x01m\0\x01i"), Ok(before));
         for unit in [partition, named] {
             assert_eq!(decode_key(&encode_key("g", &unit)), Ok(About::Unit("g".to_owned(), unit.clone())));
             let anonymous = OwnershipRecord { instance: None, ..row(unit.clone()) };
             assert_eq!(decode(unit.clone(), &encode(&anonymous)), Ok(anonymous));
-            let nobodys = OwnershipRecord { member: None, instance: None, ..row(unit.clone()) };
-            assert_eq!(encode(&nobodys), &b"\0\0\0\0\0\x07\0\0\0\0"[..]);
+            let nobodys = OwnershipRecord {
+                member: None,
+                instance: None,
+                session_timeout: Duration::ZERO,
+                ..row(unit.clone())
+            };
+            assert_eq!(encode(&nobodys), &b"\0\x01\0\0\0\x07\0\0\0\0\0\0\0\0"[..]);
             assert_eq!(decode(unit.clone(), &encode(&nobodys)), Ok(nobodys));
             assert_eq!(decode(unit.clone(), &encode(&row(unit.clone()))), Ok(row(unit)));
         }
         assert_eq!(encode_forgotten_key(), &b"\x10\0\0\0\x02"[..]);
-        assert_eq!(encode_forgotten(AssignmentEpoch(7)), &b"\0\0\0\0\0\x07"[..]);
+        assert_eq!(encode_forgotten(AssignmentEpoch(7)), &b"\0\x01\0\0\0\x07"[..]);
         assert_eq!(decode_key(&encode_forgotten_key()), Ok(About::Forgotten));
         assert_eq!(decode_forgotten(&encode_forgotten(AssignmentEpoch(7))), Ok(AssignmentEpoch(7)));
     }

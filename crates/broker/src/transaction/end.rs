@@ -68,7 +68,7 @@ pub(super) async fn end_in_turn(
 
     let why = lost.as_ref().map(ToString::to_string).or_else(|| ending.why.clone());
     let last = Last { producer: ending.producer, outcome, why };
-    core.transactions.table.lock().ended(name, last, next.producer());
+    core.transactions.table.lock().ended(name, last, next.producer(), core.config.env.clock.now());
     match lost {
         Some(error) => Err(aborted(name, &error.to_string()).because(error)),
         None => Ok(Ended { next: next.producer(), was_open: true }),

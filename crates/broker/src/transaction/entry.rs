@@ -30,6 +30,8 @@ pub(super) struct Entry {
     pub(super) producer: ProducerEpoch,
     pub(super) timeout: Duration,
     pub(super) state: State,
+    /// When its producer began, or ended a transaction.
+    pub(super) last_used: TimestampMs,
     /// How the last transaction ended.
     pub(super) last: Option<Last>,
     /// The last step, of an id that is a unit's.
@@ -124,6 +126,7 @@ impl Entry {
             producer,
             timeout,
             state: State::Empty,
+            last_used: TimestampMs::NONE,
             last: None,
             step: None,
             unit_epoch: 0,
@@ -138,6 +141,7 @@ impl Entry {
         let timeout = Duration::from_millis(u64::try_from(known.timeout_ms).unwrap_or(0));
         let next = Next { markers: known.producer, next_id: known.next_id };
         let mut entry = Self::new(next.producer(), timeout);
+        entry.last_used = known.updated_at;
         entry.step.clone_from(&known.step);
         entry.unit_epoch = known.step.as_ref().map_or(0, |step| step.unit_epoch);
         let before = known.producer.epoch.checked_sub(1).filter(|epoch| *epoch >= 0);

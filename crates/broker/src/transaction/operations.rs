@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logmill_log::env::Work;
+use logmill_record::TimestampMs;
 
 use super::admit::Admitted;
 use super::end::{Ended, batch_about, end, end_in_turn};
@@ -28,6 +29,10 @@ pub const DEFAULT_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The longest timeout of a transaction, which is Kafka's: a quarter of an hour.
 pub const MAX_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// An id that nobody has used for so long is forgotten where there is no room for another: Kafka's
+/// `transactional.id.expiration.ms`, a week.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Who wants to write transactions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -181,6 +186,7 @@ fn check(request: &InitTransactions) -> Result<(), Error> {
 
 /// Ends what another producer has left, and takes its place.
 async fn begin(core: Arc<Core>, name: Arc<str>, timeout: Duration) -> Result<ProducerEpoch, Error> {
+    make_room(&core, &name).await;
     let turn = {
         let mut table = core.transactions.table.lock();
         if table.get(&name).is_err() {
@@ -196,6 +202,29 @@ async fn begin(core: Arc<Core>, name: Arc<str>, timeout: Duration) -> Result<Pro
         core.transactions.table.lock().remove_if_never_initialized(&name);
     }
     taken
+}
+
+/// Forgets the id that was used the longest ago, where another is to come and there are as many as there may be.
+async fn make_room(core: &Core, name: &str) {
+    let most = core.bounds.limits().get(Limit::MaxTransactionalIds);
+    let now = core.config.env.clock.now();
+    let age_ms = i64::try_from(FORGOTTEN_AFTER.as_millis()).unwrap_or(i64::MAX);
+    let idle = {
+        let table = core.transactions.table.lock();
+        if table.get(name).is_ok() || table.len() < most {
+            return;
+        }
+        table.take_idle(TimestampMs(now.get().saturating_sub(age_ms)))
+    };
+    let Some((idle, _turn)) = idle else { return };
+    match core.transactions.forget(core, &idle).await {
+        Ok(()) => {
+            tracing::info!(transactional_id = %idle, "an id that nobody has used for a week is forgotten")
+        }
+        Err(error) => {
+            tracing::warn!(%error, transactional_id = %idle, "an id that nobody uses could not be forgotten")
+        }
+    }
 }
 
 async fn take_over(core: &Arc<Core>, name: &Arc<str>, timeout: Duration) -> Result<ProducerEpoch, Error> {
@@ -226,7 +255,7 @@ async fn take_over(core: &Arc<Core>, name: &Arc<str>, timeout: Duration) -> Resu
         table.set_empty(name);
         return Err(error);
     }
-    table.begun(name, next.producer(), timeout);
+    table.begun(name, next.producer(), timeout, now);
     Ok(next.producer())
 }
 
@@ -244,10 +273,16 @@ impl Transactions {
             let turn = self.table.lock().step_turn(&name);
             let _turn = turn.take().await;
             self.table.lock().check_ended(&name)?;
-            let batch = batch_of(core.config.env.clock.now(), [(&encode_key(&name)[..], None)]);
-            append_durable(self.log.lane(), batch).await?;
-            self.table.lock().forget(&name);
+            self.forget(core, &name).await?;
         }
+        Ok(())
+    }
+
+    /// Forgets an id, by who has its turn.
+    async fn forget(&self, core: &Core, name: &str) -> Result<(), Error> {
+        let batch = batch_of(core.config.env.clock.now(), [(&encode_key(name)[..], None)]);
+        append_durable(self.log.lane(), batch).await?;
+        self.table.lock().forget(name);
         Ok(())
     }
 

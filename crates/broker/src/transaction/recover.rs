@@ -217,7 +217,10 @@ impl Recovered {
         let Some(name) = &self.name else { return };
         let mut table = core.transactions.table.lock();
         match self.known {
-            Some(_) => table.ended(name, self.last.clone(), self.next.producer()),
+            Some(_) => {
+                let now = core.config.env.clock.now();
+                table.ended(name, self.last.clone(), self.next.producer(), now);
+            }
             // Of a step, whose producer is the node's.
             None => table.set_empty(name),
         }

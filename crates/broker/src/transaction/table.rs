@@ -15,7 +15,7 @@ use super::step::{StepAppended, StepHeader, is_step, step_name};
 use super::{Outcome, ProducerEpoch, TransactionRecords};
 use crate::budget::Budget;
 use crate::error::Error;
-use crate::exec::Turns;
+use crate::exec::{Turn, Turns};
 use crate::produce::Lane;
 use crate::topic::TopicPartition;
 
@@ -175,6 +175,17 @@ impl Table {
         Ok(StepCheck::Fresh(entry.producer))
     }
 
+    /// The id that was used the longest ago of those that nobody has used since `before`, and nothing goes on under, with
+    /// the turn to change it.
+    pub(super) fn take_idle(&self, before: TimestampMs) -> Option<(Arc<str>, Turn)> {
+        let is_idle = |entry: &Entry| {
+            matches!(entry.state, State::Empty) && entry.can_go_on() && entry.last_used < before
+        };
+        let idle = self.by_name.iter().filter(|(name, entry)| !is_step(name) && is_idle(entry));
+        let (name, entry) = idle.min_by_key(|(_, entry)| entry.last_used)?;
+        Some((Arc::clone(name), entry.turn.try_take()?))
+    }
+
     /// The names under which steps of a group's units are known.
     pub(super) fn steps_of(&self, group: &str) -> Vec<Arc<str>> {
         let first = step_name(group, "");
@@ -193,7 +204,10 @@ impl Table {
     /// Nothing is known of the id any more.
     pub(super) fn forget(&mut self, name: &str) {
         if let Some(entry) = self.by_name.remove(name) {
-            self.by_producer.remove(&entry.producer.id);
+            let before = entry.producer_before_restart.map(|before| before.id);
+            for id in before.into_iter().chain([entry.producer.id]) {
+                self.by_producer.remove(&id);
+            }
         }
     }
 
@@ -327,12 +341,12 @@ impl Table {
     }
 
     /// The transaction has ended, and `next` writes the one after it.
-    pub(super) fn ended(&mut self, name: &str, last: Last, next: ProducerEpoch) {
+    pub(super) fn ended(&mut self, name: &str, last: Last, next: ProducerEpoch, now: TimestampMs) {
         // What a restart found may end late, in the background.
         let entry = self.by_name.get_mut(name).filter(|entry| entry.can_go_on());
         let Some(entry) = entry else { return };
         let before = std::mem::replace(&mut entry.producer, next);
-        (entry.state, entry.last) = (State::Empty, Some(last));
+        (entry.state, entry.last, entry.last_used) = (State::Empty, Some(last), now);
         entry.producer_before_restart = None;
         self.replace_producer(name, before, next);
     }
@@ -391,10 +405,10 @@ impl Table {
     }
 
     /// Another producer writes under the id, with this timeout.
-    pub(super) fn begun(&mut self, name: &str, producer: ProducerEpoch, timeout: Duration) {
+    pub(super) fn begun(&mut self, name: &str, producer: ProducerEpoch, timeout: Duration, now: TimestampMs) {
         let Some(entry) = self.by_name.get_mut(name) else { return };
         let before = std::mem::replace(&mut entry.producer, producer);
-        (entry.state, entry.timeout) = (State::Empty, timeout);
+        (entry.state, entry.timeout, entry.last_used) = (State::Empty, timeout, now);
         // Whoever wrote the last one is not told who writes now.
         (entry.last, entry.producer_before_restart) = (None, None);
         self.replace_producer(name, before, producer);

@@ -6,8 +6,8 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use logmill_broker::{
-    Acks, Broker, Error, InitTransactions, ListTransactions, Outcome, Payload, Produce, ProduceRecord,
-    ProduceResult, ProducerEpoch, ProducerSequence, Reason, TransactionState,
+    Acks, Broker, Config, Error, InitTransactions, Limits, ListTransactions, Outcome, Payload, Produce,
+    ProduceRecord, ProduceResult, ProducerEpoch, ProducerSequence, Reason, TransactionState,
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 
@@ -504,5 +504,40 @@ fn a_record_of_a_transaction_is_not_sent_without_an_answer() {
     assert_eq!(refused.reason(), Reason::RequestInvalid, "{refused}");
     writer.end(Outcome::Commit).unwrap();
     assert_eq!(read(&node), [vec!["a"], vec![]]);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn an_id_that_nobody_has_used_for_a_week_makes_room_for_another() {
+    let sim = Sim::new(25);
+    let limits = Limits { max_transactional_ids: 2, ..Limits::default() };
+    let open = || Node::open(Config { limits: limits.clone(), ..on(&sim) });
+    let node = open();
+    node.create("t", 2).unwrap();
+    let mut old = Writer::begin(&node, "old").unwrap();
+    let mut used = Writer::begin(&node, "used").unwrap();
+    sim.clock.advance(Duration::from_hours(5 * 24));
+    used.send(0, "a").unwrap();
+    used.end(Outcome::Commit).unwrap();
+    let refused = Writer::begin(&node, "new").err().unwrap();
+    assert_eq!(refused.reason(), Reason::LimitExceeded);
+    sim.clock.advance(Duration::from_hours(3 * 24));
+    let mut new = Writer::begin(&node, "new").unwrap();
+    // Neither of the two is a week old.
+    assert_eq!(Writer::begin(&node, "newer").err().unwrap().reason(), Reason::LimitExceeded);
+    // Whoever wrote under it writes no more.
+    assert!(old.send(0, "zombie").is_err());
+    assert_eq!(old.end(Outcome::Commit).unwrap_err().reason(), Reason::TransactionNotFound);
+    for writer in [&mut used, &mut new] {
+        writer.send(1, "b").unwrap();
+        writer.end(Outcome::Commit).unwrap();
+    }
+    assert_eq!(read(&node), [vec!["a"], vec!["b", "b"]]);
+    node.broker.close().unwrap();
+
+    let node = open();
+    let ids = node.wait(node.broker.list_transactions(&node.context, ListTransactions::default())).unwrap();
+    let ids: Vec<_> = ids.transactions.iter().map(|it| &*it.transactional_id).collect();
+    assert_eq!(ids, ["new", "used"]);
     node.broker.close().unwrap();
 }

@@ -1,6 +1,7 @@
 //! What the machine wants done.
 
-use super::names::{AssignmentEpoch, InstanceId, MemberId, MemberStream, UnitId};
+use super::names::{AssignmentEpoch, MemberStream, UnitId};
+use super::restore::OwnershipRecord;
 
 /// Something to do. The caller takes actions from [`Group::take_actions`](super::Group::take_actions) after every call
 /// and does them in their order, as far as they concern the same unit or the same stream.
@@ -13,7 +14,7 @@ pub(crate) enum Action {
     /// Make durable who is to have the unit, or that nobody has it and nobody is awaited for it. Answer with
     /// [`Group::persisted`](super::Group::persisted) when it is, or with
     /// [`Group::persist_failed`](super::Group::persist_failed) if it may not be. Of a unit, only one is under way.
-    Persist { unit: UnitId, epoch: AssignmentEpoch, member: Option<MemberId>, instance: Option<InstanceId> },
+    Persist(OwnershipRecord),
     /// What was persisted of the unit is of no more use: its topic is gone, and never comes again. What is called the
     /// same may come, so this epoch is to be remembered: see [`Group::restore`](super::Group::restore).
     Forget { unit: UnitId, epoch: AssignmentEpoch },

@@ -6,6 +6,7 @@ use super::Group;
 use super::action::Action;
 use super::deadlines::{Deadlines, Due};
 use super::names::{MemberId, UnitId};
+use super::restore::OwnershipRecord;
 use super::unit::{Stage, Unit, Warming};
 
 impl Group {
@@ -49,9 +50,11 @@ impl Group {
         unit.epoch = epoch;
         unit.stage = Stage::Persisting(member.clone());
         unit.names_member |= member.is_some();
-        let instance = member.as_ref().and_then(|id| self.members.get(id)?.instance.clone());
-        let unit = id.clone();
-        self.actions.push(Action::Persist { unit, epoch, member, instance });
+        let owner = member.as_ref().and_then(|id| self.members.get(id));
+        let instance = owner.and_then(|owner| owner.instance.clone());
+        let session_timeout = owner.map_or(Duration::ZERO, |owner| owner.session_timeout);
+        let row = OwnershipRecord { unit: id.clone(), epoch, member, instance, session_timeout };
+        self.actions.push(Action::Persist(row));
     }
 
     /// Whether the target is to be ready first. Not if the owner wants the unit no more: it does not work on it.

@@ -49,6 +49,11 @@ impl Member {
         }
     }
 
+    /// And for so long at least.
+    pub(super) fn is_awaited_for(&mut self, session_timeout: Duration) {
+        self.session_timeout = self.session_timeout.max(session_timeout);
+    }
+
     pub(super) fn kind(&self) -> Option<Kind> {
         match self.wants {
             Wants::Topics(_) => Some(Kind::Plain),

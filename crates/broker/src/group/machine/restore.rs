@@ -17,6 +17,8 @@ pub(crate) struct OwnershipRecord {
     /// `None` if nobody has it.
     pub(crate) member: Option<MemberId>,
     pub(crate) instance: Option<InstanceId>,
+    /// Of the member.
+    pub(crate) session_timeout: Duration,
 }
 
 impl Group {
@@ -24,28 +26,28 @@ impl Group {
     /// of topics that are gone have no business here; their epochs are among those that are `forgotten`, of which the
     /// highest is given.
     ///
-    /// The members are awaited for `session_timeout` from now on, since their own are not persisted. They own their
-    /// units meanwhile. What the others left is settled when that is over.
+    /// The members are awaited for their session timeouts from now on, and for `grace` at least, since they have to find
+    /// out that the node is back. They own their units meanwhile. What the others left is settled when that is over.
     pub(crate) fn restore(
         now: Duration,
         rows: impl IntoIterator<Item = OwnershipRecord>,
         forgotten: AssignmentEpoch,
-        session_timeout: Duration,
+        grace: Duration,
     ) -> Self {
         let mut group = Self { forgotten, ..Self::default() };
         for row in rows {
-            group.restore_row(row, session_timeout);
+            group.restore_row(row, grace);
         }
         // Who was succeeded in all its units is nobody.
         let owners: BTreeSet<_> = group.units.values().filter_map(Unit::owner).collect();
         group.members.retain(|id, _| owners.contains(id));
-        for id in group.members.keys() {
-            group.deadlines.arm(Due::Session(id.clone()), now.saturating_add(session_timeout));
+        for (id, member) in &group.members {
+            group.deadlines.arm(Due::Session(id.clone()), now.saturating_add(member.session_timeout));
         }
         group
     }
 
-    fn restore_row(&mut self, row: OwnershipRecord, session_timeout: Duration) {
+    fn restore_row(&mut self, row: OwnershipRecord, grace: Duration) {
         if row.epoch <= AssignmentEpoch::NONE
             || self.units.get(&row.unit).is_some_and(|unit| unit.epoch >= row.epoch)
         {
@@ -62,8 +64,8 @@ impl Group {
         };
         self.units.insert(row.unit, unit);
         if let Some(member) = row.member {
-            let awaited = || Member::awaited(row.instance, session_timeout);
-            self.members.entry(member).or_insert_with(awaited);
+            let awaited = || Member::awaited(row.instance, grace);
+            self.members.entry(member).or_insert_with(awaited).is_awaited_for(row.session_timeout);
         }
     }
 }

@@ -190,7 +190,7 @@ impl Watch {
         let next = self.next();
         self.known.insert(NAME.into(), known(next.markers, next.next_id, Status::Complete(outcome)));
         let last = Last { producer: writer, outcome, why: by_node.then(|| "why".to_owned()) };
-        self.table.ended(NAME, last, next.producer());
+        self.table.ended(NAME, last, next.producer(), NOW);
         self.tell(next.producer());
         (self.stands, self.last, self.passed) = (Stands::Nothing, Some((writer, outcome, by_node)), None);
     }
@@ -214,7 +214,7 @@ impl Watch {
         }
         let next = self.next();
         self.known.insert(NAME.into(), known(next.markers, next.next_id, Status::Empty));
-        self.table.begun(NAME, next.producer(), TIMEOUT);
+        self.table.begun(NAME, next.producer(), TIMEOUT, NOW);
         self.tell(next.producer());
         (self.stands, self.last, self.passed) = (Stands::Nothing, None, None);
     }

@@ -35,12 +35,13 @@ fn nobody_hears_of_an_assignment_before_it_is_durable() {
     let a = topic(1, 1);
     let mut group = Group::default();
     group.join(secs(0), join("x", 1, topics(&[("a", a)]))).expect("it fits");
-    let persist = Action::Persist {
+    let persist = Action::Persist(OwnershipRecord {
         unit: unit(a, 0),
         epoch: AssignmentEpoch(1),
         member: Some(member("x")),
         instance: None,
-    };
+        session_timeout: secs(10),
+    });
     assert_eq!(group.take_actions(), [persist], "there was no owner, so there is nothing to settle");
     assert_eq!(group.owner(&unit(a, 0)), None);
     assert_eq!(group.state(), GroupState::Rebalancing);
@@ -59,12 +60,13 @@ fn an_epoch_that_may_be_on_disk_is_not_used_again() {
     assert_eq!(group.take_actions(), []);
     assert_eq!(group.next_deadline(), Some(secs(1)));
     group.tick(secs(1));
-    let persist = Action::Persist {
+    let persist = Action::Persist(OwnershipRecord {
         unit: unit(a, 0),
         epoch: AssignmentEpoch(2),
         member: Some(member("x")),
         instance: None,
-    };
+        session_timeout: secs(10),
+    });
     assert_eq!(group.take_actions(), [persist]);
     group.persisted(secs(1), &unit(a, 0), AssignmentEpoch(1));
     assert_eq!(group.take_actions(), [], "the first answer is over");
@@ -80,12 +82,13 @@ fn who_leaves_while_its_assignment_is_written_burns_the_epoch() {
     group.join(secs(0), join("y", 2, topics(&[("a", a)]))).expect("it fits");
     assert_eq!(group.take_actions(), [], "one write at a time");
     group.persisted(secs(0), &unit(a, 0), AssignmentEpoch(1));
-    let persist = Action::Persist {
+    let persist = Action::Persist(OwnershipRecord {
         unit: unit(a, 0),
         epoch: AssignmentEpoch(2),
         member: Some(member("y")),
         instance: None,
-    };
+        session_timeout: secs(10),
+    });
     assert_eq!(group.take_actions(), [persist], "x was never told, so there is nothing to settle");
 }
 
@@ -102,7 +105,10 @@ fn a_unit_moves_when_its_owner_has_confirmed_and_was_settled() {
     assert_eq!(group.take_actions(), [Action::Settle { unit: unit(a, 1), epoch: AssignmentEpoch(1) }]);
     group.settled(secs(0), &unit(a, 1), AssignmentEpoch(1));
     let actions = group.take_actions();
-    assert!(matches!(&actions[..], [Action::Persist { epoch: AssignmentEpoch(2), .. }]), "{actions:?}");
+    assert!(
+        matches!(&actions[..], [Action::Persist(OwnershipRecord { epoch: AssignmentEpoch(2), .. })]),
+        "{actions:?}"
+    );
     group.persisted(secs(0), &unit(a, 1), AssignmentEpoch(2));
     assert_eq!(group.take_actions(), [assign(stream("y", 2), unit(a, 1), 2)]);
     assert!(accepts(group, "y", &unit(a, 1), 2) && accepts(group, "x", &unit(a, 0), 1));
@@ -306,6 +312,7 @@ fn a_unit_whose_epochs_are_used_up_is_assigned_no_more() {
         epoch: AssignmentEpoch(i32::MAX),
         member: Some(member("x")),
         instance: None,
+        session_timeout: secs(10),
     };
     let mut group = Group::restore(secs(0), [row], AssignmentEpoch::NONE, secs(10));
     group.join(secs(0), join("y", 1, topics(&[("a", a)]))).expect("it fits");
@@ -315,4 +322,20 @@ fn a_unit_whose_epochs_are_used_up_is_assigned_no_more() {
     let actions = group.take_actions();
     assert!(matches!(&actions[..], [Action::Settle { .. }]), "{actions:?}");
     assert_eq!(group.state(), GroupState::Stable);
+}
+
+#[test]
+fn after_a_restart_a_member_is_awaited_for_its_own_session_and_for_the_grace_at_least() {
+    let a = topic(1, 2);
+    for (session, lost_after) in [(100, 100), (1, 30)] {
+        let mut node = Node::default();
+        node.join(Join { session_timeout: secs(session), ..join("x", 1, topics(&[("a", a)])) });
+        drop(node.told());
+        node.restart(secs(30));
+        node.join(Join { session_timeout: secs(1_000), ..join("y", 2, topics(&[("a", a)])) });
+        node.pass(lost_after - 1);
+        assert_eq!(node.told(), [], "x may come back");
+        node.pass(1);
+        assert_eq!(node.told().len(), 2, "its units go to y");
+    }
 }

@@ -54,8 +54,8 @@ impl Node {
         self.work();
     }
 
-    pub(super) fn restart(&mut self, session_timeout: Duration) {
-        self.group = Group::restore(self.now, self.rows.values().cloned(), self.forgotten, session_timeout);
+    pub(super) fn restart(&mut self, grace: Duration) {
+        self.group = Group::restore(self.now, self.rows.values().cloned(), self.forgotten, grace);
         self.work();
     }
 
@@ -90,11 +90,9 @@ impl Node {
             for action in actions {
                 match action {
                     Action::Settle { unit, epoch } => self.group.settled(self.now, &unit, epoch),
-                    Action::Persist { unit, epoch, member, instance } => {
-                        self.rows.insert(
-                            unit.clone(),
-                            OwnershipRecord { unit: unit.clone(), epoch, member, instance },
-                        );
+                    Action::Persist(row) => {
+                        let (unit, epoch) = (row.unit.clone(), row.epoch);
+                        self.rows.insert(unit.clone(), row);
                         self.group.persisted(self.now, &unit, epoch);
                     }
                     Action::Forget { unit, epoch } => {

@@ -175,22 +175,26 @@ impl Watch {
         gone.iter().for_each(|unit| self.fence(unit));
     }
 
-    pub(super) fn restarts(&mut self, now: Duration, session_timeout: Duration) {
+    pub(super) fn restarts(&mut self, now: Duration, grace: Duration) {
         let owned = |row: &OwnershipRecord| Some((row.unit.clone(), (row.member.clone()?, row.epoch)));
         self.owners = self.rows.values().filter_map(owned).collect();
         self.revokes.clear();
         self.attempted.clear();
         self.declared = None;
-        let awaited = |row: &OwnershipRecord| Seen {
-            connection: None,
-            instance: row.instance.clone(),
-            awaited: true,
-            session_timeout,
-            rebalance_timeout: session_timeout,
-            due: now + session_timeout,
-        };
-        let member = |row: &OwnershipRecord| Some((row.member.clone()?, awaited(row)));
-        self.members = self.rows.values().filter_map(member).collect();
+        self.members.clear();
+        for row in self.rows.values() {
+            let Some(member) = row.member.clone() else { continue };
+            let seen = self.members.entry(member).or_insert_with(|| Seen {
+                connection: None,
+                instance: row.instance.clone(),
+                awaited: true,
+                session_timeout: grace,
+                rebalance_timeout: grace,
+                due: now + grace,
+            });
+            seen.session_timeout = seen.session_timeout.max(row.session_timeout);
+            seen.due = now + seen.session_timeout;
+        }
     }
 
     pub(super) fn settled(&mut self, unit: &UnitId, epoch: AssignmentEpoch) {
@@ -205,7 +209,7 @@ impl Watch {
                 assert_eq!(owner, None, "fenced without need");
                 self.owners.remove(unit);
             }
-            Action::Persist { unit, epoch, member, .. } => self.persists(unit, *epoch, member.as_ref()),
+            Action::Persist(row) => self.persists(&row.unit, row.epoch, row.member.as_ref()),
             Action::Forget { unit, epoch } => {
                 assert!(!self.owners.contains_key(unit), "{unit:?} is forgotten and owned");
                 assert!(*epoch >= self.last_announced(unit), "{unit:?} was somebody's after {epoch}");

@@ -50,7 +50,7 @@ impl Client {
                 assert!(self.warm_ups.remove(unit).is_some(), "{action:?}, of which it was not told");
             }
             Action::Close { .. } => self.forget(),
-            Action::Settle { .. } | Action::Persist { .. } | Action::Forget { .. } => {}
+            Action::Settle { .. } | Action::Persist(_) | Action::Forget { .. } => {}
         }
     }
 
@@ -355,10 +355,10 @@ impl World {
         self.former.clear();
         self.clients.iter_mut().for_each(Client::forget);
         self.now += Duration::from_millis(self.random.below(10_000));
-        let session_timeout = secs(10);
-        self.watch.restarts(self.now, session_timeout);
+        let grace = secs(10);
+        self.watch.restarts(self.now, grace);
         let rows: Vec<OwnershipRecord> = self.watch.rows.values().cloned().collect();
-        self.group = Group::restore(self.now, rows, self.watch.forgotten, session_timeout);
+        self.group = Group::restore(self.now, rows, self.watch.forgotten, grace);
         self.act(None);
     }
 
@@ -432,9 +432,9 @@ impl World {
             }
             match action {
                 Action::Settle { unit, epoch } => self.settles.push((unit, epoch)),
-                Action::Persist { unit, epoch, member, instance } => {
-                    assert!(self.persists.iter().all(|row| row.unit != unit), "one at a time");
-                    self.persists.push(OwnershipRecord { unit, epoch, member, instance });
+                Action::Persist(row) => {
+                    assert!(self.persists.iter().all(|other| other.unit != row.unit), "one at a time");
+                    self.persists.push(row);
                 }
                 Action::Close { to, .. } => self.former.push(to),
                 _ => {}
@@ -532,9 +532,9 @@ impl World {
 
 fn parties(action: &Action) -> (Option<&MemberStream>, Option<&UnitId>) {
     match action {
-        Action::Settle { unit, .. } | Action::Persist { unit, .. } | Action::Forget { unit, .. } => {
-            (None, Some(unit))
-        }
+        Action::Settle { unit, .. }
+        | Action::Persist(OwnershipRecord { unit, .. })
+        | Action::Forget { unit, .. } => (None, Some(unit)),
         Action::Assign { to, unit, .. }
         | Action::Revoke { to, unit, .. }
         | Action::WarmUp { to, unit }
