@@ -219,10 +219,10 @@ async fn make_room(core: &Core, name: &str) {
     let Some((idle, _turn)) = idle else { return };
     match core.transactions.forget(core, &idle).await {
         Ok(()) => {
-            tracing::info!(transactional_id = %idle, "an id that nobody has used for a week is forgotten")
+            tracing::info!(transactional_id = %idle, "an id that nobody has used for a week is forgotten");
         }
         Err(error) => {
-            tracing::warn!(%error, transactional_id = %idle, "an id that nobody uses could not be forgotten")
+            tracing::warn!(%error, transactional_id = %idle, "an id that nobody uses could not be forgotten");
         }
     }
 }

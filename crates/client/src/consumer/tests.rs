@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use logmill_proto::v1::chunk::Data;
-use logmill_record::{BatchBuilder, NewRecord, TimestampMs};
+use logmill_proto::v1::consume_response::Reply;
+use logmill_record::{BatchBuilder, NewRecord, Offset, TimestampMs};
+use tokio::time::Instant;
 use tonic::Code;
 
 use super::*;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logmill_client::{
-    Error, ErrorKind, OffsetToCommit, Outcome, ProducerOptions, ProducerRecord, Step, TransactionalOptions,
+    Error, ErrorKind, OffsetToCommit, ProducerOptions, ProducerRecord, Step, TransactionalOptions,
     TransactionalProducer, UnitEpoch,
 };
 use logmill_proto::v1;
