@@ -18,6 +18,7 @@ use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use logmill_record::Offset;
 
@@ -29,6 +30,10 @@ use crate::error::{Error, Reason};
 use crate::fetch::{Credit, FetchFrom, Isolation, PartitionData, Reader, ReplyRoom, locate};
 use crate::offsets::OffsetToCommit;
 use crate::topic::Position;
+
+/// A disk may fail once, or for long.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A member that joins, or rejoins, to be given the records of its units.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -242,12 +247,14 @@ impl Consumer {
         Came::Event(self.began().await.unwrap_or(GroupEvent::Assigned(assignment)))
     }
 
-    /// Waits until the assignment that begins at the latest may be told. One that is stale by now is lost next.
+    /// Waits until the assignment that begins at the latest may be told. Where it is over by now, that is heard next.
     async fn began(&mut self) -> Option<GroupEvent> {
         let committed = self.beginning.as_mut()?.commit.as_mut().await;
         let Beginning { assignment, .. } = self.beginning.take()?;
+        let is_over =
+            |error: &Error| matches!(error.reason(), Reason::StaleAssignment | Reason::MemberUnknown);
         Some(match committed {
-            Err(error) if error.reason() != Reason::StaleAssignment => GroupEvent::Closed(error),
+            Err(error) if !is_over(&error) => GroupEvent::Closed(error),
             _ => GroupEvent::Assigned(assignment),
         })
     }
@@ -276,18 +283,17 @@ impl Consumer {
             return None;
         }
         let mut assignment = assignment.clone();
-        let (unit, epoch) = (assignment.unit.clone(), assignment.epoch);
-        let mut commits = Vec::new();
+        let mut starts = Vec::new();
         for of in assignment.partitions.iter_mut().filter(|of| of.committed.is_none()) {
             // What cannot be read says so in its data.
             let Some(offset) = self.latest(of) else { continue };
             of.committed = Some(CommittedOffset { offset, last_epoch: None, metadata: String::new() });
-            let start = OffsetToCommit::new(of.topic.as_str(), of.partition, offset);
-            commits.push(self.handle().commit(&unit, epoch, vec![start]));
+            starts.push(OffsetToCommit::new(of.topic.as_str(), of.partition, offset));
         }
+        let (handle, unit, epoch) = (self.handle().clone(), assignment.unit.clone(), assignment.epoch);
         let commit = async move {
-            for commit in commits {
-                commit.await?;
+            for start in starts {
+                commit_start(&handle, &unit, epoch, start).await?;
             }
             Ok(())
         };
@@ -387,6 +393,29 @@ impl Consumer {
         places.retain(|before| *before != place);
         places.push(again);
         self.places.insert(again, UnitPlace { next: None, ..of });
+    }
+}
+
+/// Commits where a unit begins, however often it takes while it is its owner's.
+async fn commit_start(
+    handle: &MemberHandle,
+    unit: &str,
+    epoch: i32,
+    start: OffsetToCommit,
+) -> Result<(), Error> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let Err(error) = handle.commit(unit, epoch, vec![start.clone()]).await else { return Ok(()) };
+        let passes = matches!(
+            error.reason(),
+            Reason::OutcomeUnknown | Reason::PartitionReopening | Reason::DiskFull | Reason::IoFailed
+        );
+        if !passes {
+            return Err(error);
+        }
+        tracing::warn!(group = %handle.coordinator.name, unit, %error, "where a unit begins is committed again");
+        handle.core.timer.sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
