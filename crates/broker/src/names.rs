@@ -54,14 +54,14 @@ pub(crate) fn check_group(group: &str) -> Result<(), Error> {
     check_text("group", group)
 }
 
-/// Checks a name that is only a name: 1 to 249 bytes, no control characters.
+/// Checks a name that is only a name: 1 to 249 bytes, no control characters, and not only spaces.
 pub(crate) fn check_text(field: &'static str, text: &str) -> Result<(), Error> {
-    let rule = if text.is_empty() {
-        "it has at least one character"
+    let rule = if text.trim().is_empty() {
+        "a name has at least one character that is not a space"
     } else if text.len() > MAX_TOPIC_NAME_BYTES {
-        "it has at most 249 bytes"
+        "a name has at most 249 bytes"
     } else if text.chars().any(char::is_control) {
-        "it has no control characters"
+        "a name has no control characters"
     } else {
         return Ok(());
     };

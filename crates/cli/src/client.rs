@@ -45,7 +45,9 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     const MOST: f64 = 86_400.0 * 365.0;
     match text.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= MOST => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("a number of seconds greater than 0 is expected".to_owned()),
+        _ => {
+            Err("a number of seconds is expected, greater than 0 and at most a year (31,536,000)".to_owned())
+        }
     }
 }
 

@@ -42,7 +42,8 @@ Examples:
   logmill group describe alarms
   logmill group describe alarms --json
 
-LAG is at most how many records are left to read, and WAITED how long the first of them has waited.")]
+LAG is at most how many records are left to read, and WAITED how long the first of them has waited. The offsets of a
+topic that was deleted are shown until they are deleted too.")]
     Describe {
         /// The group's name
         group: String,
@@ -127,6 +128,12 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         }
         Action::Reset(args) => reset(args, &mut output).await?,
         Action::Delete { group, topic, common } => {
+            if let Some((name, _)) = topic.as_deref().and_then(|topic| topic.split_once('/')) {
+                let message = format!(
+                    "offsets are deleted for whole topics: give --topic {name}, or use 'logmill group reset'"
+                );
+                return Err(Failure::new(Exit::Usage, message));
+            }
             let client = common.server.connect().await?;
             let Some(topic) = topic else {
                 client.delete_group(&group).await?;
@@ -191,8 +198,9 @@ async fn committed_topics(client: &Client, group: &str) -> Result<Vec<(String, V
     topics.sort_unstable();
     topics.dedup();
     if topics.is_empty() {
-        let message =
-            format!("group {group} has committed nothing: say for which topics to reset it, with --topic");
+        let message = format!(
+            "group {group} has committed nothing for a topic that is there: say which to reset, with --topic"
+        );
         return Err(Failure::new(Exit::Usage, message));
     }
     Ok(topics)
@@ -245,7 +253,8 @@ fn describe(group: &GroupDescription, output: &mut Output) -> Result<(), Failure
     output.line(format_args!("group    {}", group.group))?;
     output.line(format_args!("state    {}", group.state))?;
     output.line(format_args!("members  {}", members.len()))?;
-    output.line(format_args!("lag      {}", lag_text(lag, offsets.len(), not_committed.len())))?;
+    let known = offsets.iter().filter(|offset| offset.lag_records.is_some()).count();
+    output.line(format_args!("lag      {}", lag_text(lag, known, not_committed.len())))?;
     if !members.is_empty() || !unowned.is_empty() {
         output.line("")?;
         let mut table = plain_table(["UNIT", "MEMBER", "EPOCH", "STATUS", "NEXT"], &[2]);
@@ -268,31 +277,48 @@ fn describe(group: &GroupDescription, output: &mut Output) -> Result<(), Failure
     output.line("")?;
     let mut table =
         plain_table(["TOPIC", "PARTITION", "OFFSET", "LAG", "WAITED", "COMMITTED"], &[1, 2, 3, 4]);
-    for offset in offsets {
-        table.add_row([
-            offset.topic.clone(),
-            offset.partition.to_string(),
-            offset.offset.to_string(),
-            offset.lag_records.map_or_else(|| "deleted".to_owned(), thousands),
-            waited_text(offset),
-            time_text(offset.committed_at),
-        ]);
-    }
-    for (topic, partition) in not_committed {
-        let [offset, lag, waited, committed] = ["-"; 4].map(ToOwned::to_owned);
-        table.add_row([topic.clone(), partition.to_string(), offset, lag, waited, committed]);
+    let mut rows: Vec<_> =
+        offsets.iter().map(|offset| (&offset.topic, offset.partition, Some(offset))).collect();
+    rows.extend(not_committed.iter().map(|(topic, partition)| (topic, *partition, None)));
+    rows.sort_by_key(|(topic, partition, _)| (*topic, *partition));
+    for (topic, partition, offset) in rows {
+        table.add_row(offset_row(topic, partition, offset));
     }
     output.line(table.trim_fmt())
 }
 
-/// The lag where something is committed, and for how many partitions that is not so.
+fn offset_row(topic: &str, partition: u32, committed: Option<&GroupOffset>) -> [String; 6] {
+    let Some(offset) = committed else {
+        let [offset, lag, waited, committed] = ["-"; 4].map(ToOwned::to_owned);
+        return [topic.to_owned(), partition.to_string(), offset, lag, waited, committed];
+    };
+    // Another topic may have its name by now.
+    let is_deleted = offset.lag_records.is_none();
+    [
+        if is_deleted { format!("{topic} (deleted)") } else { topic.to_owned() },
+        partition.to_string(),
+        offset.offset.to_string(),
+        offset.lag_records.map_or_else(|| "-".to_owned(), thousands),
+        waited_text(offset),
+        time_text(offset.committed_at),
+    ]
+}
+
+/// The lag where something is committed for a topic that is there, and for how many partitions that is not so.
 fn lag_text(lag: u64, known: usize, unknown: usize) -> String {
-    let lag = counted(lag, "record", "records");
-    let partitions = || counted(unknown as u64, "partition", "partitions");
+    let lag = match lag {
+        0 => "0 records".to_owned(),
+        lag => format!("at most {}", counted(lag, "record", "records")),
+    };
+    let partitions = |count: usize| counted(count as u64, "partition", "partitions");
     match (known, unknown) {
-        (_, 0) => lag,
         (0, _) => "unknown: no offset is committed".to_owned(),
-        _ => format!("at most {lag}; unknown for {} with no committed offset", partitions()),
+        (_, 0) => lag,
+        _ => format!(
+            "{lag} in {}; unknown for {} with no committed offset",
+            partitions(known),
+            partitions(unknown)
+        ),
     }
 }
 
@@ -345,6 +371,7 @@ fn unit_json(unit: &GroupUnit) -> Value {
 fn offset_json(offset: &GroupOffset) -> Value {
     json!({
         "topic": offset.topic,
+        "topic_id": offset.topic_id,
         "partition": offset.partition,
         "offset": offset.offset.get(),
         "metadata": offset.metadata,

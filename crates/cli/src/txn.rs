@@ -144,7 +144,8 @@ fn transaction_json(transaction: &TransactionInfo) -> Value {
     let partitions = partitions.map(|(topic, partition)| json!({ "topic": topic, "partition": partition }));
     json!({
         "transactional_id": transaction.transactional_id,
-        "producer_id": transaction.producer_id,
+        // Many programs read a number as a float, which does not hold so many digits.
+        "producer_id": transaction.producer_id.to_string(),
         "producer_epoch": transaction.producer_epoch,
         "state": transaction.state.to_string(),
         "timeout_ms": u64::try_from(transaction.timeout.as_millis()).unwrap_or(u64::MAX),

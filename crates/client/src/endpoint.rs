@@ -19,15 +19,16 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The endpoint for `url`, and the URL as errors name it.
 pub(crate) fn endpoint(url: &str, connect_timeout: Duration) -> Result<(Endpoint, String), Error> {
-    let url = normalized(url)?;
-    let endpoint = Endpoint::from_shared(url.clone()).map_err(|error| bad_url(&url).with_source(error))?;
+    let given = url;
+    let url = normalized(given)?;
+    let endpoint = Endpoint::from_shared(url.clone()).map_err(|error| bad_url(given).with_source(error))?;
     let (uri_host, uri_port) = (endpoint.uri().host(), endpoint.uri().port_u16());
     if uri_host.is_none_or(str::is_empty) || uri_port.is_none() || endpoint.uri().path() != "/" {
-        return Err(bad_url(&url));
+        return Err(bad_url(given));
     }
     let endpoint = endpoint
         .user_agent(concat!("logmill-client/", env!("CARGO_PKG_VERSION")))
-        .map_err(|error| bad_url(&url).with_source(error))?
+        .map_err(|error| bad_url(given).with_source(error))?
         .connect_timeout(connect_timeout)
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)

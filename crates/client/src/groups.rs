@@ -100,6 +100,8 @@ pub struct GroupUnit {
 pub struct GroupOffset {
     /// The topic's name.
     pub topic: String,
+    /// The topic's UUID: another may have its name by now.
+    pub topic_id: String,
     /// The partition's number.
     pub partition: u32,
     /// The offset of the next record to read.
@@ -108,7 +110,8 @@ pub struct GroupOffset {
     pub metadata: String,
     /// When it was committed.
     pub committed_at: TimestampMs,
-    /// Records that can be read from there on, or from the first one that is kept; `None` if the topic was deleted.
+    /// Offsets from there, or from the first that is kept, to the end that readers of committed records see: no fewer
+    /// than there are records to read. `None` if the topic was deleted.
     pub lag_records: Option<u64>,
     /// How long the next record has waited to be read, 0 if there is none; `None` if it is not known.
     pub lag: Option<Duration>,
@@ -311,6 +314,7 @@ impl TryFrom<v1::GroupOffset> for GroupOffset {
             offset: offset_from(offset.offset)?,
             metadata: offset.metadata,
             committed_at: TimestampMs(offset.committed_at_ms),
+            topic_id: offset.topic_id,
             lag_records: offset.lag_records.map(|count| count_from("lag_records", count)).transpose()?,
             lag: lag_ms.map(Duration::from_millis),
         })

@@ -242,4 +242,11 @@ fn grpcurl_works_by_reflection_alone() {
     let outcome = finish(command, b"");
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert!(outcome.stdout.contains("logmill.v1.GroupService"), "{outcome:?}");
+
+    // The details of an error too.
+    let mut command = Command::new(examples().join("go/bin/grpcurl"));
+    command.args(["-plaintext", "-d", r#"{"group": "nobody's"}"#, node.url().trim_start_matches("http://")]);
+    command.arg("logmill.v1.GroupService/DescribeGroup");
+    let refused = finish(command, b"");
+    assert!(refused.code != 0 && refused.stderr.contains("\"reason\": \"GROUP_NOT_FOUND\""), "{refused:?}");
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logmill_record::{Offset, TimestampMs};
+use uuid::Uuid;
 
 use super::hold::name_of;
 use super::machine::{GroupState as State, MemberDescription, Presence, UnitDescription, UnitStatus};
@@ -111,6 +112,8 @@ pub struct GroupUnit {
 pub struct GroupOffset {
     /// The topic's name.
     pub topic: String,
+    /// The topic's UUID: another may have its name by now.
+    pub topic_id: Uuid,
     /// The partition's number.
     pub partition: u32,
     /// The offset of the next record to read.
@@ -211,7 +214,9 @@ fn describe(core: &Arc<Core>, group: &str) -> Result<GroupDescription, Error> {
     };
     let offsets = core.offsets.all_of(group);
     let offsets: Vec<_> = offsets.into_iter().map(|(key, committed)| lag(core, key, committed)).collect();
-    let known: BTreeSet<_> = offsets.iter().map(|of| (of.topic.as_str(), of.partition)).collect();
+    // Not what is of a topic that was deleted, whose name another may have.
+    let known = offsets.iter().filter(|of| of.lag_records.is_some());
+    let known: BTreeSet<_> = known.map(|of| (of.topic.as_str(), of.partition)).collect();
     let named = partitions.into_iter().filter_map(|it| Some((core.catalog.name_of(it.topic)?, it.partition)));
     let named = named.map(|(topic, partition)| (topic.to_string(), partition));
     let not_committed: BTreeSet<_> =
@@ -267,6 +272,7 @@ fn lag(core: &Core, key: Key, committed: Committed) -> GroupOffset {
     let lag = if lag_records == Some(0) { Some(Duration::ZERO) } else { waited() };
     GroupOffset {
         topic: key.topic,
+        topic_id: committed.topic_id,
         partition: key.partition,
         offset: committed.offset,
         metadata: committed.metadata,

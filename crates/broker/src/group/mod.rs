@@ -154,6 +154,8 @@ impl Topic {
 
 fn not_found(group: &str) -> Error {
     let shown = shorten(group);
-    let message = format!("there is no group {shown:?}: join it first, or see which groups there are");
+    let message = format!(
+        "there is no group {shown:?}: see which there are ('logmill group ls'); one begins with its first member"
+    );
     Error::new(Reason::GroupNotFound, message).with("group", shown)
 }

@@ -222,8 +222,9 @@ fn refuse_members(group: &str, count: usize) -> Result<(), Error> {
     }
     let members = if count == 1 { "a member" } else { &format!("{count} members") };
     let message = format!(
-        "group {group:?} still has {members}, and changing its offsets now would lose or repeat records: stop them, \
-         and wait until their session timeouts have passed"
+        "group {group:?} still has {members}, and changing or deleting its offsets now would lose or repeat records: stop \
+         all of them, and wait until their session timeouts have passed, which after a restart of the node are 30 s at \
+         least"
     );
     Err(Error::new(Reason::GroupNotEmpty, message).with("group", group).with("members", count))
 }

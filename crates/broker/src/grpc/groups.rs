@@ -144,6 +144,7 @@ impl From<GroupOffset> for v1::GroupOffset {
             offset: offset.offset.into(),
             metadata: offset.metadata,
             committed_at_ms: offset.committed_at.get(),
+            topic_id: offset.topic_id.to_string(),
             lag_records: offset.lag_records.map(count),
             lag_ms: offset.lag.map(|lag| i64::try_from(lag.as_millis()).unwrap_or(i64::MAX)),
         }

@@ -5,8 +5,9 @@ use crate::error::{Error, Reason, shorten};
 
 pub(super) fn not_found(name: &str) -> Error {
     let shown = shorten(name);
-    let message =
-        format!("there is no transactional id {shown:?}: initialize it first, or see which there are");
+    let message = format!(
+        "there is no transactional id {shown:?}: see which there are ('logmill txn ls'); one begins when a producer initializes it"
+    );
     Error::new(Reason::TransactionNotFound, message).with("transactional_id", shown)
 }
 

@@ -514,3 +514,25 @@ fn an_assignment_is_announced_only_when_it_is_on_disk() {
     commit(&node, &member, &mine, 1).unwrap();
     node.broker.close().unwrap();
 }
+
+#[test]
+fn what_is_committed_for_a_topic_that_was_deleted_is_not_taken_for_that_of_another() {
+    let sim = Sim::new(19);
+    let node = three_records_each(&sim, 1);
+    let mut member = subscriber(&node);
+    let mine = assigned(&node, &mut member);
+    commit(&node, &member, &mine, 2).unwrap();
+    node.delete("t").unwrap();
+    let other = node.create("t", 1).unwrap();
+    loop {
+        if let GroupEvent::Assigned(_) = next(&node, &mut member) {
+            break;
+        }
+    }
+    let described = node.wait(node.broker.describe_group(&node.context, "g")).unwrap();
+    let [of_the_first] = &described.offsets[..] else { panic!("{described:?}") };
+    assert_eq!((of_the_first.offset, of_the_first.lag_records), (Offset(2), None));
+    assert_ne!(of_the_first.topic_id, other.id);
+    assert_eq!(described.not_committed, [("t".to_owned(), 0)], "and of the other nothing is committed");
+    node.broker.close().unwrap();
+}

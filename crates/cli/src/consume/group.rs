@@ -1,12 +1,18 @@
 //! `logmill consume --group`: records of one member's share, committed when they are printed.
 
+use std::time::Duration;
+
 use logmill_client::{Committer, ConsumerEvent, OffsetToCommit, UnitRecords};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 use super::{Args, Printer};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::when::StartPosition;
+
+/// How long the node may take to answer the last commits and the goodbye.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// Prints until it is interrupted, or has printed as many records as were asked for; then it leaves the group.
 pub(super) async fn run(args: Args, group: &str) -> Result<(), Failure> {
@@ -52,19 +58,24 @@ pub(super) async fn run(args: Args, group: &str) -> Result<(), Failure> {
             _ = interrupt.recv() => break,
         };
         result = match event {
-            Some(Ok(ConsumerEvent::Records(records))) => {
-                print(&printer, &records, &mut left, &committer, &mut output).await
-            }
+            Some(Ok(ConsumerEvent::Records(records))) => tokio::select! {
+                printed = print(&printer, &records, &mut left, &committer, &mut output) => printed,
+                // A node that does not answer a commit keeps nobody.
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            },
             Some(Ok(_)) => Ok(()),
             Some(Err(error)) => Err(error.into()),
             None => Err(Failure::new(Exit::Failed, "the node ended the membership")),
         };
     }
     // So that the others have its units at once, however this ends.
-    let left = consumer.close().await;
+    let left = timeout(GOODBYE, consumer.close()).await;
     result?;
-    left?;
-    output.flush()
+    output.flush()?;
+    let not_answered = "the node does not answer: what was printed last may come to another member, which has the units when \
+                        the session timeout is over";
+    Ok(left.map_err(|_| Failure::new(Exit::TimedOut, not_answered))??)
 }
 
 /// Prints what is left to print, and commits behind it.

@@ -124,8 +124,8 @@ impl Peer {
     pub(crate) fn connect_timeout(&self, limit: Duration) -> Error {
         let Peer { url } = self;
         let message = format!(
-            "no Logmill node answered at {url} within {limit:?}: check that it runs and that the address is \
-             right, or allow more time to connect"
+            "no Logmill node answered at {url} within {limit:?}: check that it runs and answers, and that the \
+             address is right"
         );
         Error::new(ErrorKind::Unavailable, "UNAVAILABLE", message)
     }
