@@ -17,13 +17,14 @@ use std::time::Duration;
 use logmill_proto::v1;
 use logmill_proto::v1::consume_request::Request;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::unit::Owned;
 use super::{ConsumerEvent, UnitRecords};
 use crate::{Error, ErrorKind, OffsetToCommit, UnitEpoch};
 
-/// Between two commits of the consumer's own for a unit: each costs the node a sync, and of two so close the second says
-/// what the first did.
+/// Between two commits of the consumer's own: each costs the node a sync, and of two so close the second says what the
+/// first did.
 const COMMIT_PACE: Duration = Duration::from_millis(10);
 
 /// A node takes so many in one commit unless it is told otherwise (`max_commit_partitions`).
@@ -51,6 +52,8 @@ pub(super) struct State {
     /// Revokes that the handler has heard of.
     told: Vec<UnitEpoch>,
 
+    /// The consumer commits nothing by itself before. One time for all units: what goes out together costs one sync.
+    paced_until: Option<Instant>,
     commits: HashMap<u64, Commit>,
     last_correlation: u64,
 
@@ -102,6 +105,7 @@ impl State {
             unread_bytes: 0,
             handed_out_bytes: 0,
             told: Vec::new(),
+            paced_until: None,
             commits: HashMap::new(),
             last_correlation: 0,
             joined: false,

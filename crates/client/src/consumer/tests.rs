@@ -124,7 +124,7 @@ fn answer(state: &mut State, correlation_id: u64, error: Option<(Code, &str)>) {
 /// The time between two commits of the consumer's own passes.
 fn pass_pace(state: &mut State) {
     assert!(state.commit_due().is_some_and(|due| due > Instant::now()));
-    state.units.values_mut().for_each(|owned| owned.paced_until = None);
+    state.paced_until = None;
     state.commit_done();
 }
 

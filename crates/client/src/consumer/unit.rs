@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use logmill_record::Offset;
-use tokio::time::Instant;
-
 use super::Assignment;
 use crate::OffsetToCommit;
+use logmill_record::Offset;
 
 #[derive(Debug)]
 pub(super) struct Owned {
@@ -20,8 +18,8 @@ pub(super) struct Owned {
     pub(super) finished: bool,
     /// Commits of it that are not answered.
     pub(super) commits_under_way: usize,
-    /// The consumer commits nothing of it by itself before.
-    pub(super) paced_until: Option<Instant>,
+    /// Its last commit has failed for now: the consumer tries again at the next tick, or when the handler has done more.
+    pub(super) commit_failed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +51,7 @@ impl Owned {
             revoked: false,
             finished: false,
             commits_under_way: 0,
-            paced_until: None,
+            commit_failed: false,
         }
     }
 

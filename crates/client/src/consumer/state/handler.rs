@@ -16,6 +16,7 @@ impl State {
         self.grant(bytes);
         for owned in self.units.values_mut() {
             owned.finish_handed_out();
+            owned.commit_failed = false;
         }
         for unit in std::mem::take(&mut self.told) {
             if let Some(owned) = self.owned(&unit) {
@@ -83,8 +84,8 @@ impl State {
         if !self.auto_commit || !self.joined {
             return None;
         }
-        let waits = |owned: &&Owned| owned.may_commit() && owned.has_to_commit();
-        self.units.values().filter(waits).filter_map(|owned| owned.paced_until).min()
+        let waits = |owned: &Owned| owned.may_commit() && owned.has_to_commit() && !owned.commit_failed;
+        self.paced_until.filter(|_| self.units.values().any(waits))
     }
 
     /// The last thing that the consumer says.
@@ -105,16 +106,19 @@ impl State {
             return;
         }
         let now = Instant::now();
+        let is_time = self.closing || self.paced_until.is_none_or(|until| until <= now);
         let mut to_commit = Vec::new();
         for (unit, owned) in &mut self.units {
-            let is_due = owned.paced_until.is_none_or(|until| until <= now) || owned.finished || self.closing;
-            if self.auto_commit && owned.may_commit() && is_due {
+            let is_due = is_time || owned.finished;
+            if self.auto_commit && is_due && owned.may_commit() && !owned.commit_failed {
                 let offsets = owned.take_to_commit();
                 if !offsets.is_empty() {
-                    owned.paced_until = Some(now + COMMIT_PACE);
                     to_commit.push((UnitEpoch::new(unit.clone(), owned.epoch), offsets));
                 }
             }
+        }
+        if is_time && !to_commit.is_empty() {
+            self.paced_until = Some(now + COMMIT_PACE);
         }
         for (unit, offsets) in to_commit {
             for part in offsets.chunks(MOST_OFFSETS) {

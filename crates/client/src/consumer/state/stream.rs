@@ -75,6 +75,7 @@ impl State {
             return;
         }
         self.beats = true;
+        self.units.values_mut().for_each(|owned| owned.commit_failed = false);
         // The node names what is the consumer's at once when it joins: what it has not named is not.
         let expired: Vec<UnitEpoch> = self
             .units
@@ -248,10 +249,9 @@ impl State {
             owned.commits_under_way -= 1;
             match &error {
                 None => owned.committed(&commit.offsets),
-                // Tried again at the next tick, or when the handler has done more: not as soon as a good one.
                 Some(error) if commit.answer.is_none() && may_be_tried_again(error) => {
                     owned.not_committed(&commit.offsets);
-                    owned.paced_until = None;
+                    owned.commit_failed = true;
                 }
                 Some(_) => {}
             }
