@@ -39,6 +39,11 @@ impl Turns {
         Self(Arc::new(Mutex::new(state)))
     }
 
+    /// Whether these are the same turns.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// How many there are.
     pub(crate) fn at_once(&self) -> usize {
         self.0.lock().at_once

@@ -13,27 +13,21 @@
 //! [`from_offset`](PartitionData::from_offset) of the data shows it.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::future::{Future, pending, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use logmill_record::Offset;
 
-use super::{AssignedPartition, Assignment, CommittedOffset, GroupEvent, JoinGroup, Member, MemberHandle};
+use super::beginning::Beginnings;
+use super::{Assignment, GroupEvent, JoinGroup, Member, MemberHandle};
 use crate::broker::Broker;
 use crate::budget::Budget;
 use crate::context::RequestContext;
 use crate::error::{Error, Reason};
-use crate::fetch::{Credit, FetchFrom, Isolation, PartitionData, Reader, ReplyRoom, locate};
-use crate::offsets::OffsetToCommit;
+use crate::fetch::{Credit, FetchFrom, Isolation, PartitionData, Reader, ReplyRoom};
 use crate::topic::Position;
-
-/// A disk may fail once, or for long.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A member that joins, or rejoins, to be given the records of its units.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,22 +92,12 @@ pub struct Consumer {
     /// The places of each unit that is read.
     units: BTreeMap<String, Vec<usize>>,
     places: BTreeMap<usize, UnitPlace>,
-    /// An assignment that is not told before where it begins is on disk.
-    beginning: Option<Beginning>,
+    /// Assignments that are not told before where they begin is on disk.
+    beginnings: Beginnings,
+    /// What is heard next.
+    held: Option<GroupEvent>,
     /// Why it is no member any more.
     closed: Option<Error>,
-}
-
-/// An assignment with the place where it begins, which is being committed.
-struct Beginning {
-    assignment: Assignment,
-    commit: Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>,
-}
-
-impl fmt::Debug for Beginning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Beginning").field("assignment", &self.assignment).finish_non_exhaustive()
-    }
 }
 
 /// Of which unit a place of the reader is.
@@ -184,7 +168,17 @@ impl Broker {
         let room = ReplyRoom::new(core.replies.clone(), own);
         let reader = Reader::empty(core, room, credit);
         let (units, places) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Consumer { member, reader, isolation, start, units, places, beginning: None, closed: None })
+        Ok(Consumer {
+            member,
+            reader,
+            isolation,
+            start,
+            units,
+            places,
+            beginnings: Beginnings::default(),
+            held: None,
+            closed: None,
+        })
     }
 }
 
@@ -217,7 +211,7 @@ impl Consumer {
                 return Consumed::Event(GroupEvent::Closed(error.clone()));
             }
             match self.came().await {
-                Came::Event(event) => {
+                Came::Event(event) | Came::Begun(event) => {
                     self.heard(&event);
                     return Consumed::Event(event);
                 }
@@ -238,29 +232,41 @@ impl Consumer {
 
     /// The next thing to hear, or to read.
     async fn came(&mut self) -> Came {
-        if let Some(began) = self.began().await {
-            return Came::Event(began);
+        loop {
+            if let Some(event) = self.held.take() {
+                return Came::Event(event);
+            }
+            match self.came_from_all().await {
+                Came::Event(GroupEvent::Assigned(assignment)) if self.is_to_begin_at_latest(&assignment) => {
+                    self.beginnings.insert(self.member.handle(), self.isolation, assignment);
+                }
+                // Whoever is to give up a unit has to know of it.
+                Came::Event(event @ GroupEvent::Revoke { .. }) => return self.told_before(event),
+                Came::Event(event) => {
+                    if let GroupEvent::Lost { unit, .. } = &event {
+                        drop(self.beginnings.take(unit));
+                    }
+                    return Came::Event(event);
+                }
+                told @ (Came::Begun(_) | Came::Data(..)) => return told,
+            }
         }
-        let came = self.heard_or_read().await;
-        let Came::Event(GroupEvent::Assigned(assignment)) = came else { return came };
-        self.beginning = self.begins(&assignment);
-        Came::Event(self.began().await.unwrap_or(GroupEvent::Assigned(assignment)))
     }
 
-    /// Waits until the assignment that begins at the latest may be told. Where it is over by now, that is heard next.
-    async fn began(&mut self) -> Option<GroupEvent> {
-        let committed = self.beginning.as_mut()?.commit.as_mut().await;
-        let Beginning { assignment, .. } = self.beginning.take()?;
-        let is_over =
-            |error: &Error| matches!(error.reason(), Reason::StaleAssignment | Reason::MemberUnknown);
-        Some(match committed {
-            Err(error) if !is_over(&error) => GroupEvent::Closed(error),
-            _ => GroupEvent::Assigned(assignment),
-        })
+    /// The event, unless its unit is to be told first.
+    fn told_before(&mut self, event: GroupEvent) -> Came {
+        let GroupEvent::Revoke { unit, .. } = &event else { return Came::Event(event) };
+        match self.beginnings.take(unit) {
+            Some(assignment) => {
+                self.held = Some(event);
+                Came::Event(GroupEvent::Assigned(assignment))
+            }
+            None => Came::Event(event),
+        }
     }
 
-    async fn heard_or_read(&mut self) -> Came {
-        let Self { member, reader, .. } = self;
+    async fn came_from_all(&mut self) -> Came {
+        let Self { member, reader, beginnings, .. } = self;
         let mut event = pin!(member.next());
         let mut data = pin!(async {
             match reader.next().await {
@@ -269,41 +275,20 @@ impl Consumer {
                 Err(error) => Came::Event(GroupEvent::Closed(error)),
             }
         });
-        poll_fn(|context| match event.as_mut().poll(context) {
-            Poll::Ready(event) => Poll::Ready(Came::Event(event)),
-            Poll::Pending => data.as_mut().poll(context),
+        poll_fn(|context| {
+            if let Poll::Ready(begun) = beginnings.poll(context) {
+                return Poll::Ready(Came::Begun(begun));
+            }
+            match event.as_mut().poll(context) {
+                Poll::Ready(event) => Poll::Ready(Came::Event(event)),
+                Poll::Pending => data.as_mut().poll(context),
+            }
         })
         .await
     }
 
-    /// Commits where a unit begins at the latest, unless it does so nowhere.
-    fn begins(&self, assignment: &Assignment) -> Option<Beginning> {
-        if self.start != ConsumeStart::Latest || assignment.partitions.iter().all(|of| of.committed.is_some())
-        {
-            return None;
-        }
-        let mut assignment = assignment.clone();
-        let mut starts = Vec::new();
-        for of in assignment.partitions.iter_mut().filter(|of| of.committed.is_none()) {
-            // What cannot be read says so in its data.
-            let Some(offset) = self.latest(of) else { continue };
-            of.committed = Some(CommittedOffset { offset, last_epoch: None, metadata: String::new() });
-            starts.push(OffsetToCommit::new(of.topic.as_str(), of.partition, offset));
-        }
-        let (handle, unit, epoch) = (self.handle().clone(), assignment.unit.clone(), assignment.epoch);
-        let commit = async move {
-            for start in starts {
-                commit_start(&handle, &unit, epoch, start).await?;
-            }
-            Ok(())
-        };
-        Some(Beginning { assignment, commit: Box::pin(commit) })
-    }
-
-    fn latest(&self, of: &AssignedPartition) -> Option<Offset> {
-        let topic = self.handle().core.catalog.topic(&of.topic).ok().filter(|it| it.id == of.topic_id)?;
-        let located = locate(topic.partition(of.partition).ok()?, Position::Latest, self.isolation);
-        Some(located.ok()?.0)
+    fn is_to_begin_at_latest(&self, assignment: &Assignment) -> bool {
+        self.start == ConsumeStart::Latest && assignment.partitions.iter().any(|of| of.committed.is_none())
     }
 
     /// Begins to read what it has got, and stops to read what it has not any more.
@@ -396,31 +381,10 @@ impl Consumer {
     }
 }
 
-/// Commits where a unit begins, however often it takes while it is its owner's.
-async fn commit_start(
-    handle: &MemberHandle,
-    unit: &str,
-    epoch: i32,
-    start: OffsetToCommit,
-) -> Result<(), Error> {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let Err(error) = handle.commit(unit, epoch, vec![start.clone()]).await else { return Ok(()) };
-        let passes = matches!(
-            error.reason(),
-            Reason::OutcomeUnknown | Reason::PartitionReopening | Reason::DiskFull | Reason::IoFailed
-        );
-        if !passes {
-            return Err(error);
-        }
-        tracing::warn!(group = %handle.coordinator.name, unit, %error, "where a unit begins is committed again");
-        handle.core.timer.sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
 /// What came to a consumer.
 enum Came {
     Event(GroupEvent),
+    /// An assignment that was not told before.
+    Begun(GroupEvent),
     Data(usize, PartitionData),
 }

@@ -11,6 +11,7 @@
 //!
 //! Lock order: the registry's lock, then a group's, then a mailbox's or a lane's; the catalog's is a leaf.
 
+mod beginning;
 mod commit;
 mod consume;
 mod coordinator;

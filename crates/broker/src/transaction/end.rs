@@ -46,7 +46,10 @@ pub(super) async fn end_in_turn(
     let fresh = || core.fresh_producer_id();
     let to_end = core.transactions.table.lock().begin_end(name, request, outcome, fresh)?;
     let ending = match to_end {
-        ToEnd::Nothing(next) => return Ok(Ended { next, was_open: false }),
+        ToEnd::Nothing(next) => {
+            core.transactions.table.lock().touch(name, core.config.env.clock.now());
+            return Ok(Ended { next, was_open: false });
+        }
         ToEnd::Ends(ending) => ending,
     };
     // Nothing comes in behind it, and what was taken is answered one way or the other.

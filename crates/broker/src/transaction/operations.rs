@@ -187,16 +187,21 @@ fn check(request: &InitTransactions) -> Result<(), Error> {
 /// Ends what another producer has left, and takes its place.
 async fn begin(core: Arc<Core>, name: Arc<str>, timeout: Duration) -> Result<ProducerEpoch, Error> {
     make_room(&core, &name).await;
-    let turn = {
-        let mut table = core.transactions.table.lock();
-        if table.get(&name).is_err() {
-            let doing = || format!("the transactional id {name:?}");
-            let advice = "use those that there are, each for one producer at a time";
-            core.bounds.check(Limit::MaxTransactionalIds, table.len() + 1, doing, advice)?;
+    let _turn = loop {
+        let turns = {
+            let mut table = core.transactions.table.lock();
+            if table.get(&name).is_err() {
+                let doing = || format!("the transactional id {name:?}");
+                let advice = "use those that there are, each for one producer at a time";
+                core.bounds.check(Limit::MaxTransactionalIds, table.len() + 1, doing, advice)?;
+            }
+            table.turn(&name, || core.fresh_producer_id())
+        };
+        let turn = turns.take().await;
+        if core.transactions.table.lock().has_turns(&name, &turns) {
+            break turn;
         }
-        table.turn(&name, || core.fresh_producer_id())
     };
-    let _turn = turn.take().await;
     let taken = take_over(&core, &name, timeout).await;
     if taken.is_err() {
         core.transactions.table.lock().remove_if_never_initialized(&name);
@@ -210,8 +215,9 @@ async fn make_room(core: &Core, name: &str) {
     let now = core.config.env.clock.now();
     let age_ms = i64::try_from(FORGOTTEN_AFTER.as_millis()).unwrap_or(i64::MAX);
     let idle = {
-        let table = core.transactions.table.lock();
-        if table.get(name).is_ok() || table.len() < most {
+        let mut table = core.transactions.table.lock();
+        // One less makes no room where the limit was lowered.
+        if table.get(name).is_ok() || table.len() != most {
             return;
         }
         table.take_idle(TimestampMs(now.get().saturating_sub(age_ms)))
@@ -222,6 +228,7 @@ async fn make_room(core: &Core, name: &str) {
             tracing::info!(transactional_id = %idle, "an id that nobody has used for a week is forgotten");
         }
         Err(error) => {
+            core.transactions.table.lock().set_empty(&idle);
             tracing::warn!(%error, transactional_id = %idle, "an id that nobody uses could not be forgotten");
         }
     }

@@ -176,14 +176,30 @@ impl Table {
     }
 
     /// The id that was used the longest ago of those that nobody has used since `before`, and nothing goes on under, with
-    /// the turn to change it.
-    pub(super) fn take_idle(&self, before: TimestampMs) -> Option<(Arc<str>, Turn)> {
+    /// the turn to change it. It takes nothing from here on.
+    pub(super) fn take_idle(&mut self, before: TimestampMs) -> Option<(Arc<str>, Turn)> {
         let is_idle = |entry: &Entry| {
             matches!(entry.state, State::Empty) && entry.can_go_on() && entry.last_used < before
         };
         let idle = self.by_name.iter().filter(|(name, entry)| !is_step(name) && is_idle(entry));
-        let (name, entry) = idle.min_by_key(|(_, entry)| entry.last_used)?;
-        Some((Arc::clone(name), entry.turn.try_take()?))
+        let idle = idle.filter_map(|(name, entry)| Some((entry.last_used, name, entry.turn.try_take()?)));
+        let (_, name, turn) = idle.min_by_key(|(last_used, ..)| *last_used)?;
+        let name = Arc::clone(name);
+        let entry = self.by_name.get_mut(&name)?;
+        entry.state = State::Ending { outcome: Outcome::Abort, started_at: entry.last_used };
+        Some((name, turn))
+    }
+
+    /// Its producer has asked for something.
+    pub(super) fn touch(&mut self, name: &str, now: TimestampMs) {
+        if let Some(entry) = self.by_name.get_mut(name) {
+            entry.last_used = now;
+        }
+    }
+
+    /// Whether these are the turns to change the id: it may have been forgotten since they were asked for.
+    pub(super) fn has_turns(&self, name: &str, turns: &Turns) -> bool {
+        self.by_name.get(name).is_some_and(|entry| entry.turn.is_same(turns))
     }
 
     /// The names under which steps of a group's units are known.

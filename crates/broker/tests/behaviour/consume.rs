@@ -231,6 +231,32 @@ fn a_unit_is_not_told_before_its_latest_place_is_on_disk_however_often_that_take
 }
 
 #[test]
+fn a_unit_whose_latest_place_is_not_on_disk_yet_keeps_nothing_from_the_others() {
+    let sim = Sim::new(14);
+    let node = three_records_each(&sim, 2);
+    let mut member = consumer(&node);
+    for _ in 0..2 {
+        let unit = assigned(&node, &mut member);
+        if unit.unit == "t/0" {
+            commit(&node, &member, &unit, 1);
+        }
+    }
+    member.handle().leave().unwrap();
+    drop(member);
+    sim.scheduler.run_for(Duration::from_secs(1));
+    sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path("*/internal/offsets/*").nth(2));
+    let request = Consume::new(JoinGroup::topics("g", ["t"]), PLENTY);
+    let mut member = consume(&node, Consume { start: ConsumeStart::Latest, ..request });
+    assert_eq!(assigned(&node, &mut member).unit, "t/0");
+    assert_eq!(read(&node, &mut member, 2), ["b", "c"], "before the place in t/1 is on disk");
+    assert_eq!(assigned(&node, &mut member).unit, "t/1");
+    assert_eq!(sim.fs.faults(), 1);
+    node.say("t", 1, "new").unwrap();
+    assert_eq!(read(&node, &mut member, 1), ["new"]);
+    node.broker.close().unwrap();
+}
+
+#[test]
 fn a_group_goes_on_at_the_earliest_where_retention_has_taken_what_it_had_not_read() {
     let sim = Sim::new(5);
     let node = three_records_each(&sim, 1);

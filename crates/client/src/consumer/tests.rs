@@ -396,3 +396,27 @@ fn records_that_took_the_offsets_of_lost_ones_are_not_left_out() {
     data_of(&mut state, 1, &[(0..7, 1), (7..12, 2), (12..14, 3)]).unwrap();
     assert_eq!(handed_out(&mut state).unwrap(), "12 13");
 }
+
+#[test]
+fn a_commit_by_hand_that_outlives_the_loss_of_its_unit_is_counted_once() {
+    let mut state = state(false);
+    assign(&mut state, 1, Some(0));
+    data_of(&mut state, 1, &[(0..10, 1)]).unwrap();
+    let (by_hand, mut told) = oneshot::channel();
+    let of = UnitEpoch::received(Some(unit(1))).unwrap();
+    state.commit(of, vec![OffsetToCommit::new("t", 0, Offset(10))], by_hand);
+    rejoin(&mut state);
+    assign(&mut state, 1, Some(0));
+    data_of(&mut state, 1, &[(0..7, 1), (7..9, 2)]).unwrap_err();
+    // It begins again in the same epoch, and the commit is sent for the third time.
+    rejoin(&mut state);
+    assign(&mut state, 1, Some(0));
+    assert_eq!(said(&mut state), ["commit 10"]);
+    answer(&mut state, 1, Some((Code::OutOfRange, "OFFSET_OUT_OF_RANGE")));
+    assert!(told.try_recv().unwrap().is_err());
+    // Nothing is under way, so it can be given up.
+    state.reply(Reply::Revoke(unit(1))).unwrap();
+    while handed_out(&mut state).is_some_and(|it| !it.starts_with("revoke")) {}
+    state.handled();
+    assert!(said(&mut state).contains(&"revoked 1".to_owned()));
+}

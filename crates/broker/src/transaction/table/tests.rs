@@ -298,3 +298,27 @@ fn whatever_happens_one_producer_writes_and_what_it_writes_ends_once() {
     }
     broker.close().unwrap();
 }
+
+#[test]
+fn what_is_about_to_be_forgotten_takes_nothing_and_whoever_waits_for_its_turn_sees_that_it_is_gone() {
+    let mut table = Table::default();
+    let names: [Arc<str>; 2] = ["old".into(), "new".into()];
+    for (at, name) in (1..).zip(&names) {
+        drop(table.turn(name, || at));
+        table.begun(name, ProducerEpoch { id: at, epoch: 0 }, TIMEOUT, TimestampMs(at));
+    }
+    assert!(table.take_idle(TimestampMs(1)).is_none(), "nobody's last use is before that");
+    let turns = table.turn(&names[0], || 3);
+    let busy = turns.try_take().unwrap();
+    let (other, _turn) = table.take_idle(TimestampMs(9)).unwrap();
+    assert_eq!(&*other, "new", "the oldest is being changed");
+    assert_eq!(table.block_writers(&other, NOW).unwrap_err().reason(), Reason::TransactionEnding);
+    assert!(table.take_idle(TimestampMs(9)).is_none());
+    drop(busy);
+    let (old, _turn) = table.take_idle(TimestampMs(9)).unwrap();
+    assert!(table.has_turns(&old, &turns));
+    table.forget(&old);
+    assert!(!table.has_turns(&old, &turns));
+    let again = table.turn(&old, || 4);
+    assert!(table.has_turns(&old, &again) && !table.has_turns(&old, &turns));
+}

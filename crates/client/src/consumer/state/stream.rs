@@ -147,7 +147,11 @@ impl State {
     }
 
     fn begin(&mut self, assignment: Assignment) {
-        self.units.insert(assignment.unit.unit.clone(), Owned::new(&assignment));
+        let mut owned = Owned::new(&assignment);
+        // In this epoch it may have been the consumer's before, and lost.
+        owned.commits_under_way =
+            self.commits.values().filter(|commit| commit.unit == assignment.unit).count();
+        self.units.insert(assignment.unit.unit.clone(), owned);
         self.events.push_back(ConsumerEvent::Assigned(assignment));
     }
 
