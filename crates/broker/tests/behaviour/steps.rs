@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use logmill_broker::{
-    AddOffsets, Assignment, CommittedStep, Config, Error, GroupEvent, InitTransactions, JoinGroup, Limits,
-    Member, OffsetToCommit, Outcome, Payload, ProduceRecord, ProducerEpoch, Reason, StepHeader,
+    AddOffsets, Assignment, Broker, CommittedStep, Config, Error, GroupEvent, InitTransactions, JoinGroup,
+    Limits, Member, OffsetToCommit, Outcome, Payload, ProduceRecord, ProducerEpoch, Reason, StepHeader,
 };
 use logmill_log::sim::{Fault, Op, Rule, Sim};
 use logmill_record::Offset;
@@ -557,5 +557,75 @@ fn a_batch_of_nothing_is_no_part_of_a_step() {
     let mut step = node.broker.begin_step(&node.context, header(mine.epoch, 0, "a", 1)).unwrap();
     let refused = step.append("out", Some(0), Payload::Batch(Bytes::new())).unwrap_err();
     assert_eq!(refused.reason(), Reason::RequestInvalid);
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_step_that_comes_twice_at_once_is_whole_when_the_node_closes_before_its_markers() {
+    let sim = Sim::new(17);
+    let node = node(&sim);
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    let begin = || {
+        let mut step = node.broker.begin_step(&node.context, header(mine.epoch, 0, "a", 1)).unwrap();
+        for topic in ["out", "log"] {
+            step.append(topic, Some(0), records("a")).unwrap();
+        }
+        step
+    };
+    let [first, second] = [begin(), begin()];
+    // Its records are on disk, and its markers are not.
+    for topic in ["out", "log"] {
+        let described = node.wait(node.broker.describe_topic(&node.context, topic)).unwrap();
+        let files = format!("*/topics/{}/*", described.topic.id);
+        sim.fs.inject(Rule::new(Fault::Io).on(Op::SyncData).path(files).nth(2).always());
+    }
+    let both = [Box::pin(first.commit()), Box::pin(second.commit())];
+    sim.scheduler.run_for(Duration::from_secs(1));
+    let _ = node.broker.close();
+    for step in both {
+        assert!(node.wait(step).is_err(), "nobody knows yet");
+    }
+    sim.fs.clear_rules();
+    drop((member, node));
+
+    let node = simulated(&sim);
+    assert_eq!(read(&node), [["a"], ["a"]], "it was decided");
+    node.broker.close().unwrap();
+}
+
+#[test]
+fn a_start_whose_disk_fails_knows_what_was_committed_behind_a_transaction_that_it_cannot_end() {
+    let mut sim = Sim::new(18);
+    let node = node(&sim);
+    let mut member = join(&node, None);
+    let mine = assigned(&node, &mut member);
+    let producer = begin(&node);
+    node.wait(node.broker.add_offsets(&node.context, add_offsets(producer, &mine, 3))).unwrap();
+    let of_h = JoinGroup { group: "h".into(), ..JoinGroup::topics("h", ["in"]) };
+    let mut other = node.broker.join_group(&node.context, of_h).unwrap();
+    let unit = assigned(&node, &mut other);
+    let up_to = OffsetToCommit::new("in", 0, Offset(2));
+    node.wait(other.handle().commit(&unit.unit, unit.epoch, vec![up_to])).unwrap();
+    drop((member, other, node));
+    sim.crash();
+
+    // The disk is full before the marker, and not before the log is open.
+    let node = (1..20).find_map(|nth| {
+        let full = Rule::new(Fault::NoSpace).on(Op::Write).path("*/internal/offsets/*.log");
+        sim.fs.inject(full.nth(nth).always());
+        let opened = Broker::open(on(&sim)).ok();
+        if opened.is_none() {
+            sim.fs.clear_rules();
+        }
+        opened
+    });
+    let node = Node::of(node.unwrap());
+    assert!(sim.fs.faults() > 0, "it could not write the marker");
+    let described = |group: &str| node.wait(node.broker.describe_group(&node.context, group)).unwrap();
+    assert_eq!(described("h").offsets[0].offset, Offset(2));
+    assert!(described("g").offsets.is_empty(), "its transaction was not decided");
+    sim.fs.clear_rules();
+    sim.scheduler.run_for(Duration::from_secs(60));
     node.broker.close().unwrap();
 }

@@ -314,7 +314,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "broker/src/internal/mod.rs",
         find: "(log.start_offset(), log.end_offset());",
         replace: "(log.start_offset(), log.last_stable_offset());",
-        caught_by: GROUPS,
+        caught_by: Catcher::new(
+            "behaviour",
+            "steps::a_start_whose_disk_fails_knows_what_was_committed_behind_a_transaction_that_it_cannot_end",
+        ),
     },
     Mutant {
         name: "group-commit-applied-out-of-order",
@@ -350,6 +353,9 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         file: "broker/src/transaction/step/commit.rs",
         find: "        if ended.is_err() {",
         replace: "        if ended.is_err() && false {",
-        caught_by: MANY_GROUPS,
+        caught_by: Catcher::new(
+            "behaviour",
+            "steps::a_step_that_comes_twice_at_once_is_whole_when_the_node_closes_before_its_markers",
+        ),
     },
 ];
