@@ -42,8 +42,7 @@ Examples:
   logmill group describe alarms
   logmill group describe alarms --json
 
-LAG is at most how many records are left to read, and WAITED how long the first of them has waited. The offsets of a
-topic that was deleted are shown until they are deleted too.")]
+LAG is at most how many records are left to read, and WAITED how long the first of them has waited. The offsets of a topic that was deleted are shown until they are deleted too.")]
     Describe {
         /// The group's name
         group: String,
