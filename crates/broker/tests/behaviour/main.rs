@@ -24,6 +24,7 @@ mod replaced;
 mod settings;
 mod stalls;
 mod steps;
+mod steps_cut_off;
 mod subscribe;
 mod topic_faults;
 mod topics;

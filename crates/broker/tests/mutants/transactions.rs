@@ -316,7 +316,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         replace: "(log.start_offset(), log.last_stable_offset());",
         caught_by: Catcher::new(
             "behaviour",
-            "steps::a_start_whose_disk_fails_knows_what_was_committed_behind_a_transaction_that_it_cannot_end",
+            "steps_cut_off::a_start_whose_disk_fails_knows_what_was_committed_behind_a_transaction_that_it_cannot_end",
         ),
     },
     Mutant {
@@ -355,7 +355,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         replace: "        if ended.is_err() && false {",
         caught_by: Catcher::new(
             "behaviour",
-            "steps::a_step_that_comes_twice_at_once_is_whole_when_the_node_closes_before_its_markers",
+            "steps_cut_off::a_step_that_comes_twice_at_once_is_whole_when_the_node_closes_before_its_markers",
         ),
     },
 ];

@@ -110,7 +110,7 @@ pub(super) async fn run(shared: Arc<Shared>, first: Replies) {
             Err(error) => error,
         };
         if error.reason() == "MEMBER_UNKNOWN" {
-            // Whoever leaves need not be told of it.
+            // The group has let it go already: whoever leaves has left.
             shared.change(State::stream_ended);
         }
         let (leaving, left) = {

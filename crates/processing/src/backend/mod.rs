@@ -124,6 +124,10 @@ pub struct Chunk {
 
 impl Chunk {
     /// The same without the batches that `is_aborted`, each run that is left as a chunk.
+    #[cfg_attr(
+        not(any(feature = "embedded", feature = "remote")),
+        expect(dead_code, reason = "the backends of this crate call it")
+    )]
     fn without(self, is_aborted: impl Fn(&BatchHeader) -> bool) -> Result<Vec<Self>, BackendError> {
         let Self { batches, appended_at, appended_at_estimated } = self;
         let (mut chunks, mut rest) = (Vec::new(), batches.clone());
